@@ -1,0 +1,92 @@
+//! What user space tells the programs while they run, and the marks by which the
+//! two copies of the event handler recognise one event.
+
+/// Which banks the events go to. One word, read once per event, so that every
+/// event falls wholly before or wholly after a switch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Mode(u32);
+
+impl Mode {
+    /// Nothing is counted: the state of a fresh map.
+    pub const OFF: Self = Self(0);
+
+    /// Counts into bank `live` (0 or 1), and seeds bank `seed`, if given.
+    #[must_use]
+    pub const fn new(live: Option<u32>, seed: Option<u32>) -> Self {
+        Self(Self::encode(live) | Self::encode(seed) << 8)
+    }
+
+    const fn encode(bank: Option<u32>) -> u32 {
+        match bank {
+            Some(bank) => (bank & 1) + 1,
+            None => 0,
+        }
+    }
+
+    const fn decode(bits: u32) -> Option<u32> {
+        match bits & 3 {
+            0 => None,
+            bits => Some((bits - 1) & 1),
+        }
+    }
+
+    /// The bank whose flows count events.
+    #[must_use]
+    pub const fn live(self) -> Option<u32> {
+        Self::decode(self.0)
+    }
+
+    /// The bank that a walk is seeding.
+    #[must_use]
+    pub const fn seed(self) -> Option<u32> {
+        Self::decode(self.0 >> 8)
+    }
+}
+
+/// The one record that user space writes while the programs run.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Control {
+    /// Where events are counted.
+    pub mode: Mode,
+    /// Inode number of the network namespace that is counted.
+    pub netns: u32,
+    /// How many listeners the listener walk should meet before it stops.
+    pub expected_listeners: u32,
+    /// Explicit padding.
+    pub pad: u32,
+}
+
+const _: () = assert!(size_of::<Control>() == 16);
+
+/// What the first copy of the handler leaves for the second: the event it has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Counted {
+    /// Address of the socket; 0 where nothing is left.
+    pub sock: u64,
+    /// Old state in the upper, new state in the lower 32 bits.
+    pub change: u64,
+}
+
+const _: () = assert!(size_of::<Counted>() == 16);
+
+/// How many slots for [`Counted`] there are for events on a task's own stack, indexed by pid.
+pub const TASK_SLOTS: u32 = 65_536;
+
+#[cfg(test)]
+mod tests {
+    use super::Mode;
+
+    #[test]
+    fn modes_keep_both_banks() {
+        assert_eq!(Mode::OFF, Mode::new(None, None));
+        for live in [None, Some(0), Some(1)] {
+            for seed in [None, Some(0), Some(1)] {
+                let mode = Mode::new(live, seed);
+                assert_eq!((mode.live(), mode.seed()), (live, seed));
+            }
+        }
+    }
+}

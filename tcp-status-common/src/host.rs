@@ -1,0 +1,35 @@
+//! What is fixed about the running kernel: where it keeps what the programs read, and
+//! how it runs them. Resolved from its BTF by the loader and written into read-only data
+//! before load, so that the verifier sees constants. No offset is known at build time.
+
+/// Byte offsets, named after the kernel's members, and constants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Host {
+    /// `struct sock`: `sk_protocol`, 2 bytes.
+    pub sk_protocol: u32,
+    /// `struct sock_common`: `skc_family`, 2 bytes.
+    pub skc_family: u32,
+    /// `struct sock_common`: `skc_state`, 1 byte.
+    pub skc_state: u32,
+    /// `struct sock_common`: `skc_net`, a pointer to `struct net`.
+    pub skc_net: u32,
+    /// `struct net`: `ns.inum`, 4 bytes.
+    pub net_inum: u32,
+    /// `struct inet_timewait_sock`: `tw_substate`, 1 byte.
+    pub tw_substate: u32,
+    /// `struct inet_connection_sock`: `icsk_accept_queue.qlen`, 4 bytes: request
+    /// sockets of a listener.
+    pub icsk_qlen: u32,
+    /// `struct task_struct`: `stack`, a pointer.
+    pub task_stack: u32,
+    /// `struct task_struct`: `pid`, 4 bytes.
+    pub task_pid: u32,
+    /// Size of a kernel stack in bytes (`THREAD_SIZE`).
+    pub thread_size: u32,
+    /// 1 where the kernel never runs a program inside itself on one CPU (from 5.11 on): then
+    /// a counter of one copy has one writer per CPU and plain additions do; else 0.
+    pub no_reentry: u32,
+}
+
+const _: () = assert!(size_of::<Host>() == 44);

@@ -1,0 +1,8 @@
+//! What the eBPF programs and user space agree on: the states, and the layout
+//! of everything that lies in a BPF map. No dependencies, no text beyond names.
+#![cfg_attr(not(test), no_std)]
+
+pub mod control;
+pub mod counters;
+pub mod host;
+pub mod state;

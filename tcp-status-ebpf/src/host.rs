@@ -1,0 +1,111 @@
+//! Reading the running kernel's structures at the offsets that its BTF gave.
+
+use core::ptr::{addr_of, read_volatile};
+
+use aya_ebpf::helpers::bpf_probe_read_kernel;
+use tcp_status_common::host::Host;
+
+/// Written by the loader before load; read-only and constant to the verifier afterwards.
+#[unsafe(no_mangle)]
+static HOST: Host = Host {
+    sk_protocol: 0,
+    skc_family: 0,
+    skc_state: 0,
+    skc_net: 0,
+    net_inum: 0,
+    tw_substate: 0,
+    icsk_qlen: 0,
+    task_stack: 0,
+    task_pid: 0,
+    thread_size: 0,
+    no_reentry: 0,
+};
+
+/// A member of [`HOST`], not folded by the compiler: the loader changes it after the build.
+macro_rules! host {
+    ($member:ident) => {
+        // SAFETY: a static of this program.
+        unsafe { read_volatile(addr_of!(HOST.$member)) }
+    };
+}
+
+/// Whether a program of ours may interrupt itself on one CPU.
+#[inline(always)]
+pub(crate) fn reentry() -> bool {
+    host!(no_reentry) == 0
+}
+
+/// A pointer that the verifier knows as `struct sock *` or `struct sock_common *`, which
+/// begins with the same members.
+#[derive(Clone, Copy)]
+pub(crate) struct Sock(pub(crate) *const u8);
+
+impl Sock {
+    #[inline(always)]
+    fn read<T: Copy>(self, offset: u32) -> T {
+        // SAFETY: the verifier knows the type behind the pointer, checks the member, and the
+        // kernel turns a fault into a zero.
+        unsafe { read_volatile(self.0.add(offset as usize).cast()) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn protocol(self) -> u16 {
+        self.read(host!(sk_protocol))
+    }
+
+    #[inline(always)]
+    pub(crate) fn address_family(self) -> u16 {
+        self.read(host!(skc_family))
+    }
+
+    #[inline(always)]
+    pub(crate) fn state(self) -> u8 {
+        self.read(host!(skc_state))
+    }
+
+    /// Inode number of the network namespace, as `/proc/PID/ns/net` shows it.
+    #[inline(always)]
+    pub(crate) fn netns(self) -> u32 {
+        let net: *const u8 = self.read(host!(skc_net));
+        Sock(net).read(host!(net_inum))
+    }
+
+    /// Substate of a timewait minisocket.
+    #[inline(always)]
+    pub(crate) fn timewait_substate(self) -> Result<u8, i32> {
+        self.probe(host!(tw_substate))
+    }
+
+    /// Request sockets that wait at a listener.
+    #[inline(always)]
+    pub(crate) fn request_count(self) -> Result<u32, i32> {
+        self.probe(host!(icsk_qlen))
+    }
+
+    /// For members of what `struct sock_common` is the head of: the verifier refuses a
+    /// direct load behind the end of the type that it knows.
+    #[inline(always)]
+    fn probe<T>(self, offset: u32) -> Result<T, i32> {
+        // SAFETY: the helper checks the address.
+        unsafe { bpf_probe_read_kernel(self.0.add(offset as usize).cast()) }
+    }
+}
+
+/// The running task: its pid, and its kernel stack.
+pub(crate) struct Task(pub(crate) *const u8);
+
+impl Task {
+    #[inline(always)]
+    pub(crate) fn pid(&self) -> u32 {
+        Sock(self.0).read(host!(task_pid))
+    }
+
+    /// Whether `address` lies on the task's own stack, rather than on an interrupt's.
+    #[inline(always)]
+    pub(crate) fn stack_holds(&self, address: *const u8) -> bool {
+        let bottom: u64 = Sock(self.0).read(host!(task_stack));
+        let top = core::hint::black_box(bottom + u64::from(host!(thread_size)));
+        // Two comparisons: the verifier accepts them on a pointer, a subtraction it does not.
+        address as u64 >= bottom && (address as u64) < top
+    }
+}

@@ -1,0 +1,61 @@
+//! The programs that the kernel runs for tcp-status. One file per hook family;
+//! each entry point here only names its hook and hands over.
+#![no_std]
+#![no_main]
+// For the atomic addition in `count`.
+#![feature(asm_experimental_arch)]
+
+mod count;
+mod host;
+mod listeners;
+mod maps;
+mod set_state;
+mod walk;
+
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+use tcp_status_common::counters::Writer;
+
+/// Hook: `trace_inet_sock_set_state(const struct sock *sk, const int oldstate, const int
+/// newstate)`, called before the state is stored. Process context with interrupts on, or softirq.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn set_state_first(ctx: BtfTracePointContext) -> i32 {
+    set_state::handle(&ctx, Writer::First);
+    0
+}
+
+/// The same hook once more, attached after the first: sees what the first was skipped for.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn set_state_second(ctx: BtfTracePointContext) -> i32 {
+    set_state::handle(&ctx, Writer::Second);
+    0
+}
+
+/// Hook: `bpf_iter_tcp(struct bpf_iter_meta *meta, struct sock_common *sk_common, uid_t uid)`,
+/// called for each entry of the opener's namespace: full sockets, minisockets, request sockets.
+/// Process context; from 5.15 on with the socket locked, before that with its bucket locked.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/tcp")]
+extern "C" fn walk_sockets(ctx: *const walk::TcpIterContext) -> i32 {
+    // SAFETY: the kernel calls an iterator program with a valid context.
+    unsafe { walk::visit(&*ctx) };
+    0
+}
+
+/// The same hook, for a walk that ends behind the last listener; it returns 1 to end it.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/tcp")]
+extern "C" fn walk_listeners(ctx: *const walk::TcpIterContext) -> i32 {
+    // SAFETY: as above.
+    unsafe { listeners::visit(&*ctx) }
+}
+
+/// No panic can be reached; if one ever could, the verifier refuses the endless loop at load.
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 4] = *b"GPL\0";

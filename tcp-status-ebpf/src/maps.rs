@@ -1,0 +1,43 @@
+//! All maps of the object.
+
+use aya_ebpf::{
+    btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray},
+    macros::btf_map,
+};
+use tcp_status_common::{
+    control::{Control, Counted, TASK_SLOTS},
+    counters::{BANKS, Bank, Listeners, Walked, Writer, WriterStats},
+};
+
+/// Address of a socket to its family (upper 16 bits) and state (lower 16 bits).
+pub(crate) type Seen = HashMap<u64, u32, 1>;
+
+#[btf_map]
+pub(crate) static CONTROL: Array<Control, 1> = Array::new();
+
+#[btf_map]
+pub(crate) static COUNTERS: PerCpuArray<Bank, { BANKS as usize }> = PerCpuArray::new();
+
+#[btf_map]
+pub(crate) static WRITERS: PerCpuArray<WriterStats, { Writer::COUNT as usize }> =
+    PerCpuArray::new();
+
+/// Events on the stack of a task. Global, since a task may be moved to another CPU
+/// between the two copies.
+#[btf_map]
+pub(crate) static TASK_COUNTED: Array<Counted, { TASK_SLOTS as usize }> = Array::new();
+
+/// Events on an interrupt stack.
+#[btf_map]
+pub(crate) static IRQ_COUNTED: PerCpuArray<Counted, 1> = PerCpuArray::new();
+
+/// The sockets that the seeding in progress has counted. The inner map is made for each
+/// seeding by the loader and dropped after it.
+#[btf_map]
+pub(crate) static SEEN: ArrayOfMaps<Seen, 1> = ArrayOfMaps::new();
+
+#[btf_map]
+pub(crate) static WALKED: PerCpuArray<Walked, 1> = PerCpuArray::new();
+
+#[btf_map]
+pub(crate) static LISTENERS: Array<Listeners, 1> = Array::new();

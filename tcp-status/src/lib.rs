@@ -1,0 +1,6 @@
+//! Exact TCP state counts of a host: kept by eBPF, answered in O(1).
+//!
+//! `ARCHITECTURE.md` in the repository is the map of this crate.
+
+pub mod server;
+pub mod snapshot;

@@ -1,0 +1,22 @@
+//! The Unix socket: what may be asked, who answers, and both ends of the wire.
+
+pub mod protocol;
+
+use crate::snapshot::Snapshot;
+use protocol::{Get, Refusal, Show};
+
+/// What answers queries: the tracker, or the scan. Called from several threads at once;
+/// may block for the time of a walk.
+pub trait Source: Send + Sync + 'static {
+    /// One number. Costs no more than that number needs.
+    ///
+    /// # Errors
+    /// A [`Refusal`] that the client prints as it is.
+    fn get(&self, query: &Get) -> Result<u64, Refusal>;
+
+    /// Whole readings: one, or one per namespace that is tracked.
+    ///
+    /// # Errors
+    /// As [`Source::get`].
+    fn show(&self, query: &Show) -> Result<Vec<Snapshot>, Refusal>;
+}

@@ -1,0 +1,113 @@
+//! The wire: one request, one answer, each one line of JSON that ends in a newline.
+//! Nothing else knows its form.
+
+use serde::{Deserialize, Serialize};
+use tcp_status_common::state::State;
+
+use crate::snapshot::Snapshot;
+
+/// Version of the protocol; a tracker answers requests of its own version only.
+pub const VERSION: u32 = 1;
+
+/// The longest request, in bytes, its newline included.
+pub const MAX_REQUEST: usize = 1024;
+
+/// The longest answer, in bytes.
+pub const MAX_ANSWER: usize = 16 * 1024 * 1024;
+
+/// A request for one number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Get {
+    /// Name of a state, in any spelling.
+    pub state: String,
+    /// Only sockets with this local port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Only this address family: 4 or 6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family: Option<u8>,
+    /// Another network namespace than the tracker's: a name, an inode number, or a PID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<String>,
+}
+
+impl Get {
+    /// The state that is asked for.
+    ///
+    /// # Errors
+    /// A [`Refusal`] that lists the states.
+    pub fn state(&self) -> Result<State, Refusal> {
+        self.state.parse().map_err(|unknown| Refusal {
+            kind: RefusalKind::BadArgument,
+            message: format!("get, on state \"{}\": {unknown}", self.state.escape_debug()),
+        })
+    }
+}
+
+/// A request for whole readings.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Show {
+    /// Only sockets with this local port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Another network namespace than the tracker's: a name, an inode number, or a PID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<String>,
+    /// Every namespace that is tracked.
+    #[serde(default)]
+    pub all_netns: bool,
+}
+
+/// What may be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "lowercase")]
+pub enum Query {
+    /// One number.
+    Get(Get),
+    /// Whole readings.
+    Show(Show),
+}
+
+/// A request, as it goes over the wire.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// [`VERSION`].
+    pub v: u32,
+    /// What is asked.
+    #[serde(flatten)]
+    pub query: Query,
+}
+
+/// Why there is no answer; decides the client's exit status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusalKind {
+    /// The request names something that cannot exist.
+    BadArgument,
+    /// The kernel or a permission refuses.
+    Refused,
+    /// The tracker cannot answer now.
+    Unavailable,
+}
+
+/// A refused request: what, on which object: why; cure.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// What went wrong.
+    pub kind: RefusalKind,
+    /// One line for the user.
+    pub message: String,
+}
+
+/// An answer, as it goes over the wire.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// To [`Query::Get`].
+    Value(u64),
+    /// To [`Query::Show`].
+    Snapshots(Vec<Snapshot>),
+    /// Instead of an answer.
+    Error(Refusal),
+}

@@ -1,0 +1,118 @@
+//! Eleven numbers, one per state.
+
+use std::{
+    fmt,
+    ops::{AddAssign, Index, IndexMut},
+};
+
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{Error as _, MapAccess, Visitor},
+    ser::SerializeMap as _,
+};
+use tcp_status_common::state::State;
+
+/// A number per state; in JSON an object with all eleven keys, in the order of [`State::ALL`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts([u64; State::COUNT]);
+
+impl Counts {
+    /// State by state, in the order in which outputs list them.
+    pub fn iter(&self) -> impl Iterator<Item = (State, u64)> + '_ {
+        State::ALL.into_iter().map(|state| (state, self[state]))
+    }
+
+    /// The sum over all states.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+}
+
+impl Index<State> for Counts {
+    type Output = u64;
+
+    fn index(&self, state: State) -> &u64 {
+        &self.0[state.index()]
+    }
+}
+
+impl IndexMut<State> for Counts {
+    fn index_mut(&mut self, state: State) -> &mut u64 {
+        &mut self.0[state.index()]
+    }
+}
+
+impl AddAssign<&Self> for Counts {
+    fn add_assign(&mut self, other: &Self) {
+        for (sum, count) in self.0.iter_mut().zip(other.0) {
+            *sum += count;
+        }
+    }
+}
+
+impl Serialize for Counts {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(State::COUNT))?;
+        for (state, count) in self.iter() {
+            map.serialize_entry(state.name(), &count)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Counts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct States;
+
+        impl<'de> Visitor<'de> for States {
+            type Value = Counts;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with a count for each of the eleven states")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Counts, A::Error> {
+                let mut counts = Counts::default();
+                let mut seen = 0;
+                while let Some((key, count)) = map.next_entry::<String, u64>()? {
+                    counts[key.parse::<State>().map_err(A::Error::custom)?] = count;
+                    seen += 1;
+                }
+                if seen == State::COUNT {
+                    Ok(counts)
+                } else {
+                    Err(A::Error::invalid_length(seen, &self))
+                }
+            }
+        }
+
+        deserializer.deserialize_map(States)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Counts, State};
+
+    #[test]
+    fn json_has_all_eleven_keys_and_reads_back() {
+        let mut counts = Counts::default();
+        for (i, state) in (0..).zip(State::ALL) {
+            counts[state] = i * 7;
+        }
+        let json = serde_json::to_string(&counts).unwrap();
+        for state in State::ALL {
+            assert!(json.contains(&format!("\"{state}\":")), "{json}");
+        }
+        assert_eq!(serde_json::from_str::<Counts>(&json).unwrap(), counts);
+        assert_eq!(counts.total(), 7 * 55);
+    }
+
+    #[test]
+    fn json_with_a_missing_or_foreign_key_is_refused() {
+        assert!(serde_json::from_str::<Counts>("{}").is_err());
+        assert!(serde_json::from_str::<Counts>("{\"established\":1}").is_err());
+        assert!(serde_json::from_str::<Counts>("{\"open\":1}").is_err());
+    }
+}

@@ -1,0 +1,92 @@
+//! One consistent reading, as every output shows it: the model behind text, JSON and metrics.
+
+mod counts;
+mod transitions;
+
+pub use counts::Counts;
+pub use transitions::{Flow, Transitions};
+
+use serde::{Deserialize, Serialize};
+
+/// Version of the JSON form of [`Snapshot`]. Fields may be added within it, never renamed.
+pub const SCHEMA: u32 = 1;
+
+/// How the counts are come by, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tier {
+    /// All eleven states are kept by events or read from O(1) kernel state.
+    Full,
+    /// As full, but the split of minisockets between `timewait` and `finwait2` comes from a walk.
+    Reduced,
+    /// No eBPF: one walk over all sockets per query.
+    Scan,
+}
+
+impl Tier {
+    /// The name in every output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Reduced => "reduced",
+            Self::Scan => "scan",
+        }
+    }
+}
+
+/// What the audits found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drift {
+    /// Sum of the differences that audits corrected since start, over all states.
+    pub corrections: u64,
+    /// The same, by state.
+    pub corrections_by_state: Counts,
+    /// Audits done since start.
+    pub audits: u64,
+    /// Seconds since the last audit ended; none before the first.
+    pub last_audit_seconds_ago: Option<u64>,
+    /// How long the last audit took, in microseconds.
+    pub last_audit_microseconds: Option<u64>,
+}
+
+/// What the event handlers saw.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Events {
+    /// State changes counted in this namespace since start.
+    pub counted: u64,
+    /// State changes that the kernel told neither copy of the handler (of any namespace).
+    pub missed: u64,
+}
+
+/// The counts of one network namespace at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Version of the tracker.
+    pub version: String,
+    /// How the counts are come by.
+    pub tier: Tier,
+    /// Why the tier is not `full`.
+    pub tier_reason: Option<String>,
+    /// Why a number may be off by a little right now; none when all are vouched for.
+    pub degraded: Option<String>,
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// The local port that the counts are limited to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Counts of both families together.
+    pub states: Counts,
+    /// What `/proc/net/tcp` lists.
+    pub ipv4: Counts,
+    /// What `/proc/net/tcp6` lists.
+    pub ipv6: Counts,
+    /// State changes since start.
+    pub transitions: Transitions,
+    /// What the event handlers saw.
+    pub events: Events,
+    /// What the audits found.
+    pub drift: Drift,
+}
