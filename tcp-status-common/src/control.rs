@@ -1,8 +1,8 @@
 //! What user space tells the programs while they run, and the marks by which the
 //! two copies of the event handler recognise one event.
 
-/// Which banks the events go to. One word, read once per event, so that every
-/// event falls wholly before or wholly after a switch.
+/// Which banks the events go to. One byte is all that changes, and it is read once per
+/// event, so that every event falls wholly before or wholly after a switch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Mode(u32);
@@ -14,7 +14,7 @@ impl Mode {
     /// Counts into bank `live` (0 or 1), and seeds bank `seed`, if given.
     #[must_use]
     pub const fn new(live: Option<u32>, seed: Option<u32>) -> Self {
-        Self(Self::encode(live) | Self::encode(seed) << 8)
+        Self(Self::encode(live) | Self::encode(seed) << 4)
     }
 
     const fn encode(bank: Option<u32>) -> u32 {
@@ -40,7 +40,7 @@ impl Mode {
     /// The bank that a walk is seeding.
     #[must_use]
     pub const fn seed(self) -> Option<u32> {
-        Self::decode(self.0 >> 8)
+        Self::decode(self.0 >> 4)
     }
 }
 
@@ -52,13 +52,9 @@ pub struct Control {
     pub mode: Mode,
     /// Inode number of the network namespace that is counted.
     pub netns: u32,
-    /// How many listeners the listener walk should meet before it stops.
-    pub expected_listeners: u32,
-    /// Explicit padding.
-    pub pad: u32,
 }
 
-const _: () = assert!(size_of::<Control>() == 16);
+const _: () = assert!(size_of::<Control>() == 8);
 
 /// What the first copy of the handler leaves for the second: the event it has counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

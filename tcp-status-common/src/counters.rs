@@ -69,9 +69,11 @@ pub struct WriterStats {
     pub failures: u64,
     /// State numbers that do not exist.
     pub impossible: u64,
+    /// Half-open connections whose listener was closed: they stay listed until their timers fire.
+    pub abandoned: u64,
 }
 
-const _: () = assert!(size_of::<WriterStats>() == 32);
+const _: () = assert!(size_of::<WriterStats>() == 40);
 
 /// What a walk met that is no full socket, on one CPU.
 #[derive(Clone, Copy, Debug, Default)]
@@ -89,7 +91,7 @@ pub struct Walked {
 
 const _: () = assert!(size_of::<Walked>() == 56);
 
-/// What a listener walk found.
+/// What a listener walk is to find, and what it found.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Listeners {
@@ -97,6 +99,38 @@ pub struct Listeners {
     pub requests: [u64; Family::COUNT],
     /// Listeners met.
     pub listeners: u64,
+    /// How many there should be: the walk ends there. Written by user space.
+    pub expected: u64,
 }
 
-const _: () = assert!(size_of::<Listeners>() == 24);
+const _: () = assert!(size_of::<Listeners>() == 32);
+
+impl WriterStats {
+    /// The sums of both.
+    #[must_use]
+    pub const fn plus(self, other: &Self) -> Self {
+        Self {
+            events: self.events + other.events,
+            counted: self.counted + other.counted,
+            failures: self.failures + other.failures,
+            impossible: self.impossible + other.impossible,
+            abandoned: self.abandoned + other.abandoned,
+        }
+    }
+}
+
+impl Walked {
+    /// The sums of both.
+    #[must_use]
+    pub const fn plus(self, other: &Self) -> Self {
+        const fn sum(a: [u64; 2], b: [u64; 2]) -> [u64; 2] {
+            [a[0] + b[0], a[1] + b[1]]
+        }
+        Self {
+            timewait: sum(self.timewait, other.timewait),
+            finwait2: sum(self.finwait2, other.finwait2),
+            requests: sum(self.requests, other.requests),
+            sockets: self.sockets + other.sockets,
+        }
+    }
+}

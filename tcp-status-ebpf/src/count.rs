@@ -1,7 +1,9 @@
 //! Additions to the counters: which cell, and how.
 
-use core::arch::asm;
+use core::{arch::asm, hint::black_box};
 
+use aya_ebpf::programs::BtfTracePointContext;
+use aya_log_ebpf::warn;
 use tcp_status_common::counters::{Bank, STATE_SLOTS, Writer};
 
 use crate::{
@@ -24,7 +26,8 @@ pub(crate) struct Place {
 impl Place {
     #[inline(always)]
     pub(crate) fn new(family: usize, state: u32) -> Option<Self> {
-        let state = state as usize;
+        // Opaque, so that what is compared is what is used: the verifier follows one register.
+        let state = black_box(state as usize);
         (family < 2 && state < STATE_SLOTS).then_some(Self { family, state })
     }
 
@@ -96,4 +99,22 @@ pub(crate) use tell;
 #[inline(never)]
 pub(crate) fn failed(writer: Writer) {
     tell!(writer, failures);
+}
+
+/// The kernel reported a state that does not exist. Logged at the first, second, fourth,
+/// eighth, ... time per CPU: an anomaly must be seen, but must not cost.
+#[inline(never)]
+pub(crate) fn impossible(ctx: &BtfTracePointContext, writer: Writer, from: u32, to: u32) {
+    tell!(writer, impossible);
+    let Some(stats) = WRITERS.get_ptr_mut(writer as u32) else {
+        return;
+    };
+    // SAFETY: the map gave the pointer.
+    let times = unsafe { (*stats).impossible };
+    if times.is_power_of_two() {
+        warn!(
+            ctx,
+            "impossible state change from {} to {}, {} times on this cpu", from, to, times
+        );
+    }
 }

@@ -3,12 +3,7 @@
 
 use tcp_status_common::state::Family;
 
-use crate::{
-    count::LISTEN,
-    host::Sock,
-    maps::{CONTROL, LISTENERS},
-    walk::TcpIterContext,
-};
+use crate::{count::LISTEN, host::Sock, maps::LISTENERS, walk::TcpIterContext};
 
 const GO_ON: i32 = 0;
 /// Ends the walk: the reader gets what was found and then EAGAIN.
@@ -24,7 +19,7 @@ pub(crate) fn visit(ctx: &TcpIterContext) -> i32 {
     if u32::from(sock.state()) != LISTEN {
         return END;
     }
-    let (Some(found), Some(control)) = (LISTENERS.get_ptr_mut(0), CONTROL.get(0)) else {
+    let Some(found) = LISTENERS.get_ptr_mut(0) else {
         return END;
     };
     // SAFETY: the map gave the pointer; one listener walk at a time.
@@ -37,7 +32,7 @@ pub(crate) fn visit(ctx: &TcpIterContext) -> i32 {
     }
     found.listeners += 1;
     // In a namespace with no connection, what follows is the whole table of the host.
-    if found.listeners >= u64::from(control.expected_listeners) {
+    if found.listeners >= found.expected {
         return END;
     }
     GO_ON

@@ -13,7 +13,7 @@ use tcp_status_common::{
 };
 
 use crate::{
-    count::{self, Place, tell},
+    count::{self, CLOSE, LISTEN, Place, tell},
     host::{Sock, Task},
     maps::{CONTROL, IRQ_COUNTED, SEEN, TASK_COUNTED, WRITERS},
 };
@@ -25,7 +25,10 @@ pub(crate) fn handle(ctx: &BtfTracePointContext, writer: Writer) {
     let Some(control) = CONTROL.get(0) else {
         return;
     };
-    if control.mode == Mode::OFF {
+    // One read: the event belongs to the mode that it sees here, whatever follows.
+    // SAFETY: a member of a map's value.
+    let mode = unsafe { core::ptr::read_volatile(&raw const control.mode) };
+    if mode == Mode::OFF {
         return;
     }
     let sock = Sock(ctx.arg(0));
@@ -40,15 +43,14 @@ pub(crate) fn handle(ctx: &BtfTracePointContext, writer: Writer) {
     let Some(family) = Family::from_address_family(sock.address_family()) else {
         return;
     };
-    // One read: the event belongs to the mode that it sees here, whatever follows.
-    // SAFETY: a member of a map's value.
-    let mode = unsafe { core::ptr::read_volatile(&raw const control.mode) };
     if let Some(bank) = mode.live() {
         if count::flow(writer, bank, family.index(), from, to).is_none() {
-            tell!(writer, impossible);
-            return;
+            return count::impossible(ctx, writer, from, to);
         }
         tell!(writer, counted);
+    }
+    if from == LISTEN && to == CLOSE {
+        abandon(writer, sock);
     }
     if let Some(bank) = mode.seed() {
         if let Some(place) = Place::new(family.index(), to) {
@@ -91,6 +93,17 @@ fn first_to_see(
         _ => {}
     }
     true
+}
+
+/// The half-open connections of a closed listener can no longer be read from it.
+#[inline(always)]
+fn abandon(writer: Writer, listener: Sock) {
+    if let (Ok(requests), Some(stats)) =
+        (listener.request_count(), WRITERS.get_ptr_mut(writer as u32))
+    {
+        // SAFETY: the map gave the pointer.
+        count::add(unsafe { &raw mut (*stats).abandoned }, u64::from(requests));
+    }
 }
 
 /// Moves the socket in the bank that is being seeded, or counts it if the walk has not yet.

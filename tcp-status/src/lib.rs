@@ -2,5 +2,8 @@
 //!
 //! `ARCHITECTURE.md` in the repository is the map of this crate.
 
+pub mod bpf;
+pub mod kernel;
 pub mod server;
 pub mod snapshot;
+pub mod track;

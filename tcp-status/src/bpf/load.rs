@@ -1,0 +1,203 @@
+//! From a plan to running programs.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd as _, AsRawFd as _},
+    sync::{Mutex, RwLock},
+};
+
+use aya::{
+    Btf, Ebpf, EbpfError, EbpfLoader,
+    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray},
+    programs::{BtfTracePoint, Iter, ProgramError},
+};
+use aya_log::EbpfLogger;
+use tcp_status_common::{
+    control::{Control, Mode},
+    counters::{Bank, Listeners, Walked, WriterStats},
+    host::Host,
+};
+
+use super::record::Record;
+
+/// Built by `cargo xtask build`; a test ties it to its sources.
+static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/tcp-status.bpf.o"));
+
+/// The sockets that a seeding has counted.
+pub(super) type Seen = HashMap<MapData, u64, u32>;
+
+/// Names of the programs that see events, in the order in which they must be attached.
+const HANDLERS: [&str; 2] = ["set_state_first", "set_state_second"];
+pub(super) const WALK_SOCKETS: &str = "walk_sockets";
+pub(super) const WALK_LISTENERS: &str = "walk_listeners";
+
+/// The kernel refused a part of the programs, or the object is not what it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Maps or read-only data.
+    #[error("load eBPF object, on this kernel: {0}")]
+    Object(#[from] EbpfError),
+    /// A program.
+    #[error("load eBPF program, on {name}: {source}")]
+    Program {
+        /// The program.
+        name: &'static str,
+        /// What the kernel said.
+        source: ProgramError,
+    },
+    /// A map.
+    #[error("use eBPF map, on {name}: {source}")]
+    Map {
+        /// The map.
+        name: &'static str,
+        /// What the kernel said.
+        source: MapError,
+    },
+    /// The object has no such part.
+    #[error("load eBPF object, on {0}: not in the object; rebuild it with cargo xtask build")]
+    Missing(&'static str),
+}
+
+/// The running programs and their maps. Everything goes when this is dropped.
+pub struct Bpf {
+    pub(super) ebpf: Mutex<Ebpf>,
+    pub(super) control: Mutex<Array<MapData, Record<Control>>>,
+    pub(super) counters: RwLock<PerCpuArray<MapData, Record<Bank>>>,
+    pub(super) writers: PerCpuArray<MapData, Record<WriterStats>>,
+    pub(super) walked: Mutex<PerCpuArray<MapData, Record<Walked>>>,
+    pub(super) listeners: Mutex<Array<MapData, Record<Listeners>>>,
+    pub(super) seen: Mutex<ArrayOfMaps<MapData, Seen>>,
+    logger: Option<Mutex<EbpfLogger<&'static dyn log::Log>>>,
+    netns: u32,
+}
+
+impl Bpf {
+    /// Loads and attaches everything; nothing is counted before [`Bpf::switch`].
+    /// `netns` is the inode number of the namespace that is counted.
+    ///
+    /// # Errors
+    /// If the kernel refuses any part.
+    pub fn load(host: &Host, btf: &Btf, iterator: bool, netns: u32) -> Result<Self, LoadError> {
+        let host = Record(*host);
+        let mut ebpf = EbpfLoader::new()
+            .btf(Some(btf))
+            .override_global("HOST", &host, true)
+            .load(OBJECT)?;
+        for name in HANDLERS {
+            let program: &mut BtfTracePoint = program(&mut ebpf, name)?;
+            program
+                .load("inet_sock_set_state", btf)
+                .and_then(|()| program.attach())
+                .map_err(|source| LoadError::Program { name, source })?;
+        }
+        if iterator {
+            for name in [WALK_SOCKETS, WALK_LISTENERS] {
+                let program: &mut Iter = program(&mut ebpf, name)?;
+                program
+                    .load("tcp", btf)
+                    .map_err(|source| LoadError::Program { name, source })?;
+            }
+        }
+        let logger = EbpfLogger::init(&mut ebpf)
+            .inspect_err(|error| log::warn!(error:%; "anomalies in the kernel cannot be logged"))
+            .ok();
+        Ok(Self {
+            control: Mutex::new(map(&mut ebpf, "CONTROL")?),
+            counters: RwLock::new(map(&mut ebpf, "COUNTERS")?),
+            writers: map(&mut ebpf, "WRITERS")?,
+            walked: Mutex::new(map(&mut ebpf, "WALKED")?),
+            listeners: Mutex::new(map(&mut ebpf, "LISTENERS")?),
+            seen: Mutex::new(map(&mut ebpf, "SEEN")?),
+            logger: logger.map(Mutex::new),
+            ebpf: Mutex::new(ebpf),
+            netns,
+        })
+    }
+
+    /// From now on, events go where `mode` says.
+    ///
+    /// # Errors
+    /// If the kernel refuses the update.
+    pub fn switch(&self, mode: Mode) -> Result<(), LoadError> {
+        let control = Control {
+            mode,
+            netns: self.netns,
+        };
+        lock(&self.control)
+            .set(0, Record(control), 0)
+            .map_err(|source| LoadError::Map {
+                name: "CONTROL",
+                source,
+            })
+    }
+
+    /// How often the kernel skipped the first copy of the handler, since it was loaded: 0 where
+    /// the kernel does not skip.
+    ///
+    /// # Errors
+    /// If the kernel does not tell.
+    pub fn skipped(&self) -> io::Result<u64> {
+        let ebpf = lock(&self.ebpf);
+        let Some(Ok(fd)) = ebpf.program(HANDLERS[0]).map(|program| program.fd()) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd()))?;
+        Ok(recursion_misses(&info))
+    }
+
+    /// Hands what the programs logged to the logger.
+    pub fn flush_log(&self) {
+        if let Some(logger) = &self.logger {
+            lock(logger).flush();
+        }
+    }
+}
+
+/// A lock that a panic elsewhere cannot take away: what it guards is in the kernel.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, LoadError>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+{
+    ebpf.program_mut(name)
+        .ok_or(LoadError::Missing(name))?
+        .try_into()
+        .map_err(|source| LoadError::Program { name, source })
+}
+
+fn map<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, LoadError>
+where
+    M: TryFrom<Map, Error = MapError>,
+{
+    M::try_from(ebpf.take_map(name).ok_or(LoadError::Missing(name))?)
+        .map_err(|source| LoadError::Map { name, source })
+}
+
+/// The line that `bpf_prog_show_fdinfo` prints from 5.12 on.
+fn recursion_misses(fdinfo: &str) -> u64 {
+    fdinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("recursion_misses:"))
+        .and_then(|count| count.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::recursion_misses;
+
+    #[test]
+    fn skipped_events_are_read_from_fdinfo() {
+        assert_eq!(
+            recursion_misses("prog_id:\t7\nrecursion_misses:\t291\n"),
+            291
+        );
+        assert_eq!(recursion_misses("prog_id:\t7\n"), 0);
+    }
+}

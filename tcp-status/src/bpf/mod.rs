@@ -1,0 +1,10 @@
+//! The only module that calls aya: loads the programs, attaches them, reads and writes their
+//! maps, runs their iterators. Knows nothing of what the counts mean.
+
+mod counters;
+mod iterate;
+mod load;
+mod record;
+
+pub use counters::{Banks, WriterTotals};
+pub use load::{Bpf, LoadError};

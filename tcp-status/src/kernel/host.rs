@@ -1,0 +1,127 @@
+//! What the programs must know about the running kernel, read from its BTF by name.
+//! Nothing here knows a kernel version.
+
+use std::{fs, io, path::Path};
+
+use aya::Btf;
+use aya_obj::btf::BtfKind;
+use btfparse::{Offset, Readable, TypeInformation};
+use tcp_status_common::host::Host;
+
+/// Where the kernel shows its own types.
+pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// The kernel's types cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file is missing or unreadable.
+    #[error("read kernel types, on {path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is there, but makes no sense.
+    #[error("read kernel types, on {path}: {why}")]
+    Malformed {
+        /// The file.
+        path: String,
+        /// What the parser said.
+        why: String,
+    },
+}
+
+/// What the kernel's types say about the things that tcp-status needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelTypes {
+    /// Offsets for the programs, or the first member that this kernel does not have.
+    pub host: Result<Host, String>,
+    /// Whether there is a typed tracepoint `inet_sock_set_state`.
+    pub tracepoint: bool,
+    /// Whether programs can iterate over TCP sockets (`iter/tcp`).
+    pub tcp_iterator: bool,
+    /// Whether programs can see the running task as a typed pointer.
+    pub current_task_btf: bool,
+}
+
+impl KernelTypes {
+    /// Reads the types that `btf` was parsed from, at `path`.
+    ///
+    /// # Errors
+    /// If the file cannot be read or parsed.
+    pub fn read(btf: &Btf, path: &Path) -> Result<Self, Error> {
+        let shown = || path.display().to_string();
+        let bytes = fs::read(path).map_err(|source| Error::Unreadable {
+            path: shown(),
+            source,
+        })?;
+        let members = TypeInformation::new(&Bytes(bytes)).map_err(|error| Error::Malformed {
+            path: shown(),
+            why: error.message().to_owned(),
+        })?;
+        let has = |name, kind| btf.id_by_type_name_kind(name, kind).is_ok();
+        Ok(Self {
+            host: host(btf, &members),
+            tracepoint: has("btf_trace_inet_sock_set_state", BtfKind::Typedef),
+            tcp_iterator: has("bpf_iter_tcp", BtfKind::Func),
+            current_task_btf: has("btf_bpf_get_current_task_btf", BtfKind::Typedef),
+        })
+    }
+}
+
+fn host(btf: &Btf, members: &TypeInformation) -> Result<Host, String> {
+    let offset = |of: &str, member: &str| {
+        let missing = || format!("struct {of} has no member {member}");
+        let id = btf
+            .id_by_type_name_kind(of, BtfKind::Struct)
+            .map_err(|_| missing())?;
+        match members.offset_of(id, member) {
+            Ok((_, Offset::ByteOffset(offset))) => Ok(offset),
+            Ok((_, Offset::BitOffsetAndSize(..))) => {
+                Err(format!("member {member} of struct {of} is a bit field"))
+            }
+            Err(_) => Err(missing()),
+        }
+    };
+    Ok(Host {
+        sk_protocol: offset("sock", "sk_protocol")?,
+        skc_family: offset("sock", "__sk_common.skc_family")?,
+        skc_state: offset("sock", "__sk_common.skc_state")?,
+        skc_net: offset("sock", "__sk_common.skc_net.net")?,
+        net_inum: offset("net", "ns.inum")?,
+        tw_substate: offset("inet_timewait_sock", "tw_substate")?,
+        icsk_qlen: offset("inet_connection_sock", "icsk_accept_queue.qlen")?,
+        task_stack: offset("task_struct", "stack")?,
+        task_pid: offset("task_struct", "pid")?,
+        thread_size: thread_size(),
+        // The guard against programs that re-enter came to tracepoints before this structure
+        // did: where it is missing the guard may be missing too, and counters must add atomically.
+        no_reentry: btf
+            .id_by_type_name_kind("bpf_raw_tp_link", BtfKind::Struct)
+            .is_ok()
+            .into(),
+    })
+}
+
+/// `THREAD_SIZE` in bytes, which no type shows: 16 KiB on x86-64, arm64 and riscv64, but never
+/// less than a page. Should a kernel have larger stacks, events near their top share the slots
+/// of interrupts, and the audit corrects what that may cost.
+fn thread_size() -> u32 {
+    const SMALLEST: u32 = 16 * 1024;
+    // SAFETY: no preconditions.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u32::try_from(page).unwrap_or(0).max(SMALLEST)
+}
+
+struct Bytes(Vec<u8>);
+
+impl Readable for Bytes {
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> btfparse::Result<()> {
+        let eof = || btfparse::Error::new(btfparse::ErrorKind::EOF, "behind the end of the types");
+        let start = usize::try_from(offset).map_err(|_| eof())?;
+        let end = start.checked_add(buffer.len()).ok_or_else(eof)?;
+        buffer.copy_from_slice(self.0.get(start..end).ok_or_else(eof)?);
+        Ok(())
+    }
+}

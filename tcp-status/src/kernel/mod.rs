@@ -1,0 +1,5 @@
+//! What the kernel offers and what it lists, read from user space.
+
+pub mod facts;
+pub mod host;
+pub mod plan;

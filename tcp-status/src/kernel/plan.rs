@@ -1,0 +1,244 @@
+//! From facts to what will be loaded: a pure function, so that every host can be invented.
+
+use tcp_status_common::host::Host;
+
+use super::facts::Facts;
+use crate::snapshot::Tier;
+
+/// What the user wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backend {
+    /// The best that works; falling to the scan is a warning.
+    #[default]
+    Auto,
+    /// eBPF or nothing.
+    Ebpf,
+    /// No eBPF.
+    Scan,
+}
+
+/// Where the first counts come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SeedMethod {
+    /// A walk inside the kernel that agrees with the events socket by socket.
+    Iterator,
+    /// One reading of procfs, corrected by the first audit that finds the host at rest.
+    Procfs,
+}
+
+/// Where the split of minisockets between TIME_WAIT and FIN_WAIT2 comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SplitMethod {
+    /// A filtered walk, when somebody asks.
+    Walk,
+}
+
+/// What to load and attach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EbpfPlan {
+    /// For the programs.
+    pub host: Host,
+    /// Where the first counts come from.
+    pub seed: SeedMethod,
+    /// Where the split of minisockets comes from.
+    pub split: SplitMethod,
+    /// Why the tier that follows is not `full`.
+    pub reason: Option<String>,
+}
+
+impl EbpfPlan {
+    /// The tier that this plan gives.
+    #[must_use]
+    pub const fn tier(&self) -> Tier {
+        match self.split {
+            SplitMethod::Walk => Tier::Reduced,
+        }
+    }
+}
+
+/// How the counts will be come by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// By events.
+    Ebpf(EbpfPlan),
+    /// By a dump per query.
+    Scan {
+        /// Why not by events: cause and cure.
+        reason: String,
+    },
+}
+
+/// eBPF was demanded and cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("load eBPF, on this host: {0}")]
+pub struct Impossible(pub String);
+
+impl Plan {
+    /// The best plan that `facts` allow and `backend` admits.
+    ///
+    /// # Errors
+    /// [`Impossible`] if `backend` demands eBPF and something that it needs is missing.
+    pub fn from_facts(facts: &Facts, backend: Backend) -> Result<Self, Impossible> {
+        match (backend, ebpf(facts)) {
+            (Backend::Scan, _) => Ok(Self::Scan {
+                reason: "asked for by --backend scan".into(),
+            }),
+            (_, Ok(plan)) => Ok(Self::Ebpf(plan)),
+            (Backend::Auto, Err(reason)) => Ok(Self::Scan { reason }),
+            (Backend::Ebpf, Err(reason)) => Err(Impossible(reason)),
+        }
+    }
+}
+
+/// What events need; the error is cause and cure.
+fn ebpf(facts: &Facts) -> Result<EbpfPlan, String> {
+    if facts.capabilities.is_some_and(|caps| !caps.can_trace()) {
+        return Err(
+            "no privilege to load eBPF; run as root or with CAP_BPF and CAP_PERFMON".into(),
+        );
+    }
+    if facts.lockdown.as_deref() == Some("confidentiality") {
+        return Err(
+            "kernel lockdown is in confidentiality mode, which forbids tracing; \
+                    boot with lockdown=integrity or none"
+                .into(),
+        );
+    }
+    let types = facts
+        .types
+        .as_ref()
+        .map_err(|why| format!("{why}; use a kernel that is built with CONFIG_DEBUG_INFO_BTF=y"))?;
+    let newer = "use kernel 5.11 or newer";
+    if !types.tracepoint {
+        return Err(format!(
+            "the kernel has no tracepoint inet_sock_set_state; {newer}"
+        ));
+    }
+    if !types.current_task_btf {
+        return Err(format!(
+            "the kernel has no bpf_get_current_task_btf; {newer}"
+        ));
+    }
+    let host = types
+        .host
+        .clone()
+        .map_err(|missing| format!("{missing}; {newer}"))?;
+    Ok(EbpfPlan {
+        host,
+        seed: if types.tcp_iterator {
+            SeedMethod::Iterator
+        } else {
+            SeedMethod::Procfs
+        },
+        split: SplitMethod::Walk,
+        reason: Some("timewait minisockets are split by a walk, not by events".into()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use tcp_status_common::host::Host;
+
+    use super::{Backend, Facts, Plan, SeedMethod};
+    use crate::kernel::{facts::Capabilities, host::KernelTypes};
+    use crate::snapshot::Tier;
+
+    fn good() -> Facts {
+        Facts {
+            release: Some("6.12.0".into()),
+            types: Ok(KernelTypes {
+                host: Ok(Host::default()),
+                tracepoint: true,
+                tcp_iterator: true,
+                current_task_btf: true,
+            }),
+            capabilities: Some(Capabilities::from_mask(u64::MAX)),
+            lockdown: None,
+        }
+    }
+
+    fn with_types(change: impl FnOnce(&mut KernelTypes)) -> Facts {
+        let mut facts = good();
+        change(facts.types.as_mut().unwrap());
+        facts
+    }
+
+    /// What `auto` gives as the reason for the scan; `ebpf` must refuse with the same.
+    fn scan_reason(facts: &Facts) -> String {
+        let Ok(Plan::Scan { reason }) = Plan::from_facts(facts, Backend::Auto) else {
+            panic!("{facts:?} should leave the scan only");
+        };
+        let refused = Plan::from_facts(facts, Backend::Ebpf).unwrap_err();
+        assert!(refused.to_string().ends_with(&reason));
+        reason
+    }
+
+    #[test]
+    fn a_good_host_is_tracked_by_events() {
+        for backend in [Backend::Auto, Backend::Ebpf] {
+            let Ok(Plan::Ebpf(plan)) = Plan::from_facts(&good(), backend) else {
+                panic!("a good host can do eBPF");
+            };
+            assert_eq!(
+                (plan.seed, plan.tier()),
+                (SeedMethod::Iterator, Tier::Reduced)
+            );
+            assert!(plan.reason.is_some());
+        }
+    }
+
+    #[test]
+    fn scan_is_scan_wherever_it_is_asked_for() {
+        let Ok(Plan::Scan { reason }) = Plan::from_facts(&good(), Backend::Scan) else {
+            panic!("the scan was asked for");
+        };
+        assert!(reason.contains("--backend scan"));
+    }
+
+    #[test]
+    fn unknown_is_not_no() {
+        let facts = Facts {
+            capabilities: None,
+            release: None,
+            ..good()
+        };
+        assert!(matches!(
+            Plan::from_facts(&facts, Backend::Ebpf),
+            Ok(Plan::Ebpf(_))
+        ));
+    }
+
+    #[test]
+    fn each_missing_piece_is_named_with_its_cure() {
+        let caps = Facts {
+            capabilities: Some(Capabilities::from_mask(1 << 39)),
+            ..good()
+        };
+        assert!(scan_reason(&caps).contains("CAP_PERFMON"));
+        let locked = Facts {
+            lockdown: Some("confidentiality".into()),
+            ..good()
+        };
+        assert!(scan_reason(&locked).contains("lockdown"));
+        let bare = Facts {
+            types: Err("no such file".into()),
+            ..good()
+        };
+        assert!(scan_reason(&bare).contains("CONFIG_DEBUG_INFO_BTF"));
+        let old = with_types(|types| types.tracepoint = false);
+        assert!(scan_reason(&old).contains("inet_sock_set_state"));
+        let old = with_types(|types| types.current_task_btf = false);
+        assert!(scan_reason(&old).contains("bpf_get_current_task_btf"));
+        let odd = with_types(|types| types.host = Err("struct net has no member ns.inum".into()));
+        assert!(scan_reason(&odd).contains("ns.inum"));
+    }
+
+    #[test]
+    fn without_the_iterator_procfs_seeds() {
+        let facts = with_types(|types| types.tcp_iterator = false);
+        let Ok(Plan::Ebpf(plan)) = Plan::from_facts(&facts, Backend::Auto) else {
+            panic!("events do not need the iterator");
+        };
+        assert_eq!(plan.seed, SeedMethod::Procfs);
+    }
+}

@@ -1,0 +1,172 @@
+//! From counters to gauges: pure arithmetic over one bank.
+
+use tcp_status_common::state::{Family, State};
+
+use crate::{bpf::Banks, snapshot::Flow};
+
+/// Full sockets by family and kernel state number. Below zero only where events were lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gauges(pub [[i64; 12]; Family::COUNT]);
+
+const CLOSE: usize = State::Closed as usize;
+const LISTEN: usize = State::Listen as usize;
+const SYN_RECV: usize = State::SynRecv as usize;
+
+impl Gauges {
+    /// What was seeded, plus what came in, minus what went out.
+    #[must_use]
+    pub fn of(bank: &Banks) -> Self {
+        let mut gauges = bank.seeded;
+        for (gauge, flows) in gauges.iter_mut().zip(&bank.flows) {
+            for (from, row) in flows.iter().enumerate() {
+                for (to, &count) in row.iter().enumerate() {
+                    let count = count.cast_signed();
+                    // The child of a listener is born; the listener stays.
+                    let birth = from == CLOSE || (from == LISTEN && to == SYN_RECV);
+                    if !birth {
+                        gauge[from] -= count;
+                    }
+                    if to != CLOSE {
+                        gauge[to] += count;
+                    }
+                }
+            }
+        }
+        Self(gauges)
+    }
+
+    /// One gauge; what is below zero shows as zero.
+    #[must_use]
+    pub fn get(&self, family: Family, state: State) -> u64 {
+        self.0[family.index()][usize::from(state.number())].max(0).cast_unsigned()
+    }
+
+    /// The sum of the gauges of both families.
+    #[must_use]
+    pub fn sum(&self, states: &[State]) -> i64 {
+        let cells = states.iter().map(|state| usize::from(state.number()));
+        cells.map(|cell| self.0[0][cell] + self.0[1][cell]).sum()
+    }
+
+    /// All sockets of one family.
+    #[must_use]
+    pub fn family(&self, family: Family) -> i64 {
+        self.0[family.index()].iter().sum()
+    }
+
+    /// The first state whose gauge is below zero: a sign of lost events.
+    #[must_use]
+    pub fn negative(&self) -> Option<State> {
+        State::ALL.into_iter().find(|state| {
+            let cell = usize::from(state.number());
+            self.0.iter().any(|family| family[cell] < 0)
+        })
+    }
+
+    /// State by state, how far `self` is from `other`, over both families.
+    #[must_use]
+    pub fn distance(&self, other: &Self) -> [u64; State::COUNT] {
+        State::ALL.map(|state| {
+            let cell = usize::from(state.number());
+            let both = self.0.iter().zip(&other.0);
+            both.map(|(a, b)| a[cell].abs_diff(b[cell])).sum()
+        })
+    }
+}
+
+impl std::ops::Add for Gauges {
+    type Output = Self;
+
+    fn add(mut self, other: Self) -> Self {
+        for (family, plus) in self.0.iter_mut().zip(other.0) {
+            for (cell, by) in family.iter_mut().zip(plus) {
+                *cell += by;
+            }
+        }
+        self
+    }
+}
+
+/// All flows of a bank, both families together.
+#[must_use]
+pub fn flows(bank: &Banks) -> Vec<Flow> {
+    let pairs = State::ALL.into_iter().flat_map(|from| State::ALL.into_iter().map(move |to| (from, to)));
+    pairs
+        .map(|(from, to)| {
+            let (row, column) = (usize::from(from.number()), usize::from(to.number()));
+            let count = bank.flows.iter().map(|family| family[row][column]).sum();
+            Flow { from, to, count }
+        })
+        .filter(|flow| flow.count > 0)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Banks, Family, Gauges, State, flows};
+
+    fn bank(events: &[(State, State, u64)]) -> Banks {
+        let mut bank = Banks::default();
+        for &(from, to, count) in events {
+            bank.flows[0][usize::from(from.number())][usize::from(to.number())] += count;
+        }
+        bank
+    }
+
+    #[test]
+    fn a_connection_leaves_nothing_behind() {
+        use State::{CloseWait, Closed, Established, FinWait1, FinWait2, LastAck, Listen, SynRecv, SynSent};
+        let both_ends = [
+            (Closed, Listen, 1),
+            (Closed, SynSent, 1),
+            (Listen, SynRecv, 1),
+            (SynRecv, Established, 1),
+            (SynSent, Established, 1),
+            (Established, FinWait1, 1),
+            (FinWait1, FinWait2, 1),
+            (FinWait2, Closed, 1),
+            (Established, CloseWait, 1),
+            (CloseWait, LastAck, 1),
+            (LastAck, Closed, 1),
+        ];
+        let gauges = Gauges::of(&bank(&both_ends));
+        for state in State::ALL {
+            let expected = u64::from(state == Listen);
+            assert_eq!(gauges.get(Family::V4, state), expected, "{state}");
+            assert_eq!(gauges.get(Family::V6, state), 0, "{state}");
+        }
+        assert_eq!(gauges.negative(), None);
+        assert_eq!(flows(&bank(&both_ends)).len(), both_ends.len());
+    }
+
+    #[test]
+    fn a_simultaneous_open_is_no_birth() {
+        let gauges = Gauges::of(&bank(&[
+            (State::Closed, State::SynSent, 3),
+            (State::SynSent, State::SynRecv, 2),
+        ]));
+        assert_eq!(gauges.get(Family::V4, State::SynSent), 1);
+        assert_eq!(gauges.get(Family::V4, State::SynRecv), 2);
+    }
+
+    #[test]
+    fn a_lost_event_shows_below_zero() {
+        let gauges = Gauges::of(&bank(&[(State::Established, State::Closed, 1)]));
+        assert_eq!(gauges.negative(), Some(State::Established));
+        assert_eq!(gauges.get(Family::V4, State::Established), 0);
+        assert_eq!(gauges.sum(&[State::Established, State::CloseWait]), -1);
+    }
+
+    #[test]
+    fn seeds_and_distances_add_up() {
+        let mut seeded = Banks::default();
+        seeded.seeded[1][1] = 5;
+        let gauges = Gauges::of(&seeded);
+        assert_eq!(gauges.get(Family::V6, State::Established), 5);
+        assert_eq!(gauges.family(Family::V6), 5);
+        let distance = gauges.distance(&Gauges::default());
+        assert_eq!(distance[State::Established.index()], 5);
+        assert_eq!(distance.iter().sum::<u64>(), 5);
+        assert_eq!((gauges + gauges).family(Family::V6), 10);
+    }
+}
