@@ -36,6 +36,19 @@ pub struct Banks {
 }
 
 impl Banks {
+    /// The same, with the flows of both.
+    #[must_use]
+    pub fn plus_flows(mut self, other: &Self) -> Self {
+        for (family, plus) in self.flows.iter_mut().zip(&other.flows) {
+            for (from, plus) in family.iter_mut().zip(plus) {
+                for (to, plus) in from.iter_mut().zip(plus) {
+                    *to += plus;
+                }
+            }
+        }
+        self
+    }
+
     fn add(&mut self, bank: &Bank) {
         for family in 0..Family::COUNT {
             for from in 0..bank.flows[family].len() {

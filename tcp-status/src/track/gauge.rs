@@ -1,5 +1,7 @@
 //! From counters to gauges: pure arithmetic over one bank.
 
+use std::ops::{Add, Neg, Sub};
+
 use tcp_status_common::state::{Family, State};
 
 use crate::{bpf::Banks, snapshot::Flow};
@@ -74,16 +76,29 @@ impl Gauges {
     }
 }
 
-impl std::ops::Add for Gauges {
+impl Add for Gauges {
     type Output = Self;
 
-    fn add(mut self, other: Self) -> Self {
-        for (family, plus) in self.0.iter_mut().zip(other.0) {
-            for (cell, by) in family.iter_mut().zip(plus) {
-                *cell += by;
-            }
-        }
-        self
+    fn add(self, other: Self) -> Self {
+        Self([0, 1].map(|family| {
+            std::array::from_fn(|cell| self.0[family][cell] + other.0[family][cell])
+        }))
+    }
+}
+
+impl Neg for Gauges {
+    type Output = Self;
+
+    fn neg(self) -> Self {
+        Self(self.0.map(|family| family.map(|count| -count)))
+    }
+}
+
+impl Sub for Gauges {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        self + -other
     }
 }
 
@@ -168,5 +183,6 @@ mod tests {
         assert_eq!(distance[State::Established.index()], 5);
         assert_eq!(distance.iter().sum::<u64>(), 5);
         assert_eq!((gauges + gauges).family(Family::V6), 10);
+        assert_eq!(gauges - gauges, Gauges::default());
     }
 }

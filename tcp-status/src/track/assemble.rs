@@ -1,0 +1,106 @@
+//! From gauges and what is read beside them to the numbers that the kernel lists: pure.
+
+use tcp_status_common::state::{Family, State};
+
+use super::gauge::Gauges;
+use crate::snapshot::Counts;
+
+/// What full sockets do not tell, as of one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// The kernel's own number of timewait minisockets, both families and substates.
+    pub minisockets: u64,
+    /// Minisockets in FIN_WAIT2, by family, as last looked at.
+    pub finwait2: [u64; Family::COUNT],
+    /// Minisockets in TIME_WAIT, by family, as last looked at.
+    pub timewait: [u64; Family::COUNT],
+    /// Request sockets that wait at listeners, by family.
+    pub requests: [u64; Family::COUNT],
+    /// Request sockets whose listener was closed, by family, as last looked at.
+    pub orphaned: [u64; Family::COUNT],
+}
+
+/// The counts of IPv4 and of IPv6.
+#[must_use]
+pub fn assemble(gauges: &Gauges, beside: &Beside) -> [Counts; Family::COUNT] {
+    let (finwait2, timewait) = split(beside);
+    Family::ALL.map(|family| {
+        let i = family.index();
+        let mut counts = Counts::default();
+        for state in State::ALL {
+            counts[state] = match state {
+                // Not what is counted but what is listed: a closed socket never is.
+                State::Closed => 0,
+                State::TimeWait => timewait[i],
+                State::FinWait2 => gauges.get(family, state) + finwait2[i],
+                State::SynRecv => {
+                    gauges.get(family, state) + beside.requests[i] + beside.orphaned[i]
+                }
+                _ => gauges.get(family, state),
+            };
+        }
+        counts
+    })
+}
+
+/// The sum is exact now, the parts were when last looked at: parts that no longer make up the
+/// sum are scaled, so that the sum always is what the kernel says.
+fn split(beside: &Beside) -> ([u64; Family::COUNT], [u64; Family::COUNT]) {
+    let part = |whole: u64, [a, b]: [u64; 2]| {
+        let scaled = u128::from(whole) * u128::from(b) / u128::from((a + b).max(1));
+        let b = u64::try_from(scaled).unwrap_or(whole);
+        [whole - b, b]
+    };
+    let finwait2 = beside.finwait2.iter().sum::<u64>().min(beside.minisockets);
+    (
+        part(finwait2, beside.finwait2),
+        part(beside.minisockets - finwait2, beside.timewait),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Beside, Counts, Gauges, State, assemble};
+
+    fn sum(counts: [Counts; 2], state: State) -> u64 {
+        counts[0][state] + counts[1][state]
+    }
+
+    #[test]
+    fn each_state_is_what_the_kernel_lists() {
+        let mut gauges = Gauges::default();
+        gauges.0[0] = [0, 10, 1, 2, 3, 4, 0, 9, 5, 6, 7, 8];
+        let [v4, v6] = assemble(
+            &gauges,
+            &Beside {
+                minisockets: 30,
+                finwait2: [5, 6],
+                timewait: [10, 9],
+                requests: [100, 1000],
+                orphaned: [1, 2],
+            },
+        );
+        assert_eq!((v4[State::Established], v4[State::Closing]), (10, 8));
+        assert_eq!((v4[State::SynRecv], v6[State::SynRecv]), (103, 1002));
+        assert_eq!((v4[State::FinWait2], v6[State::FinWait2]), (9, 6));
+        assert_eq!((v4[State::TimeWait], v6[State::TimeWait]), (10, 9));
+        assert_eq!(v4[State::Closed], 0);
+    }
+
+    #[test]
+    fn the_sum_of_minisockets_is_kept_whatever_the_parts_were() {
+        for minisockets in [0, 1, 7, 19, 30, 1_000_000] {
+            let beside = Beside {
+                minisockets,
+                finwait2: [5, 6],
+                timewait: [10, 9],
+                ..Beside::default()
+            };
+            let counts = assemble(&Gauges::default(), &beside);
+            let total = sum(counts, State::FinWait2) + sum(counts, State::TimeWait);
+            assert_eq!(total, minisockets);
+        }
+        let unknown = Beside { minisockets: 3, ..Beside::default() };
+        assert_eq!(sum(assemble(&Gauges::default(), &unknown), State::TimeWait), 3);
+    }
+}

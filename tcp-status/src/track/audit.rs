@@ -1,0 +1,228 @@
+//! The audit: a thread that looks, at most once per interval, whether the counts may be off,
+//! and has them counted again when they may.
+
+use std::{
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tcp_status_common::{control::Mode, state::State};
+
+use super::{
+    gauge::Gauges,
+    invariants,
+    schedule::{Cause, Motion, due},
+    seed::{self, SeedError},
+    tracker::{Tracker, disagreement, full_sockets},
+};
+use crate::{
+    bpf::{Banks, LoadError},
+    kernel::{plan::SeedMethod, procfs, sock_diag},
+};
+
+/// An audit that could not be held; the counts stay as they are, and are marked.
+#[derive(Debug, thiserror::Error)]
+enum AuditError {
+    #[error(transparent)]
+    Kernel(#[from] LoadError),
+    #[error(transparent)]
+    Seed(#[from] SeedError),
+    #[error(transparent)]
+    SockDiag(#[from] sock_diag::Error),
+    #[error("connections came and went during the walk")]
+    Unrest,
+}
+
+/// The thread that audits. Ends when dropped, after the walk that it may be in.
+pub struct Auditor {
+    stop: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Auditor {
+    /// Starts auditing `tracker`.
+    ///
+    /// # Errors
+    /// If no thread can be had.
+    pub fn spawn(tracker: Arc<Tracker>) -> std::io::Result<Self> {
+        let stop = Arc::new((Mutex::new(false), Condvar::new()));
+        let ended = Arc::clone(&stop);
+        thread::Builder::new().name("audit".into()).spawn(move || {
+            let mut watch = Watch::default();
+            while !wait(&ended, tracker.settings.pace.interval) {
+                tracker.bpf.flush_log();
+                if let Err(error) = watch.look(&tracker) {
+                    log::warn!(error:%; "audit failed");
+                    tracker.doubt(format!("the last audit failed: {error}"));
+                }
+            }
+        })?;
+        Ok(Self { stop })
+    }
+}
+
+impl Drop for Auditor {
+    fn drop(&mut self) {
+        *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.stop.1.notify_all();
+    }
+}
+
+/// Whether the end was called for within `time`.
+fn wait((ended, called): &(Mutex<bool>, Condvar), time: Duration) -> bool {
+    let guard = ended.lock().unwrap_or_else(PoisonError::into_inner);
+    let (guard, _) = called
+        .wait_timeout_while(guard, time, |ended| !*ended)
+        .unwrap_or_else(PoisonError::into_inner);
+    *guard
+}
+
+/// What was seen at the last look.
+#[derive(Default)]
+struct Watch {
+    /// Events counted by then.
+    events: u64,
+    /// Events counted when the last audit began.
+    audited: Option<u64>,
+    /// The last audit began with no event since the look before it.
+    settled: bool,
+    /// What the kernel's totals differed by after the last audit, which they then do for a
+    /// reason that is not ours.
+    accepted: invariants::Differences,
+}
+
+impl Watch {
+    fn look(&mut self, tracker: &Tracker) -> Result<(), AuditError> {
+        let events = tracker.bpf.writers()?.counted;
+        let quiet = events == self.events;
+        self.events = events;
+        self.settled &= self.audited == Some(events);
+        let suspicion = self.suspicion(tracker)?;
+        let motion = {
+            let mut ledger = tracker.ledger_mut();
+            ledger.suspicion.clone_from(&suspicion);
+            Motion {
+                since_audit: ledger.since_audit(),
+                cost: ledger.cost(),
+                moved: self.audited != Some(events),
+                quiet,
+                settled: self.settled,
+                suspicion,
+            }
+        };
+        if let Some(cause) = due(&tracker.settings.pace, &motion) {
+            self.audited = Some(events);
+            self.settled = quiet;
+            tracker.audit(&cause)?;
+            self.accepted = tracker.differences()?;
+        }
+        Ok(())
+    }
+
+    fn suspicion(&self, tracker: &Tracker) -> Result<Option<Cause>, AuditError> {
+        let (baseline, doubt) = {
+            let ledger = tracker.ledger_mut();
+            (ledger.baseline, ledger.doubt.is_some())
+        };
+        let missed = disagreement(&tracker.bpf)?.abs_diff(baseline);
+        if missed > 0 {
+            return Ok(Some(Cause::Missed(missed)));
+        }
+        if let Some(state) = tracker.read()?.gauges.negative() {
+            return Ok(Some(Cause::Negative(state)));
+        }
+        // What differs only in passing, because things move while they are read, is nothing.
+        let first = tracker.differences()?.beyond(&self.accepted);
+        if first.is_some() {
+            thread::sleep(seed::GRACE);
+            let second = tracker.differences()?.beyond(&self.accepted);
+            if second.is_some() {
+                return Ok(second.map(Cause::Invariant));
+            }
+        }
+        Ok(doubt.then_some(Cause::Failure))
+    }
+}
+
+impl Tracker {
+    fn doubt(&self, why: String) {
+        let mut ledger = self.ledger_mut();
+        let cost = ledger.cost();
+        ledger.settle(cost);
+        ledger.doubt = Some(why);
+    }
+
+    /// How the totals that the kernel keeps itself differ from the sums of the gauges.
+    fn differences(&self) -> Result<invariants::Differences, LoadError> {
+        let before = self.bpf.writers()?.counted;
+        let reading = self.read()?;
+        let totals = procfs::invariants().unwrap_or_default();
+        let moved = self.bpf.writers()?.counted - before;
+        Ok(invariants::Differences::new(&reading.gauges, &totals, moved))
+    }
+
+    fn audit(&self, cause: &Cause) -> Result<(), AuditError> {
+        let corrections = match self.plan.seed {
+            SeedMethod::Iterator => self.audit_by_iterator()?,
+            SeedMethod::Procfs => self.audit_at_rest()?,
+        };
+        let total: u64 = corrections.iter().sum();
+        if total == 0 {
+            log::debug!(cause:%; "audited");
+            return Ok(());
+        }
+        let states = State::ALL.into_iter().zip(corrections).filter(|&(_, by)| by > 0);
+        let states: Vec<_> = states.map(|(state, by)| format!("{state} {by}")).collect();
+        log::warn!(cause:%, corrections = total, states = states.join(", ").as_str();
+            "audit corrected the counts");
+        Ok(())
+    }
+
+    /// Seeds the other bank while events go on, and switches to it. At the moment of the switch
+    /// both banks have counted the same events, so that what differs then is drift.
+    fn audit_by_iterator(&self) -> Result<[u64; State::COUNT], AuditError> {
+        let started = Instant::now();
+        let old = self.ledger_mut().live;
+        let new = 1 - old;
+        let baseline = disagreement(&self.bpf)?;
+        seed::fill(&self.bpf, Some(old), new, full_sockets())?;
+        let (retired, base) = {
+            let mut ledger = self.ledger_mut();
+            self.bpf.switch(Mode::new(Some(new), None))?;
+            ledger.live = new;
+            let before = (ledger.retired, ledger.base);
+            ledger.retired = self.bpf.bank(old)?.plus_flows(&before.0);
+            ledger.base = Gauges::default();
+            before
+        };
+        let cost = started.elapsed().saturating_sub(2 * seed::GRACE);
+        thread::sleep(seed::GRACE);
+        // Once more, now that events which began before the switch have ended.
+        let counted = self.bpf.bank(old)?;
+        let truth = Banks { seeded: self.bpf.bank(new)?.seeded, ..Banks::default() };
+        let corrections = Gauges::of(&truth).distance(&(Gauges::of(&counted) + base));
+        let mut ledger = self.ledger_mut();
+        ledger.retired = counted.plus_flows(&retired);
+        ledger.audited(corrections, cost, baseline);
+        drop(ledger);
+        self.bpf.remember(0)?;
+        Ok(corrections)
+    }
+
+    /// Where the kernel has no iterator: a dump, which tells the truth only if nothing moved.
+    fn audit_at_rest(&self) -> Result<[u64; State::COUNT], AuditError> {
+        let started = Instant::now();
+        let baseline = disagreement(&self.bpf)?;
+        let before = self.bpf.writers()?.counted;
+        let truth = Gauges::full_sockets(&sock_diag::listing(None)?, &sock_diag::minisockets()?);
+        let counted = self.read()?.gauges;
+        let mut ledger = self.ledger_mut();
+        if self.bpf.writers()?.counted != before {
+            return Err(AuditError::Unrest);
+        }
+        let corrections = truth.distance(&counted);
+        ledger.base = ledger.base + truth - counted;
+        ledger.audited(corrections, started.elapsed(), baseline);
+        Ok(corrections)
+    }
+}

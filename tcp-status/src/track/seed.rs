@@ -1,0 +1,95 @@
+//! Exact seeding under traffic: each socket is counted once, by whichever of event and walk
+//! sees it first. The audit is the same thing, into the bank that is not in use.
+
+use std::{thread, time::Duration};
+
+use tcp_status_common::{control::Mode, counters::Walked};
+
+use crate::bpf::{Bpf, LoadError};
+
+/// How long to wait for events that began before a switch to end. A task may be preempted
+/// inside the handler; what takes even longer is left to the next audit.
+pub const GRACE: Duration = Duration::from_millis(10);
+
+/// How often a seeding that ran out of room is tried again, with twice the room each time.
+const ATTEMPTS: u32 = 4;
+
+/// No seeding could be completed.
+#[derive(Debug, thiserror::Error)]
+pub enum SeedError {
+    /// The kernel refused something.
+    #[error(transparent)]
+    Kernel(#[from] LoadError),
+    /// Sockets were found that could not be remembered, however much room there was.
+    #[error("seed, on {capacity} sockets: the kernel could not remember them all; give it more memory")]
+    NoRoom {
+        /// How many there was room for at last.
+        capacity: u32,
+    },
+}
+
+/// Fills `bank` with all sockets there are, while events go on being counted into `live`.
+/// Afterwards events go into both, and `bank` is exact; the caller makes it the live one and
+/// then gives the memory back with [`Bpf::remember`]. `sockets` is how many there may be.
+///
+/// # Errors
+/// [`SeedError`]; events then go into `live` only, as before.
+pub fn fill(bpf: &Bpf, live: Option<u32>, bank: u32, sockets: u64) -> Result<Walked, SeedError> {
+    let mut capacity = room_for(sockets);
+    for _ in 0..ATTEMPTS {
+        match attempt(bpf, live, bank, capacity) {
+            Ok(Some(walked)) => return Ok(walked),
+            Ok(None) => capacity = capacity.saturating_mul(2),
+            Err(error) => {
+                abandon(bpf, live);
+                return Err(error.into());
+            }
+        }
+    }
+    abandon(bpf, live);
+    Err(SeedError::NoRoom { capacity })
+}
+
+/// None if something could not be remembered.
+fn attempt(
+    bpf: &Bpf,
+    live: Option<u32>,
+    bank: u32,
+    capacity: u32,
+) -> Result<Option<Walked>, LoadError> {
+    bpf.switch(Mode::new(live, None))?;
+    thread::sleep(GRACE);
+    bpf.clear(bank)?;
+    bpf.remember(capacity)?;
+    let failures = bpf.writers()?.failures;
+    bpf.switch(Mode::new(live, Some(bank)))?;
+    // The kernel stores a state after it has reported it: the walk must not read what is about
+    // to be overwritten by an event that was reported before the switch.
+    thread::sleep(GRACE);
+    let walked = bpf.walk_sockets()?;
+    Ok((bpf.writers()?.failures == failures).then_some(walked))
+}
+
+fn abandon(bpf: &Bpf, live: Option<u32>) {
+    // Nothing can be done about a failure here; the error that led here is reported.
+    let _ = bpf.switch(Mode::new(live, None));
+    let _ = bpf.remember(0);
+}
+
+/// Some more than there are, for those that come during the walk.
+fn room_for(sockets: u64) -> u32 {
+    const SPARE: u64 = 4096;
+    u32::try_from(sockets + sockets / 4 + SPARE).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::room_for;
+
+    #[test]
+    fn there_is_always_room_to_spare() {
+        assert!(room_for(0) > 0);
+        assert!(room_for(1_000_000) >= 1_250_000);
+        assert_eq!(room_for(u64::from(u32::MAX)), u32::MAX);
+    }
+}
