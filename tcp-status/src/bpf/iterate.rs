@@ -28,14 +28,9 @@ impl Bpf {
             name: "SEEN",
             source,
         };
-        // A slot of an array of maps cannot be emptied through aya: the smallest map stands for none.
-        let definition = aya_obj::Map::new_from_params(
-            BPF_MAP_TYPE_HASH as u32,
-            size_of::<u64>() as u32,
-            size_of::<u32>() as u32,
-            capacity.max(1),
-            0,
-        );
+        // Key u64, value u32. A slot of an array of maps cannot be emptied through aya: the smallest map stands for none.
+        let definition =
+            aya_obj::Map::new_from_params(BPF_MAP_TYPE_HASH as u32, 8, 4, capacity.max(1), 0);
         let data = MapData::create(definition, "seen", None).map_err(error)?;
         let seen: Seen = HashMap::try_from(Map::HashMap(data)).map_err(error)?;
         lock(&self.seen).set(0, &seen, 0).map_err(error)

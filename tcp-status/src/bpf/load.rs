@@ -39,7 +39,7 @@ pub enum LoadError {
     #[error("load eBPF object, on this kernel: {0}")]
     Object(#[from] EbpfError),
     /// A program.
-    #[error("load eBPF program, on {name}: {source}")]
+    #[error("load eBPF program, on {name}: {}", brief(source))]
     Program {
         /// The program.
         name: &'static str,
@@ -151,6 +151,28 @@ impl Bpf {
         if let Some(logger) = &self.logger {
             lock(logger).flush();
         }
+    }
+}
+
+/// The verifier's log is thousands of lines, of which the last but the statistics says why.
+fn brief(error: &ProgramError) -> String {
+    let ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    } = error
+    else {
+        return error.to_string();
+    };
+    let cure = match io_error.kind() {
+        io::ErrorKind::PermissionDenied => "; run as root or with CAP_BPF and CAP_PERFMON",
+        _ => "",
+    };
+    let log = verifier_log.to_string();
+    let statistics = ["processed ", "verification time ", "stack depth "];
+    let mut lines = log.lines().map(str::trim).filter(|line| !line.is_empty());
+    match lines.rfind(|line| !statistics.iter().any(|start| line.starts_with(start))) {
+        Some(why) => format!("{io_error} ({why}){cure}"),
+        None => format!("{io_error}{cure}"),
     }
 }
 

@@ -6,6 +6,7 @@ use std::{fs, io, path::Path};
 use aya::Btf;
 use aya_obj::btf::BtfKind;
 use btfparse::{Offset, Readable, TypeInformation};
+use nix::unistd::{SysconfVar, sysconf};
 use tcp_status_common::host::Host;
 
 /// Where the kernel shows its own types.
@@ -109,9 +110,10 @@ fn host(btf: &Btf, members: &TypeInformation) -> Result<Host, String> {
 /// of interrupts, and the audit corrects what that may cost.
 fn thread_size() -> u32 {
     const SMALLEST: u32 = 16 * 1024;
-    // SAFETY: no preconditions.
-    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    u32::try_from(page).unwrap_or(0).max(SMALLEST)
+    let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+    page.and_then(|bytes| u32::try_from(bytes).ok())
+        .unwrap_or(0)
+        .max(SMALLEST)
 }
 
 struct Bytes(Vec<u8>);

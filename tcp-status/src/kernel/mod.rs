@@ -2,4 +2,7 @@
 
 pub mod facts;
 pub mod host;
+pub mod netns;
 pub mod plan;
+pub mod procfs;
+pub mod sock_diag;

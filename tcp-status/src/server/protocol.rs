@@ -2,7 +2,7 @@
 //! Nothing else knows its form.
 
 use serde::{Deserialize, Serialize};
-use tcp_status_common::state::State;
+use tcp_status_common::state::{Family, State};
 
 use crate::snapshot::Snapshot;
 
@@ -41,6 +41,22 @@ impl Get {
             kind: RefusalKind::BadArgument,
             message: format!("get, on state \"{}\": {unknown}", self.state.escape_debug()),
         })
+    }
+
+    /// The families that are asked for.
+    ///
+    /// # Errors
+    /// A [`Refusal`] if it is neither 4 nor 6.
+    pub fn families(&self) -> Result<&'static [Family], Refusal> {
+        match self.family {
+            None => Ok(&Family::ALL),
+            Some(4) => Ok(&[Family::V4]),
+            Some(6) => Ok(&[Family::V6]),
+            Some(other) => Err(Refusal {
+                kind: RefusalKind::BadArgument,
+                message: format!("get, on family {other}: not an address family; use 4 or 6"),
+            }),
+        }
     }
 }
 

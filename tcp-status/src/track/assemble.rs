@@ -100,7 +100,13 @@ mod tests {
             let total = sum(counts, State::FinWait2) + sum(counts, State::TimeWait);
             assert_eq!(total, minisockets);
         }
-        let unknown = Beside { minisockets: 3, ..Beside::default() };
-        assert_eq!(sum(assemble(&Gauges::default(), &unknown), State::TimeWait), 3);
+        let unknown = Beside {
+            minisockets: 3,
+            ..Beside::default()
+        };
+        assert_eq!(
+            sum(assemble(&Gauges::default(), &unknown), State::TimeWait),
+            3
+        );
     }
 }

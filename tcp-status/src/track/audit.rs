@@ -4,12 +4,13 @@
 use std::{
     sync::{Arc, Condvar, Mutex, PoisonError},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tcp_status_common::{control::Mode, state::State};
 
 use super::{
+    cost::Cost,
     gauge::Gauges,
     invariants,
     schedule::{Cause, Motion, due},
@@ -158,7 +159,11 @@ impl Tracker {
         let reading = self.read()?;
         let totals = procfs::invariants().unwrap_or_default();
         let moved = self.bpf.writers()?.counted - before;
-        Ok(invariants::Differences::new(&reading.gauges, &totals, moved))
+        Ok(invariants::Differences::new(
+            &reading.gauges,
+            &totals,
+            moved,
+        ))
     }
 
     fn audit(&self, cause: &Cause) -> Result<(), AuditError> {
@@ -171,7 +176,10 @@ impl Tracker {
             log::debug!(cause:%; "audited");
             return Ok(());
         }
-        let states = State::ALL.into_iter().zip(corrections).filter(|&(_, by)| by > 0);
+        let states = State::ALL
+            .into_iter()
+            .zip(corrections)
+            .filter(|&(_, by)| by > 0);
         let states: Vec<_> = states.map(|(state, by)| format!("{state} {by}")).collect();
         log::warn!(cause:%, corrections = total, states = states.join(", ").as_str();
             "audit corrected the counts");
@@ -181,11 +189,11 @@ impl Tracker {
     /// Seeds the other bank while events go on, and switches to it. At the moment of the switch
     /// both banks have counted the same events, so that what differs then is drift.
     fn audit_by_iterator(&self) -> Result<[u64; State::COUNT], AuditError> {
-        let started = Instant::now();
+        let started = Cost::start();
         let old = self.ledger_mut().live;
         let new = 1 - old;
         let baseline = disagreement(&self.bpf)?;
-        seed::fill(&self.bpf, Some(old), new, full_sockets())?;
+        let walked = seed::fill(&self.bpf, Some(old), new, full_sockets())?;
         let (retired, base) = {
             let mut ledger = self.ledger_mut();
             self.bpf.switch(Mode::new(Some(new), None))?;
@@ -195,11 +203,15 @@ impl Tracker {
             ledger.base = Gauges::default();
             before
         };
-        let cost = started.elapsed().saturating_sub(2 * seed::GRACE);
+        self.saw_aside(&walked)?;
+        let cost = started.spent();
         thread::sleep(seed::GRACE);
         // Once more, now that events which began before the switch have ended.
         let counted = self.bpf.bank(old)?;
-        let truth = Banks { seeded: self.bpf.bank(new)?.seeded, ..Banks::default() };
+        let truth = Banks {
+            seeded: self.bpf.bank(new)?.seeded,
+            ..Banks::default()
+        };
         let corrections = Gauges::of(&truth).distance(&(Gauges::of(&counted) + base));
         let mut ledger = self.ledger_mut();
         ledger.retired = counted.plus_flows(&retired);
@@ -211,7 +223,7 @@ impl Tracker {
 
     /// Where the kernel has no iterator: a dump, which tells the truth only if nothing moved.
     fn audit_at_rest(&self) -> Result<[u64; State::COUNT], AuditError> {
-        let started = Instant::now();
+        let started = Cost::start();
         let baseline = disagreement(&self.bpf)?;
         let before = self.bpf.writers()?.counted;
         let truth = Gauges::full_sockets(&sock_diag::listing(None)?, &sock_diag::minisockets()?);
@@ -222,7 +234,7 @@ impl Tracker {
         }
         let corrections = truth.distance(&counted);
         ledger.base = ledger.base + truth - counted;
-        ledger.audited(corrections, started.elapsed(), baseline);
+        ledger.audited(corrections, started.spent(), baseline);
         Ok(corrections)
     }
 }

@@ -4,7 +4,11 @@ use std::ops::{Add, Neg, Sub};
 
 use tcp_status_common::state::{Family, State};
 
-use crate::{bpf::Banks, snapshot::Flow};
+use crate::{
+    bpf::Banks,
+    kernel::{procfs::Listing, sock_diag::MiniSplit},
+    snapshot::Flow,
+};
 
 /// Full sockets by family and kernel state number. Below zero only where events were lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,10 +41,36 @@ impl Gauges {
         Self(gauges)
     }
 
+    /// What a listing has in full sockets: all but minisockets and request sockets.
+    #[must_use]
+    pub fn full_sockets(listing: &Listing, beside: &MiniSplit) -> Self {
+        let mut gauges = Self::default();
+        for family in Family::ALL {
+            let i = family.index();
+            for (state, listed) in listing.of(family).iter() {
+                let others = match state {
+                    State::TimeWait => beside.timewait[i],
+                    State::FinWait2 => beside.finwait2[i],
+                    State::SynRecv => beside.requests[i],
+                    _ => 0,
+                };
+                let full = listed.saturating_sub(others);
+                gauges.0[i][usize::from(state.number())] = full.cast_signed();
+            }
+        }
+        // Minisockets that came between the two walks.
+        for family in &mut gauges.0 {
+            family[usize::from(State::TimeWait.number())] = 0;
+        }
+        gauges
+    }
+
     /// One gauge; what is below zero shows as zero.
     #[must_use]
     pub fn get(&self, family: Family, state: State) -> u64 {
-        self.0[family.index()][usize::from(state.number())].max(0).cast_unsigned()
+        self.0[family.index()][usize::from(state.number())]
+            .max(0)
+            .cast_unsigned()
     }
 
     /// The sum of the gauges of both families.
@@ -80,9 +110,11 @@ impl Add for Gauges {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
-        Self([0, 1].map(|family| {
-            std::array::from_fn(|cell| self.0[family][cell] + other.0[family][cell])
-        }))
+        Self(
+            [0, 1].map(|family| {
+                std::array::from_fn(|cell| self.0[family][cell] + other.0[family][cell])
+            }),
+        )
     }
 }
 
@@ -105,7 +137,9 @@ impl Sub for Gauges {
 /// All flows of a bank, both families together.
 #[must_use]
 pub fn flows(bank: &Banks) -> Vec<Flow> {
-    let pairs = State::ALL.into_iter().flat_map(|from| State::ALL.into_iter().map(move |to| (from, to)));
+    let pairs = State::ALL
+        .into_iter()
+        .flat_map(|from| State::ALL.into_iter().map(move |to| (from, to)));
     pairs
         .map(|(from, to)| {
             let (row, column) = (usize::from(from.number()), usize::from(to.number()));
@@ -130,7 +164,9 @@ mod tests {
 
     #[test]
     fn a_connection_leaves_nothing_behind() {
-        use State::{CloseWait, Closed, Established, FinWait1, FinWait2, LastAck, Listen, SynRecv, SynSent};
+        use State::{
+            CloseWait, Closed, Established, FinWait1, FinWait2, LastAck, Listen, SynRecv, SynSent,
+        };
         let both_ends = [
             (Closed, Listen, 1),
             (Closed, SynSent, 1),

@@ -19,7 +19,11 @@ impl Differences {
     pub fn new(gauges: &Gauges, totals: &Invariants, moved: u64) -> Self {
         let beyond = |total: Option<u64>, sum: i64| {
             let difference = total.map_or(0, |total| total.cast_signed() - sum);
-            if difference.unsigned_abs() > moved { difference } else { 0 }
+            if difference.unsigned_abs() > moved {
+                difference
+            } else {
+                0
+            }
         };
         Self {
             established: beyond(

@@ -5,10 +5,7 @@ use std::time::{Duration, Instant};
 use tcp_status_common::state::State;
 
 use super::{gauge::Gauges, schedule::Cause};
-use crate::{
-    bpf::Banks,
-    snapshot::{Counts, Drift},
-};
+use crate::{bpf::Banks, snapshot::Drift};
 
 /// Everything that changes at an audit.
 #[derive(Debug)]
@@ -101,8 +98,16 @@ impl Ledger {
         let until = "; the next audit corrects what that changed";
         self.doubt
             .clone()
-            .or_else(|| self.suspicion.as_ref().map(|cause| format!("{cause}{until}")))
-            .or_else(|| gauges.negative().map(|state| format!("{}{until}", Cause::Negative(state))))
+            .or_else(|| {
+                self.suspicion
+                    .as_ref()
+                    .map(|cause| format!("{cause}{until}"))
+            })
+            .or_else(|| {
+                gauges
+                    .negative()
+                    .map(|state| format!("{}{until}", Cause::Negative(state)))
+            })
     }
 }
 
@@ -118,7 +123,12 @@ mod tests {
         assert_eq!(ledger.drift().last_audit_seconds_ago, None);
         ledger.doubt = Some("seeded from procfs".into());
         ledger.suspicion = Some(Cause::Missed(2));
-        assert!(ledger.degraded(&Gauges::default()).unwrap().contains("procfs"));
+        assert!(
+            ledger
+                .degraded(&Gauges::default())
+                .unwrap()
+                .contains("procfs")
+        );
         let mut corrections = [0; State::COUNT];
         corrections[State::FinWait1.index()] = 5;
         ledger.audited(corrections, Duration::from_millis(7), 12);
@@ -138,6 +148,11 @@ mod tests {
         gauges.0[0][1] = -1;
         assert!(ledger.degraded(&gauges).unwrap().contains("established"));
         ledger.suspicion = Some(Cause::Missed(4));
-        assert!(ledger.degraded(&gauges).unwrap().contains("4 state changes missed"));
+        assert!(
+            ledger
+                .degraded(&gauges)
+                .unwrap()
+                .contains("4 state changes missed")
+        );
     }
 }

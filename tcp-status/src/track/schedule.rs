@@ -98,7 +98,10 @@ mod tests {
 
     use super::{Cause, Motion, Pace, due};
 
-    const PACE: Pace = Pace { interval: Duration::from_secs(1), share: 0.005 };
+    const PACE: Pace = Pace {
+        interval: Duration::from_secs(1),
+        share: 0.005,
+    };
 
     fn motion(since_audit: u64, cost_ms: u64) -> Motion {
         Motion {
@@ -125,11 +128,27 @@ mod tests {
 
     #[test]
     fn rest_is_audited_once() {
-        let rest = Motion { quiet: true, ..motion(8, 400) };
+        let rest = Motion {
+            quiet: true,
+            ..motion(8, 400)
+        };
         assert_eq!(due(&PACE, &rest), Some(Cause::Rest));
-        let peace = Motion { moved: false, settled: true, ..rest };
+        let peace = Motion {
+            moved: false,
+            settled: true,
+            ..rest
+        };
         assert_eq!(due(&PACE, &peace), None);
-        assert_eq!(due(&PACE, &Motion { since_audit: Duration::MAX, ..peace }), None);
+        assert_eq!(
+            due(
+                &PACE,
+                &Motion {
+                    since_audit: Duration::MAX,
+                    ..peace
+                }
+            ),
+            None
+        );
     }
 
     #[test]
@@ -140,7 +159,12 @@ mod tests {
         };
         assert_eq!(due(&PACE, &suspect(7)), None);
         assert_eq!(due(&PACE, &suspect(8)), Some(Cause::Missed(3)));
-        let peaceful = Motion { moved: false, quiet: true, settled: true, ..suspect(8) };
+        let peaceful = Motion {
+            moved: false,
+            quiet: true,
+            settled: true,
+            ..suspect(8)
+        };
         assert_eq!(due(&PACE, &peaceful), Some(Cause::Missed(3)));
     }
 }

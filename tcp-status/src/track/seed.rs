@@ -21,7 +21,9 @@ pub enum SeedError {
     #[error(transparent)]
     Kernel(#[from] LoadError),
     /// Sockets were found that could not be remembered, however much room there was.
-    #[error("seed, on {capacity} sockets: the kernel could not remember them all; give it more memory")]
+    #[error(
+        "seed, on {capacity} sockets: the kernel could not remember them all; give it more memory"
+    )]
     NoRoom {
         /// How many there was room for at last.
         capacity: u32,

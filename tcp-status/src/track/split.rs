@@ -55,7 +55,12 @@ impl SplitCache {
     /// Keeps a new split. `abandoned` is how many half-open connections closed listeners had
     /// left behind by then, since start.
     pub fn put(&mut self, split: Split, abandoned: u64, cost: Duration) {
-        *self = Self { last: split, taken: Some(Instant::now()), cost, abandoned };
+        *self = Self {
+            last: split,
+            taken: Some(Instant::now()),
+            cost,
+            abandoned,
+        };
     }
 
     /// Whether there may be half-open connections that no listener knows.
@@ -79,7 +84,11 @@ mod tests {
 
     #[test]
     fn orphans_are_what_no_listener_knows() {
-        let walk = MiniSplit { timewait: [1, 2], finwait2: [3, 4], requests: [10, 5] };
+        let walk = MiniSplit {
+            timewait: [1, 2],
+            finwait2: [3, 4],
+            requests: [10, 5],
+        };
         let split = Split::new(&walk, [7, 6]);
         assert_eq!(split.orphaned, [3, 0]);
         let mut cache = SplitCache::default();

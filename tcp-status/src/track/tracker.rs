@@ -1,7 +1,7 @@
 //! The tracker: what is known about one network namespace, and the answers made from it.
 
 use std::{
-    sync::{Mutex, PoisonError, RwLock},
+    sync::{Mutex, PoisonError, RwLock, RwLockWriteGuard},
     thread,
     time::{Duration, Instant},
 };
@@ -9,11 +9,13 @@ use std::{
 use aya::Btf;
 use tcp_status_common::{
     control::Mode,
+    counters::Walked,
     state::{Family, State},
 };
 
 use super::{
     assemble::{Beside, assemble},
+    cost::Cost,
     gauge::{self, Gauges},
     ledger::Ledger,
     scan::Scan,
@@ -26,7 +28,8 @@ use crate::{
     kernel::{
         netns,
         plan::{EbpfPlan, SeedMethod},
-        procfs, sock_diag,
+        procfs,
+        sock_diag::{self, MiniSplit},
     },
     server::{
         Source,
@@ -69,7 +72,7 @@ pub struct Tracker {
     pub(super) bpf: Bpf,
     pub(super) plan: EbpfPlan,
     pub(super) settings: Settings,
-    pub(super) ledger: RwLock<Ledger>,
+    ledger: RwLock<Ledger>,
     split: Mutex<SplitCache>,
     netns: u32,
     scan: Scan,
@@ -104,6 +107,10 @@ impl Tracker {
             netns,
             scan: Scan::new("ports and other namespaces are counted by a scan".into()),
         })
+    }
+
+    pub(super) fn ledger_mut(&self) -> RwLockWriteGuard<'_, Ledger> {
+        self.ledger.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn read(&self) -> Result<Reading, LoadError> {
@@ -151,10 +158,28 @@ impl Tracker {
         gauges: &Gauges,
         abandoned: u64,
     ) -> Result<(), Refusal> {
-        let started = Instant::now();
+        let cost = Cost::start();
         let walk = sock_diag::minisockets().map_err(unavailable)?;
         let split = Split::new(&walk, self.requests(gauges)?);
-        cache.put(split, abandoned, started.elapsed());
+        cache.put(split, abandoned, cost.spent());
+        Ok(())
+    }
+
+    /// Keeps what an audit's walk met beside full sockets.
+    pub(super) fn saw_aside(&self, walked: &Walked) -> Result<(), LoadError> {
+        let walk = MiniSplit {
+            finwait2: walked.finwait2,
+            timewait: walked.timewait,
+            requests: walked.requests,
+        };
+        let abandoned = self.bpf.writers()?.abandoned;
+        let at_listeners = self
+            .bpf
+            .walk_listeners(listeners(&self.read()?.gauges))?
+            .requests;
+        let mut cache = self.split.lock().unwrap_or_else(PoisonError::into_inner);
+        let cost = cache.cost();
+        cache.put(Split::new(&walk, at_listeners), abandoned, cost);
         Ok(())
     }
 
@@ -163,7 +188,11 @@ impl Tracker {
         match self.plan.seed {
             SeedMethod::Iterator => {
                 let listeners = u64::try_from(gauges.sum(&[State::Listen])).unwrap_or(0);
-                Ok(self.bpf.walk_listeners(listeners).map_err(unavailable)?.requests)
+                Ok(self
+                    .bpf
+                    .walk_listeners(listeners)
+                    .map_err(unavailable)?
+                    .requests)
             }
             SeedMethod::Procfs => Ok(sock_diag::minisockets().map_err(unavailable)?.requests),
         }
@@ -188,7 +217,10 @@ impl Tracker {
             ipv4,
             ipv6,
             transitions: Transitions::from_flows(&gauge::flows(&reading.flows)),
-            events: Events { counted: writers.counted, missed: ledger.missed },
+            events: Events {
+                counted: writers.counted,
+                missed: ledger.missed,
+            },
             drift: ledger.drift(),
         })
     }
@@ -211,7 +243,10 @@ impl Source for Tracker {
         }
         let reading = self.read().map_err(unavailable)?;
         let counts = assemble(&reading.gauges, &self.beside(&reading.gauges, &[state])?);
-        Ok(families.iter().map(|family| counts[family.index()][state]).sum())
+        Ok(families
+            .iter()
+            .map(|family| counts[family.index()][state])
+            .sum())
     }
 
     fn show(&self, query: &Show) -> Result<Vec<Snapshot>, Refusal> {
@@ -223,14 +258,14 @@ impl Source for Tracker {
 }
 
 fn seed_by_iterator(bpf: &Bpf) -> Result<Ledger, StartError> {
-    let started = Instant::now();
+    let (started, cost) = (Instant::now(), Cost::start());
     let walked = seed::fill(bpf, None, 0, full_sockets())?;
     bpf.switch(Mode::new(Some(0), None))?;
     let baseline = disagreement(bpf)?;
-    let cost = started.elapsed();
+    let (elapsed, cost) = (started.elapsed(), cost.spent());
     thread::sleep(seed::GRACE);
     bpf.remember(0)?;
-    log::info!(sockets = walked.sockets, milliseconds = cost.as_millis(); "seeded");
+    log::info!(sockets = walked.sockets, milliseconds = elapsed.as_millis(); "seeded");
     Ok(Ledger::new(cost, baseline))
 }
 
@@ -238,9 +273,9 @@ fn seed_by_iterator(bpf: &Bpf) -> Result<Ledger, StartError> {
 fn seed_by_procfs(bpf: &Bpf) -> Result<Ledger, StartError> {
     bpf.switch(Mode::new(Some(0), None))?;
     let baseline = disagreement(bpf)?;
-    let started = Instant::now();
+    let cost = Cost::start();
     let base = Gauges::full_sockets(&procfs::listing(None)?, &sock_diag::minisockets()?);
-    let mut ledger = Ledger::new(started.elapsed(), baseline);
+    let mut ledger = Ledger::new(cost.spent(), baseline);
     ledger.base = base;
     ledger.doubt = Some(
         "seeded from procfs, for want of a TCP iterator; the first audit at rest makes it exact"
@@ -264,11 +299,21 @@ pub(super) fn disagreement(bpf: &Bpf) -> Result<i64, LoadError> {
     Ok(skipped.cast_signed() - second.cast_signed())
 }
 
+fn listeners(gauges: &Gauges) -> u64 {
+    Family::ALL
+        .into_iter()
+        .map(|family| gauges.get(family, State::Listen))
+        .sum()
+}
+
 /// The kernel's own count of timewait minisockets.
 fn minisocket_count() -> Result<u64, Refusal> {
-    procfs::invariants().map_err(unavailable)?.timewait.ok_or_else(|| {
-        unavailable("read timewait count, on /proc/net/sockstat: no tw field; mount /proc")
-    })
+    procfs::invariants()
+        .map_err(unavailable)?
+        .timewait
+        .ok_or_else(|| {
+            unavailable("read timewait count, on /proc/net/sockstat: no tw field; mount /proc")
+        })
 }
 
 fn unavailable(why: impl std::fmt::Display) -> Refusal {

@@ -1,0 +1,89 @@
+//! From what the user wants and the host offers to something that answers.
+
+use std::sync::Arc;
+
+use super::{
+    audit::Auditor,
+    scan::Scan,
+    tracker::{Settings, Tracker},
+};
+use crate::{
+    kernel::{
+        facts::Facts,
+        plan::{Backend, Impossible, Plan},
+    },
+    server::Source,
+};
+
+/// Nothing can be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// eBPF was demanded, and something that it needs is missing.
+    #[error(transparent)]
+    Impossible(#[from] Impossible),
+    /// eBPF was demanded, and the kernel refused it.
+    #[error(transparent)]
+    Refused(#[from] super::tracker::StartError),
+    /// No thread can be had for the audits.
+    #[error("start audits, on a thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// What answers, and what keeps it right. Ends when dropped.
+pub struct Running {
+    /// Answers queries.
+    pub source: Arc<dyn Source>,
+    _auditor: Option<Auditor>,
+}
+
+/// Starts the best backend that the host allows and `backend` admits. Falling to the scan is
+/// logged as a warning, once, with cause and cure.
+///
+/// # Errors
+/// [`StartError`], if `backend` demands eBPF and it cannot be had.
+pub fn start(backend: Backend, settings: Settings) -> Result<Running, StartError> {
+    let running = attempt(backend, settings);
+    give_back_memory();
+    running
+}
+
+fn attempt(backend: Backend, settings: Settings) -> Result<Running, StartError> {
+    let (facts, btf) = Facts::probe();
+    let plan = match (Plan::from_facts(&facts, backend)?, btf) {
+        (Plan::Ebpf(plan), Some(btf)) => Tracker::start(plan, &btf, settings),
+        (Plan::Ebpf(_), None) => unreachable!("a plan for eBPF is made from types that were read"),
+        (Plan::Scan { reason }, _) => return Ok(scan(backend, reason)),
+    };
+    match plan {
+        Ok(tracker) => {
+            let tracker = Arc::new(tracker);
+            let auditor = Auditor::spawn(Arc::clone(&tracker)).map_err(StartError::Thread)?;
+            Ok(Running {
+                source: tracker,
+                _auditor: Some(auditor),
+            })
+        }
+        Err(error) if backend == Backend::Auto => Ok(scan(backend, error.to_string())),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn scan(backend: Backend, reason: String) -> Running {
+    if backend == Backend::Auto {
+        log::warn!(reason = reason.as_str(); "no eBPF: every query scans all sockets");
+    }
+    Running {
+        source: Arc::new(Scan::new(reason)),
+        _auditor: None,
+    }
+}
+
+/// Reading the kernel's types takes tens of megabytes for a moment, which the allocator would
+/// keep for the life of the tracker.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim may be called at any time, from any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
