@@ -1,0 +1,47 @@
+//! Real TCP sockets in every state, on a live kernel, and the kernel's own listing of them.
+//!
+//! Owns what tests and the virtual machines need to make traffic and to judge counts:
+//! [`oracle`] reads the listing, [`netns`] gives a test its own network namespace, [`hold`]
+//! holds every state at once, [`churn`] opens and closes in all orders, [`bulk`] holds very
+//! many connections. Knows nothing of the tracker, and depends on none of its crates: what
+//! judges must not share code with what is judged.
+
+pub mod bulk;
+pub mod churn;
+mod ends;
+pub mod hold;
+pub mod netns;
+pub mod oracle;
+mod sys;
+
+pub use ends::Family;
+pub use sys::raise_fd_limit;
+
+use std::{
+    env,
+    io::{self, Write},
+};
+
+/// Says that a test did not run, and why: the test runner counts these lines. Not by
+/// `println!`, which the test harness hides when a test passes.
+pub fn skip(reason: &str) {
+    // The harness may have begun a line. A closed stdout leaves nobody to tell.
+    let _ = writeln!(io::stdout(), "\nSKIPPED: {reason}");
+}
+
+/// The seed of a test: the environment variable `TCP_STATUS_SEED`, or else drawn by chance.
+/// Printed, so that the harness shows it when the test fails.
+#[must_use]
+pub fn seed() -> u64 {
+    let given = env::var("TCP_STATUS_SEED").ok();
+    let seed = given
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_else(|| u64::from(rand::random::<u32>()));
+    println!("seed {seed}: set TCP_STATUS_SEED to it for the same numbers again");
+    seed
+}
+
+/// The same error, with what was being done in front; the kind is kept.
+fn context(what: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
+}

@@ -1,0 +1,119 @@
+//! The few system calls that std, nix and socket2 do not offer. All `unsafe` of this crate.
+
+use std::{
+    io, mem,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    ptr,
+};
+
+use libc::{c_int, c_ulong, c_void, socklen_t};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// `SIOCOUTQNSD` of `include/uapi/linux/sockios.h`: bytes not yet sent at all.
+const SIOCOUTQNSD: c_ulong = 0x894B;
+
+/// Lifts this process's limit of open files to what it may have; gives the limit.
+///
+/// # Errors
+/// What `setrlimit` says.
+pub fn raise_fd_limit() -> io::Result<u64> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok(hard)
+}
+
+fn check(result: c_int) -> io::Result<()> {
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+fn length<T>() -> socklen_t {
+    socklen_t::try_from(size_of::<T>()).expect("socket options are small")
+}
+
+/// Sets a socket option that is an `int`.
+pub(crate) fn set_option(
+    socket: &impl AsRawFd,
+    level: c_int,
+    name: c_int,
+    value: c_int,
+) -> io::Result<()> {
+    // SAFETY: the pointer is to an int that lives over the call, and the length is an int's.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            ptr::from_ref(&value).cast::<c_void>(),
+            length::<c_int>(),
+        )
+    })
+}
+
+/// Connections that wait in a listener's accept queue.
+pub(crate) fn accept_queue(listener: &impl AsRawFd) -> io::Result<u32> {
+    // SAFETY: all-zero bytes are a valid tcp_info: integers only.
+    let mut info: libc::tcp_info = unsafe { mem::zeroed() };
+    let mut len = length::<libc::tcp_info>();
+    // SAFETY: both pointers are to locals, and len is the size of the buffer.
+    check(unsafe {
+        libc::getsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            ptr::from_mut(&mut info).cast::<c_void>(),
+            &raw mut len,
+        )
+    })?;
+    // tcp_get_info() puts sk_ack_backlog there for a listener.
+    Ok(info.tcpi_unacked)
+}
+
+/// Bytes written that have not been sent once.
+pub(crate) fn unsent(socket: &impl AsRawFd) -> io::Result<c_int> {
+    let mut bytes: c_int = 0;
+    // SAFETY: this ioctl writes one int to the pointer. Libraries differ in the request's type.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), SIOCOUTQNSD as _, &raw mut bytes) })?;
+    Ok(bytes)
+}
+
+/// Dissolves a connection, or a listener, and leaves the socket fit for use
+/// (`tcp_disconnect()`).
+pub(crate) fn disconnect(socket: &impl AsRawFd) -> io::Result<()> {
+    // SAFETY: all-zero bytes are a valid sockaddr; family 0 is AF_UNSPEC.
+    let unspecified: libc::sockaddr = unsafe { mem::zeroed() };
+    // SAFETY: the pointer is to a local of the length given.
+    check(unsafe {
+        libc::connect(
+            socket.as_raw_fd(),
+            &raw const unspecified,
+            length::<libc::sockaddr>(),
+        )
+    })
+}
+
+/// Brings up `lo` of the calling thread's network namespace: `ip link set lo up`.
+pub(crate) fn loopback_up() -> io::Result<()> {
+    // SAFETY: no pointers are passed; a descriptor that is returned belongs to nobody else.
+    let socket = unsafe {
+        let fd = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
+        check(fd)?;
+        OwnedFd::from_raw_fd(fd)
+    };
+    // SAFETY: all-zero bytes are a valid ifreq.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    request.ifr_name[0] = b'l'.cast_signed() as _;
+    request.ifr_name[1] = b'o'.cast_signed() as _;
+    let up = libc::IFF_UP | libc::IFF_RUNNING;
+    request.ifr_ifru.ifru_flags = libc::c_short::try_from(up).expect("both flags fit");
+    // SAFETY: SIOCSIFFLAGS reads an ifreq; libraries differ in the type of the request.
+    check(unsafe {
+        libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCSIFFLAGS as _,
+            &raw const request,
+        )
+    })
+}
