@@ -1,0 +1,130 @@
+//! Connections that open and close in every order, while the tracker starts, runs and audits.
+
+use std::{thread, time::Duration};
+
+use tcp_status_testkit::{
+    churn::{CONTRARY, Churn, SCENARIOS},
+    raise_fd_limit, seed,
+};
+
+use crate::subject::{SOON, Subject, place, turn};
+
+fn churn() -> Churn {
+    Churn {
+        workers: 4,
+        connections: None,
+        duration: None,
+        seed: seed(),
+    }
+}
+
+#[test]
+fn twenty_starts_under_churn_are_all_exact_at_rest() {
+    let Some(netns) = place() else { return };
+    let _turn = turn();
+    raise_fd_limit().unwrap();
+    netns
+        .run(|| {
+            let mut connections = 0;
+            for start in 0..20 {
+                let churn = churn().start().unwrap();
+                thread::sleep(Duration::from_millis(100));
+                let subject = Subject::start();
+                thread::sleep(Duration::from_millis(200));
+                connections += churn.stop().unwrap().connections();
+                subject.assert_exact_within(SOON);
+                let snapshot = subject.snapshot();
+                println!(
+                    "start {start}: {} events, {} missed, {} corrected",
+                    snapshot.events.counted, snapshot.events.missed, snapshot.drift.corrections
+                );
+            }
+            println!("{connections} connections");
+            assert!(
+                connections > 1000,
+                "too little churn to tell: {connections}"
+            );
+        })
+        .unwrap();
+}
+
+#[test]
+fn audits_under_churn_leave_the_counts_exact_and_the_totals_growing() {
+    let Some(netns) = place() else { return };
+    let _turn = turn();
+    raise_fd_limit().unwrap();
+    netns
+        .run(|| {
+            let subject = Subject::start();
+            let churn = churn().start().unwrap();
+            let mut last = subject.snapshot();
+            for _ in 0..60 {
+                thread::sleep(Duration::from_millis(100));
+                let now = subject.snapshot();
+                assert!(now.events.counted >= last.events.counted);
+                for (was, is) in last.transitions.flows.iter().zip(&now.transitions.flows) {
+                    // Flows only ever grow, also across a switch of banks.
+                    if (&was.0, &was.1) == (&is.0, &is.1) {
+                        assert!(is.2 >= was.2, "{was:?} became {is:?}");
+                    }
+                }
+                assert!(now.transitions.passive_open >= last.transitions.passive_open);
+                last = now;
+            }
+            let report = churn.stop().unwrap();
+            subject.assert_exact_within(SOON);
+            let end = subject.snapshot();
+            assert!(end.drift.audits >= 2, "{:?}", end.drift);
+            println!(
+                "{} connections, {:?}, {:?}",
+                report.connections(),
+                end.events,
+                end.drift
+            );
+        })
+        .unwrap();
+}
+
+#[test]
+fn each_scenario_by_itself_is_exact_at_rest() {
+    let Some(netns) = place() else { return };
+    raise_fd_limit().unwrap();
+    netns
+        .run(|| {
+            let subject = Subject::start();
+            let mut ctx = tcp_status_testkit::churn::Ctx::new(seed(), None).unwrap();
+            for (name, scenario) in SCENARIOS {
+                for _ in 0..10 {
+                    scenario(&mut ctx).unwrap_or_else(|error| panic!("{name}: {error}"));
+                }
+                println!("{name}");
+                subject.assert_exact_within(SOON);
+            }
+        })
+        .unwrap();
+}
+
+#[test]
+fn what_events_get_wrong_the_audit_corrects_and_counts() {
+    let Some(netns) = place() else { return };
+    raise_fd_limit().unwrap();
+    netns
+        .run(|| {
+            let subject = Subject::start();
+            let mut ctx = tcp_status_testkit::churn::Ctx::new(seed(), None).unwrap();
+            for (name, scenario) in CONTRARY {
+                for _ in 0..5 {
+                    scenario(&mut ctx).unwrap_or_else(|error| panic!("{name}: {error}"));
+                }
+            }
+            subject.assert_exact_within(2 * SOON);
+            let drift = subject.snapshot().drift;
+            assert!(
+                drift.corrections > 0,
+                "there was nothing to correct: {drift:?}"
+            );
+            let by_state: u64 = drift.corrections_by_state.total();
+            assert_eq!(by_state, drift.corrections);
+        })
+        .unwrap();
+}

@@ -1,0 +1,8 @@
+//! The tracker on the running kernel, one network namespace per test. The oracle is the kernel's
+//! own listing, read by code that the tracker does not share.
+
+mod churn;
+mod orphans;
+mod seeding;
+mod states;
+mod subject;

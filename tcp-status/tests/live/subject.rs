@@ -1,0 +1,131 @@
+//! The tracker under test, in the calling thread's network namespace, beside the oracle.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tcp_status::{
+    kernel::{
+        facts::Facts,
+        plan::{Backend, EbpfPlan, Plan},
+    },
+    server::{Source as _, protocol::Show},
+    snapshot::Snapshot,
+    track::{Auditor, Pace, Settings, Tracker},
+};
+use tcp_status_common::state::{Family, State};
+use tcp_status_testkit::{
+    netns::{Netns, set_sysctl},
+    oracle::{Counts, Table},
+    skip,
+};
+
+/// How soon after coming to rest a small host must be exact.
+pub const SOON: Duration = Duration::from_secs(2);
+
+/// Programs of the host that are interrupted keep events from ours: tests that make many take
+/// turns, so that one does not disturb the other more than a host would.
+static TURN: Mutex<()> = Mutex::new(());
+
+pub fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Where the test runs, if this process may load eBPF; else it says why not.
+pub fn place() -> Option<Netns> {
+    let netns = Netns::for_test()?;
+    match Plan::from_facts(&Facts::probe().0, Backend::Ebpf) {
+        // Few enough for the oracle, which reads line by line, to see the same listing twice.
+        Ok(_) => {
+            netns
+                .run(|| set_sysctl("ipv4/tcp_max_tw_buckets", "3000"))
+                .unwrap()
+                .unwrap();
+            Some(netns)
+        }
+        Err(why) => {
+            skip(&why.to_string());
+            None
+        }
+    }
+}
+
+pub struct Subject {
+    pub tracker: Arc<Tracker>,
+    _auditor: Auditor,
+}
+
+impl Subject {
+    pub fn start() -> Self {
+        Self::start_with(|_| {})
+    }
+
+    /// With a plan that the test changes.
+    pub fn start_with(change: impl FnOnce(&mut EbpfPlan)) -> Self {
+        let (facts, btf) = Facts::probe();
+        let Ok(Plan::Ebpf(mut plan)) = Plan::from_facts(&facts, Backend::Ebpf) else {
+            panic!("place() found eBPF possible");
+        };
+        change(&mut plan);
+        let settings = Settings {
+            pace: Pace {
+                interval: Duration::from_secs(1),
+                share: 0.005,
+            },
+            split_interval: Duration::from_millis(500),
+        };
+        let tracker = Arc::new(Tracker::start(plan, &btf.unwrap(), settings).unwrap());
+        let auditor = Auditor::spawn(Arc::clone(&tracker)).unwrap();
+        Self {
+            tracker,
+            _auditor: auditor,
+        }
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        self.tracker.show(&Show::default()).unwrap().remove(0)
+    }
+
+    /// Where the tracker differs from the kernel, in words; nothing if the listing changed
+    /// while it was compared.
+    fn differences(&self) -> Option<String> {
+        let before = Counts::read().unwrap();
+        let snapshot = self.snapshot();
+        (Counts::read().unwrap() == before).then(|| counts(&snapshot).differences(&before))
+    }
+
+    /// Waits until the tracker equals the kernel in every state and family, with nothing in doubt.
+    pub fn assert_exact_within(&self, limit: Duration) {
+        let started = Instant::now();
+        loop {
+            let found = self.differences();
+            if found.as_deref() == Some("") {
+                return;
+            }
+            assert!(
+                started.elapsed() < limit,
+                "after {limit:?}: {found:?}; {:?}",
+                self.snapshot()
+            );
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// A reading of the tracker in the oracle's form.
+fn counts(snapshot: &Snapshot) -> Counts {
+    let mut counts = Counts::default();
+    for (family, table) in Family::ALL.into_iter().zip(Table::ALL) {
+        let listed = match family {
+            Family::V4 => &snapshot.ipv4,
+            Family::V6 => &snapshot.ipv6,
+        };
+        for state in State::ALL {
+            counts.0[table as usize][usize::from(state.number())] = listed[state];
+            assert!(snapshot.states[state] >= listed[state], "{state}");
+        }
+    }
+    counts
+}
