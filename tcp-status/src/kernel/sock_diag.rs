@@ -1,33 +1,213 @@
-//! temp
+//! What the kernel dumps over `NETLINK_SOCK_DIAG`: the same sockets as procfs, several times
+//! faster, and filtered by state and port in the kernel. Works in the namespace of the calling
+//! thread. Owns the wire, not what the counts are used for.
+
+mod wire;
+
+use std::{io, time::Duration};
+
+use netlink_packet_core::DecodeError;
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
+use nix::sys::{
+    socket::{setsockopt, sockopt::ReceiveTimeout},
+    time::TimeVal,
+};
+use tcp_status_common::state::{Family, NEW_SYN_RECV, State};
+
+use super::procfs::Listing;
+use wire::Entry;
+
+/// All that procfs lists. Not bit 13, which would add bound sockets without a connection.
+const LISTED: u32 = (1 << (NEW_SYN_RECV + 1)) - 2;
+
+/// Minisockets and request sockets, and full sockets in FIN_WAIT2. Without the bit of SYN_RECV
+/// itself, which would add its full sockets: nothing in an answer tells these apart.
+const MINISOCKETS: u32 =
+    1 << State::FinWait2 as u8 | 1 << State::TimeWait as u8 | 1 << NEW_SYN_RECV;
+
+/// The kernel never fills more than 32 KiB at once (`netlink_recvmsg()`).
+const RECEIVE: usize = 64 * 1024;
+
+/// The kernel answers from within the call; this is against a kernel that does not at all.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often a dump that the kernel calls inconsistent is tried.
+const ATTEMPTS: u32 = 4;
+
+/// Sockets cannot be dumped.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Error(String);
-#[derive(Default, Debug, Clone)]
+pub enum Error {
+    /// The kernel has no sock_diag for TCP.
+    #[error(
+        "dump sockets, over sock_diag: {0}; load the kernel modules inet_diag and tcp_diag, \
+         and allow AF_NETLINK to this process"
+    )]
+    Unsupported(io::Error),
+    /// The kernel refused or failed.
+    #[error("dump sockets, over sock_diag: {0}; allow it in the security policy, or try again")]
+    Kernel(io::Error),
+    /// What came is not what the kernel's headers promise.
+    #[error("read answer, of sock_diag: {0}; report it as a bug")]
+    Malformed(String),
+    /// The tables changed too fast.
+    #[error("dump sockets, over sock_diag: interrupted {ATTEMPTS} times; try again")]
+    Interrupted,
+}
+
+impl Error {
+    /// Whether a permission is what is missing.
+    #[must_use]
+    pub fn is_permission(&self) -> bool {
+        matches!(self, Self::Kernel(error) if error.kind() == io::ErrorKind::PermissionDenied)
+    }
+
+    fn from_errno(errno: i32) -> Self {
+        let error = io::Error::from_raw_os_error(errno);
+        match errno {
+            // No handler or no module; no such request; no such protocol; none allowed.
+            libc::ENOENT
+            | libc::EINVAL
+            | libc::EOPNOTSUPP
+            | libc::EPROTONOSUPPORT
+            | libc::EAFNOSUPPORT => Self::Unsupported(error),
+            _ => Self::Kernel(error),
+        }
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(errno) => Self::from_errno(errno),
+            None => Self::Kernel(error),
+        }
+    }
+}
+
+impl From<DecodeError> for Error {
+    fn from(error: DecodeError) -> Self {
+        Self::Malformed(error.to_string())
+    }
+}
+
+/// Minisockets and request sockets, by family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MiniSplit {
-    pub timewait: [u64; 2],
-    pub finwait2: [u64; 2],
-    pub requests: [u64; 2],
+    /// Timewait minisockets in substate TIME_WAIT.
+    pub timewait: [u64; Family::COUNT],
+    /// Timewait minisockets in substate FIN_WAIT2.
+    pub finwait2: [u64; Family::COUNT],
+    /// Request sockets.
+    pub requests: [u64; Family::COUNT],
 }
-pub fn listing(p: Option<u16>) -> Result<super::procfs::Listing, Error> {
-    super::procfs::listing(p).map_err(|e| Error(e.to_string()))
+
+/// Counts what procfs lists, or only what has the local port. About 1 us per socket listed.
+///
+/// # Errors
+/// [`Error`].
+pub fn listing(port: Option<u16>) -> Result<Listing, Error> {
+    dump(LISTED, port, |listing: &mut Listing, entry| {
+        listing.add(entry.family, entry.state);
+    })
 }
+
+/// Counts minisockets and request sockets, no full sockets. About 0.2 us per socket passed over.
+///
+/// # Errors
+/// [`Error`].
 pub fn minisockets() -> Result<MiniSplit, Error> {
-    let mut m = MiniSplit::default();
-    for (i, f) in ["tcp", "tcp6"].iter().enumerate() {
-        for line in std::fs::read_to_string(format!("/proc/thread-self/net/{f}"))
-            .unwrap_or_default()
-            .lines()
-            .skip(1)
-        {
-            let w: Vec<&str> = line.split_whitespace().collect();
-            match (w[3], &w[5][..2]) {
-                ("06", _) => m.timewait[i] += 1,
-                ("05", "03") => m.finwait2[i] += 1,
-                ("03", "01") if w[9] == "0" => m.requests[i] += 1,
-                ("0C", _) => m.requests[i] += 1,
-                _ => {}
+    dump(MINISOCKETS, None, |split: &mut MiniSplit, entry| {
+        let counts = match entry.state {
+            State::TimeWait => &mut split.timewait,
+            State::SynRecv => &mut split.requests,
+            State::FinWait2 if entry.minisocket => &mut split.finwait2,
+            _ => return,
+        };
+        counts[entry.family.index()] += 1;
+    })
+}
+
+/// Visits every socket in one of `states` (a bit per kernel state number) with the local port.
+/// Begins anew, with an empty `T`, if the kernel says that a dump was interrupted.
+fn dump<T: Default>(
+    states: u32,
+    port: Option<u16>,
+    mut visit: impl FnMut(&mut T, Entry),
+) -> Result<T, Error> {
+    let mut channel = Channel::open()?;
+    for _ in 0..ATTEMPTS {
+        let mut found = T::default();
+        let request = wire::both_families(channel.next(), states, port);
+        let whole = match channel.walk(&request, |entry| visit(&mut found, entry)) {
+            // A kernel that no longer knows the older form says so before any entry.
+            Err(Error::Unsupported(_)) => {
+                let mut whole = true;
+                for family in Family::ALL {
+                    let request = wire::one_family(channel.next(), family, states, port);
+                    whole &= channel.walk(&request, |entry| visit(&mut found, entry))?;
+                }
+                whole
+            }
+            result => result?,
+        };
+        if whole {
+            return Ok(found);
+        }
+    }
+    Err(Error::Interrupted)
+}
+
+/// A socket to the kernel, of the namespace in which it was opened.
+struct Channel {
+    socket: Socket,
+    buffer: Vec<u8>,
+    sequence: u32,
+}
+
+impl Channel {
+    fn open() -> Result<Self, Error> {
+        let socket = Socket::new(NETLINK_SOCK_DIAG)?;
+        // Connected, it takes messages from the kernel only.
+        socket.connect(&SocketAddr::new(0, 0))?;
+        let timeout = TimeVal::new(TIMEOUT.as_secs().cast_signed(), 0);
+        setsockopt(&socket, ReceiveTimeout, &timeout).map_err(io::Error::from)?;
+        Ok(Self {
+            socket,
+            buffer: vec![0; RECEIVE],
+            sequence: 0,
+        })
+    }
+
+    /// The number of the next request.
+    fn next(&mut self) -> u32 {
+        self.sequence += 1;
+        self.sequence
+    }
+
+    /// Whether the dump is consistent.
+    fn walk(&mut self, request: &[u8], mut visit: impl FnMut(Entry)) -> Result<bool, Error> {
+        retry(|| self.socket.send(request, 0))?;
+        let mut consistent = true;
+        loop {
+            let length = retry(|| self.socket.recv(&mut &mut self.buffer[..], libc::MSG_TRUNC))?;
+            let Some(datagram) = self.buffer.get(..length) else {
+                return Err(Error::Malformed(format!("{length} bytes at once")));
+            };
+            let read = wire::read_datagram(datagram, self.sequence, &mut visit)?;
+            consistent &= !read.interrupted;
+            if read.ended {
+                return Ok(consistent);
             }
         }
     }
-    Ok(m)
+}
+
+/// Again after a signal.
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
 }

@@ -7,6 +7,7 @@ pub use counts::Counts;
 pub use transitions::{Flow, Transitions};
 
 use serde::{Deserialize, Serialize};
+use tcp_status_common::state::Family;
 
 /// Version of the JSON form of [`Snapshot`]. Fields may be added within it, never renamed.
 pub const SCHEMA: u32 = 1;
@@ -89,4 +90,29 @@ pub struct Snapshot {
     pub events: Events,
     /// What the audits found.
     pub drift: Drift,
+}
+
+impl Snapshot {
+    /// The counts of both families, with nothing beside them: neither a reason nor a doubt, no
+    /// port, no history.
+    #[must_use]
+    pub fn of(tier: Tier, netns: u32, [ipv4, ipv6]: [Counts; Family::COUNT]) -> Self {
+        let mut states = ipv4;
+        states += &ipv6;
+        Self {
+            schema: SCHEMA,
+            version: env!("CARGO_PKG_VERSION").into(),
+            tier,
+            tier_reason: None,
+            degraded: None,
+            netns,
+            port: None,
+            states,
+            ipv4,
+            ipv6,
+            transitions: Transitions::default(),
+            events: Events::default(),
+            drift: Drift::default(),
+        }
+    }
 }
