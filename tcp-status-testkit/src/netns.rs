@@ -78,11 +78,19 @@ impl Netns {
     /// When the namespace cannot be entered.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
         in_thread(|| {
-            setns(&self.file, CloneFlags::CLONE_NEWNET).map_err(|errno| {
-                context("enter, on a network namespace", &io::Error::from(errno))
-            })?;
+            self.enter()?;
             Ok(work())
         })
+    }
+
+    /// Brings the calling thread into the namespace for good; the process follows only when it
+    /// is its main thread, before any other.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered.
+    pub fn enter(&self) -> io::Result<()> {
+        setns(&self.file, CloneFlags::CLONE_NEWNET)
+            .map_err(|errno| context("enter, on a network namespace", &errno.into()))
     }
 }
 

@@ -32,12 +32,11 @@ usage: tcp-traffic [fresh] COMMAND
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let result = match arguments.split_first() {
-        Some((first, rest)) if first == "fresh" => Netns::new().and_then(|netns| {
-            netns.run(|| {
-                allow_fast_open()?;
-                command(rest)
-            })?
-        }),
+        // The main thread enters, so that /proc/PID/net and nsenter show it.
+        Some((first, rest)) if first == "fresh" => Netns::new()
+            .and_then(|netns| netns.enter())
+            .and_then(|()| allow_fast_open())
+            .and_then(|()| command(rest)),
         _ => command(&arguments),
     };
     match result {
