@@ -35,7 +35,7 @@ use crate::{
         Source,
         protocol::{Get, Refusal, RefusalKind, Show},
     },
-    snapshot::{Events, SCHEMA, Snapshot, Transitions},
+    snapshot::{Events, Snapshot, Transitions},
 };
 
 /// What the user may set.
@@ -200,28 +200,19 @@ impl Tracker {
 
     fn snapshot(&self) -> Result<Snapshot, Refusal> {
         let reading = self.read().map_err(unavailable)?;
-        let [ipv4, ipv6] = assemble(&reading.gauges, &self.beside(&reading.gauges, &State::ALL)?);
-        let mut states = ipv4;
-        states += &ipv6;
+        let counts = assemble(&reading.gauges, &self.beside(&reading.gauges, &State::ALL)?);
         let writers = self.bpf.writers().map_err(unavailable)?;
         let ledger = self.ledger.read().unwrap_or_else(PoisonError::into_inner);
         Ok(Snapshot {
-            schema: SCHEMA,
-            version: env!("CARGO_PKG_VERSION").into(),
-            tier: self.plan.tier(),
             tier_reason: self.plan.reason.clone(),
             degraded: ledger.degraded(&reading.gauges),
-            netns: self.netns,
-            port: None,
-            states,
-            ipv4,
-            ipv6,
             transitions: Transitions::from_flows(&gauge::flows(&reading.flows)),
             events: Events {
                 counted: writers.counted,
                 missed: ledger.missed,
             },
             drift: ledger.drift(),
+            ..Snapshot::of(self.plan.tier(), self.netns, counts)
         })
     }
 
