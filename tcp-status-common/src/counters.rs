@@ -2,7 +2,8 @@
 
 use crate::state::Family;
 
-/// Rows and columns of the flows: the kernel's state numbers 1 to 11; 0 is unused.
+/// Rows and columns of the flows: the kernel's state numbers 1 to 11, and
+/// [`MINI_FIN_WAIT2`](crate::state::MINI_FIN_WAIT2).
 pub const STATE_SLOTS: usize = 12;
 
 /// One bank of counters, of one copy of the handler, on one CPU.
@@ -39,13 +40,15 @@ pub enum Writer {
     Second = 1,
     /// The walk that seeds.
     Walk = 2,
+    /// What happens to timewait minisockets after their birth, always with bottom halves off.
+    Timewait = 3,
 }
 
 impl Writer {
     /// How many writers there are.
-    pub const COUNT: u32 = 3;
+    pub const COUNT: u32 = 4;
     /// All writers.
-    pub const ALL: [Self; 3] = [Self::First, Self::Second, Self::Walk];
+    pub const ALL: [Self; 4] = [Self::First, Self::Second, Self::Walk, Self::Timewait];
 
     /// The index of this writer's part of `bank` (0 or 1) in the map of banks.
     #[must_use]

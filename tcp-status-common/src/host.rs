@@ -30,6 +30,10 @@ pub struct Host {
     /// 1 where the kernel never runs a program inside itself on one CPU (from 5.11 on): then
     /// a counter of one copy has one writer per CPU and plain additions do; else 0.
     pub no_reentry: u32,
+    /// 1 where the handlers are attached twice, and the second must pass over what the first saw.
+    pub two_copies: u32,
+    /// 1 where timewait minisockets are followed by events.
+    pub timewait_events: u32,
 }
 
-const _: () = assert!(size_of::<Host>() == 44);
+const _: () = assert!(size_of::<Host>() == 52);

@@ -35,6 +35,11 @@ pub enum State {
 /// The kernel's number of a request socket (`TCP_NEW_SYN_RECV`), listed as SYN_RECV.
 pub const NEW_SYN_RECV: u8 = 12;
 
+/// The place in the counters of timewait minisockets whose substate is FIN_WAIT2: a number that
+/// is no state. Those whose substate is TIME_WAIT have that state's own place, since no full
+/// socket is ever in it.
+pub const MINI_FIN_WAIT2: u8 = 0;
+
 impl State {
     /// How many states there are.
     pub const COUNT: usize = 11;

@@ -19,6 +19,8 @@ static HOST: Host = Host {
     task_pid: 0,
     thread_size: 0,
     no_reentry: 0,
+    two_copies: 0,
+    timewait_events: 0,
 };
 
 /// A member of [`HOST`], not folded by the compiler: the loader changes it after the build.
@@ -33,6 +35,18 @@ macro_rules! host {
 #[inline(always)]
 pub(crate) fn reentry() -> bool {
     host!(no_reentry) == 0
+}
+
+/// Whether the handlers are attached twice.
+#[inline(always)]
+pub(crate) fn two_copies() -> bool {
+    host!(two_copies) == 1
+}
+
+/// Whether timewait minisockets are followed by events.
+#[inline(always)]
+pub(crate) fn timewait_events() -> bool {
+    host!(timewait_events) == 1
 }
 
 /// A pointer that the verifier knows as `struct sock *` or `struct sock_common *`, which
@@ -70,7 +84,14 @@ impl Sock {
         Sock(net).read(host!(net_inum))
     }
 
-    /// Substate of a timewait minisocket.
+    /// Substate of what the verifier knows as `struct inet_timewait_sock *`, which begins with a
+    /// `struct sock_common` as well.
+    #[inline(always)]
+    pub(crate) fn substate(self) -> u8 {
+        self.read(host!(tw_substate))
+    }
+
+    /// Substate of a timewait minisocket that the verifier knows as `struct sock_common *`.
     #[inline(always)]
     pub(crate) fn timewait_substate(self) -> Result<u8, i32> {
         self.probe(host!(tw_substate))

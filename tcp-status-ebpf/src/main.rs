@@ -9,11 +9,16 @@ mod count;
 mod host;
 mod listeners;
 mod maps;
+mod mark;
+mod seed;
 mod set_state;
+mod timewait;
 mod walk;
 
-use aya_ebpf::macros::btf_tracepoint;
-use aya_ebpf::programs::BtfTracePointContext;
+use aya_ebpf::{
+    macros::{btf_tracepoint, fentry, fexit},
+    programs::{BtfTracePointContext, FEntryContext, FExitContext},
+};
 use tcp_status_common::counters::Writer;
 
 /// Hook: `trace_inet_sock_set_state(const struct sock *sk, const int oldstate, const int
@@ -28,6 +33,43 @@ fn set_state_first(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn set_state_second(ctx: BtfTracePointContext) -> i32 {
     set_state::handle(&ctx, Writer::Second);
+    0
+}
+
+/// Hook: `struct inet_timewait_sock *inet_twsk_alloc(const struct sock *sk, struct
+/// inet_timewait_death_row *dr, const int state)`. Process context, or softirq.
+#[fexit(function = "inet_twsk_alloc")]
+fn timewait_born_first(ctx: FExitContext) -> i32 {
+    timewait::born(&ctx, Writer::First);
+    0
+}
+
+/// The same hook once more, attached after the first.
+#[fexit(function = "inet_twsk_alloc")]
+fn timewait_born_second(ctx: FExitContext) -> i32 {
+    timewait::born(&ctx, Writer::Second);
+    0
+}
+
+/// Hook: `enum tcp_tw_status tcp_timewait_state_process(struct inet_timewait_sock *tw, ...)`.
+/// Bottom halves off.
+#[fentry(function = "tcp_timewait_state_process")]
+fn timewait_before_segment(ctx: FEntryContext) -> i32 {
+    timewait::before_segment(&ctx);
+    0
+}
+
+/// The same function, when it returns.
+#[fexit(function = "tcp_timewait_state_process")]
+fn timewait_after_segment(ctx: FExitContext) -> i32 {
+    timewait::after_segment(&ctx);
+    0
+}
+
+/// Hook: `static void inet_twsk_kill(struct inet_timewait_sock *tw)`. Bottom halves off.
+#[fentry(function = "inet_twsk_kill")]
+fn timewait_ended(ctx: FEntryContext) -> i32 {
+    timewait::ended(&ctx);
     0
 }
 

@@ -5,7 +5,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use tcp_status_common::{
-    control::{Control, Counted, TASK_SLOTS},
+    control::{Control, Counted, Mode, TASK_SLOTS},
     counters::{BANKS, Bank, Listeners, Walked, Writer, WriterStats},
 };
 
@@ -36,8 +36,22 @@ pub(crate) static IRQ_COUNTED: PerCpuArray<Counted, 1> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static SEEN: ArrayOfMaps<Seen, 1> = ArrayOfMaps::new();
 
+/// Substate of the timewait minisocket that this CPU is processing a segment for.
+#[btf_map]
+pub(crate) static SUBSTATE: PerCpuArray<u32, 1> = PerCpuArray::new();
+
 #[btf_map]
 pub(crate) static WALKED: PerCpuArray<Walked, 1> = PerCpuArray::new();
 
 #[btf_map]
 pub(crate) static LISTENERS: Array<Listeners, 1> = Array::new();
+
+/// What user space wants, and the mode, read once: an event belongs to the mode that it sees
+/// here, whatever follows. Nothing while nothing is counted.
+#[inline(always)]
+pub(crate) fn control() -> Option<(&'static Control, Mode)> {
+    let control = CONTROL.get(0)?;
+    // SAFETY: a member of a map's value, which user space may write at any time.
+    let mode = unsafe { core::ptr::read_volatile(&raw const control.mode) };
+    (mode != Mode::OFF).then_some((control, mode))
+}

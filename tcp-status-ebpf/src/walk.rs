@@ -1,16 +1,19 @@
 //! The seeding walk: visits every entry of the namespace once.
 
 use tcp_status_common::{
-    control::Mode,
-    counters::Writer,
-    state::{Family, NEW_SYN_RECV, State},
+    counters::{Walked, Writer},
+    state::{Family, MINI_FIN_WAIT2, NEW_SYN_RECV, State},
 };
 
 use crate::{
     count::{self, Place},
-    host::Sock,
-    maps::{CONTROL, SEEN, WALKED},
+    host::{self, Sock},
+    maps::{self, WALKED},
+    seed,
 };
+
+const FIN_WAIT2: u8 = State::FinWait2.number();
+const TIME_WAIT: u8 = State::TimeWait.number();
 
 /// `struct bpf_iter__tcp`.
 #[repr(C)]
@@ -35,43 +38,42 @@ pub(crate) fn visit(ctx: &TcpIterContext) {
     };
     // SAFETY: the map gave the pointer; one walk at a time, nothing else writes it.
     let walked = unsafe { &mut *walked };
-    const TIME_WAIT: u8 = State::TimeWait.number();
-    const FIN_WAIT2: u8 = State::FinWait2.number();
     match sock.state() {
-        TIME_WAIT => match sock.timewait_substate() {
-            Ok(FIN_WAIT2) => walked.finwait2[family.index()] += 1,
-            Ok(_) => walked.timewait[family.index()] += 1,
-            Err(_) => count::failed(Writer::Walk),
-        },
+        TIME_WAIT => minisocket(sock, family.index(), walked),
         NEW_SYN_RECV => walked.requests[family.index()] += 1,
         state => {
-            let Some(place) = Place::new(family.index(), u32::from(state)) else {
-                return;
-            };
-            if !place.is_closed() && seed(sock, place) {
+            if let Some(place) = Place::new(family.index(), u32::from(state))
+                && !place.is_closed()
+                && visit_socket(sock, place)
+            {
                 walked.sockets += 1;
             }
         }
     }
 }
 
-/// Counts a socket that no event has counted yet.
+/// Counted like full sockets where events follow them, else only looked at.
 #[inline(always)]
-fn seed(sock: Sock, place: Place) -> bool {
-    let (Some(control), Some(seen)) = (CONTROL.get(0), SEEN.get(0)) else {
-        count::failed(Writer::Walk);
-        return false;
+fn minisocket(tw: Sock, family: usize, walked: &mut Walked) {
+    let Ok(substate) = tw.timewait_substate() else {
+        return count::failed(Writer::Walk);
     };
-    let Some(bank) = Mode::seed(control.mode) else {
-        return false;
+    let place = if substate == FIN_WAIT2 {
+        walked.finwait2[family] += 1;
+        MINI_FIN_WAIT2
+    } else {
+        walked.timewait[family] += 1;
+        TIME_WAIT
     };
-    let key = sock.0 as u64;
-    if seen.insert(key, place.pack(), 1).is_ok() {
-        count::seed(Writer::Walk, bank, place, 1);
-        return true;
+    if host::timewait_events()
+        && let Some(place) = Place::new(family, u32::from(place))
+    {
+        visit_socket(tw, place);
     }
-    if seen.get_ptr(key).is_none() {
-        count::failed(Writer::Walk);
-    }
-    false
+}
+
+#[inline(always)]
+fn visit_socket(sock: Sock, place: Place) -> bool {
+    let bank = maps::control().and_then(|(_, mode)| mode.seed());
+    bank.is_some_and(|bank| seed::visit(bank, sock.0, place))
 }

@@ -1,0 +1,104 @@
+//! Timewait minisockets: born, changed from FIN_WAIT2 to TIME_WAIT, ended. The tracepoint tells
+//! nothing of them.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    programs::{FEntryContext, FExitContext},
+};
+use tcp_status_common::{
+    counters::Writer,
+    state::{Family, MINI_FIN_WAIT2, State},
+};
+
+use crate::{
+    count::{self, CLOSE, Place},
+    host::Sock,
+    maps::{self, SUBSTATE},
+    mark, seed,
+    set_state::IPPROTO_TCP,
+};
+
+const FIN_WAIT2: u8 = State::FinWait2.number();
+const TIME_WAIT: u8 = State::TimeWait.number();
+
+/// The place in the counters of a minisocket in this substate.
+#[inline(always)]
+fn place(substate: u8) -> u32 {
+    u32::from(if substate == FIN_WAIT2 {
+        MINI_FIN_WAIT2
+    } else {
+        TIME_WAIT
+    })
+}
+
+/// After `inet_twsk_alloc(sk, dr, state)`. Attached twice, since a softirq may interrupt it.
+#[inline(always)]
+pub(crate) fn born(ctx: &FExitContext, writer: Writer) {
+    const RETURNED: usize = 3;
+    let (sock, tw) = (Sock(ctx.arg(0)), ctx.arg::<*const u8>(RETURNED));
+    // No memory, or net.ipv4.tcp_max_tw_buckets reached: the connection ends without one.
+    if tw.is_null() {
+        return;
+    }
+    let to = place(ctx.arg::<i32>(2) as u8);
+    if !mark::first_to_see(ctx.as_ptr(), writer, tw, CLOSE, to) {
+        return;
+    }
+    if sock.protocol() == IPPROTO_TCP {
+        changed(writer, sock, tw, CLOSE, to);
+    }
+}
+
+/// Before `tcp_timewait_state_process(tw, ...)`: the substate to come from.
+#[inline(always)]
+pub(crate) fn before_segment(ctx: &FEntryContext) {
+    if let Some(substate) = SUBSTATE.get_ptr_mut(0) {
+        // SAFETY: the map gave the pointer; bottom halves are off, nothing else writes it here.
+        unsafe { *substate = u32::from(Sock(ctx.arg(0)).substate()) };
+    }
+}
+
+/// After `tcp_timewait_state_process(tw, ...)`.
+#[inline(always)]
+pub(crate) fn after_segment(ctx: &FExitContext) {
+    let tw = Sock(ctx.arg(0));
+    let Some(before) = SUBSTATE.get(0) else {
+        return;
+    };
+    if *before == u32::from(FIN_WAIT2) && tw.substate() == TIME_WAIT {
+        changed(
+            Writer::Timewait,
+            tw,
+            tw.0,
+            place(FIN_WAIT2),
+            place(TIME_WAIT),
+        );
+    }
+}
+
+/// Before `inet_twsk_kill(tw)`.
+#[inline(always)]
+pub(crate) fn ended(ctx: &FEntryContext) {
+    let tw = Sock(ctx.arg(0));
+    changed(Writer::Timewait, tw, tw.0, place(tw.substate()), CLOSE);
+}
+
+/// `sock` is what tells the namespace and the family: at the birth, the socket that it replaces.
+#[inline(always)]
+fn changed(writer: Writer, sock: Sock, tw: *const u8, from: u32, to: u32) {
+    let Some((control, mode)) = maps::control() else {
+        return;
+    };
+    if sock.netns() != control.netns {
+        return;
+    }
+    let Some(family) = Family::from_address_family(sock.address_family()) else {
+        return;
+    };
+    if let Some(bank) = mode.live() {
+        count::flow(writer, bank, family.index(), from, to);
+    }
+    if let (Some(bank), Some(place)) = (mode.seed(), Place::new(family.index(), to)) {
+        seed::minisocket_moved(writer, bank, tw, place);
+    }
+}
