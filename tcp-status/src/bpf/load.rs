@@ -9,7 +9,7 @@ use std::{
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader,
     maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray},
-    programs::{BtfTracePoint, Iter, ProgramError},
+    programs::{BtfTracePoint, FEntry, FExit, Iter, ProgramError},
 };
 use aya_log::EbpfLogger;
 use tcp_status_common::{
@@ -27,10 +27,34 @@ static OBJECT: &[u8] =
 /// The sockets that a seeding has counted.
 pub(super) type Seen = HashMap<MapData, u64, u32>;
 
-/// Names of the programs that see events, in the order in which they must be attached.
+/// The programs that see state changes, in the order in which they must be attached.
 const HANDLERS: [&str; 2] = ["set_state_first", "set_state_second"];
+/// The programs that see minisockets: what is attached where, and whether it is a second copy.
+/// What ends them comes first: an end that was not begun does less harm than the other way round.
+const TIMEWAIT_HANDLERS: [(&str, &str, At); 5] = [
+    ("timewait_ended", "inet_twsk_kill", At::Entry),
+    (
+        "timewait_before_segment",
+        "tcp_timewait_state_process",
+        At::Entry,
+    ),
+    (
+        "timewait_after_segment",
+        "tcp_timewait_state_process",
+        At::Exit,
+    ),
+    ("timewait_born_first", "inet_twsk_alloc", At::Exit),
+    (TIMEWAIT_SECOND, "inet_twsk_alloc", At::Exit),
+];
+const TIMEWAIT_SECOND: &str = "timewait_born_second";
 pub(super) const WALK_SOCKETS: &str = "walk_sockets";
 pub(super) const WALK_LISTENERS: &str = "walk_listeners";
+
+#[derive(Clone, Copy)]
+enum At {
+    Entry,
+    Exit,
+}
 
 /// The kernel refused a part of the programs, or the object is not what it should be.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +62,15 @@ pub enum LoadError {
     /// Maps or read-only data.
     #[error("load eBPF object, on this kernel: {0}")]
     Object(#[from] EbpfError),
-    /// A program.
+    /// A program that follows timewait minisockets; everything else can do without it.
+    #[error("load eBPF program, on {name}: {}", brief(source))]
+    Timewait {
+        /// The program.
+        name: &'static str,
+        /// What the kernel said.
+        source: ProgramError,
+    },
+    /// Any other program.
     #[error("load eBPF program, on {name}: {}", brief(source))]
     Program {
         /// The program.
@@ -84,12 +116,20 @@ impl Bpf {
             .btf(Some(btf))
             .override_global("HOST", &host, true)
             .load(OBJECT)?;
-        for name in HANDLERS {
+        let copies = if host.0.two_copies == 1 { 2 } else { 1 };
+        for name in HANDLERS.into_iter().take(copies) {
             let program: &mut BtfTracePoint = program(&mut ebpf, name)?;
             program
                 .load("inet_sock_set_state", btf)
                 .and_then(|()| program.attach())
                 .map_err(|source| LoadError::Program { name, source })?;
+        }
+        if host.0.timewait_events == 1 {
+            for (name, function, at) in TIMEWAIT_HANDLERS {
+                if copies == 2 || name != TIMEWAIT_SECOND {
+                    attach(&mut ebpf, name, function, at, btf)?;
+                }
+            }
         }
         if iterator {
             for name in [WALK_SOCKETS, WALK_LISTENERS] {
@@ -191,6 +231,30 @@ where
         .ok_or(LoadError::Missing(name))?
         .try_into()
         .map_err(|source| LoadError::Program { name, source })
+}
+
+fn attach(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    function: &str,
+    at: At,
+    btf: &Btf,
+) -> Result<(), LoadError> {
+    match at {
+        At::Entry => {
+            let program: &mut FEntry = program(ebpf, name)?;
+            program
+                .load(function, btf)
+                .and_then(|()| program.attach().map(drop))
+        }
+        At::Exit => {
+            let program: &mut FExit = program(ebpf, name)?;
+            program
+                .load(function, btf)
+                .and_then(|()| program.attach().map(drop))
+        }
+    }
+    .map_err(|source| LoadError::Timewait { name, source })
 }
 
 fn map<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, LoadError>

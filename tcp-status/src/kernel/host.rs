@@ -44,7 +44,17 @@ pub struct KernelTypes {
     pub tcp_iterator: bool,
     /// Whether programs can see the running task as a typed pointer.
     pub current_task_btf: bool,
+    /// The functions in which timewait minisockets are born, change and end, as far as this
+    /// kernel lacks them.
+    pub missing_timewait_hooks: Vec<&'static str>,
 }
+
+/// Where timewait minisockets are born, change and end.
+const TIMEWAIT_HOOKS: [&str; 3] = [
+    "inet_twsk_alloc",
+    "tcp_timewait_state_process",
+    "inet_twsk_kill",
+];
 
 impl KernelTypes {
     /// Reads the types that `btf` was parsed from, at `path`.
@@ -61,12 +71,16 @@ impl KernelTypes {
             path: shown(),
             why: error.message().to_owned(),
         })?;
-        let has = |name, kind| btf.id_by_type_name_kind(name, kind).is_ok();
+        let has = |name: &str, kind| btf.id_by_type_name_kind(name, kind).is_ok();
         Ok(Self {
             host: host(btf, &members),
             tracepoint: has("btf_trace_inet_sock_set_state", BtfKind::Typedef),
             tcp_iterator: has("bpf_iter_tcp", BtfKind::Func),
             current_task_btf: has("btf_bpf_get_current_task_btf", BtfKind::Typedef),
+            missing_timewait_hooks: TIMEWAIT_HOOKS
+                .into_iter()
+                .filter(|hook| !has(hook, BtfKind::Func))
+                .collect(),
         })
     }
 }
@@ -102,6 +116,9 @@ fn host(btf: &Btf, members: &TypeInformation) -> Result<Host, String> {
             .id_by_type_name_kind("bpf_raw_tp_link", BtfKind::Struct)
             .is_ok()
             .into(),
+        // The plan decides.
+        two_copies: 0,
+        timewait_events: 0,
     })
 }
 

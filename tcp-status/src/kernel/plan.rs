@@ -29,6 +29,8 @@ pub enum SeedMethod {
 /// Where the split of minisockets between TIME_WAIT and FIN_WAIT2 comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SplitMethod {
+    /// Events from birth to end.
+    Events,
     /// A filtered walk, when somebody asks.
     Walk,
 }
@@ -51,8 +53,18 @@ impl EbpfPlan {
     #[must_use]
     pub const fn tier(&self) -> Tier {
         match self.split {
+            SplitMethod::Events => Tier::Full,
             SplitMethod::Walk => Tier::Reduced,
         }
+    }
+
+    /// The same without timewait events, which the kernel refused for this `reason`.
+    #[must_use]
+    pub fn reduced(mut self, reason: String) -> Self {
+        self.host.timewait_events = 0;
+        self.split = SplitMethod::Walk;
+        self.reason = Some(reason);
+        self
     }
 }
 
@@ -108,38 +120,45 @@ fn ebpf(facts: &Facts) -> Result<EbpfPlan, String> {
         .types
         .as_ref()
         .map_err(|why| format!("{why}; use a kernel that is built with CONFIG_DEBUG_INFO_BTF=y"))?;
-    let newer = "use kernel 5.11 or newer";
+    let newer = "use kernel 5.10 or newer";
     if !types.tracepoint {
         return Err(format!(
             "the kernel has no tracepoint inet_sock_set_state; {newer}"
         ));
     }
-    if !types.current_task_btf {
-        return Err(format!(
-            "the kernel has no bpf_get_current_task_btf; {newer}"
-        ));
-    }
-    let host = types
+    let mut host = types
         .host
         .clone()
         .map_err(|missing| format!("{missing}; {newer}"))?;
-    Ok(EbpfPlan {
+    // A kernel without this helper never skips a program, so that one copy sees everything.
+    host.two_copies = types.current_task_btf.into();
+    host.timewait_events = 1;
+    let plan = EbpfPlan {
         host,
-        seed: if types.tcp_iterator {
-            SeedMethod::Iterator
-        } else {
-            SeedMethod::Procfs
-        },
-        split: SplitMethod::Walk,
-        reason: Some("timewait minisockets are split by a walk, not by events".into()),
-    })
+        seed: SeedMethod::Iterator,
+        split: SplitMethod::Events,
+        reason: None,
+    };
+    if !types.tcp_iterator {
+        let reason = "the kernel has no TCP iterator, which timewait events need for their seed";
+        let reduced = plan.reduced(format!("{reason}; use kernel 5.9 or newer"));
+        return Ok(EbpfPlan {
+            seed: SeedMethod::Procfs,
+            ..reduced
+        });
+    }
+    if !types.missing_timewait_hooks.is_empty() {
+        let missing = types.missing_timewait_hooks.join(", ");
+        return Ok(plan.reduced(format!("the kernel has no function {missing} to attach to")));
+    }
+    Ok(plan)
 }
 
 #[cfg(test)]
 mod tests {
     use tcp_status_common::host::Host;
 
-    use super::{Backend, Facts, Plan, SeedMethod};
+    use super::{Backend, EbpfPlan, Facts, Plan, SeedMethod};
     use crate::kernel::{facts::Capabilities, host::KernelTypes};
     use crate::snapshot::Tier;
 
@@ -151,6 +170,7 @@ mod tests {
                 tracepoint: true,
                 tcp_iterator: true,
                 current_task_btf: true,
+                missing_timewait_hooks: Vec::new(),
             }),
             capabilities: Some(Capabilities::from_mask(u64::MAX)),
             lockdown: None,
@@ -179,11 +199,9 @@ mod tests {
             let Ok(Plan::Ebpf(plan)) = Plan::from_facts(&good(), backend) else {
                 panic!("a good host can do eBPF");
             };
-            assert_eq!(
-                (plan.seed, plan.tier()),
-                (SeedMethod::Iterator, Tier::Reduced)
-            );
-            assert!(plan.reason.is_some());
+            assert_eq!((plan.seed, plan.tier()), (SeedMethod::Iterator, Tier::Full));
+            assert_eq!((plan.host.two_copies, plan.host.timewait_events), (1, 1));
+            assert_eq!(plan.reason, None);
         }
     }
 
@@ -227,18 +245,46 @@ mod tests {
         assert!(scan_reason(&bare).contains("CONFIG_DEBUG_INFO_BTF"));
         let old = with_types(|types| types.tracepoint = false);
         assert!(scan_reason(&old).contains("inet_sock_set_state"));
-        let old = with_types(|types| types.current_task_btf = false);
-        assert!(scan_reason(&old).contains("bpf_get_current_task_btf"));
         let odd = with_types(|types| types.host = Err("struct net has no member ns.inum".into()));
         assert!(scan_reason(&odd).contains("ns.inum"));
     }
 
+    fn tracked(facts: &Facts) -> EbpfPlan {
+        let Ok(Plan::Ebpf(plan)) = Plan::from_facts(facts, Backend::Auto) else {
+            panic!("{facts:?} should be tracked by events");
+        };
+        plan
+    }
+
     #[test]
     fn without_the_iterator_procfs_seeds() {
-        let facts = with_types(|types| types.tcp_iterator = false);
-        let Ok(Plan::Ebpf(plan)) = Plan::from_facts(&facts, Backend::Auto) else {
-            panic!("events do not need the iterator");
-        };
-        assert_eq!(plan.seed, SeedMethod::Procfs);
+        let plan = tracked(&with_types(|types| types.tcp_iterator = false));
+        assert_eq!(
+            (plan.seed, plan.tier()),
+            (SeedMethod::Procfs, Tier::Reduced)
+        );
+        assert!(plan.reason.unwrap().contains("iterator"));
+    }
+
+    #[test]
+    fn without_a_timewait_hook_the_tier_is_reduced_and_says_which() {
+        let plan = tracked(&with_types(|types| {
+            types.missing_timewait_hooks.push("inet_twsk_kill")
+        }));
+        assert_eq!((plan.tier(), plan.host.timewait_events), (Tier::Reduced, 0));
+        assert!(plan.reason.unwrap().contains("inet_twsk_kill"));
+    }
+
+    #[test]
+    fn a_refused_hook_reduces_the_tier() {
+        let plan = tracked(&good()).reduced("fentry refused".into());
+        assert_eq!((plan.tier(), plan.host.timewait_events), (Tier::Reduced, 0));
+        assert_eq!((plan.seed, plan.host.two_copies), (SeedMethod::Iterator, 1));
+    }
+
+    #[test]
+    fn without_the_task_one_copy_is_attached() {
+        let plan = tracked(&with_types(|types| types.current_task_btf = false));
+        assert_eq!((plan.host.two_copies, plan.tier()), (0, Tier::Full));
     }
 }

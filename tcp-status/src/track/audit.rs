@@ -15,7 +15,7 @@ use super::{
     invariants,
     schedule::{Cause, Motion, due},
     seed::{self, SeedError},
-    tracker::{Tracker, disagreement, full_sockets},
+    tracker::{Tracker, disagreement, sockets_listed},
 };
 use crate::{
     bpf::{Banks, LoadError},
@@ -159,8 +159,10 @@ impl Tracker {
         let reading = self.read()?;
         let totals = procfs::invariants().unwrap_or_default();
         let moved = self.bpf.writers()?.counted - before;
+        let split = self.plan.split;
         Ok(invariants::Differences::new(
             &reading.gauges,
+            split,
             &totals,
             moved,
         ))
@@ -193,7 +195,7 @@ impl Tracker {
         let old = self.ledger_mut().live;
         let new = 1 - old;
         let baseline = disagreement(&self.bpf)?;
-        let walked = seed::fill(&self.bpf, Some(old), new, full_sockets())?;
+        let walked = seed::fill(&self.bpf, Some(old), new, sockets_listed())?;
         let (retired, base) = {
             let mut ledger = self.ledger_mut();
             self.bpf.switch(Mode::new(Some(new), None))?;

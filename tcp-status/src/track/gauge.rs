@@ -2,7 +2,7 @@
 
 use std::ops::{Add, Neg, Sub};
 
-use tcp_status_common::state::{Family, State};
+use tcp_status_common::state::{Family, MINI_FIN_WAIT2, State};
 
 use crate::{
     bpf::Banks,
@@ -10,13 +10,24 @@ use crate::{
     snapshot::Flow,
 };
 
-/// Full sockets by family and kernel state number. Below zero only where events were lost.
+/// Sockets by family and kernel state number: full sockets, and where events follow them
+/// minisockets in the places `TimeWait` and [`MINI_FIN_WAIT2`]. Below zero only where events
+/// were lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gauges(pub [[i64; 12]; Family::COUNT]);
 
 const CLOSE: usize = State::Closed as usize;
 const LISTEN: usize = State::Listen as usize;
 const SYN_RECV: usize = State::SynRecv as usize;
+
+/// Where minisockets are: in TIME_WAIT, and in FIN_WAIT2.
+const MINISOCKETS: [usize; 2] = [State::TimeWait as usize, MINI_FIN_WAIT2 as usize];
+
+/// The places whose sockets the kernel lists in `state`.
+fn cells(state: State) -> impl Iterator<Item = usize> {
+    let minisockets = (state == State::FinWait2).then_some(usize::from(MINI_FIN_WAIT2));
+    minisockets.into_iter().chain([usize::from(state.number())])
+}
 
 impl Gauges {
     /// What was seeded, plus what came in, minus what went out.
@@ -80,28 +91,36 @@ impl Gauges {
         cells.map(|cell| self.0[0][cell] + self.0[1][cell]).sum()
     }
 
-    /// All sockets of one family.
+    /// All full sockets of one family.
     #[must_use]
-    pub fn family(&self, family: Family) -> i64 {
-        self.0[family.index()].iter().sum()
+    pub fn full(&self, family: Family) -> i64 {
+        let all: i64 = self.0[family.index()].iter().sum();
+        let [timewait, finwait2] = MINISOCKETS.map(|cell| self.0[family.index()][cell]);
+        all - timewait - finwait2
+    }
+
+    /// All minisockets, in TIME_WAIT and in FIN_WAIT2, each by family.
+    #[must_use]
+    pub fn minisockets(&self) -> [[u64; Family::COUNT]; 2] {
+        MINISOCKETS.map(|cell| [0, 1].map(|family| self.0[family][cell].max(0).cast_unsigned()))
     }
 
     /// The first state whose gauge is below zero: a sign of lost events.
     #[must_use]
     pub fn negative(&self) -> Option<State> {
-        State::ALL.into_iter().find(|state| {
-            let cell = usize::from(state.number());
-            self.0.iter().any(|family| family[cell] < 0)
-        })
+        State::ALL
+            .into_iter()
+            .find(|&state| cells(state).any(|cell| self.0.iter().any(|family| family[cell] < 0)))
     }
 
     /// State by state, how far `self` is from `other`, over both families.
     #[must_use]
     pub fn distance(&self, other: &Self) -> [u64; State::COUNT] {
         State::ALL.map(|state| {
-            let cell = usize::from(state.number());
-            let both = self.0.iter().zip(&other.0);
-            both.map(|(a, b)| a[cell].abs_diff(b[cell])).sum()
+            let families = || self.0.iter().zip(&other.0);
+            cells(state)
+                .flat_map(|cell| families().map(move |(a, b)| a[cell].abs_diff(b[cell])))
+                .sum()
         })
     }
 }
@@ -152,7 +171,24 @@ pub fn flows(bank: &Banks) -> Vec<Flow> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Banks, Family, Gauges, State, flows};
+    use super::{Banks, Family, Gauges, MINI_FIN_WAIT2, State, flows};
+
+    #[test]
+    fn minisockets_are_beside_full_sockets() {
+        let mut bank = Banks::default();
+        let (mini, timewait) = (usize::from(MINI_FIN_WAIT2), 6);
+        bank.flows[1][7][mini] = 5;
+        bank.flows[1][mini][timewait] = 3;
+        bank.flows[1][timewait][7] = 1;
+        bank.seeded[0][mini] = 4;
+        let gauges = Gauges::of(&bank);
+        assert_eq!(gauges.minisockets(), [[0, 2], [4, 2]]);
+        assert_eq!((gauges.full(Family::V4), gauges.full(Family::V6)), (0, 0));
+        assert_eq!(gauges.negative(), None);
+        let distance = gauges.distance(&Gauges::default());
+        assert_eq!(distance[State::FinWait2.index()], 6);
+        assert_eq!(distance[State::TimeWait.index()], 2);
+    }
 
     fn bank(events: &[(State, State, u64)]) -> Banks {
         let mut bank = Banks::default();
@@ -214,11 +250,11 @@ mod tests {
         seeded.seeded[1][1] = 5;
         let gauges = Gauges::of(&seeded);
         assert_eq!(gauges.get(Family::V6, State::Established), 5);
-        assert_eq!(gauges.family(Family::V6), 5);
+        assert_eq!(gauges.full(Family::V6), 5);
         let distance = gauges.distance(&Gauges::default());
         assert_eq!(distance[State::Established.index()], 5);
         assert_eq!(distance.iter().sum::<u64>(), 5);
-        assert_eq!((gauges + gauges).family(Family::V6), 10);
+        assert_eq!((gauges + gauges).full(Family::V6), 10);
         assert_eq!(gauges - gauges, Gauges::default());
     }
 }

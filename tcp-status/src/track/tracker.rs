@@ -27,7 +27,7 @@ use crate::{
     bpf::{Banks, Bpf, LoadError},
     kernel::{
         netns,
-        plan::{EbpfPlan, SeedMethod},
+        plan::{EbpfPlan, SeedMethod, SplitMethod},
         procfs,
         sock_diag::{self, MiniSplit},
     },
@@ -93,7 +93,14 @@ impl Tracker {
     pub fn start(plan: EbpfPlan, btf: &Btf, settings: Settings) -> Result<Self, StartError> {
         let netns = netns::own().map_err(StartError::Netns)?;
         let iterator = plan.seed == SeedMethod::Iterator;
-        let bpf = Bpf::load(&plan.host, btf, iterator, netns)?;
+        let (bpf, plan) = match Bpf::load(&plan.host, btf, iterator, netns) {
+            Err(refused @ LoadError::Timewait { .. }) => {
+                let plan = plan.reduced(refused.to_string());
+                (Bpf::load(&plan.host, btf, iterator, netns)?, plan)
+            }
+            loaded => (loaded?, plan),
+        };
+        log::info!(tier = plan.tier().name(), reason = plan.reason.as_deref(); "attached");
         let ledger = match plan.seed {
             SeedMethod::Iterator => seed_by_iterator(&bpf)?,
             SeedMethod::Procfs => seed_by_procfs(&bpf)?,
@@ -133,17 +140,24 @@ impl Tracker {
         if closing {
             beside.minisockets = minisocket_count()?;
         }
+        let events = self.plan.split == SplitMethod::Events;
+        if events {
+            [beside.timewait, beside.finwait2] = gauges.minisockets();
+        }
         let abandoned = self.bpf.writers().map_err(unavailable)?.abandoned;
         let mut cache = self.split.lock().unwrap_or_else(PoisonError::into_inner);
-        if beside.minisockets > 0 || (half_open && cache.may_have_orphans(abandoned)) {
+        let unsplit = !events && beside.minisockets > 0;
+        let orphans = half_open && cache.may_have_orphans(abandoned);
+        if unsplit || orphans {
             // A walk that somebody waits for may cost as much as an audit that has a reason.
             let pace = self.settings.pace.urgent(cache.cost());
             if cache.is_older_than(self.settings.split_interval.max(pace)) {
                 self.look_aside(&mut cache, gauges, abandoned)?;
             }
             let split = cache.last();
-            beside.finwait2 = split.finwait2;
-            beside.timewait = split.timewait;
+            if unsplit {
+                (beside.finwait2, beside.timewait) = (split.finwait2, split.timewait);
+            }
             if half_open {
                 beside.orphaned = split.orphaned;
             }
@@ -250,7 +264,7 @@ impl Source for Tracker {
 
 fn seed_by_iterator(bpf: &Bpf) -> Result<Ledger, StartError> {
     let (started, cost) = (Instant::now(), Cost::start());
-    let walked = seed::fill(bpf, None, 0, full_sockets())?;
+    let walked = seed::fill(bpf, None, 0, sockets_listed())?;
     bpf.switch(Mode::new(Some(0), None))?;
     let baseline = disagreement(bpf)?;
     let (elapsed, cost) = (started.elapsed(), cost.spent());
@@ -275,10 +289,13 @@ fn seed_by_procfs(bpf: &Bpf) -> Result<Ledger, StartError> {
     Ok(ledger)
 }
 
-/// How many full sockets there may be. Only a size to begin with: unknown is no error.
-pub(super) fn full_sockets() -> u64 {
+/// How many sockets there may be to remember. Only a size to begin with: unknown is no error.
+pub(super) fn sockets_listed() -> u64 {
     let totals = procfs::invariants().unwrap_or_default();
-    totals.inuse_v4.unwrap_or(0) + totals.inuse_v6.unwrap_or(0)
+    [totals.inuse_v4, totals.inuse_v6, totals.timewait]
+        .into_iter()
+        .flatten()
+        .sum()
 }
 
 /// Events that the first copy of the handler was skipped for and the second did not see: constant
