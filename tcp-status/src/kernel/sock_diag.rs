@@ -141,12 +141,7 @@ fn dump<T: Default>(
         let whole = match channel.walk(&request, |entry| visit(&mut found, entry)) {
             // A kernel that no longer knows the older form says so before any entry.
             Err(Error::Unsupported(_)) => {
-                let mut whole = true;
-                for family in Family::ALL {
-                    let request = wire::one_family(channel.next(), family, states, port);
-                    whole &= channel.walk(&request, |entry| visit(&mut found, entry))?;
-                }
-                whole
+                channel.walk_each(states, port, |entry| visit(&mut found, entry))?
             }
             result => result?,
         };
@@ -200,6 +195,21 @@ impl Channel {
             }
         }
     }
+
+    /// Both families, one after the other. Whether both dumps are consistent.
+    fn walk_each(
+        &mut self,
+        states: u32,
+        port: Option<u16>,
+        mut visit: impl FnMut(Entry),
+    ) -> Result<bool, Error> {
+        let mut consistent = true;
+        for family in Family::ALL {
+            let request = wire::one_family(self.next(), family, states, port);
+            consistent &= self.walk(&request, &mut visit)?;
+        }
+        Ok(consistent)
+    }
 }
 
 /// Again after a signal.
@@ -209,5 +219,46 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => return result,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use tcp_status_testkit::netns::Netns;
+
+    use super::{Channel, Entry, Error, LISTED, Listing, listing, wire};
+
+    #[test]
+    fn one_walk_per_family_finds_the_same_as_one_walk() {
+        let Some(netns) = Netns::for_test() else {
+            return;
+        };
+        let check = || {
+            let v4 = TcpListener::bind("127.0.0.1:0").unwrap();
+            let v6 = TcpListener::bind("[::]:0").unwrap();
+            let port = v6.local_addr().unwrap().port();
+            let _client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            let _server = v6.accept().unwrap();
+            for port in [None, Some(port), Some(v4.local_addr().unwrap().port())] {
+                let mut each = Listing::default();
+                let mut channel = Channel::open().unwrap();
+                let add = |entry: Entry| each.add(entry.family, entry.state);
+                assert!(channel.walk_each(LISTED, port, add).unwrap());
+                assert_eq!(each, listing(port).unwrap());
+                assert!(each.total().total() > 0);
+            }
+        };
+        netns.run(check).unwrap();
+    }
+
+    #[test]
+    fn a_request_that_the_kernel_does_not_know_is_unsupported() {
+        let mut channel = Channel::open().unwrap();
+        let mut request = wire::both_families(channel.next(), LISTED, None);
+        request[4..6].copy_from_slice(&99_u16.to_ne_bytes());
+        let refused = channel.walk(&request, |_| ()).unwrap_err();
+        assert!(matches!(refused, Error::Unsupported(_)), "{refused}");
     }
 }
