@@ -41,7 +41,7 @@ pub enum Error {
     #[error(
         "find network namespace, on \"{}\": there is none with this name, inode number \
          or PID{}; see `ip netns list` and `lsns -t net`",
-        .text.escape_debug(), if *.hidden { " that this user may see" } else { "" }
+        .text.escape_debug(), if *.hidden { " that this user may see (root sees more)" } else { "" }
     )]
     Unknown {
         /// What was given.
@@ -75,8 +75,8 @@ impl Error {
     #[must_use]
     pub fn is_permission(&self) -> bool {
         match self {
-            Self::Text { .. } => false,
-            Self::Unknown { hidden, .. } => *hidden,
+            // Even root may not see every process; that alone makes no namespace exist.
+            Self::Text { .. } | Self::Unknown { .. } => false,
             Self::Open { error, .. } | Self::Enter { error, .. } => {
                 error.kind() == io::ErrorKind::PermissionDenied
             }

@@ -111,7 +111,7 @@ pub fn listing(port: Option<u16>) -> Result<Listing, Error> {
     })
 }
 
-/// Counts minisockets and request sockets, no full sockets. About 0.2 us per socket passed over.
+/// Counts minisockets and request sockets, no full sockets. About 0.1 us per socket passed over.
 ///
 /// # Errors
 /// [`Error`].
