@@ -1,9 +1,15 @@
 //! The Unix socket: what may be asked, who answers, and both ends of the wire.
 
+pub mod client;
+pub mod place;
 pub mod protocol;
+pub mod serve;
 
 use crate::snapshot::Snapshot;
 use protocol::{Get, Refusal, Show};
+
+/// Where the socket is, if nobody says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/tcp-status/tcp-status.sock";
 
 /// What answers queries: the tracker, or the scan. Called from several threads at once;
 /// may block for the time of a walk.

@@ -127,3 +127,126 @@ pub enum Answer {
     /// Instead of an answer.
     Error(Refusal),
 }
+
+impl Request {
+    /// A request of this version.
+    #[must_use]
+    pub const fn new(query: Query) -> Self {
+        Self { v: VERSION, query }
+    }
+
+    /// From a line, with or without its newline.
+    ///
+    /// # Errors
+    /// A [`Refusal`] if it is of another version or no request at all.
+    pub fn decode(line: &[u8]) -> Result<Self, Refusal> {
+        #[derive(Deserialize)]
+        struct Version {
+            v: u32,
+        }
+
+        // The version first: requests of another one may look entirely different.
+        let Version { v } = serde_json::from_slice(line).map_err(|error| garbage(&error))?;
+        if v != VERSION {
+            return Err(Refusal {
+                kind: RefusalKind::Unavailable,
+                message: format!(
+                    "query, on protocol version {v}: this tracker speaks version {VERSION} \
+                     ({}); use the same version of tcp-status on both sides",
+                    env!("CARGO_PKG_VERSION"),
+                ),
+            });
+        }
+        serde_json::from_slice(line).map_err(|error| garbage(&error))
+    }
+}
+
+fn garbage(error: &serde_json::Error) -> Refusal {
+    Refusal::bad(format!(
+        "query, on request: {error}; send one line of JSON, as tcp-status does"
+    ))
+}
+
+impl Refusal {
+    /// Of a request that names something that cannot exist.
+    #[must_use]
+    pub const fn bad(message: String) -> Self {
+        Self {
+            kind: RefusalKind::BadArgument,
+            message,
+        }
+    }
+
+    /// Of a request that cannot be answered now.
+    #[must_use]
+    pub const fn unavailable(message: String) -> Self {
+        Self {
+            kind: RefusalKind::Unavailable,
+            message,
+        }
+    }
+}
+
+/// One line, its newline included.
+///
+/// # Errors
+/// Never for the types of this module.
+pub fn encode(message: &impl Serialize) -> serde_json::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Answer, Get, Query, Refusal, RefusalKind, Request, Show, encode};
+
+    #[test]
+    fn requests_read_back() {
+        for query in [
+            Query::Get(Get {
+                state: "listen".into(),
+                port: Some(443),
+                family: Some(6),
+                netns: Some("\u{7f}\"blue\n".into()),
+            }),
+            Query::Show(Show::default()),
+        ] {
+            let request = Request::new(query);
+            let line = encode(&request).unwrap();
+            assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
+            assert_eq!(Request::decode(&line), Ok(request));
+        }
+    }
+
+    #[test]
+    fn another_version_is_told_apart_from_garbage() {
+        let other = Request::decode(br#"{"v":9,"ask":["something","new"]}"#).unwrap_err();
+        assert_eq!(other.kind, RefusalKind::Unavailable);
+        assert!(other.message.contains("version 9"), "{other}");
+        for line in [
+            "",
+            "GET / HTTP/1.1",
+            "{}",
+            "[1]",
+            r#"{"v":1}"#,
+            r#"{"v":1,"do":"halt"}"#,
+            r#"{"v":1,"do":"get"}"#,
+            r#"{"v":1,"do":"get","state":"listen","port":70000}"#,
+            r#"{"v":-1,"do":"show"}"#,
+        ] {
+            let refusal = Request::decode(line.as_bytes()).unwrap_err();
+            assert_eq!(refusal.kind, RefusalKind::BadArgument, "{line}");
+            assert!(!refusal.message.contains('\n'), "{line}");
+        }
+    }
+
+    #[test]
+    fn answers_read_back() {
+        let refusal = Refusal::bad("get, on port 0: no such port; use 1 to 65535".into());
+        for answer in [Answer::Value(u64::MAX), Answer::Error(refusal)] {
+            let line = encode(&answer).unwrap();
+            assert_eq!(serde_json::from_slice::<Answer>(&line).unwrap(), answer);
+        }
+    }
+}
