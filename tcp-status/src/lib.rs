@@ -3,7 +3,9 @@
 //! `ARCHITECTURE.md` in the repository is the map of this crate.
 
 pub mod bpf;
+pub mod cli;
 pub mod kernel;
+pub mod output;
 pub mod server;
 pub mod snapshot;
 pub mod track;

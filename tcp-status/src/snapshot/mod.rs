@@ -1,5 +1,6 @@
 //! One consistent reading, as every output shows it: the model behind text, JSON and metrics.
 
+pub mod compare;
 mod counts;
 mod transitions;
 

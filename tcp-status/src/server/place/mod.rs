@@ -34,7 +34,7 @@ pub enum PlaceError {
         /// As given.
         path: PathBuf,
         /// Why, and what to do.
-        why: String,
+        why: BadPath,
     },
     /// Something that is no socket lies there.
     #[error(
@@ -113,29 +113,29 @@ impl Drop for Place {
     }
 }
 
+/// What no socket's path can be; displays as why, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadPath(String);
+
+/// Refuses what can be no socket's path, on any host.
+///
 /// # Errors
-/// [`PlaceError::BadPath`].
-pub fn check(path: &Path) -> Result<(), PlaceError> {
+/// [`BadPath`].
+pub fn check(path: &Path) -> Result<(), BadPath> {
     let bytes = path.as_os_str().as_bytes();
     if bytes.is_empty() {
-        return Err(bad(path, "empty; name a file".into()));
-    }
-    if bytes.contains(&0) {
-        return Err(bad(path, "contains a NUL byte; name a file".into()));
-    }
-    if bytes.len() > MAX_PATH {
-        let why = format!(
+        Err(BadPath("empty; name a file".into()))
+    } else if bytes.contains(&0) {
+        Err(BadPath("contains a NUL byte; name a file".into()))
+    } else if bytes.len() > MAX_PATH {
+        Err(BadPath(format!(
             "{} bytes long, at most {MAX_PATH} fit; use a shorter path",
             bytes.len()
-        );
-        return Err(bad(path, why));
-    }
-    Ok(())
-}
-
-fn bad(path: &Path, why: String) -> PlaceError {
-    PlaceError::BadPath {
-        path: path.to_owned(),
-        why,
+        )))
+    } else if path.file_name().is_none() {
+        Err(BadPath("a directory, not a file; name a file in it".into()))
+    } else {
+        Ok(())
     }
 }

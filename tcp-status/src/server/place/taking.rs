@@ -28,7 +28,7 @@ use nix::{
 };
 
 use super::{
-    Access, Place, PlaceError, bad, check,
+    Access, Place, PlaceError, check,
     entry::{
         Identity, address, is_linked, is_socket, knock, open_below, open_directory, remove, stream,
         suffixed, unique,
@@ -73,13 +73,14 @@ struct Taking<'a> {
 
 impl<'a> Taking<'a> {
     fn new(path: &'a Path, access: Access<'_>) -> Result<Self, PlaceError> {
-        check(path)?;
-        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(bad(
-                path,
-                "a directory, not a file; name a file in it".into(),
-            ));
+        let bad = |why| PlaceError::BadPath {
+            path: path.to_owned(),
+            why,
         };
+        check(path).map_err(bad)?;
+        // Both are there: that is part of the check.
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        let name = path.file_name().unwrap_or_default();
         Ok(Self {
             path,
             directory: or_here(directory),

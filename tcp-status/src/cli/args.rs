@@ -1,0 +1,173 @@
+//! The one definition of the command line: help, man page and completions come from it.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use tcp_status_common::state::State;
+
+use super::parse;
+use crate::{kernel::plan::Backend, server::DEFAULT_SOCKET};
+
+const EXIT: &str = "\
+Exit status: 0 success; 1 the answer is no (verify differs); 2 bad usage or argument; \
+3 no tracker reachable; 4 refused by the kernel or by permission. \
+An error is one line on standard error, and nothing on standard output.";
+
+/// Exact TCP state counts of this host, kept by eBPF and answered at once
+#[derive(Debug, Parser)]
+#[command(
+    name = "tcp-status",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
+#[command(after_help = EXIT)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Count and serve until SIGTERM or SIGINT, in the foreground
+    Run(RunOptions),
+    /// Print one number: how many connections are in a state
+    Get(GetOptions),
+    /// Print all eleven states, as a table or as JSON
+    Show(ShowOptions),
+    /// Compare the tracker with one walk over the kernel's tables; exit 1 if they differ
+    Verify(VerifyOptions),
+    /// Say what this host offers and what follows from it: attaches, detaches, exits
+    Check,
+    /// Print shell completions
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+/// Where the tracker is.
+#[derive(Args, Debug)]
+pub struct SocketOption {
+    /// Unix socket of the tracker
+    #[arg(long, value_name = "PATH", env = "TCP_STATUS_SOCKET", default_value = DEFAULT_SOCKET)]
+    #[arg(value_parser = parse::SocketPath, allow_hyphen_values = true)]
+    pub socket: PathBuf,
+}
+
+/// Options of `run`.
+#[derive(Args, Debug)]
+pub struct RunOptions {
+    /// Where to listen.
+    #[command(flatten)]
+    pub socket: SocketOption,
+    /// Group that may connect
+    #[arg(long, value_name = "NAME", value_parser = parse::group)]
+    pub socket_group: Option<String>,
+    /// Permissions of the socket
+    #[arg(long, value_name = "OCTAL", default_value = "0660", value_parser = parse::mode)]
+    pub socket_mode: u32,
+    /// How the counts are come by
+    #[arg(long, value_enum, default_value_t = BackendOption::Auto)]
+    pub backend: BackendOption,
+    /// Network namespaces to count
+    #[arg(long, value_enum, default_value_t = NamespaceOption::Own)]
+    pub netns: NamespaceOption,
+    /// Shortest time between audits: seconds, or with a unit, as in 500ms or 1m
+    #[arg(long, value_name = "TIME", default_value = "1", value_parser = parse::interval)]
+    #[arg(allow_hyphen_values = true)]
+    pub audit_interval: Duration,
+    /// Part of one core that audits may take, in per cent
+    #[arg(long, value_name = "PERCENT", default_value = "0.5", value_parser = parse::share)]
+    #[arg(allow_hyphen_values = true)]
+    pub audit_share: f64,
+    /// Shortest time between walks that tell timewait from finwait2, where events cannot
+    #[arg(long, value_name = "TIME", default_value = "1", value_parser = parse::interval)]
+    #[arg(allow_hyphen_values = true)]
+    pub split_interval: Duration,
+}
+
+/// How the counts are come by, as it is said on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BackendOption {
+    /// eBPF if it can be had, else a scan, with a warning
+    Auto,
+    /// eBPF or nothing
+    Ebpf,
+    /// A walk over all sockets per query
+    Scan,
+}
+
+impl From<BackendOption> for Backend {
+    fn from(option: BackendOption) -> Self {
+        match option {
+            BackendOption::Auto => Self::Auto,
+            BackendOption::Ebpf => Self::Ebpf,
+            BackendOption::Scan => Self::Scan,
+        }
+    }
+}
+
+/// Which network namespaces are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum NamespaceOption {
+    /// The tracker's own
+    #[value(name = "self")]
+    Own,
+}
+
+/// Options of `get`.
+#[derive(Args, Debug)]
+pub struct GetOptions {
+    /// The state, in any usual spelling: established, TIME_WAIT, fin-wait-2, ...
+    #[arg(value_parser = parse::state)]
+    pub state: State,
+    /// Only connections with this local port
+    #[arg(long, value_parser = parse::port, allow_hyphen_values = true)]
+    pub port: Option<u16>,
+    /// Only IPv4 or only IPv6
+    #[arg(long, value_name = "4|6", value_parser = parse::family, allow_hyphen_values = true)]
+    pub family: Option<u8>,
+    /// Another network namespace: a name, an inode number or a PID
+    #[arg(long, value_name = "NS", value_parser = parse::netns, allow_hyphen_values = true)]
+    pub netns: Option<String>,
+    /// Where the tracker is.
+    #[command(flatten)]
+    pub socket: SocketOption,
+}
+
+/// Options of `show`.
+#[derive(Args, Debug)]
+pub struct ShowOptions {
+    /// One line of JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// Only connections with this local port
+    #[arg(long, value_parser = parse::port, allow_hyphen_values = true)]
+    pub port: Option<u16>,
+    /// Another network namespace: a name, an inode number or a PID
+    #[arg(long, value_name = "NS", value_parser = parse::netns, allow_hyphen_values = true)]
+    pub netns: Option<String>,
+    /// Every network namespace that is counted
+    #[arg(long, conflicts_with = "netns")]
+    pub all_netns: bool,
+    /// Where the tracker is.
+    #[command(flatten)]
+    pub socket: SocketOption,
+}
+
+/// Options of `verify`.
+#[derive(Args, Debug)]
+pub struct VerifyOptions {
+    /// One line of JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// Where the tracker is.
+    #[command(flatten)]
+    pub socket: SocketOption,
+}

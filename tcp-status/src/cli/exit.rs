@@ -1,0 +1,150 @@
+//! How the process ends: the one place that turns outcomes into exit statuses and errors into
+//! the one line on standard error.
+
+use std::{
+    fmt,
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use crate::{
+    kernel::procfs,
+    server::{
+        client::ClientError,
+        place::PlaceError,
+        protocol::{Refusal, RefusalKind},
+        serve::ServeError,
+    },
+};
+
+/// Success.
+pub const YES: u8 = 0;
+/// The answer is "no".
+pub const NO: u8 = 1;
+/// Bad usage or a bad argument.
+pub const USAGE: u8 = 2;
+/// No tracker that answers.
+pub const NO_TRACKER: u8 = 3;
+/// The kernel or a permission refuses.
+pub const REFUSED: u8 = 4;
+
+/// What a command that worked has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Success.
+    Yes,
+    /// It worked, and the answer is "no".
+    No,
+}
+
+/// The command line, or what it names, is wrong: what, on which object: why; cure.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+/// Ends the program: says what went wrong, if anything, and gives the status.
+pub fn code(done: anyhow::Result<Verdict>) -> ExitCode {
+    match done {
+        Ok(Verdict::Yes) => YES.into(),
+        Ok(Verdict::No) => NO.into(),
+        Err(error) => {
+            // Standard error may be closed; there is nobody left to tell.
+            let _: io::Result<()> = writeln!(io::stderr(), "tcp-status: {}", line(&error));
+            status(&error).into()
+        }
+    }
+}
+
+/// The exit status that belongs to an error.
+fn status(error: &anyhow::Error) -> u8 {
+    error.chain().find_map(known).unwrap_or(REFUSED)
+}
+
+fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
+    if let Some(refusal) = cause.downcast_ref::<Refusal>() {
+        return Some(match refusal.kind {
+            RefusalKind::BadArgument => USAGE,
+            RefusalKind::Unavailable => NO_TRACKER,
+            RefusalKind::Refused => REFUSED,
+        });
+    }
+    if let Some(error) = cause.downcast_ref::<ClientError>() {
+        return Some(match error {
+            ClientError::NoTracker { .. }
+            | ClientError::NoAnswer { .. }
+            | ClientError::Garbage { .. } => NO_TRACKER,
+            ClientError::TooLong => USAGE,
+            ClientError::Denied { .. } | ClientError::Connect { .. } => REFUSED,
+        });
+    }
+    let place = match cause.downcast_ref::<ServeError>() {
+        Some(ServeError::Place(error)) => Some(error),
+        _ => cause.downcast_ref::<PlaceError>(),
+    };
+    if let Some(error) = place {
+        return Some(match error {
+            PlaceError::System { .. } => REFUSED,
+            PlaceError::BadPath { .. }
+            | PlaceError::NotASocket(_)
+            | PlaceError::InUse(_)
+            | PlaceError::UnknownGroup(_) => USAGE,
+        });
+    }
+    if cause.is::<Usage>() {
+        return Some(USAGE);
+    }
+    cause.is::<procfs::Error>().then_some(REFUSED)
+}
+
+/// An error as one line without control characters, whatever a tracker or an argument put in.
+fn line(error: &anyhow::Error) -> String {
+    struct Plain(String);
+
+    impl fmt::Write for Plain {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            for c in text.chars() {
+                if c.is_control() {
+                    self.0.extend(c.escape_default());
+                } else {
+                    self.0.push(c);
+                }
+            }
+            Ok(())
+        }
+    }
+
+    let mut plain = Plain(String::new());
+    // Writing into a string cannot fail.
+    let _: fmt::Result = fmt::write(&mut plain, format_args!("{error:#}"));
+    plain.0
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context as _, anyhow};
+
+    use super::{NO_TRACKER, REFUSED, USAGE, Usage, line, status};
+    use crate::server::protocol::{Refusal, RefusalKind};
+
+    #[test]
+    fn the_cause_decides_the_status() {
+        let refusal = |kind| {
+            let refusal = Refusal {
+                kind,
+                message: "no".into(),
+            };
+            Err::<(), _>(refusal).context("ask").unwrap_err()
+        };
+        assert_eq!(status(&refusal(RefusalKind::BadArgument)), USAGE);
+        assert_eq!(status(&refusal(RefusalKind::Unavailable)), NO_TRACKER);
+        assert_eq!(status(&refusal(RefusalKind::Refused)), REFUSED);
+        assert_eq!(status(&Usage("x".into()).into()), USAGE);
+        assert_eq!(status(&anyhow!("anything else")), REFUSED);
+    }
+
+    #[test]
+    fn errors_are_one_line() {
+        let error = anyhow!("b\n\x1b[31m\u{9b}é").context("a\r\n");
+        assert_eq!(line(&error), "a\\r\\n: b\\n\\u{1b}[31m\\u{9b}é");
+    }
+}

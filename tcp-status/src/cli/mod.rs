@@ -1,0 +1,44 @@
+//! The command line: what may be said, what is done, and how the process ends.
+
+pub mod args;
+mod check;
+pub mod exit;
+mod generate;
+mod parse;
+mod query;
+mod run;
+mod usage;
+mod verify;
+
+use std::{env, process::ExitCode};
+
+use clap::Parser as _;
+
+use args::{Cli, Command};
+use exit::Verdict;
+
+use crate::output::print;
+
+/// The whole program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments: Vec<_> = env::args_os().collect();
+    let done = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => dispatch(cli.command),
+        Err(error) => usage::answer(&error, &arguments),
+    };
+    exit::code(done)
+}
+
+fn dispatch(command: Command) -> anyhow::Result<Verdict> {
+    match command {
+        Command::Run(options) => run::run(&options)?,
+        Command::Get(options) => query::get(options)?,
+        Command::Show(options) => query::show(options)?,
+        Command::Verify(options) => return verify::verify(&options),
+        Command::Check => check::check()?,
+        Command::Completions { shell } => print(&generate::completions(shell))?,
+        Command::Man => print(&generate::man()?)?,
+    }
+    Ok(Verdict::Yes)
+}

@@ -1,0 +1,199 @@
+//! From one argument to one value. Errors say why, and what to use instead; the argument itself
+//! is named by [`super::usage`].
+
+use std::{ffi::OsStr, path::PathBuf, time::Duration};
+
+use clap::{
+    Arg, Command, Error,
+    builder::TypedValueParser,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
+use tcp_status_common::state::{State, UnknownState};
+
+use crate::server::place;
+
+/// The longest name of a namespace: a file name.
+const MAX_NETNS: usize = 255;
+
+const INTERVALS: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(86_400);
+
+pub(super) fn state(text: &str) -> Result<State, UnknownState> {
+    text.parse()
+}
+
+pub(super) fn port(text: &str) -> Result<u16, &'static str> {
+    digits(text)
+        .and_then(|text| text.parse().ok())
+        .filter(|port| *port != 0)
+        .ok_or("not a tcp port; use 1 to 65535")
+}
+
+pub(super) fn family(text: &str) -> Result<u8, &'static str> {
+    match text {
+        "4" => Ok(4),
+        "6" => Ok(6),
+        _ => Err("not an address family; use 4 or 6"),
+    }
+}
+
+pub(super) fn netns(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() {
+        Err("empty; use a name, an inode number or a PID")
+    } else if text.len() > MAX_NETNS || text.chars().any(char::is_control) {
+        Err("not a network namespace; use a name, an inode number or a PID")
+    } else {
+        Ok(text.into())
+    }
+}
+
+pub(super) fn group(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() {
+        Err("empty; use the name of a group")
+    } else {
+        Ok(text.into())
+    }
+}
+
+pub(super) fn mode(text: &str) -> Result<u32, &'static str> {
+    digits(text)
+        .and_then(|text| u32::from_str_radix(text, 8).ok())
+        .filter(|mode| *mode <= 0o777)
+        .ok_or("not a mode; use an octal number up to 0777, such as 0660")
+}
+
+pub(super) fn interval(text: &str) -> Result<Duration, &'static str> {
+    let seconds = || Duration::try_from_secs_f64(text.parse().ok()?).ok();
+    seconds()
+        .or_else(|| humantime::parse_duration(text).ok())
+        .filter(|time| INTERVALS.contains(time))
+        .ok_or("not a time; use 10ms to 1day, such as 2, 500ms or 1m")
+}
+
+pub(super) fn share(text: &str) -> Result<f64, &'static str> {
+    let text = text.strip_suffix('%').unwrap_or(text);
+    text.parse()
+        .ok()
+        .filter(|share| *share >= 0.001 && *share <= 100.0)
+        .ok_or("not a share of a core; use 0.001 to 100, in per cent")
+}
+
+/// Rust's own parsers take a sign as well.
+fn digits(text: &str) -> Option<&str> {
+    text.bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then_some(text)
+}
+
+/// Parser of a socket's path, which need not be UTF-8.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SocketPath;
+
+impl TypedValueParser for SocketPath {
+    type Value = PathBuf;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        argument: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<PathBuf, Error> {
+        let path = PathBuf::from(value);
+        let Err(why) = place::check(&path) else {
+            return Ok(path);
+        };
+        let mut error = Error::raw(ErrorKind::ValueValidation, why).with_cmd(command);
+        if let Some(argument) = argument {
+            let named = ContextValue::String(argument.to_string());
+            error.insert(ContextKind::InvalidArg, named);
+        }
+        let value = ContextValue::String(value.to_string_lossy().into_owned());
+        error.insert(ContextKind::InvalidValue, value);
+        Err(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{family, interval, mode, netns, port, share};
+
+    #[test]
+    fn ports_and_families_are_plain_numbers() {
+        assert_eq!((port("1"), port("65535")), (Ok(1), Ok(65535)));
+        for text in [
+            "",
+            "0",
+            "65536",
+            "70000",
+            "abc",
+            "-1",
+            "+80",
+            "8 0",
+            "٣",
+            "99999999999",
+        ] {
+            assert!(port(text).is_err(), "{text:?}");
+        }
+        assert_eq!((family("4"), family("6")), (Ok(4), Ok(6)));
+        for text in ["", "5", "46", "04", "ipv4"] {
+            assert!(family(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn modes_are_octal_and_have_no_special_bits() {
+        assert_eq!(
+            (mode("0660"), mode("600"), mode("0")),
+            (Ok(0o660), Ok(0o600), Ok(0))
+        );
+        for text in ["", "0o660", "+660", "668", "1777", "rw", "77777777777777"] {
+            assert!(mode(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn intervals_are_seconds_or_have_a_unit() {
+        for (text, milliseconds) in [
+            ("1", 1000),
+            ("0.25", 250),
+            ("500ms", 500),
+            ("2s", 2000),
+            ("1m", 60_000),
+            ("1h 1s", 3_601_000),
+        ] {
+            assert_eq!(
+                interval(text),
+                Ok(Duration::from_millis(milliseconds)),
+                "{text}"
+            );
+        }
+        for text in [
+            "", "0", "-1", "1ms", "2days", "NaN", "inf", "1e400", "1 parsec", "s",
+        ] {
+            assert!(interval(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn shares_are_per_cent() {
+        assert_eq!(
+            (share("0.5"), share("5%"), share("100")),
+            (Ok(0.5), Ok(5.0), Ok(100.0))
+        );
+        for text in ["", "0", "-1", "101", "NaN", "inf", "half", "%"] {
+            assert!(share(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn namespaces_are_short_and_printable() {
+        for text in ["blue", "4026531833", "1", "/proc/1/ns/net"] {
+            assert_eq!(netns(text).as_deref(), Ok(text));
+        }
+        for text in ["", "a\nb", &"x".repeat(256)] {
+            assert!(netns(text).is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! `run`: from options to a tracker that answers, until a signal ends it.
+
+use std::{
+    io::{self, IsTerminal as _},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use sd_notify::NotifyState;
+use tokio::{
+    runtime::{Builder, Runtime},
+    select,
+    signal::unix::{Signal, SignalKind, signal},
+    task::spawn_blocking,
+};
+
+use super::args::{NamespaceOption, RunOptions};
+use crate::{
+    output::{print, table},
+    server::{
+        DEFAULT_SOCKET, Source,
+        protocol::Show,
+        serve::{Limits, Server},
+    },
+    track::{self, Pace, Running, Settings},
+};
+
+/// How long threads that are still at work may take at the end.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+pub(super) fn run(options: &RunOptions) -> anyhow::Result<()> {
+    let settings = settings(options);
+    let backend = options.backend.into();
+    serve(options, move || Ok(track::start(backend, settings)?))
+}
+
+fn settings(options: &RunOptions) -> Settings {
+    // The only one there is: a new one has to be thought of here.
+    let NamespaceOption::Own = options.netns;
+    Settings {
+        pace: Pace {
+            interval: options.audit_interval,
+            share: options.audit_share / 100.0,
+        },
+        split_interval: options.split_interval,
+    }
+}
+
+/// Serves what `start` gives.
+fn serve(
+    options: &RunOptions,
+    start: impl FnOnce() -> anyhow::Result<Running> + Send + 'static,
+) -> anyhow::Result<()> {
+    let default = env_logger::Env::default().default_filter_or("info");
+    env_logger::Builder::from_env(default).init();
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start, on runtime")?;
+    let served = runtime.block_on(serve_until_signal(options, start));
+    end(runtime);
+    served
+}
+
+/// A start or an answer that is under way does not hold up the end: the kernel clears away what
+/// belongs to the process.
+fn end(runtime: Runtime) {
+    runtime.shutdown_timeout(PATIENCE);
+}
+
+async fn serve_until_signal(
+    options: &RunOptions,
+    start: impl FnOnce() -> anyhow::Result<Running> + Send + 'static,
+) -> anyhow::Result<()> {
+    // First of all: from here on, a signal leaves no socket behind.
+    let mut signals = Signals::new().context("start, on signal handlers")?;
+    let path = &options.socket.socket;
+    let group = options.socket_group.as_deref();
+    // Before the start: what cannot be served need not be counted. Clients wait meanwhile.
+    let server = Server::bind(path, group, options.socket_mode, Limits::default())?;
+    let running = select! {
+        biased;
+        name = signals.any() => {
+            log::info!(signal = name; "ended before it started");
+            return Ok(());
+        }
+        running = spawn_blocking(start) => running.context("start, on the tracker")??,
+    };
+    announce(&running.source, path).await;
+    let shutdown = async {
+        let name = signals.any().await;
+        log::info!(signal = name; "ending");
+        notify(&[NotifyState::Stopping]);
+    };
+    server.run(Arc::clone(&running.source), shutdown).await?;
+    Ok(())
+}
+
+/// Tells the log, the service manager and, on a terminal, the user.
+async fn announce(source: &Arc<dyn Source>, path: &Path) {
+    let asked = Arc::clone(source);
+    let first = spawn_blocking(move || asked.show(&Show::default())).await;
+    let tier = match first {
+        Ok(Ok(snapshots)) => snapshots.into_iter().next().map(|snapshot| {
+            if io::stdout().is_terminal()
+                && let Err(error) = print(&greeting(&table::render(&snapshot), path))
+            {
+                log::warn!(error:%; "the terminal takes no text");
+            }
+            snapshot.tier.name()
+        }),
+        Ok(Err(refusal)) => {
+            log::warn!(error:% = refusal; "the first reading failed");
+            None
+        }
+        Err(error) => {
+            log::warn!(error:%; "the first reading failed");
+            None
+        }
+    };
+    log::info!(tier = tier.unwrap_or("unknown"), socket:% = path.display(); "ready");
+    notify(&[NotifyState::Ready]);
+}
+
+fn notify(states: &[NotifyState]) {
+    if let Err(error) = sd_notify::notify(states) {
+        log::warn!(error:%; "the service manager cannot be told");
+    }
+}
+
+/// What is there, and how to ask for it.
+fn greeting(table: &str, path: &Path) -> String {
+    let socket = if path == Path::new(DEFAULT_SOCKET) {
+        String::new()
+    } else {
+        format!(" --socket {}", path.display())
+    };
+    format!(
+        "{table}\nFrom another terminal:\n  tcp-status show{socket}\n  \
+         tcp-status get established{socket}\nCtrl-C ends it.\n"
+    )
+}
+
+/// The signals that end the tracker.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for one of them; gives its name.
+    async fn any(&mut self) -> &'static str {
+        select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::greeting;
+    use crate::server::DEFAULT_SOCKET;
+
+    #[test]
+    fn the_greeting_names_commands_that_work() {
+        let usual = greeting("TABLE\n", Path::new(DEFAULT_SOCKET));
+        assert!(usual.starts_with("TABLE\n"));
+        assert!(
+            usual.contains("\n  tcp-status get established\n"),
+            "{usual}"
+        );
+        let other = greeting("", Path::new("/tmp/s"));
+        assert!(
+            other.contains("tcp-status show --socket /tmp/s\n"),
+            "{other}"
+        );
+    }
+}

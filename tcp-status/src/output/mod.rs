@@ -1,0 +1,38 @@
+//! What goes to standard output, as text or as JSON. Knows neither sockets nor options.
+
+pub mod table;
+pub mod verify;
+
+use std::io::{self, Write as _};
+
+use serde::Serialize;
+
+/// Standard output does not take what is printed.
+#[derive(Debug, thiserror::Error)]
+#[error("print, on standard output: {0}; make room or redirect it elsewhere")]
+pub struct OutputError(#[from] io::Error);
+
+/// Prints text as it is. A reader that has left is no error.
+///
+/// # Errors
+/// [`OutputError`], for example on a full disk.
+pub fn print(text: &str) -> Result<(), OutputError> {
+    let mut stdout = io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        printed => Ok(printed?),
+    }
+}
+
+/// One line of JSON, its newline included.
+///
+/// # Errors
+/// Never for the types of this crate.
+pub fn json(value: &impl Serialize) -> serde_json::Result<String> {
+    let mut line = serde_json::to_string(value)?;
+    line.push('\n');
+    Ok(line)
+}
