@@ -56,13 +56,13 @@ pub struct Control {
 
 const _: () = assert!(size_of::<Control>() == 8);
 
-/// What the first copy of the handler leaves for the second: the event it has counted.
+/// What one copy of a handler leaves for the other: the event it has counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Counted {
     /// Address of the socket; 0 where nothing is left.
     pub sock: u64,
-    /// Old state in the upper, new state in the lower 32 bits.
+    /// Old state in bits 32 to 63, new state in bits 8 to 31, writer in bits 0 to 7.
     pub change: u64,
 }
 

@@ -1,7 +1,7 @@
 //! One event, seen by two copies of a handler.
 //!
 //! The kernel skips a program that is already active on its CPU, so two copies are attached, one
-//! behind the other. What the first has seen it marks; the second handles what bears no mark.
+//! behind the other. Each marks what it has seen, and passes over what the other has marked.
 
 use core::ffi::c_void;
 
@@ -40,19 +40,22 @@ fn bears_no_mark(ctx: *const c_void, writer: Writer, sock: *const u8, from: u32,
         IRQ_COUNTED.get_ptr_mut(0)
     };
     let Some(slot) = slot else { return false };
-    let event = Counted {
+    let mark = |writer: Writer| Counted {
         sock: sock as u64,
-        change: u64::from(from) << 32 | u64::from(to),
+        change: u64::from(from) << 32 | u64::from(to) << 8 | writer as u64,
+    };
+    let other = match writer {
+        Writer::First => Writer::Second,
+        _ => Writer::First,
     };
     // SAFETY: the map gave the pointer.
     let slot = unsafe { &mut *slot };
-    match writer {
-        Writer::First => *slot = event,
-        _ if *slot == event => {
-            slot.sock = 0;
-            return false;
-        }
-        _ => {}
+    // Whichever copy runs first: tracepoints run the one that was attached first, trampolines
+    // the one that was attached last.
+    if *slot == mark(other) {
+        slot.sock = 0;
+        return false;
     }
+    *slot = mark(writer);
     true
 }

@@ -173,7 +173,13 @@ impl Tracker {
         abandoned: u64,
     ) -> Result<(), Refusal> {
         let cost = Cost::start();
-        let walk = sock_diag::minisockets().map_err(unavailable)?;
+        let walk = match sock_diag::minisockets() {
+            // A kernel without the module; the iterator needs four times as long.
+            Err(sock_diag::Error::Unsupported(_)) if self.plan.seed == SeedMethod::Iterator => {
+                aside(&self.bpf.walk_sockets().map_err(unavailable)?)
+            }
+            walk => walk.map_err(unavailable)?,
+        };
         let split = Split::new(&walk, self.requests(gauges)?);
         cache.put(split, abandoned, cost.spent());
         Ok(())
@@ -181,11 +187,7 @@ impl Tracker {
 
     /// Keeps what an audit's walk met beside full sockets.
     pub(super) fn saw_aside(&self, walked: &Walked) -> Result<(), LoadError> {
-        let walk = MiniSplit {
-            finwait2: walked.finwait2,
-            timewait: walked.timewait,
-            requests: walked.requests,
-        };
+        let walk = aside(walked);
         let abandoned = self.bpf.writers()?.abandoned;
         let at_listeners = self
             .bpf
@@ -305,6 +307,15 @@ pub(super) fn disagreement(bpf: &Bpf) -> Result<i64, LoadError> {
     let second = bpf.writers()?.second;
     let skipped = bpf.skipped().unwrap_or(second);
     Ok(skipped.cast_signed() - second.cast_signed())
+}
+
+/// What a walk met beside full sockets.
+const fn aside(walked: &Walked) -> MiniSplit {
+    MiniSplit {
+        finwait2: walked.finwait2,
+        timewait: walked.timewait,
+        requests: walked.requests,
+    }
 }
 
 fn listeners(gauges: &Gauges) -> u64 {
