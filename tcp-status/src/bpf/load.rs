@@ -63,15 +63,18 @@ pub enum LoadError {
     #[error("load eBPF object, on this kernel: {0}")]
     Object(#[from] EbpfError),
     /// A program that follows timewait minisockets; everything else can do without it.
-    #[error("load eBPF program, on {name}: {}", brief(source))]
+    #[error(
+        "attach to function, on {function}: {}; timewait minisockets are split by a walk",
+        brief(source)
+    )]
     Timewait {
-        /// The program.
-        name: &'static str,
+        /// The function of the kernel.
+        function: &'static str,
         /// What the kernel said.
         source: ProgramError,
     },
     /// Any other program.
-    #[error("load eBPF program, on {name}: {}", brief(source))]
+    #[error("load eBPF program, on {name}: {}{}", brief(source), cure(source))]
     Program {
         /// The program.
         name: &'static str,
@@ -203,16 +206,19 @@ fn brief(error: &ProgramError) -> String {
     else {
         return error.to_string();
     };
-    let cure = match io_error.kind() {
-        io::ErrorKind::PermissionDenied => "; run as root or with CAP_BPF and CAP_PERFMON",
-        _ => "",
-    };
     let log = verifier_log.to_string();
     let statistics = ["processed ", "verification time ", "stack depth "];
     let mut lines = log.lines().map(str::trim).filter(|line| !line.is_empty());
     match lines.rfind(|line| !statistics.iter().any(|start| line.starts_with(start))) {
-        Some(why) => format!("{io_error} ({why}){cure}"),
-        None => format!("{io_error}{cure}"),
+        Some(why) => format!("{io_error} ({why})"),
+        None => io_error.to_string(),
+    }
+}
+
+const fn cure(error: &ProgramError) -> &'static str {
+    match error {
+        ProgramError::LoadError { .. } => "; run as root or with CAP_BPF and CAP_PERFMON",
+        _ => "",
     }
 }
 
@@ -236,7 +242,7 @@ where
 fn attach(
     ebpf: &mut Ebpf,
     name: &'static str,
-    function: &str,
+    function: &'static str,
     at: At,
     btf: &Btf,
 ) -> Result<(), LoadError> {
@@ -254,7 +260,7 @@ fn attach(
                 .and_then(|()| program.attach().map(drop))
         }
     }
-    .map_err(|source| LoadError::Timewait { name, source })
+    .map_err(|source| LoadError::Timewait { function, source })
 }
 
 fn map<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, LoadError>

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tcp_status::kernel::plan::SeedMethod;
+use tcp_status::kernel::plan::{EbpfPlan, SeedMethod};
 use tcp_status_testkit::{
     churn::Churn,
     hold::{Hold, Plan},
@@ -10,6 +10,13 @@ use tcp_status_testkit::{
 };
 
 use crate::subject::{SOON, Subject, place, turn};
+
+fn procfs(plan: EbpfPlan) -> EbpfPlan {
+    EbpfPlan {
+        seed: SeedMethod::Procfs,
+        ..plan.reduced("the test wants no iterator".into())
+    }
+}
 
 #[test]
 fn without_the_iterator_procfs_seeds_and_the_audit_settles_the_doubt() {
@@ -28,7 +35,7 @@ fn without_the_iterator_procfs_seeds_and_the_audit_settles_the_doubt() {
                 seed: seed(),
             };
             let churn = churn.start().unwrap();
-            let subject = Subject::start_with(|plan| plan.seed = SeedMethod::Procfs);
+            let subject = Subject::start_with(procfs, 0.05);
             let doubt = subject
                 .snapshot()
                 .degraded

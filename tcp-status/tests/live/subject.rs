@@ -59,20 +59,20 @@ pub struct Subject {
 
 impl Subject {
     pub fn start() -> Self {
-        Self::start_with(|_| {})
+        Self::start_with(|plan| plan, 0.005)
     }
 
-    /// With a plan that the test changes.
-    pub fn start_with(change: impl FnOnce(&mut EbpfPlan)) -> Self {
+    /// With a plan that the test changes, and another share of a core for audits.
+    pub fn start_with(change: impl FnOnce(EbpfPlan) -> EbpfPlan, share: f64) -> Self {
         let (facts, btf) = Facts::probe();
-        let Ok(Plan::Ebpf(mut plan)) = Plan::from_facts(&facts, Backend::Ebpf) else {
+        let Ok(Plan::Ebpf(plan)) = Plan::from_facts(&facts, Backend::Ebpf) else {
             panic!("place() found eBPF possible");
         };
-        change(&mut plan);
+        let plan = change(plan);
         let settings = Settings {
             pace: Pace {
                 interval: Duration::from_secs(1),
-                share: 0.005,
+                share,
             },
             split_interval: Duration::from_millis(500),
         };
