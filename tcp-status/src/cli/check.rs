@@ -64,6 +64,11 @@ fn describe(out: &mut String, facts: &Facts) -> fmt::Result {
             row(out, "inet_sock_set_state", there(types.tracepoint))?;
             row(out, "iter/tcp", there(types.tcp_iterator))?;
             row(out, "current task", there(types.current_task_btf))?;
+            let hooks = match types.missing_timewait_hooks.as_slice() {
+                [] => "present".into(),
+                missing => format!("missing: {}", missing.join(", ")),
+            };
+            row(out, "timewait functions", &hooks)?;
         }
         Err(why) => row(out, "kernel types (BTF)", why)?,
     }

@@ -269,7 +269,7 @@ mod tests {
     #[test]
     fn without_a_timewait_hook_the_tier_is_reduced_and_says_which() {
         let plan = tracked(&with_types(|types| {
-            types.missing_timewait_hooks.push("inet_twsk_kill")
+            types.missing_timewait_hooks.push("inet_twsk_kill");
         }));
         assert_eq!((plan.tier(), plan.host.timewait_events), (Tier::Reduced, 0));
         assert!(plan.reason.unwrap().contains("inet_twsk_kill"));
