@@ -1,1 +1,68 @@
-fn main() {}
+//! `cargo xtask`: builds, runs and tests tcp-status. One clap definition; one file or folder for
+//! each subcommand. Progress goes to stderr.
+
+mod build;
+mod libtest;
+mod lint;
+mod run;
+mod step;
+mod tally;
+mod test;
+mod toolchain;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+/// Build, run and test tcp-status
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build the eBPF object from source, then the static tcp-status binary
+    ///
+    /// Without a toolchain for the BPF target, the object kept in the repository is used, if it
+    /// belongs to the sources.
+    Build(build::BuildArgs),
+    /// Build if needed, then `tcp-status run`, by sudo where that is needed
+    ///
+    /// Without root and sudo, counts come from the kernel's tables, without eBPF.
+    Run(run::RunArgs),
+    /// The same as `run`: the programs live as long as the tracker, so loading them is running it
+    Load(run::RunArgs),
+    /// Build, lint and test everything; ends with `N passed, N failed, N skipped`
+    Test(test::TestArgs),
+    /// Formatting, and clippy for all crates
+    Lint,
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: &Command) -> Result<ExitCode> {
+    let workspace = Workspace::find()?;
+    match command {
+        Command::Build(args) => build::run(&workspace, args).map(|()| ExitCode::SUCCESS),
+        Command::Run(args) | Command::Load(args) => {
+            run::run(&workspace, args).map(|never| match never {})
+        }
+        Command::Test(args) => test::run(&workspace, args),
+        Command::Lint => lint::run(&workspace),
+    }
+}
