@@ -2,9 +2,9 @@
 
 use core::{arch::asm, hint::black_box};
 
-use aya_ebpf::programs::BtfTracePointContext;
+use aya_ebpf::{EbpfContext, cty::c_void};
 use aya_log_ebpf::warn;
-use tcp_status_common::counters::{Bank, STATE_SLOTS, Writer};
+use tcp_status_common::counters::{Bank, STATE_SLOTS, Writer, WriterStats};
 
 use crate::{
     host,
@@ -99,22 +99,40 @@ pub(crate) use tell;
 #[inline(never)]
 pub(crate) fn failed(writer: Writer) {
     tell!(writer, failures);
+    if let Some(times) = rarely(writer, |stats| stats.failures) {
+        warn!(
+            &NoContext,
+            "a map update failed, {} times on this cpu", times
+        );
+    }
 }
 
-/// The kernel reported a state that does not exist. Logged at the first, second, fourth,
-/// eighth, ... time per CPU: an anomaly must be seen, but must not cost.
+/// The kernel reported a state that does not exist.
 #[inline(never)]
-pub(crate) fn impossible(ctx: &BtfTracePointContext, writer: Writer, from: u32, to: u32) {
+pub(crate) fn impossible(writer: Writer, from: u32, to: u32) {
     tell!(writer, impossible);
-    let Some(stats) = WRITERS.get_ptr_mut(writer as u32) else {
-        return;
-    };
-    // SAFETY: the map gave the pointer.
-    let times = unsafe { (*stats).impossible };
-    if times.is_power_of_two() {
+    if let Some(times) = rarely(writer, |stats| stats.impossible) {
         warn!(
-            ctx,
+            &NoContext,
             "impossible state change from {} to {}, {} times on this cpu", from, to, times
         );
+    }
+}
+
+/// The figure, at the first, second, fourth, eighth, ... time: an anomaly must be seen, but must
+/// not cost.
+#[inline(always)]
+fn rarely(writer: Writer, figure: impl Fn(&WriterStats) -> u64) -> Option<u64> {
+    let stats = WRITERS.get(writer as u32)?;
+    let times = figure(stats);
+    (times & times.wrapping_sub(1) == 0).then_some(times)
+}
+
+/// The log macros want the context of a program, and do nothing with it.
+struct NoContext;
+
+impl EbpfContext for NoContext {
+    fn as_ptr(&self) -> *mut c_void {
+        core::ptr::null_mut()
     }
 }

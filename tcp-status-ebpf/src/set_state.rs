@@ -32,7 +32,7 @@ pub(crate) fn handle(ctx: &BtfTracePointContext, writer: Writer) {
     };
     if let Some(bank) = mode.live() {
         if count::flow(writer, bank, family.index(), from, to).is_none() {
-            return count::impossible(ctx, writer, from, to);
+            return count::impossible(writer, from, to);
         }
         tell!(writer, counted);
     }
