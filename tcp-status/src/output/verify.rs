@@ -52,9 +52,13 @@ fn row(out: &mut String, row: &Row, family: &str) -> fmt::Result {
         difference,
         ..
     } = row;
+    let difference = match difference {
+        0 => "0".into(),
+        other => format!("{other:+}"),
+    };
     writeln!(
         out,
-        "{name:<20}{kernel:>12}{tracker:>12}{difference:>+12}{note}"
+        "{name:<20}{kernel:>12}{tracker:>12}{difference:>12}{note}"
     )
 }
 

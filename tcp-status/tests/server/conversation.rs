@@ -1,0 +1,252 @@
+//! What is said over the socket, by clients of good and of bad will.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::Shutdown,
+    os::unix::net::{UnixListener, UnixStream},
+    path::Path,
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rand::{RngExt as _, seq::IndexedRandom as _};
+use tcp_status::server::{
+    client::ask,
+    protocol::{Answer, MAX_REQUEST, Query, Refusal, RefusalKind, Show},
+    serve::{Limits, Server},
+};
+use tcp_status_common::state::State;
+
+use crate::{Running, get};
+
+/// Sends bytes as they are and returns all that comes back.
+fn raw(path: &Path, bytes: &[u8], end: bool) -> String {
+    let mut stream = UnixStream::connect(path).unwrap();
+    // The server may have left already.
+    let _: io::Result<()> = stream.write_all(bytes);
+    if end {
+        let _: io::Result<()> = stream.shutdown(Shutdown::Write);
+    }
+    let mut answer = Vec::new();
+    // A reset after the answer is part of being refused in the middle of a sentence.
+    let _: io::Result<usize> = stream.read_to_end(&mut answer);
+    String::from_utf8(answer).unwrap()
+}
+
+fn refusal(line: &str) -> Refusal {
+    match serde_json::from_str(line) {
+        Ok(Answer::Error(refusal)) => refusal,
+        other => panic!("{line:?}: {other:?}"),
+    }
+}
+
+#[test]
+fn bad_requests_get_one_line_and_harm_nobody() {
+    let base = tempfile::tempdir().unwrap();
+    let server = Running::start(&base.path().join("s"));
+    let long = vec![b'x'; MAX_REQUEST + 1];
+    let huge = vec![b'x'; 4 << 20];
+    let deep = [b"[".repeat(1000), b"\n".to_vec()].concat();
+    let cases: [(&[u8], &str); 10] = [
+        (b"GET / HTTP/1.1\r\n\r\n", "send one line of JSON"),
+        (b"\n", "send one line of JSON"),
+        (b"\xff\xfe\0\n", "send one line of JSON"),
+        (b"{\"v\":1,\"do\":\"show\"}", "without a newline"),
+        (
+            b"{\"v\":1,\"do\":\"get\",\"state\":\"\\u001b[2J\"}\n",
+            "not a tcp state",
+        ),
+        (
+            b"{\"v\":2,\"do\":\"get\",\"state\":\"listen\"}\n",
+            "version 2",
+        ),
+        (
+            b"{\"v\":1,\"do\":\"get\",\"state\":\"listen\",\"port\":70000}\n",
+            "port",
+        ),
+        (&long, "longer than 1024 bytes"),
+        (&huge, "longer than 1024 bytes"),
+        (&deep, "send one line of JSON"),
+    ];
+    for (bytes, part) in cases {
+        let answer = raw(&server.path, bytes, true);
+        assert_eq!(answer.matches('\n').count(), 1, "{answer:?}");
+        if part != "port" {
+            assert!(refusal(&answer).message.contains(part), "{answer}");
+        }
+        assert_eq!(server.established(), Answer::Value(1));
+    }
+    assert_eq!(
+        raw(&server.path, b"", true),
+        "",
+        "a client that asks nothing"
+    );
+    server.stop();
+}
+
+#[test]
+fn slow_clients_are_sent_away() {
+    let base = tempfile::tempdir().unwrap();
+    let server = Running::start(&base.path().join("s"));
+    let started = Instant::now();
+    let answer = raw(&server.path, b"{\"v\":1", false);
+    assert!(
+        refusal(&answer).message.contains("incomplete after 300ms"),
+        "{answer}"
+    );
+    // One that asks for much and reads nothing.
+    let mut deaf = UnixStream::connect(&server.path).unwrap();
+    deaf.write_all(b"{\"v\":1,\"do\":\"show\",\"all_netns\":true}\n")
+        .unwrap();
+    thread::sleep(Duration::from_millis(800));
+    let mut part = Vec::new();
+    deaf.read_to_end(&mut part).unwrap();
+    assert!(
+        !part.is_empty() && !part.ends_with(b"\n"),
+        "the answer was cut: {}",
+        part.len()
+    );
+    assert!(started.elapsed() < Duration::from_secs(3));
+    assert_eq!(server.established(), Answer::Value(1));
+    server.stop();
+}
+
+#[test]
+fn large_answers_arrive_whole() {
+    let base = tempfile::tempdir().unwrap();
+    let server = Running::start(&base.path().join("s"));
+    let all = Query::Show(Show {
+        all_netns: true,
+        ..Show::default()
+    });
+    let Answer::Snapshots(all) = ask(&server.path, &all).unwrap() else {
+        panic!("no snapshots");
+    };
+    assert_eq!(all.len(), 4000);
+    server.stop();
+}
+
+#[test]
+fn clients_that_leave_harm_nobody() {
+    let base = tempfile::tempdir().unwrap();
+    let server = Running::start(&base.path().join("s"));
+    for _ in 0..200 {
+        let mut stream = UnixStream::connect(&server.path).unwrap();
+        stream
+            .write_all(b"{\"v\":1,\"do\":\"get\",\"state\":\"closing\"}\n")
+            .unwrap();
+        drop(stream);
+    }
+    assert_eq!(server.established(), Answer::Value(1));
+    server.stop();
+}
+
+#[test]
+fn idle_clients_do_not_shut_others_out() {
+    let base = tempfile::tempdir().unwrap();
+    let path = base.path().join("s");
+    let patient = Limits {
+        request: Duration::from_secs(600),
+        ..Limits::default()
+    };
+    let server = Running::serve(&path, Server::bind(&path, None, 0o660, patient).unwrap());
+    let mut idle: Vec<_> = (0..600)
+        .map(|_| UnixStream::connect(&path).unwrap())
+        .collect();
+    for _ in 0..20 {
+        let started = Instant::now();
+        assert_eq!(server.established(), Answer::Value(1));
+        assert!(started.elapsed() < Duration::from_secs(1));
+    }
+    // The last to come are still there, the first are gone.
+    let mut byte = [0];
+    idle[0]
+        .set_read_timeout(Some(Duration::from_secs(1)))
+        .unwrap();
+    assert_eq!(idle[0].read(&mut byte).unwrap(), 0);
+    idle[599]
+        .set_read_timeout(Some(Duration::from_millis(50)))
+        .unwrap();
+    assert!(idle[599].read(&mut byte).is_err());
+    let started = Instant::now();
+    server.stop();
+    assert!(
+        started.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        started.elapsed()
+    );
+}
+
+#[test]
+fn a_source_that_fails_is_an_answer() {
+    let base = tempfile::tempdir().unwrap();
+    let server = Running::start(&base.path().join("s"));
+    for _ in 0..20 {
+        let Answer::Error(refusal) = ask(&server.path, &get("lastack", None)).unwrap() else {
+            panic!("no refusal");
+        };
+        assert_eq!(refusal.kind, RefusalKind::Unavailable);
+    }
+    assert_eq!(server.established(), Answer::Value(1));
+    server.stop();
+}
+
+#[test]
+fn concurrent_clients_get_their_own_answers() {
+    let base = tempfile::tempdir().unwrap();
+    let server = Running::start(&base.path().join("s"));
+    let threads: Vec<_> = (0..16)
+        .map(|_| {
+            let path = server.path.clone();
+            thread::spawn(move || {
+                let mut rng = rand::rng();
+                for _ in 0..100 {
+                    let state = *State::ALL.choose(&mut rng).unwrap();
+                    let port = rng.random::<u16>();
+                    let expected = u64::from(state.number()) + u64::from(port);
+                    if matches!(state, State::LastAck | State::Closing) {
+                        raw(&path, &rng.random::<[u8; 32]>(), true);
+                        continue;
+                    }
+                    let answer = ask(&path, &get(state.name(), Some(port))).unwrap();
+                    assert_eq!(answer, Answer::Value(expected));
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    server.stop();
+}
+
+#[test]
+fn answers_of_something_else_are_told_apart() {
+    let base = tempfile::tempdir().unwrap();
+    let path = base.path().join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    let (say, said) = mpsc::channel::<Vec<u8>>();
+    let other = thread::spawn(move || {
+        for answer in said {
+            let (mut stream, _) = listener.accept().unwrap();
+            // Unread, it would turn the end of the answer into a reset.
+            assert!(stream.read(&mut [0; MAX_REQUEST]).unwrap() > 0);
+            drop(stream.write_all(&answer));
+        }
+    });
+    for (answer, part) in [
+        (b"hello\n".to_vec(), "cannot be understood"),
+        (b"{\"value\":-1}\n".to_vec(), "cannot be understood"),
+        (b"{\"value\":1".to_vec(), "cannot be understood"),
+        (b"{\"surprise\":1}\n".to_vec(), "cannot be understood"),
+        (vec![b'x'; 17 << 20], "longer than"),
+        (Vec::new(), "the connection was closed"),
+    ] {
+        say.send(answer).unwrap();
+        let error = ask(&path, &get("listen", None)).unwrap_err();
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    drop(say);
+    other.join().unwrap();
+}
