@@ -56,7 +56,7 @@ pub enum Command {
 pub struct SocketOption {
     /// Unix socket of the tracker
     #[arg(long, value_name = "PATH", env = "TCP_STATUS_SOCKET", default_value = DEFAULT_SOCKET)]
-    #[arg(value_parser = parse::SocketPath, allow_hyphen_values = true)]
+    #[arg(value_parser = parse::SocketPath, allow_hyphen_values = true, hide_env_values = true)]
     pub socket: PathBuf,
 }
 
