@@ -76,6 +76,7 @@ mod tests {
         let reading = Snapshot::of(Tier::Reduced, 7, [ipv4, Counts::default()]);
         let equal = render(&Comparison::new(
             &reading,
+            &reading,
             &(ipv4, Counts::default()),
             &reading,
         ));
@@ -83,6 +84,7 @@ mod tests {
         assert_eq!(equal.lines().count(), 5 + State::COUNT);
         ipv4[State::Listen] = 5;
         let differs = render(&Comparison::new(
+            &reading,
             &reading,
             &(ipv4, Counts::default()),
             &reading,

@@ -1,26 +1,14 @@
 //! The tracker's readings against the kernel's listing: when they are equal, and what may differ
 //! while connections come and go. Pure: reads nothing itself.
-//!
-//! A listing takes time. It is taken between two readings of the tracker, and each socket in it
-//! was in its state at some moment in between. So the listing of a state lies between what was
-//! there all the time (the first reading, less what left) and what was there at some time (the
-//! first reading, and what came). What came and left is what `transitions.flows` gained.
-//!
-//! Three states have moves that are no events, and `closed` is no gauge:
-//!
-//! - `finwait2` is left without an event, by minisockets. What left follows from what came and
-//!   from the readings, and is at most their difference more than what came.
-//! - `timewait` is entered from there, and from `closing` and `lastack`, which end in it; it is
-//!   left without an event. What came is at most all that left those three.
-//! - `synrecv` is entered without an event, by request sockets; the flows in and out of it say
-//!   how many were replaced by connections. A request that comes and goes in between without
-//!   becoming one is not accounted for.
-//! - `closed` is listed for a moment where a socket dies: at most as many as died.
+//! What may differ is the rule in `moves`.
+
+mod moves;
 
 use serde::Serialize;
 use tcp_status_common::state::State;
 
-use super::{Counts, SCHEMA, Snapshot, Tier, Transitions};
+use super::{Counts, SCHEMA, Snapshot, Tier};
+use moves::{Moves, Slack};
 
 /// How the kernel's number of a state relates to the tracker's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -75,20 +63,30 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Compares a listing by family with the readings around it.
+    /// Compares a listing by family with the readings around it. `first` is a reading from as long
+    /// before as the tracker may leave numbers unrefreshed, which only matters where it does.
     #[must_use]
-    pub fn new(before: &Snapshot, listing: &(Counts, Counts), after: &Snapshot) -> Self {
-        let moves = Moves::between(&before.transitions, &after.transitions);
+    pub fn new(
+        first: &Snapshot,
+        before: &Snapshot,
+        listing: &(Counts, Counts),
+        after: &Snapshot,
+    ) -> Self {
         let mut total = listing.0;
         total += &listing.1;
-        let states = rows(&before.states, &total, &after.states, &moves);
-        let ipv4 = rows(&before.ipv4, &listing.0, &after.ipv4, &moves);
-        let ipv6 = rows(&before.ipv6, &listing.1, &after.ipv6, &moves);
+        let rule = Rule {
+            moves: Moves::between(before, after),
+            unrefreshed: unrefreshed(first, before, &total, after),
+        };
+        let states = rule.rows(&before.states, &total, &after.states);
+        let ipv4 = rule.rows(&before.ipv4, &listing.0, &after.ipv4);
+        let ipv6 = rule.rows(&before.ipv6, &listing.1, &after.ipv6);
         let all = || states.iter().chain(&ipv4).chain(&ipv6);
         Self {
             schema: SCHEMA,
             equal: all().all(|row| row.verdict != Match::Differs),
-            moving: moves.any() || all().any(|row| row.before != row.after),
+            moving: rule.moves.any()
+                || all().any(|row| row.before != row.after || row.verdict == Match::Moved),
             netns: after.netns,
             tier: after.tier,
             states,
@@ -105,122 +103,56 @@ impl Comparison {
     }
 }
 
-fn rows(before: &Counts, kernel: &Counts, after: &Counts, moves: &Moves) -> Vec<Row> {
-    let row = |state: State| {
-        let (kernel, before_it, after_it) = (kernel[state], before[state], after[state]);
-        let slack = moves.slack(state, before, after);
-        let within =
-            slack.low(before_it, after_it) <= kernel && kernel <= slack.high(before_it, after_it);
-        let tracker = if kernel.abs_diff(before_it) < kernel.abs_diff(after_it) {
-            before_it
+/// How far the split of minisockets by substate and family may be off: in the tier that looks at
+/// it only now and then, and only while their sum, which is never old, is right.
+fn unrefreshed(first: &Snapshot, before: &Snapshot, total: &Counts, after: &Snapshot) -> Slack {
+    let sum = |counts: &Counts| counts[State::TimeWait] + counts[State::FinWait2];
+    let came = Moves::between(before, after).into_minisockets();
+    let right = Slack::both(came).allows(sum(&before.states), sum(total), sum(&after.states));
+    if after.tier != Tier::Reduced || !right {
+        return Slack::both(0);
+    }
+    let came = Moves::between(first, after).into_minisockets();
+    let left = (sum(&first.states) + came).saturating_sub(sum(&after.states));
+    Slack::both(came + left)
+}
+
+/// What may differ.
+struct Rule {
+    moves: Moves,
+    unrefreshed: Slack,
+}
+
+impl Rule {
+    fn rows(&self, before: &Counts, kernel: &Counts, after: &Counts) -> Vec<Row> {
+        let row = |state| self.row(state, before, kernel, after);
+        State::ALL.map(row).to_vec()
+    }
+
+    fn row(&self, state: State, before: &Counts, kernel: &Counts, after: &Counts) -> Row {
+        let mut slack = self.moves.slack(state, before, after);
+        if matches!(state, State::TimeWait | State::FinWait2) {
+            slack = slack.max(self.unrefreshed);
+        }
+        let (kernel, before, after) = (kernel[state], before[state], after[state]);
+        let tracker = if kernel.abs_diff(before) < kernel.abs_diff(after) {
+            before
         } else {
-            after_it
+            after
         };
         Row {
             state: state.name(),
             kernel,
             tracker,
             difference: tracker.cast_signed() - kernel.cast_signed(),
-            before: before_it,
-            after: after_it,
-            verdict: match within {
-                true if kernel == before_it && kernel == after_it => Match::Equal,
-                true => Match::Moved,
-                false => Match::Differs,
-            },
-        }
-    };
-    State::ALL.map(row).to_vec()
-}
-
-/// How many sockets came into a state and left it, at most.
-struct Slack {
-    came: u64,
-    left: u64,
-}
-
-impl Slack {
-    const fn both(moves: u64) -> Self {
-        Self {
-            came: moves,
-            left: moves,
-        }
-    }
-
-    fn low(&self, before: u64, after: u64) -> u64 {
-        before
-            .saturating_sub(self.left)
-            .min(after.saturating_sub(self.came))
-    }
-
-    fn high(&self, before: u64, after: u64) -> u64 {
-        before
-            .saturating_add(self.came)
-            .max(after.saturating_add(self.left))
-    }
-}
-
-/// State changes between two readings, of both families.
-struct Moves([[u64; State::COUNT]; State::COUNT]);
-
-impl Moves {
-    fn between(before: &Transitions, after: &Transitions) -> Self {
-        let mut moves = [[0_u64; State::COUNT]; State::COUNT];
-        let mut each = |flows: &[(String, String, u64)], apply: fn(&mut u64, u64)| {
-            for (from, to, count) in flows {
-                if let (Ok(from), Ok(to)) = (from.parse::<State>(), to.parse::<State>()) {
-                    apply(&mut moves[from.index()][to.index()], *count);
-                }
-            }
-        };
-        each(&after.flows, |sum, count| *sum = sum.saturating_add(count));
-        each(&before.flows, |sum, count| *sum = sum.saturating_sub(count));
-        Self(moves)
-    }
-
-    fn any(&self) -> bool {
-        self.0.iter().flatten().any(|count| *count > 0)
-    }
-
-    fn count(&self, from: State, to: State) -> u64 {
-        self.0[from.index()][to.index()]
-    }
-
-    fn into(&self, state: State) -> u64 {
-        State::ALL
-            .into_iter()
-            .map(|from| self.count(from, state))
-            .sum()
-    }
-
-    fn out_of(&self, state: State) -> u64 {
-        let all: u64 = State::ALL.into_iter().map(|to| self.count(state, to)).sum();
-        if state == State::Listen {
-            // The birth of a child: the listener stays.
-            all - self.count(State::Listen, State::SynRecv)
-        } else {
-            all
-        }
-    }
-
-    /// The rule of this module.
-    fn slack(&self, state: State, before: &Counts, after: &Counts) -> Slack {
-        match state {
-            State::FinWait2 => Slack::both(self.into(State::FinWait2)),
-            State::TimeWait => {
-                let left_finwait2 = (before[State::FinWait2] + self.into(State::FinWait2))
-                    .saturating_sub(after[State::FinWait2]);
-                Slack::both(
-                    left_finwait2
-                        + self.count(State::Closing, State::Closed)
-                        + self.count(State::LastAck, State::Closed),
-                )
-            }
-            State::SynRecv => Slack::both(self.into(state) + self.out_of(state)),
-            State::Closed => Slack::both(self.into(state)),
-            _ => Slack {
-                came: self.into(state),
-                left: self.out_of(state),
+            before,
+            after,
+            verdict: if kernel == before && kernel == after {
+                Match::Equal
+            } else if slack.allows(before, kernel, after) {
+                Match::Moved
+            } else {
+                Match::Differs
             },
         }
     }
@@ -262,7 +194,10 @@ mod tests {
         flows: &[(State, State, u64)],
     ) -> Match {
         let listing = (counts(&[(state, kernel)]), Counts::default());
-        let compared = Comparison::new(&reading(before, &[]), &listing, &reading(after, flows));
+        let compared = {
+            let (before, after) = (reading(before, &[]), reading(after, flows));
+            Comparison::new(&before, &before, &listing, &after)
+        };
         compared.ipv4[state.index()].verdict
     }
 
@@ -270,7 +205,12 @@ mod tests {
     fn at_rest_only_the_same_number_is_equal() {
         let tracker = [(State::Established, 5), (State::TimeWait, 2)];
         let reading = reading(&tracker, &[(State::SynSent, State::Established, 9)]);
-        let same = Comparison::new(&reading, &(counts(&tracker), Counts::default()), &reading);
+        let same = Comparison::new(
+            &reading,
+            &reading,
+            &(counts(&tracker), Counts::default()),
+            &reading,
+        );
         assert!(same.equal && same.exact() && !same.moving);
         for (state, kernel) in [
             (State::Established, 4),
@@ -281,7 +221,8 @@ mod tests {
         ] {
             let mut listing = counts(&tracker);
             listing[state] = kernel;
-            let compared = Comparison::new(&reading, &(listing, Counts::default()), &reading);
+            let compared =
+                Comparison::new(&reading, &reading, &(listing, Counts::default()), &reading);
             assert!(!compared.equal && !compared.moving, "{state} {kernel}");
         }
     }
@@ -290,7 +231,7 @@ mod tests {
     fn families_do_not_make_up_for_each_other() {
         let reading = reading(&[(State::Listen, 1)], &[]);
         let listing = (Counts::default(), counts(&[(State::Listen, 1)]));
-        let compared = Comparison::new(&reading, &listing, &reading);
+        let compared = Comparison::new(&reading, &reading, &listing, &reading);
         assert!(!compared.equal);
         assert_eq!(compared.states[State::Listen.index()].verdict, Match::Equal);
         assert_eq!(compared.ipv4[State::Listen.index()].difference, 1);
@@ -369,5 +310,35 @@ mod tests {
             verdict(TimeWait, &none, 1, &none, &[(Established, Closed, 9)]),
             Match::Differs
         );
+    }
+
+    #[test]
+    fn a_split_that_is_old_differs_only_as_far_as_anything_moved() {
+        use State::{Closed, FinWait1, FinWait2, TimeWait};
+        let flows = [(FinWait1, FinWait2, 4), (FinWait2, Closed, 4)];
+        let reduced = |first: &[_], now: &[_], flows: &[_]| {
+            let tier = |snapshot| Snapshot {
+                tier: Tier::Reduced,
+                ..snapshot
+            };
+            (tier(reading(first, &[])), tier(reading(now, flows)))
+        };
+        // Four came between the first reading and the last two: all in v6, not yet looked at.
+        let (first, now) = reduced(&[(TimeWait, 6)], &[(TimeWait, 10)], &flows);
+        let listing = |v4, v6| (counts(&[(TimeWait, v4)]), counts(&[(TimeWait, v6)]));
+        assert!(Comparison::new(&first, &now, &listing(6, 4), &now).equal);
+        assert!(!Comparison::new(&first, &now, &listing(5, 5), &now).equal);
+        // The sum is never old.
+        assert!(!Comparison::new(&first, &now, &listing(6, 3), &now).equal);
+        // At rest nothing is.
+        assert!(!Comparison::new(&now, &now, &listing(6, 4), &now).equal);
+        let (first, full) = (
+            reading(&[(TimeWait, 6)], &[]),
+            reading(&[(TimeWait, 10)], &flows),
+        );
+        assert!(!Comparison::new(&first, &full, &listing(6, 4), &full).equal);
+        // Expired, without an event.
+        let (first, now) = reduced(&[(TimeWait, 6)], &[(TimeWait, 4)], &[]);
+        assert!(Comparison::new(&first, &now, &listing(2, 2), &now).equal);
     }
 }
