@@ -107,12 +107,12 @@ impl Comparison {
 /// it only now and then, and only while their sum, which is never old, is right.
 fn unrefreshed(first: &Snapshot, before: &Snapshot, total: &Counts, after: &Snapshot) -> Slack {
     let sum = |counts: &Counts| counts[State::TimeWait] + counts[State::FinWait2];
-    let came = Moves::between(before, after).into_minisockets();
+    let came = Moves::between(before, after).minisockets();
     let right = Slack::both(came).allows(sum(&before.states), sum(total), sum(&after.states));
     if after.tier != Tier::Reduced || !right {
         return Slack::both(0);
     }
-    let came = Moves::between(first, after).into_minisockets();
+    let came = Moves::between(first, after).minisockets();
     let left = (sum(&first.states) + came).saturating_sub(sum(&after.states));
     Slack::both(came + left)
 }

@@ -72,10 +72,10 @@ impl Moves {
             }
         };
         each(&after.transitions.flows, |sum, count| {
-            *sum = sum.saturating_add(count)
+            *sum = sum.saturating_add(count);
         });
         each(&before.transitions.flows, |sum, count| {
-            *sum = sum.saturating_sub(count)
+            *sum = sum.saturating_sub(count);
         });
         Self(moves)
     }
@@ -106,7 +106,7 @@ impl Moves {
     }
 
     /// How many can have become minisockets: they come from these states only.
-    pub(super) fn into_minisockets(&self) -> u64 {
+    pub(super) fn minisockets(&self) -> u64 {
         self.into(State::FinWait2)
             + self.count(State::Closing, State::Closed)
             + self.count(State::LastAck, State::Closed)
