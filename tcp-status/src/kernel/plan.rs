@@ -17,6 +17,9 @@ pub enum Backend {
     Scan,
 }
 
+/// The reason for a scan that was asked for.
+pub const ASKED_FOR: &str = "asked for by --backend scan";
+
 /// Where the first counts come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SeedMethod {
@@ -93,7 +96,7 @@ impl Plan {
     pub fn from_facts(facts: &Facts, backend: Backend) -> Result<Self, Impossible> {
         match (backend, ebpf(facts)) {
             (Backend::Scan, _) => Ok(Self::Scan {
-                reason: "asked for by --backend scan".into(),
+                reason: ASKED_FOR.into(),
             }),
             (_, Ok(plan)) => Ok(Self::Ebpf(plan)),
             (Backend::Auto, Err(reason)) => Ok(Self::Scan { reason }),

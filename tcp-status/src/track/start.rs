@@ -10,7 +10,7 @@ use super::{
 use crate::{
     kernel::{
         facts::Facts,
-        plan::{Backend, Impossible, Plan},
+        plan::{ASKED_FOR, Backend, Impossible, Plan},
     },
     server::Source,
 };
@@ -48,6 +48,10 @@ pub fn start(backend: Backend, settings: Settings) -> Result<Running, StartError
 }
 
 fn attempt(backend: Backend, settings: Settings) -> Result<Running, StartError> {
+    if backend == Backend::Scan {
+        // Nothing that the host offers matters, and reading the kernel's types takes a while.
+        return Ok(scan(backend, ASKED_FOR.into()));
+    }
     let (facts, btf) = Facts::probe();
     let plan = match (Plan::from_facts(&facts, backend)?, btf) {
         (Plan::Ebpf(plan), Some(btf)) => Tracker::start(plan, &btf, settings),
