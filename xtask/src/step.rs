@@ -125,12 +125,23 @@ impl fmt::Display for Step {
 
 fn quoted(word: &OsStr) -> String {
     let word = word.to_string_lossy();
-    let plain =
-        |character: char| character.is_ascii_alphanumeric() || "-_=+./:,@".contains(character);
-    if !word.is_empty() && word.chars().all(plain) {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_=+./:,@".contains(letter);
+    if !word.is_empty() && word.chars().all(is_plain) {
         word.into_owned()
+    } else if word.chars().any(|letter| letter.is_ascii_control()) {
+        // Cargo separates encoded flags by a control character.
+        format!("$'{}'", word.chars().map(escaped).collect::<String>())
     } else {
         format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+/// A letter between `$'` and `'`.
+fn escaped(letter: char) -> String {
+    match letter {
+        '\'' | '\\' => format!("\\{letter}"),
+        _ if letter.is_ascii_control() => format!("\\x{:02x}", u32::from(letter)),
+        _ => letter.to_string(),
     }
 }
 
@@ -142,11 +153,11 @@ mod tests {
     fn prints_as_a_shell_takes_it() {
         let step = Step::new("cargo")
             .arg("install")
-            .args(["it's", ""])
+            .args(["it's", "", "a\x1f'b\\"])
             .env("LLVM_PREFIX", "/usr/lib/llvm 22");
         assert_eq!(
             step.to_string(),
-            r"LLVM_PREFIX='/usr/lib/llvm 22' cargo install 'it'\''s' ''"
+            r"LLVM_PREFIX='/usr/lib/llvm 22' cargo install 'it'\''s' '' $'a\x1f\'b\\'"
         );
     }
 

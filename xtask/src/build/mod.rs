@@ -5,7 +5,7 @@ pub(crate) mod ebpf;
 
 use std::fs;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::Args;
 use xtask::object::{self, OBJECT, Record};
 
@@ -83,12 +83,12 @@ fn build_object(workspace: &Workspace, plan: &Plan) -> Result<()> {
         Plan::Ready(toolchain) => toolchain,
         Plan::Missing(cures) => {
             let missing = toolchain::describe(cures);
-            if let Err(error) = check_kept(workspace) {
-                bail!(
-                    "{error:#}\nmissing for that, and brought by `cargo xtask build --install`:\n  \
-                     {missing}"
-                );
-            }
+            check_kept(workspace).with_context(|| {
+                format!(
+                    "the kept object does not serve, and to build it, \
+                     `cargo xtask build --install` brings what is missing:\n  {missing}\n"
+                )
+            })?;
             eprintln!(
                 "{OBJECT} stays as it is and belongs to the sources; to build it, \
                  `cargo xtask build --install` brings what is missing:\n  {missing}"

@@ -1,13 +1,18 @@
 //! Carries out what the plan asks for, or says it. Decides nothing.
 
+use std::{fmt, sync::Once};
+
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::unistd::Uid;
 
 use super::{
-    Cure, Facts, Plan,
-    plan::{Remedy, Toolchain},
+    Facts, Plan, Toolchain,
+    cure::{Cure, Remedy},
 };
 use crate::{step::Step, workspace::Workspace};
+
+/// Apt's lists of packages are brought up to date once.
+static LISTS: Once = Once::new();
 
 /// Compiler, LLVM and linker can each need a look at what the one before brought.
 const ROUNDS: usize = 4;
@@ -51,8 +56,8 @@ impl Cure {
     }
 }
 
-impl std::fmt::Display for Remedy {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Remedy {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Apt(packages) => write!(formatter, "`{}`", apt(packages)),
             Self::Run(step) => write!(formatter, "`{step}`"),
@@ -82,10 +87,12 @@ pub(crate) fn apt_install(packages: &[String]) -> Result<()> {
         "this needs root; run `{}` as root, then try again",
         apt(&missing)
     );
-    // One source of many may be unreachable; whether that matters, the installation shows.
-    if let Err(error) = Step::new("apt-get").args(["update", "-q"]).run() {
-        eprintln!("warning: {error:#}");
-    }
+    LISTS.call_once(|| {
+        // One source of many may be unreachable; whether that matters, the installation shows.
+        if let Err(error) = Step::new("apt-get").args(["update", "-q"]).run() {
+            eprintln!("warning: {error:#}");
+        }
+    });
     apt(&missing)
         .env("DEBIAN_FRONTEND", "noninteractive")
         // Packages with a daemon start it, but not in runlevel 1.

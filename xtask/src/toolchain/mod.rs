@@ -2,6 +2,7 @@
 //! version, and bpf-linker built against that LLVM. Facts, then plan, then effect: `facts` looks
 //! at the host, `plan` decides, `install` carries the plan's cures out. Does not build the object.
 
+mod cure;
 mod facts;
 mod install;
 mod plan;
@@ -10,7 +11,7 @@ use std::path::PathBuf;
 
 pub(crate) use facts::Facts;
 pub(crate) use install::{apt_install, describe, install};
-pub(crate) use plan::{Cure, Plan, Toolchain};
+pub(crate) use plan::{Plan, Toolchain};
 
 /// The target of the eBPF programs.
 pub(crate) const BPF_TARGET: &str = "bpfel-unknown-none";
