@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 
 use crate::tally::Tally;
 
-const SKIPPED: &str = "SKIPPED: ";
+/// Begins the line of a test that cannot run.
+pub(crate) const SKIPPED: &str = "SKIPPED: ";
 
 /// Takes the output line by line.
 #[derive(Debug, Default)]
@@ -115,12 +116,12 @@ fn is_start(line: &str) -> bool {
 }
 
 /// `---- module::name stdout ----`
-fn output_of(line: &str) -> Option<&str> {
+pub(crate) fn output_of(line: &str) -> Option<&str> {
     line.strip_prefix("---- ")?.strip_suffix(" stdout ----")
 }
 
 /// `test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s`
-fn result(line: &str) -> Option<Tally> {
+pub(crate) fn result(line: &str) -> Option<Tally> {
     let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
     let count = |what: &str| {
         counts

@@ -78,6 +78,11 @@ impl Step {
 
     /// Runs it and returns what it printed on stdout.
     pub(crate) fn read(&self) -> Result<String> {
+        String::from_utf8(self.bytes()?).with_context(|| format!("`{self}` did not print text"))
+    }
+
+    /// As [`Self::read`], whatever the bytes are.
+    pub(crate) fn bytes(&self) -> Result<Vec<u8>> {
         let output = self
             .command()
             .stdin(Stdio::null())
@@ -85,7 +90,7 @@ impl Step {
             .output()
             .with_context(|| format!("cannot start `{self}`"))?;
         self.expect_success(output.status)?;
-        String::from_utf8(output.stdout).with_context(|| format!("`{self}` did not print text"))
+        Ok(output.stdout)
     }
 
     /// What it printed on stdout, if it can be started and succeeds; a question to the host.

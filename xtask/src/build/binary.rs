@@ -26,21 +26,17 @@ pub(crate) struct Binary {
 
 /// Builds the binary for this machine.
 pub(crate) fn build(workspace: &Workspace, profile: Profile) -> Result<Binary> {
-    let triple = triple(&workspace.host, has_target);
+    let triple = static_triple(workspace);
     let (name, folder) = match profile {
         Profile::Release => ("release", "release"),
         Profile::Debug => ("dev", "debug"),
     };
     eprintln!("building tcp-status, static, for {triple} ({name})");
-    let flags = static_flags(
-        env::var_os("CARGO_ENCODED_RUSTFLAGS").as_deref(),
-        env::var("RUSTFLAGS").ok().as_deref(),
-    );
     let step = Step::cargo()
         .args(["build", "--locked", "--package", "tcp-status"])
         // Even for the host: without it the flags would reach proc macros, which cannot be static.
         .args(["--target", &triple, "--profile", name])
-        .env("CARGO_ENCODED_RUSTFLAGS", flags);
+        .env("CARGO_ENCODED_RUSTFLAGS", flags());
     workspace.at_root(step).run()?;
     let path = workspace
         .target
@@ -53,6 +49,19 @@ pub(crate) fn build(workspace: &Workspace, profile: Profile) -> Result<Binary> {
         path.display()
     );
     Ok(Binary { path, triple })
+}
+
+/// The target for static binaries that run on this machine.
+pub(crate) fn static_triple(workspace: &Workspace) -> String {
+    triple(&workspace.host, has_target)
+}
+
+/// What `CARGO_ENCODED_RUSTFLAGS` has to be for them.
+pub(crate) fn flags() -> OsString {
+    static_flags(
+        env::var_os("CARGO_ENCODED_RUSTFLAGS").as_deref(),
+        env::var("RUSTFLAGS").ok().as_deref(),
+    )
 }
 
 /// The host's triple with musl, where that target is installed: unlike glibc, it is made for
