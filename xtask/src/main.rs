@@ -9,6 +9,7 @@ mod step;
 mod tally;
 mod test;
 mod toolchain;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -41,6 +42,8 @@ enum Command {
     Load(run::RunArgs),
     /// Build, lint and test everything; ends with `N passed, N failed, N skipped`
     Test(test::TestArgs),
+    /// The tests on several kernels, each in a virtual machine
+    Vm(vm::VmArgs),
     /// Formatting, and clippy for all crates
     Lint,
 }
@@ -63,6 +66,7 @@ fn run(command: &Command) -> Result<ExitCode> {
             run::run(&workspace, args).map(|never| match never {})
         }
         Command::Test(args) => test::run(&workspace, args),
+        Command::Vm(args) => vm::run(&workspace, args),
         Command::Lint => lint::run(&workspace),
     }
 }

@@ -1,0 +1,325 @@
+//! The matrix's kernels, from Debian's packages: which package for which version, and the few
+//! files of it that a virtual machine needs. Kept by package version; does not boot anything.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use anyhow::{Context as _, Error, Result, bail, ensure};
+
+use super::apt::Apt;
+use crate::step::Step;
+
+/// The kernels of the matrix, as a user names them.
+pub(super) const DEFAULT: [&str; 4] = ["5.10", "6.1", "6.12", "7.2"];
+
+/// Where they come from, oldest first.
+pub(super) const SUITES: [&str; 4] = ["bullseye", "bookworm", "trixie", "sid"];
+
+/// Small, and with everything that a virtual machine has.
+const METAPACKAGE: &str = "linux-image-cloud-amd64";
+
+/// Packages that hold parts of a kernel.
+const PARTS: [&str; 3] = ["linux-image-", "linux-binary-", "linux-modules-"];
+
+/// Modules for sock_diag, in the order in which they have to be loaded.
+pub(super) const MODULES: [&str; 2] = ["inet_diag", "tcp_diag"];
+
+/// A kernel version as a user writes it: `6.1` is any 6.1, `6.1.176` that one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Version(Vec<u64>);
+
+impl Version {
+    /// Whether a package of version `package`, as in `6.1.176-1`, is of this one.
+    fn covers(&self, package: &str) -> bool {
+        numbers(package).starts_with(&self.0)
+    }
+}
+
+impl FromStr for Version {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let numbers: Option<Vec<u64>> = text.split('.').map(|part| part.parse().ok()).collect();
+        match numbers {
+            Some(numbers) if (2..=3).contains(&numbers.len()) => Ok(Self(numbers)),
+            _ => bail!("not a kernel version: write it like 6.1"),
+        }
+    }
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let parts: Vec<_> = self.0.iter().map(u64::to_string).collect();
+        formatter.pad(&parts.join("."))
+    }
+}
+
+/// A kernel that can be booted.
+#[derive(Debug, Clone)]
+pub(super) struct Kernel {
+    pub(super) version: Version,
+    /// Of the package, as in `6.1.176-1`.
+    pub(super) package: String,
+    pub(super) image: PathBuf,
+    /// Those of [`MODULES`] that are not built in.
+    pub(super) modules: Vec<PathBuf>,
+}
+
+impl Kernel {
+    /// Two, so that interrupts and processes are truly at the same time; but 6.12 dies while it
+    /// boots a second one under emulation.
+    pub(super) fn cpus(&self) -> u32 {
+        if self.version.0.starts_with(&[6, 12]) {
+            1
+        } else {
+            2
+        }
+    }
+}
+
+/// Gets the newest package of each version, unless it is there already.
+pub(super) fn get(apt: &Apt, folder: &Path, versions: &[Version]) -> Result<Vec<Kernel>> {
+    let offered = apt.versions(METAPACKAGE)?;
+    versions
+        .iter()
+        .map(|version| {
+            let package = newest(version, &offered).with_context(|| {
+                format!(
+                    "no package of kernel {version} in Debian's {}: on offer are {}",
+                    SUITES.join(", "),
+                    offered.join(", ")
+                )
+            })?;
+            let folder = folder.join(package);
+            if !folder.is_dir() {
+                fetch(apt, package, &folder)
+                    .with_context(|| format!("cannot get kernel {version}"))?;
+            }
+            Ok(Kernel {
+                version: version.clone(),
+                package: package.to_owned(),
+                image: folder.join("vmlinuz"),
+                modules: MODULES
+                    .iter()
+                    .map(|module| folder.join(format!("{module}.ko")))
+                    .filter(|path| path.is_file())
+                    .collect(),
+            })
+        })
+        .collect()
+}
+
+/// Downloads and unpacks into `folder`, which appears only once it is complete.
+fn fetch(apt: &Apt, version: &str, folder: &Path) -> Result<()> {
+    let work = folder.with_extension("partial");
+    if work.exists() {
+        fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))?;
+    }
+    let tree = work.join("tree");
+    let kept = work.join("kept");
+    for new in [&tree, &kept] {
+        fs::create_dir_all(new).with_context(|| format!("cannot make {}", new.display()))?;
+    }
+    for (package, version) in parts(version, |package, version| {
+        apt.dependencies(package, version)
+    })? {
+        let deb = apt.download(&package, &version, &work)?;
+        unpack(&deb, &tree)?;
+    }
+    keep(&tree, &kept)?;
+    fs::rename(&kept, folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))
+}
+
+/// Unpacks a Debian package, without installing it.
+pub(super) fn unpack(deb: &Path, tree: &Path) -> Result<()> {
+    Step::new("dpkg-deb")
+        .arg("--extract")
+        .arg(deb)
+        .arg(tree)
+        .run()
+}
+
+/// Every package that holds a part of the kernel of the metapackage's `version`.
+fn parts(
+    version: &str,
+    dependencies: impl Fn(&str, &str) -> Result<BTreeMap<String, Option<String>>>,
+) -> Result<BTreeSet<(String, String)>> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![(METAPACKAGE.to_owned(), version.to_owned())];
+    while let Some((package, version)) = open.pop() {
+        for (name, exact) in dependencies(&package, &version)? {
+            let Some(exact) = exact else { continue };
+            let part = (name, exact);
+            if PARTS.iter().any(|start| part.0.starts_with(start)) && found.insert(part.clone()) {
+                open.push(part);
+            }
+        }
+    }
+    ensure!(
+        !found.is_empty(),
+        "{METAPACKAGE} {version} depends on no package with a kernel"
+    );
+    Ok(found)
+}
+
+/// Copies the kernel and the modules out of an unpacked package. Kernels lie in /boot, or, from
+/// 7.2 on, beside their modules.
+fn keep(tree: &Path, kept: &Path) -> Result<()> {
+    let mut image = None;
+    let mut folders = vec![tree.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let entries =
+            fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
+        for entry in entries {
+            let entry = entry?;
+            let path = entry.path();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if entry.file_type()?.is_dir() {
+                folders.push(path);
+            } else if name.starts_with("vmlinuz") {
+                image = Some(path);
+            } else if let Some((module, packing)) = module(&name) {
+                keep_module(&path, packing, &kept.join(format!("{module}.ko")))?;
+            }
+        }
+    }
+    let image = image.context("its packages hold no vmlinuz")?;
+    fs::copy(&image, kept.join("vmlinuz"))
+        .with_context(|| format!("cannot copy {}", image.display()))?;
+    Ok(())
+}
+
+/// One of [`MODULES`] and what follows `.ko` in the name of its file.
+fn module(file: &str) -> Option<(&'static str, &str)> {
+    MODULES.into_iter().find_map(|module| {
+        let packing = file.strip_prefix(module)?.strip_prefix(".ko")?;
+        Some((module, packing))
+    })
+}
+
+fn keep_module(path: &Path, packing: &str, to: &Path) -> Result<()> {
+    match packing {
+        "" => {
+            fs::copy(path, to).with_context(|| format!("cannot copy {}", path.display()))?;
+        }
+        ".xz" => {
+            let output = Step::new("xz").arg("-dc").arg(path).bytes()?;
+            fs::write(to, output).with_context(|| format!("cannot write {}", to.display()))?;
+        }
+        _ => bail!(
+            "{}: modules packed by another program than xz",
+            path.display()
+        ),
+    }
+    Ok(())
+}
+
+/// The newest of the packages on offer that are of this version.
+fn newest<'a>(version: &Version, offered: &'a [String]) -> Option<&'a str> {
+    offered
+        .iter()
+        .filter(|package| version.covers(package))
+        .max_by_key(|package| numbers(package))
+        .map(String::as_str)
+}
+
+/// `6.1.176-1` as 6, 1, 176, 1: enough to order packages of one kernel series.
+fn numbers(version: &str) -> Vec<u64> {
+    version
+        .split(|character: char| !character.is_ascii_digit())
+        .filter_map(|part| part.parse().ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offered() -> Vec<String> {
+        [
+            "7.2.13-1",
+            "6.12.117-1",
+            "6.1.9-1",
+            "6.1.176-1",
+            "5.10.223-1",
+        ]
+        .map(str::to_owned)
+        .into()
+    }
+
+    #[test]
+    fn the_newest_package_of_a_version_is_taken() {
+        let newest = |text: &str| {
+            let version = text.parse::<Version>().unwrap();
+            newest(&version, &offered()).map(str::to_owned)
+        };
+        assert_eq!(newest("6.1").unwrap(), "6.1.176-1");
+        assert_eq!(newest("6.12").unwrap(), "6.12.117-1");
+        assert_eq!(newest("6.1.9").unwrap(), "6.1.9-1");
+        assert_eq!(newest("6.11"), None);
+        assert_eq!(newest("5.1"), None);
+    }
+
+    #[test]
+    fn only_versions_are_versions() {
+        assert_eq!("6.12".parse::<Version>().unwrap().to_string(), "6.12");
+        for text in ["", "6", "6.x", "6.1-1", "6.1.2.3", "--all"] {
+            text.parse::<Version>().unwrap_err();
+        }
+    }
+
+    #[test]
+    fn all_parts_of_a_kernel_are_found_through_its_metapackage() {
+        let tree = |package: &str, version: &str| {
+            let names: &[&str] = match package {
+                METAPACKAGE => &["linux-base-cloud-amd64", "linux-image-7.2.13"],
+                "linux-image-7.2.13" => &["linux-binary-7.2.13", "linux-modules-7.2.13"],
+                _ => &["linux-base-7.2.13"],
+            };
+            let mut found: BTreeMap<_, _> = names
+                .iter()
+                .map(|&name| (name.to_owned(), Some(version.to_owned())))
+                .collect();
+            found.insert("linux-image-any".to_owned(), None);
+            Ok(found)
+        };
+        let found = parts("7.2.13-1", tree).unwrap();
+        let names: Vec<_> = found.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "linux-binary-7.2.13",
+                "linux-image-7.2.13",
+                "linux-modules-7.2.13"
+            ]
+        );
+        parts("7.2.13-1", |_, _| Ok(BTreeMap::new())).unwrap_err();
+    }
+
+    #[test]
+    fn kernel_and_modules_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let (tree, kept) = (folder.path().join("tree"), folder.path().join("kept"));
+        let modules = tree.join("lib/modules/5.10.0/kernel/net/ipv4");
+        for new in [&kept, &modules, &tree.join("boot")] {
+            fs::create_dir_all(new).unwrap();
+        }
+        keep(&tree, &kept).unwrap_err();
+        fs::write(tree.join("boot/vmlinuz-5.10.0"), "kernel").unwrap();
+        fs::write(modules.join("tcp_diag.ko"), "module").unwrap();
+        fs::write(modules.join("mptcp_diag.ko"), "another").unwrap();
+        keep(&tree, &kept).unwrap();
+        assert_eq!(fs::read(kept.join("vmlinuz")).unwrap(), b"kernel");
+        assert_eq!(fs::read(kept.join("tcp_diag.ko")).unwrap(), b"module");
+        assert_eq!(fs::read_dir(&kept).unwrap().count(), 2);
+
+        fs::write(modules.join("inet_diag.ko.zst"), "packed").unwrap();
+        let error = keep(&tree, &kept).unwrap_err().to_string();
+        assert!(error.ends_with("by another program than xz"), "{error}");
+    }
+}

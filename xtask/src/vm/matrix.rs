@@ -1,0 +1,239 @@
+//! Boots the machines, a few at a time, shows what happens in them, and keeps what came out.
+
+use std::{
+    collections::VecDeque,
+    fs::{self, File},
+    io::Write as _,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+
+use super::{
+    initramfs::{self, Content},
+    kernels::{Kernel, Version},
+    lines::Lines,
+    qemu::{Accel, Machine, Next, Port},
+    report::{Outcome, Reader, Report, Test},
+    verdict::{self, Evidence},
+};
+use crate::tally::Tally;
+
+/// Tests report only when they end, and under emulation the longest takes a minute.
+pub(super) const SILENCE: Duration = Duration::from_secs(240);
+
+/// A machine that takes longer hangs somewhere.
+pub(super) const LIMIT: Duration = Duration::from_mins(20);
+
+/// How many lines of the console are shown when something went wrong.
+const TAIL: usize = 40;
+
+/// What all machines have in common.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Matrix<'a> {
+    /// For initramfs and logs.
+    pub(super) folder: &'a Path,
+    pub(super) accel: Accel,
+    pub(super) content: Content<'a>,
+    /// Leave the initramfs, and say how to boot it.
+    pub(super) keep: bool,
+}
+
+/// What came out of one machine.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) version: Version,
+    /// Version of the kernel's package.
+    pub(super) package: String,
+    pub(super) cpus: u32,
+    pub(super) accel: Accel,
+    /// From start to end, with the boot.
+    pub(super) time: Duration,
+    pub(super) report: Report,
+    pub(super) problems: Vec<String>,
+    /// The last lines of both ports.
+    pub(super) tail: Vec<String>,
+}
+
+impl Run {
+    /// The tests with their full names.
+    pub(super) fn tests(&self) -> impl Iterator<Item = (String, &Test)> {
+        self.report.binaries.iter().flat_map(|binary| {
+            let named = |test: &Test| format!("{}::{}", binary.name, test.name);
+            binary.tests.iter().map(move |test| (named(test), test))
+        })
+    }
+
+    /// The tests, and the problems as failures.
+    pub(super) fn counts(&self) -> Tally {
+        let mut counts = verdict::counts(&self.report);
+        let unfinished = self
+            .tests()
+            .any(|(_, test)| test.outcome == Outcome::Unfinished);
+        let problems = u64::try_from(self.problems.len()).unwrap_or(u64::MAX);
+        // What ended the run early is told by the test that did not end as well.
+        counts.failed += problems.saturating_sub(u64::from(unfinished));
+        counts
+    }
+}
+
+impl Matrix<'_> {
+    /// Runs the tests on every kernel, `jobs` at a time; results in the order of `kernels`.
+    pub(super) fn run(&self, kernels: &[Kernel], jobs: usize) -> Result<Vec<Run>> {
+        let queue: Mutex<VecDeque<_>> = Mutex::new(kernels.iter().enumerate().collect());
+        let work = || {
+            let mut done = Vec::new();
+            loop {
+                let next = queue
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .pop_front();
+                let Some((place, kernel)) = next else {
+                    return done;
+                };
+                let run = self
+                    .boot(kernel)
+                    .with_context(|| format!("cannot run kernel {}", kernel.version));
+                done.push((place, run));
+            }
+        };
+        let mut runs: Vec<(usize, Result<Run>)> = thread::scope(|scope| {
+            let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+            workers
+                .into_iter()
+                .flat_map(|worker| {
+                    worker
+                        .join()
+                        .unwrap_or_else(|payload| std::panic::resume_unwind(payload))
+                })
+                .collect()
+        });
+        runs.sort_by_key(|&(place, _)| place);
+        runs.into_iter().map(|(_, run)| run).collect()
+    }
+
+    fn boot(&self, kernel: &Kernel) -> Result<Run> {
+        let version = &kernel.version;
+        let initramfs = self.folder.join(format!("{version}.initramfs"));
+        initramfs::write(&initramfs, kernel, &self.content)?;
+        let machine = Machine {
+            kernel: &kernel.image,
+            initramfs: &initramfs,
+            cpus: kernel.cpus(),
+            accel: self.accel,
+            silence: SILENCE,
+            limit: LIMIT,
+        };
+        eprintln!(
+            "{version}: booting {} with {} processors, {}",
+            kernel.package,
+            machine.cpus,
+            self.accel.name()
+        );
+        let mut watch = Watch::new(version, &self.log(version))?;
+        let start = Instant::now();
+        let end = machine.run(|port, bytes, now| watch.said(port, bytes, now))?;
+        let time = start.elapsed();
+        let Watch {
+            reader,
+            crash,
+            mut tail,
+            console,
+            ..
+        } = watch;
+        let report = reader.finish(time);
+        if !console.rest().is_empty() {
+            tail.push_back(console.rest());
+        }
+        let names: Vec<_> = self
+            .content
+            .tests
+            .iter()
+            .map(|test| test.name.as_str())
+            .collect();
+        let problems = verdict::problems(&Evidence {
+            report: &report,
+            end,
+            crash: crash.as_deref(),
+            binaries: &names,
+            silence: SILENCE,
+            limit: LIMIT,
+        });
+        if self.keep {
+            eprintln!("{version}: to boot it again: {}", machine.step());
+        } else {
+            fs::remove_file(&initramfs)
+                .with_context(|| format!("cannot remove {}", initramfs.display()))?;
+        }
+        let run = Run {
+            version: version.clone(),
+            package: kernel.package.clone(),
+            cpus: machine.cpus,
+            accel: self.accel,
+            time,
+            report,
+            problems,
+            tail: tail.into(),
+        };
+        eprintln!("{version}: {} in {:.0} s", run.counts(), time.as_secs_f64());
+        Ok(run)
+    }
+
+    /// Everything that a machine said, as it came.
+    pub(super) fn log(&self, version: &Version) -> PathBuf {
+        self.folder.join(format!("{version}.log"))
+    }
+}
+
+/// Listens to one machine.
+struct Watch<'a> {
+    version: &'a Version,
+    log: File,
+    reader: Reader,
+    console: Lines,
+    crash: Option<String>,
+    tail: VecDeque<String>,
+}
+
+impl<'a> Watch<'a> {
+    fn new(version: &'a Version, log: &Path) -> Result<Self> {
+        Ok(Self {
+            version,
+            log: File::create(log).with_context(|| format!("cannot write {}", log.display()))?,
+            reader: Reader::default(),
+            console: Lines::default(),
+            crash: None,
+            tail: VecDeque::new(),
+        })
+    }
+
+    fn said(&mut self, port: Port, bytes: &[u8], now: Duration) -> Next {
+        let lines = match port {
+            Port::Report => self.reader.take(bytes, now),
+            Port::Console => self.console.take(bytes),
+        };
+        for line in lines {
+            if port == Port::Console && self.crash.is_none() && verdict::is_crash(&line) {
+                eprintln!("{}: {line}", self.version);
+                self.crash = Some(line.clone());
+            }
+            // The log is a help; without it the run is what it is.
+            let _ = writeln!(self.log, "{line}");
+            if self.tail.len() == TAIL {
+                self.tail.pop_front();
+            }
+            self.tail.push_back(line);
+        }
+        for news in self.reader.news() {
+            eprintln!("{}: {news}", self.version);
+        }
+        if self.reader.is_done() {
+            Next::Finish
+        } else {
+            Next::Continue
+        }
+    }
+}

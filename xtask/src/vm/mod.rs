@@ -1,0 +1,231 @@
+//! `cargo xtask vm`: the same tests on several kernels, each in a virtual machine: a kernel from
+//! Debian's packages, a small initramfs, QEMU. The result is read from what the machine prints.
+
+mod accel;
+mod apt;
+mod binaries;
+mod cpio;
+mod initramfs;
+mod kernels;
+mod lines;
+mod matrix;
+mod qemu;
+mod report;
+mod table;
+mod verdict;
+
+use std::{
+    env, fs,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    thread,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::Args;
+
+use self::{apt::Apt, initramfs::Content, kernels::Version, matrix::Matrix, matrix::Run};
+use crate::{step::Step, tally::Tally, toolchain, workspace::Workspace};
+
+/// Programs beside Debian's own, and the packages that bring them.
+const PROGRAMS: [(&str, &str); 2] = [(qemu::PROGRAM, "qemu-system-x86"), ("xz", "xz-utils")];
+
+/// More would disturb each other, and tests that wait for something to happen in time.
+const MOST_JOBS: usize = 2;
+
+/// Arguments of `vm`.
+#[derive(Debug, Args)]
+pub(crate) struct VmArgs {
+    /// Kernels, like 6.1 [default: 5.10 6.1 6.12 7.2]
+    versions: Vec<Version>,
+    /// Install what is missing (Debian, as root)
+    #[arg(long)]
+    install: bool,
+    /// Only tests whose name contains this
+    #[arg(long, value_name = "TEST", value_parser = parse_filter)]
+    filter: Option<String>,
+    /// Machines at a time [default: half of the processors, and at most 2]
+    #[arg(long)]
+    jobs: Option<NonZeroUsize>,
+    /// Leave each machine's initramfs, and say how to boot it again
+    #[arg(long)]
+    keep: bool,
+}
+
+pub(crate) fn run(workspace: &Workspace, args: &VmArgs) -> Result<ExitCode> {
+    provide_programs(args.install)?;
+    let versions = if args.versions.is_empty() {
+        let versions: Result<Vec<_>> = kernels::DEFAULT.iter().map(|text| text.parse()).collect();
+        versions?
+    } else {
+        args.versions.clone()
+    };
+    let folder = workspace.target.join("vm");
+    let runs_folder = folder.join("runs");
+    fs::create_dir_all(&runs_folder)
+        .with_context(|| format!("cannot make {}", runs_folder.display()))?;
+    let apt = Apt::new(folder.join("apt"), &kernels::SUITES)?;
+    let kernels = kernels::get(&apt, &folder.join("kernels"), &versions)?;
+    let busybox = busybox(&apt, &folder.join("busybox"))?;
+    let tests = binaries::build(workspace)?;
+    let seed = env::var("TCP_STATUS_SEED").ok();
+    let content = Content {
+        busybox: &busybox,
+        tests: &tests,
+        filter: args.filter.as_deref(),
+        seed: seed
+            .map(|seed| seed.parse().context("TCP_STATUS_SEED is no number"))
+            .transpose()?,
+        limit: matrix::LIMIT.as_secs() / 2,
+    };
+    let first = kernels.first().context("no kernel")?;
+    let accel = accel::best(&folder, first, &content)?;
+    let matrix = Matrix {
+        folder: &runs_folder,
+        accel,
+        content,
+        keep: args.keep,
+    };
+    let runs = matrix.run(&kernels, jobs(args.jobs))?;
+    for run in &runs {
+        show_failures(run, &matrix.log(&run.version));
+    }
+    println!("{}", table::tests(&runs));
+    if let Some(figures) = table::figures(&runs) {
+        println!("{figures}");
+    }
+    let mut tally = Tally::default();
+    for run in &runs {
+        tally.add(run.counts());
+    }
+    println!("{tally}");
+    Ok(tally.exit_code())
+}
+
+fn parse_filter(text: &str) -> Result<String, &'static str> {
+    let plain = |character: char| character.is_ascii_alphanumeric() || "_:".contains(character);
+    if !text.is_empty() && text.chars().all(plain) {
+        Ok(text.to_owned())
+    } else {
+        Err("not a part of a test's name")
+    }
+}
+
+fn jobs(given: Option<NonZeroUsize>) -> usize {
+    given.map_or_else(
+        || {
+            let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+            (processors / 2).clamp(1, MOST_JOBS)
+        },
+        NonZeroUsize::get,
+    )
+}
+
+/// Makes sure of everything that is not brought by this program itself.
+fn provide_programs(install: bool) -> Result<()> {
+    ensure!(
+        cfg!(target_arch = "x86_64"),
+        "the kernel matrix runs on x86-64 only: tests and kernels are for the machine they run on"
+    );
+    for program in ["apt-get", "apt-cache", "dpkg-deb"] {
+        ensure!(
+            exists(program),
+            "no {program}: kernels come as Debian packages; run this on Debian or in its container"
+        );
+    }
+    let missing: Vec<_> = PROGRAMS
+        .iter()
+        .filter(|(program, _)| !exists(program))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<_> = missing
+        .iter()
+        .map(|(_, package)| (*package).to_owned())
+        .collect();
+    if install {
+        return toolchain::apt_install(&packages);
+    }
+    let programs: Vec<_> = missing.iter().map(|(program, _)| *program).collect();
+    bail!(
+        "missing: {}; `apt-get install --no-install-recommends {}` as root brings it, and so does \
+         `cargo xtask vm --install`",
+        programs.join(", "),
+        packages.join(" ")
+    )
+}
+
+fn exists(program: &str) -> bool {
+    Step::new(program).arg("--version").ask().is_some()
+}
+
+/// A static busybox, from its package: the host's own may be missing or not static.
+fn busybox(apt: &Apt, folder: &Path) -> Result<PathBuf> {
+    const PACKAGE: &str = "busybox-static";
+    let path = folder.join("busybox");
+    if path.is_file() {
+        return Ok(path);
+    }
+    let tree = folder.join("tree");
+    fs::create_dir_all(&tree).with_context(|| format!("cannot make {}", tree.display()))?;
+    let versions = apt.versions(PACKAGE)?;
+    let version = versions.first().context("no package busybox-static")?;
+    let deb = apt.download(PACKAGE, version, folder)?;
+    kernels::unpack(&deb, &tree)?;
+    // In /bin or, since Debian 13, in /usr/bin.
+    let unpacked = ["usr/bin/busybox", "bin/busybox"]
+        .map(|place| tree.join(place))
+        .into_iter()
+        .find(|path| path.is_file())
+        .context("busybox-static holds no busybox")?;
+    fs::rename(&unpacked, &path).with_context(|| format!("cannot make {}", path.display()))?;
+    fs::remove_dir_all(&tree).with_context(|| format!("cannot remove {}", tree.display()))?;
+    fs::remove_file(&deb).with_context(|| format!("cannot remove {}", deb.display()))?;
+    Ok(path)
+}
+
+/// What went wrong on a kernel, with the words of the tests or of the console.
+fn show_failures(run: &Run, log: &Path) {
+    for binary in &run.report.binaries {
+        for (test, output) in &binary.failures {
+            eprintln!("---- {} on {} ----", test, run.version);
+            eprintln!("{}", output.trim_end());
+        }
+    }
+    if run.problems.is_empty() {
+        return;
+    }
+    eprintln!("---- the end of what {} said ----", run.version);
+    for line in &run.tail {
+        eprintln!("{line}");
+    }
+    for problem in &run.problems {
+        eprintln!("{}: {problem}", run.version);
+    }
+    eprintln!(
+        "{}: everything that it said is in {}",
+        run.version,
+        log.display()
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_are_parts_of_names() {
+        assert_eq!(parse_filter("churn::a_1"), Ok("churn::a_1".to_owned()));
+        for text in ["", "a b", "a;b", "$(a)", "'"] {
+            parse_filter(text).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn at_least_one_machine_runs() {
+        assert!((1..=MOST_JOBS).contains(&jobs(None)));
+        assert_eq!(jobs(NonZeroUsize::new(7)), 7);
+    }
+}
