@@ -94,6 +94,12 @@ impl End {
         Ok(())
     }
 
+    /// Reads one byte, or nothing if the peer has closed.
+    pub(crate) fn read_byte(&self) -> io::Result<()> {
+        self.socket.recv(&mut [MaybeUninit::uninit()])?;
+        Ok(())
+    }
+
     /// Reads until the peer has closed.
     pub(crate) fn read_to_end(&self) -> io::Result<()> {
         let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
@@ -139,6 +145,8 @@ pub(crate) struct Style {
     pub(crate) small: bool,
     /// `TCP_DEFER_ACCEPT`, in seconds: connections stay half-open until data comes.
     pub(crate) deferred: Option<c_int>,
+    /// `SO_REUSEPORT`: other listeners may have the same address.
+    pub(crate) shared: bool,
 }
 
 impl Style {
@@ -147,6 +155,7 @@ impl Style {
         backlog: 1024,
         small: false,
         deferred: None,
+        shared: false,
     };
     /// Small buffers.
     pub(crate) const SMALL: Self = Self {
@@ -171,7 +180,6 @@ pub(crate) struct Listener {
     pub(crate) end: End,
     family: Family,
     style: Style,
-    port: u16,
 }
 
 impl Listener {
@@ -186,6 +194,12 @@ impl Listener {
         }
     }
 
+    /// One more listener with the same address, of the same style, which is a shared one.
+    pub(crate) fn sibling(&self) -> io::Result<Self> {
+        let address = self.end.address()?;
+        Self::at(&address, self.end.table, self.family, self.style)
+    }
+
     fn on_port(rng: &mut impl Rng, family: Family, style: Style) -> io::Result<Self> {
         let port = rng.random_range(1024..32_768);
         let (table, address) = match family {
@@ -193,6 +207,10 @@ impl Listener {
             Family::V6 => (Table::Tcp6, SocketAddr::from((Ipv6Addr::LOCALHOST, port))),
             Family::Mapped => (Table::Tcp6, SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))),
         };
+        Self::at(&address.into(), table, family, style)
+    }
+
+    fn at(address: &SockAddr, table: Table, family: Family, style: Style) -> io::Result<Self> {
         let end = End::new(table)?;
         if table == Table::Tcp6 {
             end.socket.set_only_v6(family == Family::V6)?;
@@ -203,15 +221,11 @@ impl Listener {
             let level = libc::IPPROTO_TCP;
             sys::set_option(&end.socket, level, libc::TCP_DEFER_ACCEPT, seconds)?;
         }
+        end.socket.set_reuse_port(style.shared)?;
         style.apply(&end.socket)?;
-        end.socket.bind(&address.into())?;
+        end.socket.bind(address)?;
         end.socket.listen(style.backlog)?;
-        Ok(Self {
-            end,
-            family,
-            style,
-            port,
-        })
+        Ok(Self { end, family, style })
     }
 
     /// Listens on the same socket again.
@@ -222,20 +236,22 @@ impl Listener {
     /// A client for this listener, not connected yet, and the address to connect it to. Comes
     /// from a random source address where there is more than one, so that ports last.
     pub(crate) fn client(&self, rng: &mut impl Rng) -> io::Result<(End, SockAddr)> {
+        let listening = self.end.address()?;
+        let port = listening.as_socket().map_or(0, |address| address.port());
         let (table, source, target) = match self.family {
             Family::V4 => {
                 let source = SocketAddr::from((loopback(rng), 0));
-                (Table::Tcp, Some(source), self.end.address()?)
+                (Table::Tcp, Some(source), listening)
             }
-            Family::V6 => (Table::Tcp6, None, self.end.address()?),
+            Family::V6 => (Table::Tcp6, None, listening),
             Family::Mapped if rng.random() => {
                 let source = SocketAddr::from((loopback(rng), 0));
-                let target = SocketAddr::from((loopback(rng), self.port));
+                let target = SocketAddr::from((loopback(rng), port));
                 (Table::Tcp, Some(source), target.into())
             }
             Family::Mapped => {
                 let source = SocketAddr::from((mapped(rng), 0));
-                let target = SocketAddr::from((mapped(rng), self.port));
+                let target = SocketAddr::from((mapped(rng), port));
                 (Table::Tcp6, Some(source), target.into())
             }
         };

@@ -35,7 +35,7 @@ impl Netns {
                     &errno.into(),
                 )
             })?;
-            sys::loopback_up().map_err(|error| context("set up, on device lo", &error))?;
+            sys::set_loopback(true).map_err(|error| context("set up, on device lo", &error))?;
             File::open(OWN).map_err(|error| context(OWN, &error))
         });
         let file = made?;
@@ -97,6 +97,14 @@ impl Netns {
 fn in_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| scope.spawn(work).join())
         .unwrap_or_else(|payload| panic::resume_unwind(payload))
+}
+
+/// Takes down `lo` of the calling thread's namespace: nothing that its sockets send arrives.
+///
+/// # Errors
+/// What the kernel says; `PermissionDenied` without CAP_NET_ADMIN.
+pub fn cut_off() -> io::Result<()> {
+    sys::set_loopback(false).map_err(|error| context("take down, on device lo", &error))
 }
 
 /// Lets the calling thread's namespace take and send data in a SYN without a cookie.

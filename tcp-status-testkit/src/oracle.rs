@@ -73,7 +73,7 @@ impl Table {
 
     /// The listing of the calling thread's network namespace, which can differ from that of
     /// the process.
-    const fn path(self) -> &'static str {
+    pub(crate) const fn path(self) -> &'static str {
         match self {
             Self::Tcp => "/proc/thread-self/net/tcp",
             Self::Tcp6 => "/proc/thread-self/net/tcp6",
@@ -255,7 +255,7 @@ fn read_lines(mut lines: impl BufRead, mut visit: impl FnMut(usize, u16)) -> io:
 }
 
 /// State and local port of a line: `sl local_address rem_address st ...`.
-fn parse(line: &str) -> Option<(usize, u16)> {
+pub(crate) fn parse(line: &str) -> Option<(usize, u16)> {
     let mut columns = line.split_ascii_whitespace();
     let local = columns.nth(1)?;
     let st = columns.nth(1)?;

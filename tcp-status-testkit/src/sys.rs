@@ -52,6 +52,23 @@ pub(crate) fn set_option(
     })
 }
 
+/// Reads a socket option that is an `int`.
+pub(crate) fn option(socket: &impl AsRawFd, level: c_int, name: c_int) -> io::Result<c_int> {
+    let mut value: c_int = 0;
+    let mut len = length::<c_int>();
+    // SAFETY: both pointers are to locals, and len is the size of the int.
+    check(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            ptr::from_mut(&mut value).cast::<c_void>(),
+            &raw mut len,
+        )
+    })?;
+    Ok(value)
+}
+
 /// Connections that wait in a listener's accept queue.
 pub(crate) fn accept_queue(listener: &impl AsRawFd) -> io::Result<u32> {
     // SAFETY: all-zero bytes are a valid tcp_info: integers only.
@@ -94,8 +111,8 @@ pub(crate) fn disconnect(socket: &impl AsRawFd) -> io::Result<()> {
     })
 }
 
-/// Brings up `lo` of the calling thread's network namespace: `ip link set lo up`.
-pub(crate) fn loopback_up() -> io::Result<()> {
+/// Sets `lo` of the calling thread's network namespace up or down: `ip link set lo up`.
+pub(crate) fn set_loopback(up: bool) -> io::Result<()> {
     // SAFETY: no pointers are passed; a descriptor that is returned belongs to nobody else.
     let socket = unsafe {
         let fd = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
@@ -106,8 +123,12 @@ pub(crate) fn loopback_up() -> io::Result<()> {
     let mut request: libc::ifreq = unsafe { mem::zeroed() };
     request.ifr_name[0] = b'l'.cast_signed() as _;
     request.ifr_name[1] = b'o'.cast_signed() as _;
-    let up = libc::IFF_UP | libc::IFF_RUNNING;
-    request.ifr_ifru.ifru_flags = libc::c_short::try_from(up).expect("both flags fit");
+    let flags = if up {
+        libc::IFF_UP | libc::IFF_RUNNING
+    } else {
+        0
+    };
+    request.ifr_ifru.ifru_flags = libc::c_short::try_from(flags).expect("both flags fit");
     // SAFETY: SIOCSIFFLAGS reads an ifreq; libraries differ in the type of the request.
     check(unsafe {
         libc::ioctl(

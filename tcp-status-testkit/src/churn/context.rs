@@ -23,7 +23,7 @@ struct Used {
 /// One worker's belongings.
 #[derive(Debug)]
 pub struct Ctx {
-    pub(super) rng: StdRng,
+    pub(crate) rng: StdRng,
     family: Option<Family>,
     plain: [Option<Used>; 3],
     small: [Option<Used>; 3],
@@ -64,6 +64,11 @@ impl Ctx {
         self.small = [const { None }; 3];
     }
 
+    /// Lets what follows use one family.
+    pub(crate) const fn speak(&mut self, family: Family) {
+        self.family = Some(family);
+    }
+
     /// The family of this run.
     pub(super) fn family(&mut self) -> Family {
         self.family
@@ -71,28 +76,28 @@ impl Ctx {
     }
 
     /// True in half of all cases.
-    pub(super) fn coin(&mut self) -> bool {
+    pub(crate) fn coin(&mut self) -> bool {
         self.rng.random()
     }
 
     /// From 1 to 4.
-    pub(super) fn few(&mut self) -> usize {
+    pub(crate) fn few(&mut self) -> usize {
         self.rng.random_range(1..=4)
     }
 
     /// Counts connections that were opened without this value's help.
-    pub(super) fn count(&mut self, connections: u64) {
+    pub(crate) fn count(&mut self, connections: u64) {
         self.connections += connections;
     }
 
     /// A connection, client first.
-    pub(super) fn pair(&mut self) -> io::Result<(End, End)> {
+    pub(crate) fn pair(&mut self) -> io::Result<(End, End)> {
         let family = self.family();
         self.pair_of(family, Style::PLAIN)
     }
 
     /// A connection whose windows are soon full, its ends in random order.
-    pub(super) fn small_pair(&mut self) -> io::Result<(End, End)> {
+    pub(crate) fn small_pair(&mut self) -> io::Result<(End, End)> {
         let family = self.family();
         let (client, server) = self.pair_of(family, Style::SMALL)?;
         Ok(if self.coin() {
@@ -122,7 +127,7 @@ impl Ctx {
     }
 
     /// A listener of this scenario's own.
-    pub(super) fn listener(&mut self, style: Style) -> io::Result<Listener> {
+    pub(crate) fn listener(&mut self, style: Style) -> io::Result<Listener> {
         let family = self.family();
         Listener::new(&mut self.rng, family, style)
     }
@@ -135,7 +140,7 @@ impl Ctx {
     }
 
     /// Clients that are connected to a listener, which need not have noticed yet.
-    pub(super) fn connect(&mut self, to: &Listener, number: usize) -> io::Result<Vec<End>> {
+    pub(crate) fn connect(&mut self, to: &Listener, number: usize) -> io::Result<Vec<End>> {
         let mut clients = Vec::with_capacity(number);
         for _ in 0..number {
             self.connections += 1;
@@ -145,7 +150,7 @@ impl Ctx {
     }
 
     /// Clients that have sent a SYN to a listener.
-    pub(super) fn start_connect(&mut self, to: &Listener, number: usize) -> io::Result<Vec<End>> {
+    pub(crate) fn start_connect(&mut self, to: &Listener, number: usize) -> io::Result<Vec<End>> {
         let mut clients = Vec::with_capacity(number);
         for _ in 0..number {
             self.connections += 1;

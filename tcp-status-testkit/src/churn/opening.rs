@@ -11,9 +11,8 @@ use crate::{
 
 /// A listener whose connections stay half-open until data comes.
 const DEFERRED: Style = Style {
-    backlog: 1024,
-    small: false,
     deferred: Some(30),
+    ..Style::PLAIN
 };
 
 /// To a port where nobody listens: SYN_SENT to CLOSE.
