@@ -1,11 +1,12 @@
 //! The tracker under test, in the calling thread's network namespace, beside the oracle.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
+use aya::Btf;
 use tcp_status::{
     kernel::{
         facts::Facts,
@@ -33,10 +34,13 @@ pub fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The host. It takes a second where nothing is optimised, and does not change.
+static HOST: LazyLock<(Facts, Option<Btf>)> = LazyLock::new(Facts::probe);
+
 /// Where the test runs, if this process may load eBPF; else it says why not.
 pub fn place() -> Option<Netns> {
     let netns = Netns::for_test()?;
-    match Plan::from_facts(&Facts::probe().0, Backend::Ebpf) {
+    match Plan::from_facts(&HOST.0, Backend::Ebpf) {
         // Few enough for the oracle, which reads line by line, to see the same listing twice.
         Ok(_) => {
             netns
@@ -62,21 +66,35 @@ impl Subject {
         Self::start_with(|plan| plan, 0.005)
     }
 
+    /// Audited ten times a second, so that a test need not wait long for one.
+    pub fn start_attentive() -> Self {
+        let interval = Duration::from_millis(100);
+        Self::start_paced(
+            |plan| plan,
+            Pace {
+                interval,
+                share: 0.5,
+            },
+        )
+    }
+
     /// With a plan that the test changes, and another share of a core for audits.
     pub fn start_with(change: impl FnOnce(EbpfPlan) -> EbpfPlan, share: f64) -> Self {
-        let (facts, btf) = Facts::probe();
-        let Ok(Plan::Ebpf(plan)) = Plan::from_facts(&facts, Backend::Ebpf) else {
+        let interval = Duration::from_secs(1);
+        Self::start_paced(change, Pace { interval, share })
+    }
+
+    fn start_paced(change: impl FnOnce(EbpfPlan) -> EbpfPlan, pace: Pace) -> Self {
+        let (facts, btf) = &*HOST;
+        let Ok(Plan::Ebpf(plan)) = Plan::from_facts(facts, Backend::Ebpf) else {
             panic!("place() found eBPF possible");
         };
         let plan = change(plan);
         let settings = Settings {
-            pace: Pace {
-                interval: Duration::from_secs(1),
-                share,
-            },
-            split_interval: Duration::from_millis(500),
+            pace,
+            split_interval: pace.interval / 2,
         };
-        let tracker = Arc::new(Tracker::start(plan, &btf.unwrap(), settings).unwrap());
+        let tracker = Arc::new(Tracker::start(plan, btf.as_ref().unwrap(), settings).unwrap());
         let auditor = Auditor::spawn(Arc::clone(&tracker)).unwrap();
         Self {
             tracker,
