@@ -1,0 +1,291 @@
+//! The battery: every scenario of the test kit against the tracker, compared with the kernel's
+//! own listing at every pause, by one tracker that was there first and one that came in the
+//! middle. Audits must have found nothing to correct.
+
+use std::{
+    io::{self, Write as _},
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tcp_status_testkit::{
+    battery::{Scenario, Stage, Verdict},
+    churn::Churn,
+    hold::{Hold, Plan},
+    netns::{Netns, allow_fast_open, cut_off},
+    oracle::Counts,
+    raise_fd_limit, seed, skip,
+};
+
+use crate::subject::{SOON, Subject, place};
+
+/// How often each scenario is played in one namespace.
+const ROUNDS: u32 = 2;
+
+/// How long anything may take that has no limit of its own.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Scenarios in which audits must find nothing run beside each other, but not beside churn: what
+/// it keeps from their programs would have to be corrected.
+static QUIET: RwLock<()> = RwLock::new(());
+
+fn quiet() -> RwLockReadGuard<'static, ()> {
+    QUIET.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn loud() -> RwLockWriteGuard<'static, ()> {
+    QUIET.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One test for each scenario, by name.
+macro_rules! battery {
+    ($($name:ident)*) => {
+        const NAMES: &[&str] = &[$(stringify!($name)),*];
+        $(#[test]
+        fn $name() {
+            play(stringify!($name));
+        })*
+    };
+}
+
+battery! {
+    client_first server_first both_at_once both_raced client_reset server_reset half_closed
+    unread_data orphan_fin_wait1 reset_fin_wait1 orphan_fin_wait2 reset_fin_wait2 last_ack
+    reset_closing disconnected time_wait_reused refused connect_aborted connect_disconnected
+    accept_queue_overflow listener_closed listen_again deferred_data deferred_closed
+    deferred_reset deferred_overflow deferred_listener_closed simultaneous_open fast_open
+    address_form
+    tw_reuse bucket_overflow fin_wait2_met fin_timeout_short fin_timeout_long linger2
+    syncookies syn_queue_overflow accept_overflow_kept accept_overflow_aborted fast_open_held
+    repair_alone repair_moved repair_closing reuseport_closed reuseport_migrated destroyed
+    mptcp mptcp_fallback
+}
+
+#[test]
+fn every_scenario_of_the_kit_is_played() {
+    let all: Vec<_> = Scenario::all().map(|scenario| scenario.name).collect();
+    assert_eq!(NAMES, all);
+}
+
+fn play(name: &str) {
+    let Some(netns) = place() else { return };
+    let _quiet = quiet();
+    raise_fd_limit().unwrap();
+    let scenario = Scenario::all()
+        .find(|scenario| scenario.name == name)
+        .expect("the kit has every scenario");
+    netns.run(|| compare(scenario)).unwrap();
+}
+
+fn compare(scenario: Scenario) {
+    allow_fast_open().unwrap();
+    let first = Subject::start_attentive();
+    let mut second = None;
+    let mut pauses = 0;
+    let mut at_rest = |held: &str| {
+        pauses += 1;
+        // Not at the first: that would be before most of what there is to seed.
+        if pauses == 2 {
+            second = Some(Subject::start_attentive());
+        }
+        println!("{}: {held}", scenario.name);
+        first.assert_exact_within(SOON);
+        if let Some(second) = &second {
+            second.assert_exact_within(SOON);
+        }
+    };
+    let mut stage = Stage::new(seed(), &mut at_rest).unwrap();
+    for _ in 0..ROUNDS {
+        match scenario.run(&mut stage) {
+            Ok(Verdict::Done) => {}
+            Ok(Verdict::Lacking(proof)) => {
+                skip(&format!("{}: {proof}", scenario.name));
+                return;
+            }
+            Err(error) => panic!("{}: {error}", scenario.name),
+        }
+    }
+    let connections = stage.connections();
+    let second = second.unwrap_or_else(Subject::start_attentive);
+    for subject in [&first, &second] {
+        subject.assert_exact_within(2 * SOON);
+        audited(subject);
+    }
+    figures(scenario.name, connections, &first);
+    for subject in [first, second] {
+        let snapshot = subject.snapshot();
+        // The kernel told neither copy of the handler of what it says it missed.
+        if !scenario.contrary && snapshot.events.missed == 0 {
+            let drift = snapshot.drift;
+            assert_eq!(drift.corrections, 0, "{}: {drift:?}", scenario.name);
+        }
+    }
+}
+
+/// Waits until an audit has been held at rest.
+fn audited(subject: &Subject) {
+    let started = Instant::now();
+    let before = subject.snapshot().drift.audits;
+    let mut last = subject.snapshot();
+    // The one that was going on, and one that began after it, unless all is known to be well.
+    while last.drift.audits < before + 2 && started.elapsed() < Duration::from_millis(800) {
+        thread::sleep(Duration::from_millis(20));
+        last = subject.snapshot();
+    }
+    assert!(last.drift.audits > 0, "no audit was held: {last:?}");
+}
+
+/// The line that the table of kernels is made from.
+fn figures(name: &str, connections: u64, subject: &Subject) {
+    let snapshot = subject.snapshot();
+    let (events, drift) = (snapshot.events, snapshot.drift);
+    // Not by `println!`, which the harness hides when a test passes. It may have begun a line.
+    let _ = writeln!(
+        io::stdout(),
+        "\nFIGURES {name}: connections={connections} events={} missed={} corrections={}",
+        events.counted,
+        events.missed,
+        drift.corrections
+    );
+}
+
+#[test]
+fn churn_with_trackers_that_come_and_go() {
+    let Some(netns) = place() else { return };
+    let _loud = loud();
+    raise_fd_limit().unwrap();
+    let connections = 20_000;
+    netns
+        .run(|| {
+            allow_fast_open().unwrap();
+            let churn = Churn {
+                workers: 4,
+                connections: Some(connections),
+                duration: None,
+                seed: seed(),
+            };
+            let running = churn.start().unwrap();
+            let mut starts = 0;
+            let last = loop {
+                let subject = Subject::start_attentive();
+                starts += 1;
+                if running.connections() * 4 > connections * 3 {
+                    break subject;
+                }
+                thread::sleep(Duration::from_millis(20 * (starts % 5)));
+            };
+            let report = running.wait().unwrap();
+            assert_eq!(report.failures(), 0, "{report}");
+            last.assert_exact_within(2 * SOON);
+            let all = report.connections();
+            figures("churn", all, &last);
+            println!("{starts} trackers");
+        })
+        .unwrap();
+}
+
+/// Takes a namespace out of the world with sockets inside that no process has: all that remains
+/// when nothing that they say arrives any more.
+fn perish(netns: Netns, hold: Hold) {
+    netns
+        .run(|| {
+            cut_off().unwrap();
+            drop(hold);
+            let left = Counts::read().unwrap();
+            assert!(left.total() > 0, "nothing is left to be destroyed");
+            println!("destroyed with these inside:\n{left}");
+        })
+        .unwrap();
+    drop(netns);
+}
+
+fn hold_all() -> Hold {
+    let hold = Hold::new(&Plan::random(6, seed())).unwrap();
+    hold.wait(PATIENCE).unwrap();
+    hold
+}
+
+/// The namespace that has this number once the one that had it is gone; none if something else
+/// on this host was quicker.
+fn successor(inode: u64) -> Option<Netns> {
+    let started = Instant::now();
+    let mut others = Vec::new();
+    while started.elapsed() < PATIENCE && others.len() < 100 {
+        let netns = place().expect("there was one before");
+        if netns.inode() == inode {
+            return Some(netns);
+        }
+        // Kept, since numbers are given from the lowest that is free.
+        others.push(netns);
+        thread::sleep(Duration::from_millis(20));
+    }
+    None
+}
+
+#[test]
+fn another_namespace_is_destroyed_with_sockets_inside() {
+    let Some(here) = place() else { return };
+    let _loud = loud();
+    raise_fd_limit().unwrap();
+    here.run(|| {
+        let kept = hold_all();
+        let subject = Subject::start_attentive();
+        subject.assert_exact_within(SOON);
+        let before = subject.snapshot();
+        let mut seen = 0;
+        for _ in 0..3 {
+            let elsewhere = place().expect("there was one before");
+            let inode = elsewhere.inode();
+            let hold = elsewhere.run(hold_all).unwrap();
+            perish(elsewhere, hold);
+            seen += u32::from(successor(inode).is_some());
+            let after = subject.snapshot();
+            assert_eq!(after.states, before.states);
+            assert_eq!(after.events.counted, before.events.counted);
+            subject.assert_exact_within(SOON);
+        }
+        // That its number was free is the proof that a namespace is gone.
+        println!("{seen} of 3 are known to be gone");
+        figures("namespace_destroyed", 0, &subject);
+        assert_eq!(subject.snapshot().drift.corrections, 0);
+        drop(kept);
+        subject.assert_exact_within(SOON);
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_namespace_with_the_number_of_a_dead_one_starts_at_its_own_counts() {
+    let _loud = loud();
+    raise_fd_limit().unwrap();
+    for _ in 0..5 {
+        let Some(old) = place() else { return };
+        let inode = old.inode();
+        let hold = old
+            .run(|| {
+                let subject = Subject::start_attentive();
+                let hold = hold_all();
+                subject.assert_exact_within(SOON);
+                hold
+            })
+            .unwrap();
+        perish(old, hold);
+        let Some(new) = successor(inode) else {
+            continue;
+        };
+        new.run(|| {
+            let subject = Subject::start_attentive();
+            assert_eq!(subject.snapshot().states.total(), 0);
+            let hold = hold_all();
+            subject.assert_exact_within(SOON);
+            drop(hold);
+            subject.assert_exact_within(SOON);
+            figures("namespace_number_reused", 0, &subject);
+            assert_eq!(subject.snapshot().drift.corrections, 0);
+        })
+        .unwrap();
+        return;
+    }
+    skip("the number of a namespace did not come again in 5 tries, each among 100 new ones");
+}
