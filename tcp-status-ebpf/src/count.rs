@@ -32,6 +32,10 @@ impl Place {
     }
 
     /// As a value of the map of seen sockets.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a place is in range by construction"
+    )]
     #[inline(always)]
     pub(crate) fn pack(self) -> u32 {
         (self.family << 16 | self.state) as u32
@@ -67,7 +71,7 @@ pub(crate) fn seed(writer: Writer, bank: u32, place: Place, by: i64) -> Option<(
     let bank: *mut Bank = COUNTERS.get_ptr_mut(writer.bank(bank))?;
     // SAFETY: as above. Adding the two's complement subtracts.
     let cell = unsafe { &raw mut (*bank).seeded[place.family][place.state] }.cast::<u64>();
-    add(cell, by as u64);
+    add(cell, by.cast_unsigned());
     Some(())
 }
 

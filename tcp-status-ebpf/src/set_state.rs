@@ -19,7 +19,7 @@ pub(crate) fn handle(ctx: &BtfTracePointContext, writer: Writer) {
         return;
     };
     let sock = Sock(ctx.arg(0));
-    let (from, to) = (ctx.arg::<i32>(1) as u32, ctx.arg::<i32>(2) as u32);
+    let [from, to] = [1, 2].map(|state| ctx.arg::<i32>(state).cast_unsigned());
     if !mark::first_to_see(ctx.as_ptr(), writer, sock.0, from, to) {
         return;
     }
@@ -39,10 +39,10 @@ pub(crate) fn handle(ctx: &BtfTracePointContext, writer: Writer) {
     if from == LISTEN && to == CLOSE {
         abandon(writer, sock);
     }
-    if let Some(bank) = mode.seed() {
-        if let Some(place) = Place::new(family.index(), to) {
-            seed::moved(writer, bank, sock.0, place);
-        }
+    if let Some(bank) = mode.seed()
+        && let Some(place) = Place::new(family.index(), to)
+    {
+        seed::moved(writer, bank, sock.0, place);
     }
 }
 

@@ -23,8 +23,8 @@ const TIME_WAIT: u8 = State::TimeWait.number();
 
 /// The place in the counters of a minisocket in this substate.
 #[inline(always)]
-fn place(substate: u8) -> u32 {
-    u32::from(if substate == FIN_WAIT2 {
+fn place(substate: u32) -> u32 {
+    u32::from(if substate == u32::from(FIN_WAIT2) {
         MINI_FIN_WAIT2
     } else {
         TIME_WAIT
@@ -40,7 +40,7 @@ pub(crate) fn born(ctx: &FExitContext, writer: Writer) {
     if tw.is_null() {
         return;
     }
-    let to = place(ctx.arg::<i32>(2) as u8);
+    let to = place(ctx.arg::<i32>(2).cast_unsigned());
     if !mark::first_to_see(ctx.as_ptr(), writer, tw, CLOSE, to) {
         return;
     }
@@ -70,8 +70,8 @@ pub(crate) fn after_segment(ctx: &FExitContext) {
             Writer::Timewait,
             tw,
             tw.0,
-            place(FIN_WAIT2),
-            place(TIME_WAIT),
+            place(FIN_WAIT2.into()),
+            place(TIME_WAIT.into()),
         );
     }
 }
@@ -80,7 +80,13 @@ pub(crate) fn after_segment(ctx: &FExitContext) {
 #[inline(always)]
 pub(crate) fn ended(ctx: &FEntryContext) {
     let tw = Sock(ctx.arg(0));
-    changed(Writer::Timewait, tw, tw.0, place(tw.substate()), CLOSE);
+    changed(
+        Writer::Timewait,
+        tw,
+        tw.0,
+        place(tw.substate().into()),
+        CLOSE,
+    );
 }
 
 /// `sock` is what tells the namespace and the family: at the birth, the socket that it replaces.
