@@ -70,14 +70,9 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// Two, so that interrupts and processes are truly at the same time; but 6.12 dies while it
-    /// boots a second one under emulation.
+    /// Two, so that interrupts and processes are truly at the same time.
     pub(super) fn cpus(&self) -> u32 {
-        if self.version.0.starts_with(&[6, 12]) {
-            1
-        } else {
-            2
-        }
+        2
     }
 }
 

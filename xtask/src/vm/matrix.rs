@@ -22,11 +22,14 @@ use super::{
 };
 use crate::tally::Tally;
 
-/// Tests report only when they end, and under emulation the longest takes a minute.
-pub(super) const SILENCE: Duration = Duration::from_secs(240);
+/// Tests report only when they end. Emulated, on a host that is idle, the longest takes a minute.
+const SILENCE: Duration = Duration::from_mins(5);
 
 /// A machine that takes longer hangs somewhere.
-pub(super) const LIMIT: Duration = Duration::from_mins(20);
+const LIMIT: Duration = Duration::from_mins(30);
+
+/// A test binary that takes longer is killed, so that the next one has its turn.
+pub(super) const BINARY_LIMIT: Duration = Duration::from_mins(25);
 
 /// How many lines of the console are shown when something went wrong.
 const TAIL: usize = 40;

@@ -77,7 +77,7 @@ pub(crate) fn run(workspace: &Workspace, args: &VmArgs) -> Result<ExitCode> {
         seed: seed
             .map(|seed| seed.parse().context("TCP_STATUS_SEED is no number"))
             .transpose()?,
-        limit: matrix::LIMIT.as_secs() / 2,
+        limit: matrix::BINARY_LIMIT.as_secs(),
     };
     let first = kernels.first().context("no kernel")?;
     let accel = accel::best(&folder, first, &content)?;
