@@ -88,10 +88,16 @@ pub(crate) fn run(workspace: &Workspace, args: &RunArgs) -> Result<Infallible> {
     }
     let step = match plan {
         Plan::Direct => Step::new(&binary),
-        Plan::Sudo => Step::new("sudo")
-            .arg(format!("--preserve-env={SOCKET_VARIABLE},RUST_LOG"))
-            .arg("--")
-            .arg(&binary),
+        Plan::Sudo => {
+            eprintln!(
+                "query it by: sudo {} show; with --socket-group, its members need no sudo",
+                binary.display()
+            );
+            Step::new("sudo")
+                .arg(format!("--preserve-env={SOCKET_VARIABLE},RUST_LOG"))
+                .arg("--")
+                .arg(&binary)
+        }
         Plan::OwnSocket => {
             let socket = own_socket(workspace, env::var_os("XDG_RUNTIME_DIR").as_deref());
             make_folder(&socket)?;
