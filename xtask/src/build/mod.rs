@@ -5,7 +5,7 @@ pub(crate) mod ebpf;
 
 use std::fs;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use clap::Args;
 use xtask::object::{self, OBJECT, Record};
 
@@ -83,12 +83,12 @@ fn build_object(workspace: &Workspace, plan: &Plan) -> Result<()> {
         Plan::Ready(toolchain) => toolchain,
         Plan::Missing(cures) => {
             let missing = toolchain::describe(cures);
-            check_kept(workspace).with_context(|| {
-                format!(
-                    "the kept object does not serve, and to build it, \
-                     `cargo xtask build --install` brings what is missing:\n  {missing}\n"
+            if let Err(error) = check_kept(workspace) {
+                return Err(anyhow!(
+                    "`cargo xtask build --install` brings what is missing:\n  {missing}"
                 )
-            })?;
+                .context(error));
+            }
             eprintln!(
                 "{OBJECT} stays as it is and belongs to the sources; to build it, \
                  `cargo xtask build --install` brings what is missing:\n  {missing}"
