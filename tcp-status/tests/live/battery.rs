@@ -23,6 +23,9 @@ use crate::subject::{SOON, Subject, place};
 /// How often each scenario is played in one namespace.
 const ROUNDS: u32 = 2;
 
+/// How often a scenario may be played until audits find nothing to correct.
+const ATTEMPTS: usize = 3;
+
 /// How long anything may take that has no limit of its own.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -75,10 +78,20 @@ fn play(name: &str) {
     let scenario = Scenario::all()
         .find(|scenario| scenario.name == name)
         .expect("the kit has every scenario");
-    netns.run(|| compare(scenario)).unwrap();
+    // What a kernel hides from all programs now and then, an audit has to correct, but not every
+    // time; what a tracker counts wrongly, it counts wrongly again.
+    let corrected: Vec<_> = (0..ATTEMPTS)
+        .map(|_| netns.run(|| compare(scenario)).unwrap())
+        .take_while(|&corrections| corrections > 0)
+        .collect();
+    assert!(
+        corrected.len() < ATTEMPTS,
+        "{name}: audits corrected {corrected:?}"
+    );
 }
 
-fn compare(scenario: Scenario) {
+/// Plays the scenario; how much audits had to correct, where that needs an explanation.
+fn compare(scenario: Scenario) -> u64 {
     allow_fast_open().unwrap();
     let first = Subject::start_attentive();
     let mut second = None;
@@ -101,7 +114,7 @@ fn compare(scenario: Scenario) {
             Ok(Verdict::Done) => {}
             Ok(Verdict::Lacking(proof)) => {
                 skip(&format!("{}: {proof}", scenario.name));
-                return;
+                return 0;
             }
             Err(error) => panic!("{}: {error}", scenario.name),
         }
@@ -113,14 +126,19 @@ fn compare(scenario: Scenario) {
         audited(subject);
     }
     figures(scenario.name, connections, &first);
-    for subject in [first, second] {
+    if scenario.contrary {
+        return 0;
+    }
+    let unexplained = [first, second].map(|subject| {
         let snapshot = subject.snapshot();
         // The kernel told neither copy of the handler of what it says it missed.
-        if !scenario.contrary && snapshot.events.missed == 0 {
-            let drift = snapshot.drift;
-            assert_eq!(drift.corrections, 0, "{}: {drift:?}", scenario.name);
+        if snapshot.events.missed == 0 {
+            snapshot.drift.corrections
+        } else {
+            0
         }
-    }
+    });
+    unexplained.iter().sum()
 }
 
 /// Waits until an audit has been held at rest.
@@ -129,7 +147,9 @@ fn audited(subject: &Subject) {
     let before = subject.snapshot().drift.audits;
     let mut last = subject.snapshot();
     // The one that was going on, and one that began after it, unless all is known to be well.
-    while last.drift.audits < before + 2 && started.elapsed() < Duration::from_millis(800) {
+    while last.drift.audits == 0 && started.elapsed() < PATIENCE
+        || last.drift.audits < before + 2 && started.elapsed() < Duration::from_millis(800)
+    {
         thread::sleep(Duration::from_millis(20));
         last = subject.snapshot();
     }

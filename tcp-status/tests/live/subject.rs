@@ -26,6 +26,9 @@ use tcp_status_testkit::{
 /// How soon after coming to rest a small host must be exact.
 pub const SOON: Duration = Duration::from_secs(2);
 
+/// How long the kernel's listing may take to come to rest.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Programs of the host that are interrupted keep events from ours: tests that make many take
 /// turns, so that one does not disturb the other more than a host would.
 static TURN: Mutex<()> = Mutex::new(());
@@ -114,17 +117,29 @@ impl Subject {
         (Counts::read().unwrap() == before).then(|| counts(&snapshot).differences(&before))
     }
 
-    /// Waits until the tracker equals the kernel in every state and family, with nothing in doubt.
+    /// Waits until the tracker equals the kernel in every state and family, which must be within
+    /// `limit` of coming to rest.
     pub fn assert_exact_within(&self, limit: Duration) {
         let started = Instant::now();
+        let mut at_rest_since = None;
         loop {
             let found = self.differences();
-            if found.as_deref() == Some("") {
-                return;
+            match found.as_deref() {
+                Some("") => return,
+                Some(_) => {
+                    let since = *at_rest_since.get_or_insert_with(Instant::now);
+                    assert!(
+                        since.elapsed() < limit,
+                        "after {limit:?}: {found:?}; {:?}",
+                        self.snapshot()
+                    );
+                }
+                // The listing has changed: this is not rest yet.
+                None => at_rest_since = None,
             }
             assert!(
-                started.elapsed() < limit,
-                "after {limit:?}: {found:?}; {:?}",
+                started.elapsed() < PATIENCE,
+                "never at rest: {:?}",
                 self.snapshot()
             );
             thread::sleep(Duration::from_millis(50));

@@ -99,7 +99,8 @@ fn slow_clients_are_sent_away() {
     let mut deaf = UnixStream::connect(&server.path).unwrap();
     deaf.write_all(b"{\"v\":1,\"do\":\"show\",\"all_netns\":true}\n")
         .unwrap();
-    thread::sleep(Duration::from_millis(800));
+    // Long enough to make the answer and to lose patience, on a busy machine as well.
+    thread::sleep(Duration::from_secs(3));
     let mut part = Vec::new();
     deaf.read_to_end(&mut part).unwrap();
     assert!(
@@ -107,7 +108,7 @@ fn slow_clients_are_sent_away() {
         "the answer was cut: {}",
         part.len()
     );
-    assert!(started.elapsed() < Duration::from_secs(3));
+    assert!(started.elapsed() < Duration::from_secs(10));
     assert_eq!(server.established(), Answer::Value(1));
     server.stop();
 }
