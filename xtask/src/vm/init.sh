@@ -17,6 +17,8 @@ hostname "$NAME"
 # The tests bring many sockets, and the limit of the first process is low.
 echo 200000 >/proc/sys/fs/file-max
 ulimit -n 65536
+# Says what waits, and where, before the host loses patience.
+echo 60 >/proc/sys/kernel/hung_task_timeout_secs
 
 {
     stty raw -echo -F /dev/ttyS1

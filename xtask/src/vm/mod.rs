@@ -31,7 +31,8 @@ use crate::{step::Step, tally::Tally, toolchain, workspace::Workspace};
 /// Programs beside Debian's own, and the packages that bring them.
 const PROGRAMS: [(&str, &str); 2] = [(qemu::PROGRAM, "qemu-system-x86"), ("xz", "xz-utils")];
 
-/// More would disturb each other, and tests that wait for something to happen in time.
+/// An emulated machine keeps one processor of the host busy. More would be faster where there are
+/// more, and disturb tests that wait for something to happen in time.
 const MOST_JOBS: usize = 2;
 
 /// Arguments of `vm`.
@@ -45,7 +46,7 @@ pub(crate) struct VmArgs {
     /// Only tests whose name contains this
     #[arg(long, value_name = "TEST", value_parser = parse_filter)]
     filter: Option<String>,
-    /// Machines at a time [default: half of the processors, and at most 2]
+    /// Machines at a time [default: as many as processors, and at most 2]
     #[arg(long)]
     jobs: Option<NonZeroUsize>,
     /// Leave each machine's initramfs, and say how to boot it again
@@ -116,7 +117,7 @@ fn jobs(given: Option<NonZeroUsize>) -> usize {
     given.map_or_else(
         || {
             let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-            (processors / 2).clamp(1, MOST_JOBS)
+            processors.min(MOST_JOBS)
         },
         NonZeroUsize::get,
     )
