@@ -41,6 +41,8 @@ pub(super) struct Binary {
 pub(super) struct Test {
     pub(super) name: String,
     pub(super) outcome: Outcome,
+    /// Why it was skipped, if it was.
+    pub(super) reason: Option<String>,
     pub(super) time: Duration,
 }
 
@@ -89,7 +91,8 @@ enum Section {
 struct Running {
     name: String,
     began: Duration,
-    skipped: bool,
+    /// Why it skips itself, if it does.
+    reason: Option<String>,
 }
 
 impl Reader {
@@ -180,7 +183,7 @@ impl Reader {
             Section::Successes(name) => {
                 if let Some(next) = libtest::output_of(line) {
                     next.clone_into(name);
-                } else if line.starts_with(SKIPPED) {
+                } else if let Some(reason) = line.strip_prefix(SKIPPED) {
                     let tests = self
                         .report
                         .binaries
@@ -189,6 +192,7 @@ impl Reader {
                     for test in tests.into_iter().flatten() {
                         if test.name == *name && test.outcome == Outcome::Passed {
                             test.outcome = Outcome::Skipped;
+                            test.reason = Some(reason.to_owned());
                         }
                     }
                 }
@@ -215,9 +219,9 @@ impl Reader {
             }
             None => line,
         };
-        if result.starts_with(SKIPPED) {
+        if let Some(reason) = result.strip_prefix(SKIPPED) {
             if let Some(running) = &mut self.running {
-                running.skipped = true;
+                running.reason = Some(reason.to_owned());
             }
             return;
         }
@@ -242,7 +246,7 @@ impl Reader {
         self.running = Some(Running {
             name: name.to_owned(),
             began: now,
-            skipped: false,
+            reason: None,
         });
     }
 
@@ -251,7 +255,7 @@ impl Reader {
             return;
         };
         let outcome = match outcome {
-            Outcome::Passed if running.skipped => Outcome::Skipped,
+            Outcome::Passed if running.reason.is_some() => Outcome::Skipped,
             other => other,
         };
         let Some(binary) = self.report.binaries.last_mut() else {
@@ -260,6 +264,7 @@ impl Reader {
         let test = Test {
             name: running.name,
             outcome,
+            reason: running.reason.filter(|_| outcome == Outcome::Skipped),
             time: now.saturating_sub(running.began),
         };
         self.news.push(format!("{}::{test}", binary.name));
@@ -280,12 +285,18 @@ impl std::fmt::Display for Test {
             Outcome::Skipped => "skipped",
             Outcome::Unfinished => "UNFINISHED",
         };
-        let Self { name, time, .. } = self;
+        let Self {
+            name, reason, time, ..
+        } = self;
         write!(
             formatter,
             "{name} ... {outcome} ({:.1} s)",
             time.as_secs_f64()
-        )
+        )?;
+        match reason {
+            Some(reason) => write!(formatter, ": {reason}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -450,7 +461,7 @@ test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; 
         let second = Duration::from_secs;
         reader.take(b"##vm begin live\ntest a ... ", second(3));
         reader.take(b"SKIPPED: odd\nok\n", second(5));
-        assert_eq!(reader.news(), ["live::a ... skipped (2.0 s)"]);
+        assert_eq!(reader.news(), ["live::a ... skipped (2.0 s): odd"]);
         assert!(reader.news().is_empty());
     }
 }
