@@ -5,6 +5,7 @@ use std::{
     net::IpAddr,
 };
 
+use rand::RngExt;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{Stage, Verdict};
@@ -51,7 +52,7 @@ pub(super) fn destroyed(stage: &mut Stage<'_>) -> io::Result<Verdict> {
             _ => Err(context("SOCK_DESTROY, of an open connection", &error)),
         };
     }
-    let plan = Plan::uniform(EACH, rand::random());
+    let plan = Plan::uniform(EACH, stage.ctx.rng.random());
     let hold = Hold::new(&plan)?;
     hold.wait(super::LIMIT)?;
     // Not every socket is a connection, and most connections are two sockets.

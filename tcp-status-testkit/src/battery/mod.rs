@@ -13,10 +13,13 @@ mod timewait;
 
 use std::{fmt, io, time::Duration};
 
+use rand::RngExt;
+
 use crate::{
     Family,
     churn::{self, CONTRARY, Ctx, SCENARIOS},
     ends::End,
+    hold::{Hold, Plan},
     netns::set_sysctl,
     oracle::Counts,
 };
@@ -63,6 +66,7 @@ impl fmt::Debug for Scenario {
 
 /// Those with pauses, in the order of their files.
 const STAGED: &[Scenario] = &[
+    Scenario::staged("every_state", &[], every_state),
     Scenario::staged("tw_reuse", &[("ipv4/tcp_tw_reuse", "1")], timewait::reuse),
     Scenario::staged(
         "bucket_overflow",
@@ -213,6 +217,18 @@ impl<'a> Stage<'a> {
         }
         Ok(kept)
     }
+}
+
+/// All that can be held at once.
+fn every_state(stage: &mut Stage<'_>) -> io::Result<Verdict> {
+    let hold = Hold::new(&Plan::random(4, stage.ctx.rng.random()))?;
+    hold.wait(LIMIT)?;
+    // Not every socket is a connection, and most connections are two sockets.
+    stage.ctx.count(hold.expected().total() / 2);
+    stage.rest("every state");
+    drop(hold);
+    stage.rest("reset");
+    Ok(Verdict::Done)
 }
 
 /// Both ends of a connection whose windows are soon full.

@@ -77,7 +77,10 @@ fn counter(name: &str) -> io::Result<u64> {
         .find(|(known, _)| *known == name);
     found
         .and_then(|(_, value)| value.parse().ok())
-        .ok_or_else(|| io::Error::other(format!("{NETSTAT}: no counter {name}")))
+        .ok_or_else(|| {
+            let why = format!("{NETSTAT}: no counter {name}");
+            io::Error::new(io::ErrorKind::NotFound, why)
+        })
 }
 
 fn read(path: &str) -> io::Result<String> {

@@ -1,7 +1,7 @@
 //! The tracker under test, in the calling thread's network namespace, beside the oracle.
 
 use std::{
-    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     thread,
     time::{Duration, Instant},
 };
@@ -31,10 +31,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Programs of the host that are interrupted keep events from ours: tests that make many take
 /// turns, so that one does not disturb the other more than a host would.
-static TURN: Mutex<()> = Mutex::new(());
+static TURN: RwLock<()> = RwLock::new(());
 
-pub fn turn() -> MutexGuard<'static, ()> {
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+pub fn turn() -> RwLockWriteGuard<'static, ()> {
+    TURN.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// For tests that make few events, and in which audits must find nothing: beside each other, but
+/// not beside one that takes a turn.
+pub fn quiet() -> RwLockReadGuard<'static, ()> {
+    TURN.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The host. It takes a second where nothing is optimised, and does not change.
