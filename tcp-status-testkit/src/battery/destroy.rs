@@ -17,9 +17,12 @@ use crate::{
 };
 
 /// Of `include/uapi/linux/sock_diag.h` and `netlink.h`.
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const SOCK_DESTROY: u16 = 21;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
+const NLM_F_DUMP: u16 = 0x300;
+const NLMSG_ERROR: u16 = 2;
 const LENGTH: u32 = 72;
 
 /// So many sockets of each kind and family.
@@ -42,6 +45,11 @@ const ORDER: [usize; 10] = [
 /// Destroys everything, one state after the other.
 pub(super) fn destroyed(stage: &mut Stage<'_>) -> io::Result<Verdict> {
     let diag = Diag::new()?;
+    if !Diag::knows_tcp()? {
+        let proof =
+            "dump of TCP sockets over sock_diag: ENOENT (CONFIG_INET_TCP_DIAG, tcp_diag.ko)";
+        return Ok(Verdict::Lacking(proof.to_owned()));
+    }
     // An earlier run has destroyed them.
     stage.ctx.forget_listeners();
     if let Err(error) = try_one(stage, &diag) {
@@ -105,52 +113,75 @@ impl Diag {
     }
 
     fn destroy(&self, socket: &Listed) -> io::Result<()> {
-        self.0.send(&request(socket))?;
-        let mut answer = [0; 4096];
-        let length = (&self.0).read(&mut answer)?;
-        // An error message: its own header, a negative errno or 0, what was asked.
-        let code = answer[..length]
-            .get(16..20)
-            .and_then(|code| code.try_into().ok());
-        match code.map(i32::from_ne_bytes) {
+        self.0
+            .send(&request(SOCK_DESTROY, NLM_F_ACK, Some(socket)))?;
+        match self.error()? {
             Some(0) => Ok(()),
             Some(code) => Err(io::Error::from_raw_os_error(-code)),
-            None => Err(io::Error::other("answer of sock_diag: too short")),
+            None => Err(io::Error::other("answer of sock_diag: no error message")),
         }
+    }
+
+    /// Whether the kernel has the module that serves TCP. Over a socket of its own, since the
+    /// answer, if there is one, is not read to its end.
+    fn knows_tcp() -> io::Result<bool> {
+        let dump = Self::new()?;
+        dump.0
+            .send(&request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, None))?;
+        Ok(dump.error()? != Some(-libc::ENOENT))
+    }
+
+    /// The code of an error message; none if the answer is something else.
+    fn error(&self) -> io::Result<Option<i32>> {
+        let mut answer = [0; 32 * 1024];
+        let length = (&self.0).read(&mut answer)?;
+        let answer = &answer[..length];
+        let kind = answer.get(4..6).and_then(|kind| kind.try_into().ok());
+        let code = answer.get(16..20).and_then(|code| code.try_into().ok());
+        let is_error = kind.map(u16::from_ne_bytes) == Some(NLMSG_ERROR);
+        Ok(code.map(i32::from_ne_bytes).filter(|_| is_error))
     }
 }
 
-/// `nlmsghdr` and `inet_diag_req_v2`.
-fn request(socket: &Listed) -> Vec<u8> {
-    let family = match socket.table {
-        Table::Tcp => libc::AF_INET,
-        Table::Tcp6 => libc::AF_INET6,
+/// `nlmsghdr` and `inet_diag_req_v2`, for one socket or all of IPv4.
+fn request(kind: u16, flags: u16, socket: Option<&Listed>) -> Vec<u8> {
+    let family = match socket.map(|socket| socket.table) {
+        None | Some(Table::Tcp) => libc::AF_INET,
+        Some(Table::Tcp6) => libc::AF_INET6,
     };
-    let mut bytes = Vec::with_capacity(72);
+    let mut bytes = Vec::new();
     bytes.extend(LENGTH.to_ne_bytes());
-    bytes.extend(SOCK_DESTROY.to_ne_bytes());
-    bytes.extend((NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend((NLM_F_REQUEST | flags).to_ne_bytes());
     // Sequence number, sender.
     bytes.extend([0; 8]);
     bytes.push(u8::try_from(family).expect("families are small"));
     bytes.push(u8::try_from(libc::IPPROTO_TCP).expect("it is 6"));
     bytes.extend([0; 2]);
+    // All states.
     bytes.extend(u32::MAX.to_ne_bytes());
-    bytes.extend(socket.local.port().to_be_bytes());
-    bytes.extend(socket.remote.port().to_be_bytes());
-    for address in [socket.local.ip(), socket.remote.ip()] {
-        let octets = match address {
-            IpAddr::V4(address) => {
-                let mut octets = [0; 16];
-                octets[..4].copy_from_slice(&address.octets());
-                octets
-            }
-            IpAddr::V6(address) => address.octets(),
-        };
-        bytes.extend(octets);
+    match socket {
+        Some(socket) => {
+            bytes.extend(socket.local.port().to_be_bytes());
+            bytes.extend(socket.remote.port().to_be_bytes());
+            bytes.extend(octets(socket.local.ip()));
+            bytes.extend(octets(socket.remote.ip()));
+        }
+        None => bytes.extend([0; 36]),
     }
     // Any interface, any cookie.
     bytes.extend([0; 4]);
     bytes.extend([0xFF; 8]);
     bytes
+}
+
+fn octets(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => {
+            let mut octets = [0; 16];
+            octets[..4].copy_from_slice(&address.octets());
+            octets
+        }
+        IpAddr::V6(address) => address.octets(),
+    }
 }
