@@ -68,8 +68,9 @@ fn play(name: &str) {
     let scenario = Scenario::all()
         .find(|scenario| scenario.name == name)
         .expect("the kit has every scenario");
-    // What a kernel hides from all programs now and then, an audit has to correct, but not every
-    // time; what a tracker counts wrongly, it counts wrongly again.
+    // An audit has to correct now and then what a kernel hid from all programs, or what an audit
+    // before it missed while a task stalled between event and hash (docs/kernels.md). What a
+    // tracker counts wrongly by rule, it counts wrongly every time.
     let corrected: Vec<_> = (0..ATTEMPTS)
         .map(|_| netns.run(|| compare(scenario)).unwrap())
         .take_while(|&corrections| corrections > 0)
