@@ -156,6 +156,10 @@ pub struct ShowOptions {
     /// Every network namespace that is counted
     #[arg(long, conflicts_with = "netns")]
     pub all_netns: bool,
+    /// How far back peaks and rates reach, in seconds, up to 600: the time between your polls
+    /// [default: 60]
+    #[arg(long, value_name = "SECONDS", value_parser = parse::window, allow_hyphen_values = true)]
+    pub window: Option<u32>,
     /// Where the tracker is.
     #[command(flatten)]
     pub socket: SocketOption,

@@ -10,7 +10,7 @@ use clap::{
 };
 use tcp_status_common::state::{State, UnknownState};
 
-use crate::server::place;
+use crate::{server::place, snapshot::MAX_WINDOW};
 
 /// The longest name of a namespace: a file name.
 const MAX_NETNS: usize = 255;
@@ -35,6 +35,13 @@ pub(super) fn family(text: &str) -> Result<u8, &'static str> {
         "6" => Ok(6),
         _ => Err("not an address family; use 4 or 6"),
     }
+}
+
+pub(super) fn window(text: &str) -> Result<u32, &'static str> {
+    digits(text)
+        .and_then(|text| text.parse().ok())
+        .filter(|seconds| (1..=MAX_WINDOW).contains(seconds))
+        .ok_or("not a window; use 1 to 600, in seconds")
 }
 
 pub(super) fn netns(text: &str) -> Result<String, &'static str> {
@@ -117,7 +124,7 @@ impl TypedValueParser for SocketPath {
 mod tests {
     use std::time::Duration;
 
-    use super::{family, interval, mode, netns, port, share};
+    use super::{family, interval, mode, netns, port, share, window};
 
     #[test]
     fn ports_and_families_are_plain_numbers() {
@@ -184,6 +191,14 @@ mod tests {
         );
         for text in ["", "0", "-1", "101", "NaN", "inf", "half", "%"] {
             assert!(share(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn windows_are_whole_seconds() {
+        assert_eq!((window("1"), window("600")), (Ok(1), Ok(600)));
+        for text in ["", "0", "601", "-1", "1.5", "1m"] {
+            assert!(window(text).is_err(), "{text:?}");
         }
     }
 

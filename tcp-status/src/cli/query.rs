@@ -28,6 +28,7 @@ pub(super) fn show(options: ShowOptions) -> anyhow::Result<()> {
         port: options.port,
         netns: options.netns,
         all_netns: options.all_netns,
+        window: options.window,
     });
     let path = &options.socket.socket;
     let snapshots = match ask(path, &query)? {

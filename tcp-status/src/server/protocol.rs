@@ -72,6 +72,9 @@ pub struct Show {
     /// Every namespace that is tracked.
     #[serde(default)]
     pub all_netns: bool,
+    /// How far back peaks and rates reach, in seconds: the time since this client's last poll.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<u32>,
 }
 
 /// What may be asked.
@@ -117,7 +120,7 @@ pub struct Refusal {
 }
 
 /// An answer, as it goes over the wire.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
     /// To [`Query::Get`].

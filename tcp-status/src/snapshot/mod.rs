@@ -2,9 +2,13 @@
 
 pub mod compare;
 mod counts;
+mod history;
+mod listeners;
 mod transitions;
 
 pub use counts::Counts;
+pub use history::{DEFAULT_WINDOW, MAX_WINDOW, Peaks, Rates, Stale};
+pub use listeners::{Listener, Overflows, PortCounts, Ports};
 pub use transitions::{Flow, Transitions};
 
 use serde::{Deserialize, Serialize};
@@ -62,7 +66,7 @@ pub struct Events {
 }
 
 /// The counts of one network namespace at one moment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// [`SCHEMA`].
     pub schema: u32,
@@ -76,6 +80,8 @@ pub struct Snapshot {
     pub degraded: Option<String>,
     /// Inode number of the network namespace.
     pub netns: u32,
+    /// Its name as of `ip netns`, or the container that is in it; none if neither is known.
+    pub netns_name: Option<String>,
     /// The local port that the counts are limited to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
@@ -91,6 +97,18 @@ pub struct Snapshot {
     pub events: Events,
     /// What the audits found.
     pub drift: Drift,
+    /// Extremes since the last poll; none where nothing is sampled.
+    pub peaks: Option<Peaks>,
+    /// Changes per second; none where nothing is sampled.
+    pub rates: Option<Rates>,
+    /// Connections that sit in a state; none where no walk has looked.
+    pub stale: Option<Stale>,
+    /// What accept queues could not take; none where the kernel does not tell.
+    pub overflows: Option<Overflows>,
+    /// Every listening socket. Of [`Snapshot::port`] only, where it is given.
+    pub listeners: Vec<Listener>,
+    /// Connections by local port.
+    pub ports: Ports,
 }
 
 impl Snapshot {
@@ -107,6 +125,7 @@ impl Snapshot {
             tier_reason: None,
             degraded: None,
             netns,
+            netns_name: None,
             port: None,
             states,
             ipv4,
@@ -114,6 +133,12 @@ impl Snapshot {
             transitions: Transitions::default(),
             events: Events::default(),
             drift: Drift::default(),
+            peaks: None,
+            rates: None,
+            stale: None,
+            overflows: None,
+            listeners: Vec::new(),
+            ports: Ports::default(),
         }
     }
 }

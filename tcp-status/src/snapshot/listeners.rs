@@ -1,0 +1,60 @@
+//! Listening sockets with their queues, and how connections spread over their ports.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::Counts;
+
+/// One listening socket. Sockets that share an address by `SO_REUSEPORT` are listed apart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// Address family: 4 or 6.
+    pub family: u8,
+    /// Local address.
+    pub address: IpAddr,
+    /// Local port.
+    pub port: u16,
+    /// Owner of the socket; none where the kernel does not tell.
+    pub uid: Option<u32>,
+    /// Whether others may listen at the same address.
+    pub reuseport: bool,
+    /// Connections that wait for `accept()`.
+    pub accept_queue: u32,
+    /// How many may wait: the smaller of `listen()`'s backlog and `net.core.somaxconn`. The kernel
+    /// admits one more.
+    pub accept_queue_limit: u32,
+    /// The most that were seen waiting within the window of [`Peaks`]; now is part of it.
+    pub accept_queue_peak: u32,
+    /// Half-open connections; none where the kernel does not tell.
+    pub syn_queue: Option<u32>,
+}
+
+/// The connections of one local port that has, or had, a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortCounts {
+    /// Local port.
+    pub port: u16,
+    /// Both families.
+    pub states: Counts,
+}
+
+/// The connections of all ports that have, or had, a listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ports {
+    /// How many ports are kept apart at most; none where there is no limit.
+    pub limit: Option<u32>,
+    /// Each port, in ascending order.
+    pub tracked: Vec<PortCounts>,
+    /// Ports beyond the limit, together. None where all fit.
+    pub other: Option<Counts>,
+}
+
+/// What the kernel could not put into an accept queue or turned away, since the namespace was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overflows {
+    /// Handshakes that were complete and found the accept queue full (`ListenOverflows`).
+    pub listen_overflows: u64,
+    /// The same, and those that were dropped for another reason (`ListenDrops`).
+    pub listen_drops: u64,
+}
