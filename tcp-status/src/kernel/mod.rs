@@ -5,4 +5,5 @@ pub mod host;
 pub mod netns;
 pub mod plan;
 pub mod procfs;
+pub mod quiesce;
 pub mod sock_diag;

@@ -10,6 +10,7 @@ use std::{
 use tcp_status_common::{control::Mode, state::State};
 
 use super::{
+    confirm::Finding,
     cost::Cost,
     gauge::Gauges,
     invariants,
@@ -19,7 +20,12 @@ use super::{
 };
 use crate::{
     bpf::{Banks, LoadError},
-    kernel::{plan::SeedMethod, procfs, sock_diag},
+    kernel::{
+        plan::SeedMethod,
+        procfs,
+        quiesce::{GRACE, quiesce},
+        sock_diag,
+    },
 };
 
 /// An audit that could not be held; the counts stay as they are, and are marked.
@@ -115,7 +121,12 @@ impl Watch {
             self.audited = Some(events);
             self.settled = quiet;
             tracker.audit(&cause)?;
-            self.accepted = tracker.differences()?;
+            let in_doubt = tracker.ledger_mut().doubt.is_some();
+            self.accepted = if in_doubt {
+                invariants::Differences::default()
+            } else {
+                tracker.differences()?
+            };
         }
         Ok(())
     }
@@ -135,7 +146,7 @@ impl Watch {
         // What differs only in passing, because things move while they are read, is nothing.
         let first = tracker.differences()?.beyond(&self.accepted);
         if first.is_some() {
-            thread::sleep(seed::GRACE);
+            thread::sleep(GRACE);
             let second = tracker.differences()?.beyond(&self.accepted);
             if second.is_some() {
                 return Ok(second.map(Cause::Invariant));
@@ -168,75 +179,101 @@ impl Tracker {
         ))
     }
 
+    /// Counts everything again beside the count that is kept, and corrects that where recounts
+    /// agree that it is off: a single one may have come between two steps of a stalled task.
     fn audit(&self, cause: &Cause) -> Result<(), AuditError> {
-        let corrections = match self.plan.seed {
-            SeedMethod::Iterator => self.audit_by_iterator()?,
-            SeedMethod::Procfs => self.audit_at_rest()?,
-        };
-        let total: u64 = corrections.iter().sum();
-        if total == 0 {
-            log::debug!(cause:%; "audited");
-            return Ok(());
+        let cost = Cost::start();
+        let baseline = disagreement(&self.bpf)?;
+        let mut finding = Finding::new(self.recount(Duration::ZERO)?);
+        while let Some(patience) = finding.wants_recount() {
+            self.ledger_mut().doubt = Some("an audit looks again at what differed".into());
+            finding.recounted(self.recount(patience)?);
         }
-        let states = State::ALL
-            .into_iter()
-            .zip(corrections)
-            .filter(|&(_, by)| by > 0);
-        let states: Vec<_> = states.map(|(state, by)| format!("{state} {by}")).collect();
-        log::warn!(cause:%, corrections = total, states = states.join(", ").as_str();
-            "audit corrected the counts");
+        let agreed = finding.agreed();
+        let corrections = agreed.distance(&Gauges::default());
+        {
+            let mut ledger = self.ledger_mut();
+            ledger.base = ledger.base + agreed;
+            ledger.audited(corrections, cost.spent(), baseline);
+            ledger.doubt = finding.doubt().map(str::to_owned);
+        }
+        report(cause, corrections, &finding);
         Ok(())
     }
 
+    /// By how much the sockets that there are exceed those that are counted. Changes no reading.
+    fn recount(&self, patience: Duration) -> Result<Gauges, AuditError> {
+        match self.plan.seed {
+            SeedMethod::Iterator => self.recount_by_iterator(patience),
+            SeedMethod::Procfs => {
+                thread::sleep(patience);
+                self.recount_at_rest()
+            }
+        }
+    }
+
     /// Seeds the other bank while events go on, and switches to it. At the moment of the switch
-    /// both banks have counted the same events, so that what differs then is drift.
-    fn audit_by_iterator(&self) -> Result<[u64; State::COUNT], AuditError> {
-        let started = Cost::start();
+    /// both banks have counted the same events, so that what differs then is drift. What the old
+    /// one had more or less goes into the base for now.
+    fn recount_by_iterator(&self, patience: Duration) -> Result<Gauges, AuditError> {
         let old = self.ledger_mut().live;
         let new = 1 - old;
-        let baseline = disagreement(&self.bpf)?;
-        let walked = seed::fill(&self.bpf, Some(old), new, sockets_listed())?;
+        let walked = seed::fill(&self.bpf, Some(old), new, sockets_listed(), patience)?;
         let (retired, base) = {
             let mut ledger = self.ledger_mut();
             self.bpf.switch(Mode::new(Some(new), None))?;
             ledger.live = new;
             let before = (ledger.retired, ledger.base);
-            ledger.retired = self.bpf.bank(old)?.plus_flows(&before.0);
-            ledger.base = Gauges::default();
+            let counted = self.bpf.bank(old)?;
+            ledger.retired = counted.plus_flows(&before.0);
+            ledger.base = Gauges::of(&counted) + before.1 - self.seeded(new)?;
             before
         };
         self.saw_aside(&walked)?;
-        let cost = started.spent();
-        thread::sleep(seed::GRACE);
+        quiesce();
         // Once more, now that events which began before the switch have ended.
         let counted = self.bpf.bank(old)?;
-        let truth = Banks {
-            seeded: self.bpf.bank(new)?.seeded,
-            ..Banks::default()
-        };
-        let corrections = Gauges::of(&truth).distance(&(Gauges::of(&counted) + base));
+        let found = self.seeded(new)? - (Gauges::of(&counted) + base);
         let mut ledger = self.ledger_mut();
         ledger.retired = counted.plus_flows(&retired);
-        ledger.audited(corrections, cost, baseline);
+        ledger.base = -found;
         drop(ledger);
         self.bpf.remember(0)?;
-        Ok(corrections)
+        Ok(found)
+    }
+
+    /// What the seeding alone has counted into `bank`.
+    fn seeded(&self, bank: u32) -> Result<Gauges, LoadError> {
+        Ok(Gauges::of(&Banks {
+            seeded: self.bpf.bank(bank)?.seeded,
+            ..Banks::default()
+        }))
     }
 
     /// Where the kernel has no iterator: a dump, which tells the truth only if nothing moved.
-    fn audit_at_rest(&self) -> Result<[u64; State::COUNT], AuditError> {
-        let started = Cost::start();
-        let baseline = disagreement(&self.bpf)?;
+    fn recount_at_rest(&self) -> Result<Gauges, AuditError> {
         let before = self.bpf.writers()?.counted;
         let truth = Gauges::full_sockets(&sock_diag::listing(None)?, &sock_diag::minisockets()?);
         let counted = self.read()?.gauges;
-        let mut ledger = self.ledger_mut();
         if self.bpf.writers()?.counted != before {
             return Err(AuditError::Unrest);
         }
-        let corrections = truth.distance(&counted);
-        ledger.base = ledger.base + truth - counted;
-        ledger.audited(corrections, started.spent(), baseline);
-        Ok(corrections)
+        Ok(truth - counted)
     }
+}
+
+fn report(cause: &Cause, corrections: [u64; State::COUNT], finding: &Finding) {
+    let recounts = finding.recounts();
+    let total: u64 = corrections.iter().sum();
+    if total == 0 {
+        log::debug!(cause:%, recounts; "audited");
+        return;
+    }
+    let states = State::ALL.into_iter().zip(corrections);
+    let states: Vec<_> = states
+        .filter(|&(_, by)| by > 0)
+        .map(|(state, by)| format!("{state} {by}"))
+        .collect();
+    log::warn!(cause:%, recounts, corrections = total, states = states.join(", ").as_str();
+        "audit corrected the counts");
 }

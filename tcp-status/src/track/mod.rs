@@ -2,6 +2,7 @@
 
 mod assemble;
 mod audit;
+mod confirm;
 mod cost;
 mod gauge;
 mod invariants;

@@ -5,11 +5,10 @@ use std::{thread, time::Duration};
 
 use tcp_status_common::{control::Mode, counters::Walked};
 
-use crate::bpf::{Bpf, LoadError};
-
-/// How long to wait for events that began before a switch to end. A task may be preempted
-/// inside the handler; what takes even longer is left to the next audit.
-pub const GRACE: Duration = Duration::from_millis(10);
+use crate::{
+    bpf::{Bpf, LoadError},
+    kernel::quiesce::quiesce,
+};
 
 /// How often a seeding that ran out of room is tried again, with twice the room each time.
 const ATTEMPTS: u32 = 4;
@@ -30,16 +29,25 @@ pub enum SeedError {
     },
 }
 
-/// Fills `bank` with all sockets there are, while events go on being counted into `live`.
+/// Fills `bank` with all sockets there are, while events go on being counted into `live`, and
+/// looks for sockets once more after `patience`, unless that is zero: a task may have reported a
+/// socket before the seeding, and stall before it lists it. Only one that stalls for longer than
+/// all of this is missed; what is reported after the seeding began never is.
 /// Afterwards events go into both, and `bank` is exact; the caller makes it the live one and
 /// then gives the memory back with [`Bpf::remember`]. `sockets` is how many there may be.
 ///
 /// # Errors
 /// [`SeedError`]; events then go into `live` only, as before.
-pub fn fill(bpf: &Bpf, live: Option<u32>, bank: u32, sockets: u64) -> Result<Walked, SeedError> {
+pub fn fill(
+    bpf: &Bpf,
+    live: Option<u32>,
+    bank: u32,
+    sockets: u64,
+    patience: Duration,
+) -> Result<Walked, SeedError> {
     let mut capacity = room_for(sockets);
     for _ in 0..ATTEMPTS {
-        match attempt(bpf, live, bank, capacity) {
+        match attempt(bpf, live, bank, capacity, patience) {
             Ok(Some(walked)) => return Ok(walked),
             Ok(None) => capacity = capacity.saturating_mul(2),
             Err(error) => {
@@ -58,17 +66,26 @@ fn attempt(
     live: Option<u32>,
     bank: u32,
     capacity: u32,
+    patience: Duration,
 ) -> Result<Option<Walked>, LoadError> {
     bpf.switch(Mode::new(live, None))?;
-    thread::sleep(GRACE);
+    quiesce();
     bpf.clear(bank)?;
     bpf.remember(capacity)?;
     let failures = bpf.writers()?.failures;
     bpf.switch(Mode::new(live, Some(bank)))?;
     // The kernel stores a state after it has reported it: the walk must not read what is about
     // to be overwritten by an event that was reported before the switch.
-    thread::sleep(GRACE);
-    let walked = bpf.walk_sockets()?;
+    quiesce();
+    let mut walked = bpf.walk_sockets()?;
+    if !patience.is_zero() {
+        thread::sleep(patience);
+        let again = bpf.walk_sockets()?;
+        walked = Walked {
+            sockets: walked.sockets + again.sockets,
+            ..again
+        };
+    }
     Ok((bpf.writers()?.failures == failures).then_some(walked))
 }
 

@@ -2,7 +2,6 @@
 
 use std::{
     sync::{Mutex, PoisonError, RwLock, RwLockWriteGuard},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -29,6 +28,7 @@ use crate::{
         netns,
         plan::{EbpfPlan, SeedMethod, SplitMethod},
         procfs,
+        quiesce::quiesce,
         sock_diag::{self, MiniSplit},
     },
     server::{
@@ -37,6 +37,10 @@ use crate::{
     },
     snapshot::{Events, Snapshot, Transitions},
 };
+
+/// For how long the first seeding looks for sockets that were reported before it: there is no
+/// earlier count to tell that one is missing, and a host that boots is busy.
+const FIRST_PATIENCE: Duration = Duration::from_millis(200);
 
 /// What the user may set.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -266,11 +270,11 @@ impl Source for Tracker {
 
 fn seed_by_iterator(bpf: &Bpf) -> Result<Ledger, StartError> {
     let (started, cost) = (Instant::now(), Cost::start());
-    let walked = seed::fill(bpf, None, 0, sockets_listed())?;
+    let walked = seed::fill(bpf, None, 0, sockets_listed(), FIRST_PATIENCE)?;
     bpf.switch(Mode::new(Some(0), None))?;
     let baseline = disagreement(bpf)?;
     let (elapsed, cost) = (started.elapsed(), cost.spent());
-    thread::sleep(seed::GRACE);
+    quiesce();
     bpf.remember(0)?;
     log::info!(sockets = walked.sockets, milliseconds = elapsed.as_millis(); "seeded");
     Ok(Ledger::new(cost, baseline))

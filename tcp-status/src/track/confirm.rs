@@ -1,0 +1,177 @@
+//! What several recounts of one audit agree on: pure.
+//!
+//! A recount is wrong by one where a task stalls between two steps of the kernel: it reports a
+//! socket (LISTEN, SYN_SENT) before it lists it, and takes one off the list before it reports
+//! its end. Either way the recount finds fewer than were counted, until the task goes on.
+
+use std::time::Duration;
+
+use tcp_status_common::state::State;
+
+use super::gauge::Gauges;
+
+/// How patient the second recount is, and the third, in looking for sockets that were reported
+/// before it began.
+const PATIENCE: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(300)];
+
+/// How the recounts of one audit differ from what was counted: recounted minus counted.
+#[derive(Clone, Copy, Debug)]
+pub struct Finding {
+    agreed: Gauges,
+    last: Gauges,
+    recounts: u32,
+}
+
+impl Finding {
+    /// After the first recount.
+    #[must_use]
+    pub const fn new(found: Gauges) -> Self {
+        Self {
+            agreed: found,
+            last: found,
+            recounts: 1,
+        }
+    }
+
+    /// After one more recount.
+    pub fn recounted(&mut self, found: Gauges) {
+        *self = Self {
+            agreed: common(&self.agreed, &found),
+            last: found,
+            recounts: self.recounts + 1,
+        };
+    }
+
+    /// What every recount found.
+    #[must_use]
+    pub const fn agreed(&self) -> Gauges {
+        self.agreed
+    }
+
+    /// How many recounts there were.
+    #[must_use]
+    pub const fn recounts(&self) -> u32 {
+        self.recounts
+    }
+
+    /// Whether to count once more, and how patiently: always once where something differs, and
+    /// very patiently where a stalled task would still explain it.
+    #[must_use]
+    pub fn wants_recount(&self) -> Option<Duration> {
+        match self.recounts {
+            1 => (self.agreed != Gauges::default()).then_some(PATIENCE[0]),
+            2 => is_short(&self.agreed).then_some(PATIENCE[1]),
+            _ => None,
+        }
+    }
+
+    /// Why the counts cannot be vouched for even now.
+    #[must_use]
+    pub fn doubt(&self) -> Option<&'static str> {
+        if self.last != self.agreed {
+            Some("the last audit's recounts did not agree; the next audit decides")
+        } else if is_short(&self.agreed) {
+            Some("the last audit found fewer sockets than were counted; the next audit decides")
+        } else {
+            None
+        }
+    }
+}
+
+/// Cell by cell the part of two differences that has the same sign in both.
+fn common(one: &Gauges, other: &Gauges) -> Gauges {
+    Gauges([0, 1].map(|family| {
+        std::array::from_fn(|cell| {
+            let (a, b) = (one.0[family][cell], other.0[family][cell]);
+            if a > 0 {
+                a.min(b).max(0)
+            } else {
+                a.max(b).min(0)
+            }
+        })
+    }))
+}
+
+/// Whether sockets are missing, rather than in another state or family.
+fn is_short(found: &Gauges) -> bool {
+    let all: i64 = found.0.iter().flatten().sum();
+    all < 0 || found.sum(&[State::Listen]) < 0 || found.sum(&[State::SynSent]) < 0
+}
+
+#[cfg(test)]
+mod tests {
+    use tcp_status_common::state::State;
+
+    use super::{Finding, Gauges, PATIENCE};
+
+    fn found(cells: &[(usize, State, i64)]) -> Gauges {
+        let mut found = Gauges::default();
+        for &(family, state, by) in cells {
+            found.0[family][usize::from(state.number())] = by;
+        }
+        found
+    }
+
+    #[test]
+    fn nothing_found_needs_no_second_look() {
+        let finding = Finding::new(Gauges::default());
+        assert_eq!(finding.wants_recount(), None);
+        assert_eq!(finding.doubt(), None);
+    }
+
+    #[test]
+    fn a_stall_that_ends_corrects_nothing() {
+        for state in [State::Listen, State::SynSent] {
+            let mut finding = Finding::new(found(&[(0, state, -1)]));
+            assert_eq!(finding.wants_recount(), Some(PATIENCE[0]));
+            finding.recounted(found(&[(0, state, -1)]));
+            assert_eq!(finding.wants_recount(), Some(PATIENCE[1]));
+            finding.recounted(Gauges::default());
+            assert_eq!(finding.agreed(), Gauges::default());
+            assert_eq!((finding.wants_recount(), finding.doubt()), (None, None));
+        }
+    }
+
+    #[test]
+    fn a_stall_that_lasts_is_believed_but_not_vouched_for() {
+        let stalled = found(&[(1, State::Listen, -1)]);
+        let mut finding = Finding::new(stalled);
+        finding.recounted(stalled);
+        finding.recounted(stalled);
+        assert_eq!(finding.wants_recount(), None);
+        assert_eq!(finding.agreed(), stalled);
+        assert!(finding.doubt().unwrap().contains("fewer"));
+    }
+
+    #[test]
+    fn drift_is_confirmed_once_and_then_vouched_for() {
+        let drifts = [
+            found(&[(0, State::FinWait1, -5), (0, State::FinWait2, 5)]),
+            found(&[(1, State::Established, -2), (0, State::Established, 2)]),
+            found(&[(0, State::CloseWait, 1)]),
+        ];
+        for drift in drifts {
+            let mut finding = Finding::new(drift);
+            assert_eq!(finding.wants_recount(), Some(PATIENCE[0]));
+            finding.recounted(drift);
+            assert_eq!((finding.wants_recount(), finding.doubt()), (None, None));
+            assert_eq!((finding.agreed(), finding.recounts()), (drift, 2));
+        }
+    }
+
+    #[test]
+    fn only_what_all_recounts_found_is_corrected() {
+        let mut finding = Finding::new(found(&[
+            (0, State::FinWait1, 7),
+            (0, State::Established, 3),
+            (1, State::Listen, 2),
+        ]));
+        finding.recounted(found(&[
+            (0, State::FinWait1, 5),
+            (0, State::Established, -1),
+            (1, State::SynSent, 1),
+        ]));
+        assert_eq!(finding.agreed(), found(&[(0, State::FinWait1, 5)]));
+        assert!(finding.doubt().unwrap().contains("did not agree"));
+    }
+}
