@@ -22,6 +22,23 @@ pub fn raise_fd_limit() -> io::Result<u64> {
     Ok(hard)
 }
 
+/// Lets the calling thread run only while nothing else wants its CPU (`SCHED_IDLE`).
+pub(crate) fn run_only_when_idle() -> io::Result<()> {
+    // SAFETY: all-zero bytes are a valid sched_param; libraries differ in its members.
+    let param: libc::sched_param = unsafe { mem::zeroed() };
+    // Not sched_setscheduler(), which musl refuses.
+    // SAFETY: the pointer is to a local, 0 is the calling thread.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_sched_setscheduler,
+            0,
+            libc::SCHED_IDLE,
+            &raw const param,
+        )
+    };
+    check(c_int::try_from(result).unwrap_or(-1))
+}
+
 fn check(result: c_int) -> io::Result<()> {
     if result < 0 {
         return Err(io::Error::last_os_error());

@@ -5,5 +5,6 @@ mod battery;
 mod churn;
 mod orphans;
 mod seeding;
+mod stalls;
 mod states;
 mod subject;

@@ -115,6 +115,20 @@ impl Subject {
         self.tracker.show(&Show::default()).unwrap().remove(0)
     }
 
+    /// The first snapshot that the tracker vouches for, which must come within `limit`: an audit
+    /// that looks again at what it found holds back until then.
+    pub fn vouched_within(&self, limit: Duration) -> Snapshot {
+        let started = Instant::now();
+        loop {
+            let snapshot = self.snapshot();
+            if snapshot.degraded.is_none() {
+                return snapshot;
+            }
+            assert!(started.elapsed() < limit, "after {limit:?}: {snapshot:?}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Where the tracker differs from the kernel, in words; nothing if the listing changed
     /// while it was compared.
     fn differences(&self) -> Option<String> {
