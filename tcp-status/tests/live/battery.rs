@@ -22,9 +22,6 @@ use crate::subject::{SOON, Subject, place, quiet, turn};
 /// How often each scenario is played in one namespace.
 const ROUNDS: u32 = 2;
 
-/// How often a scenario may be played until audits find nothing to correct.
-const ATTEMPTS: usize = 3;
-
 /// How soon a tracker at rest has audited, where it has anything to audit.
 const PEACE: Duration = Duration::from_millis(600);
 
@@ -68,17 +65,8 @@ fn play(name: &str) {
     let scenario = Scenario::all()
         .find(|scenario| scenario.name == name)
         .expect("the kit has every scenario");
-    // An audit has to correct now and then what a kernel hid from all programs, or what an audit
-    // before it missed while a task stalled between event and hash (docs/kernels.md). What a
-    // tracker counts wrongly by rule, it counts wrongly every time.
-    let corrected: Vec<_> = (0..ATTEMPTS)
-        .map(|_| netns.run(|| compare(scenario)).unwrap())
-        .take_while(|&corrections| corrections > 0)
-        .collect();
-    assert!(
-        corrected.len() < ATTEMPTS,
-        "{name}: audits corrected {corrected:?}"
-    );
+    let corrected = netns.run(|| compare(scenario)).unwrap();
+    assert_eq!(corrected, 0, "{name}: audits had to correct; see CORRECTED");
 }
 
 /// Plays the scenario; how much audits had to correct, where that needs an explanation.
@@ -126,7 +114,7 @@ fn compare(scenario: Scenario) -> u64 {
 }
 
 /// What audits corrected beyond what the kernel says that it told neither copy of the handler:
-/// such an event leaves two gauges wrong. Said aloud, since another attempt may hide it.
+/// such an event leaves two gauges wrong.
 fn unexplained(subject: &Subject) -> u64 {
     let snapshot = subject.vouched_within(SOON);
     let (drift, missed) = (snapshot.drift, snapshot.events.missed);
