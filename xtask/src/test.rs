@@ -17,6 +17,7 @@ use crate::{
     step::Step,
     tally::{Outcome, Tally},
     toolchain::{self, Facts, Plan, Toolchain},
+    vm,
     workspace::Workspace,
 };
 
@@ -33,6 +34,9 @@ pub(crate) struct TestArgs {
     /// Install what is missing for the tests and for the BPF target (Debian, as root)
     #[arg(long)]
     install: bool,
+    /// Then the same as `vm` with these kernels, counted together
+    #[arg(long, value_name = "VERSION", num_args = 1..)]
+    vm: Vec<vm::Version>,
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<ExitCode> {
@@ -59,6 +63,9 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<ExitCode> {
     let tests = cargo_test(workspace)?;
     eprintln!("== tests: {tests}");
     tally.add(tests);
+    if !args.vm.is_empty() {
+        tally.add(virtual_machines(workspace, args));
+    }
     println!("{tally}");
     // The checks around the tests do not stand for them.
     if tests.passed == 0 {
@@ -66,6 +73,21 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     Ok(tally.exit_code())
+}
+
+/// Counts as a failure what keeps the machines from being run at all.
+fn virtual_machines(workspace: &Workspace, args: &TestArgs) -> Tally {
+    eprintln!("== virtual machines");
+    let args = vm::VmArgs::new(args.vm.clone(), args.install);
+    let tests = vm::tests(workspace, &args).unwrap_or_else(|error| {
+        eprintln!("== virtual machines: FAILED: {error:#}");
+        Tally {
+            failed: 1,
+            ..Tally::default()
+        }
+    });
+    eprintln!("== virtual machines: {tests}");
+    tests
 }
 
 /// Builds the object and compares it with the kept one.

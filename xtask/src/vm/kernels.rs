@@ -20,7 +20,10 @@ pub(super) const DEFAULT: [&str; 4] = ["5.10", "6.1", "6.12", "7.2"];
 pub(super) const SUITES: [&str; 4] = ["bullseye", "bookworm", "trixie", "sid"];
 
 /// Small, and with everything that a virtual machine has.
-const METAPACKAGE: &str = "linux-image-cloud-amd64";
+const CLOUD: &str = "linux-image-cloud-amd64";
+
+/// Built with PREEMPT_RT.
+const REALTIME: &str = "linux-image-rt-amd64";
 
 /// Packages that hold parts of a kernel.
 const PARTS: [&str; 3] = ["linux-image-", "linux-binary-", "linux-modules-"];
@@ -28,14 +31,26 @@ const PARTS: [&str; 3] = ["linux-image-", "linux-binary-", "linux-modules-"];
 /// Modules for sock_diag, in the order in which they have to be loaded.
 pub(super) const MODULES: [&str; 2] = ["inet_diag", "tcp_diag"];
 
-/// A kernel version as a user writes it: `6.1` is any 6.1, `6.1.176` that one.
+/// A kernel version as a user writes it: `6.1` is any 6.1, `6.1.176` that one, and `6.12-rt` any
+/// 6.12 with PREEMPT_RT.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Version(Vec<u64>);
+pub(crate) struct Version {
+    numbers: Vec<u64>,
+    realtime: bool,
+}
 
 impl Version {
+    /// How the name of one with PREEMPT_RT ends.
+    const REALTIME: &str = "-rt";
+
     /// Whether a package of version `package`, as in `6.1.176-1`, is of this one.
     fn covers(&self, package: &str) -> bool {
-        numbers(package).starts_with(&self.0)
+        numbers(package).starts_with(&self.numbers)
+    }
+
+    /// The package that depends on the kernel.
+    fn metapackage(&self) -> &'static str {
+        if self.realtime { REALTIME } else { CLOUD }
     }
 }
 
@@ -43,18 +58,22 @@ impl FromStr for Version {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let numbers: Option<Vec<u64>> = text.split('.').map(|part| part.parse().ok()).collect();
+        let plain = text.strip_suffix(Self::REALTIME);
+        let realtime = plain.is_some();
+        let numbers = plain.unwrap_or(text).split('.');
+        let numbers: Option<Vec<u64>> = numbers.map(|part| part.parse().ok()).collect();
         match numbers {
-            Some(numbers) if (2..=3).contains(&numbers.len()) => Ok(Self(numbers)),
-            _ => bail!("not a kernel version: write it like 6.1"),
+            Some(numbers) if (2..=3).contains(&numbers.len()) => Ok(Self { numbers, realtime }),
+            _ => bail!("not a kernel version: write it like 6.1 or 6.12-rt"),
         }
     }
 }
 
 impl std::fmt::Display for Version {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let parts: Vec<_> = self.0.iter().map(u64::to_string).collect();
-        formatter.pad(&parts.join("."))
+        let parts: Vec<_> = self.numbers.iter().map(u64::to_string).collect();
+        let flavour = if self.realtime { Self::REALTIME } else { "" };
+        formatter.pad(&(parts.join(".") + flavour))
     }
 }
 
@@ -78,10 +97,10 @@ impl Kernel {
 
 /// Gets the newest package of each version, unless it is there already.
 pub(super) fn get(apt: &Apt, folder: &Path, versions: &[Version]) -> Result<Vec<Kernel>> {
-    let offered = apt.versions(METAPACKAGE)?;
     versions
         .iter()
         .map(|version| {
+            let offered = apt.versions(version.metapackage())?;
             let package = newest(version, &offered).with_context(|| {
                 format!(
                     "no package of kernel {version} in Debian's {}: on offer are {}",
@@ -89,9 +108,13 @@ pub(super) fn get(apt: &Apt, folder: &Path, versions: &[Version]) -> Result<Vec<
                     offered.join(", ")
                 )
             })?;
-            let folder = folder.join(package);
+            let folder = folder.join(if version.realtime {
+                format!("{package}{}", Version::REALTIME)
+            } else {
+                package.to_owned()
+            });
             if !folder.is_dir() {
-                fetch(apt, package, &folder)
+                fetch(apt, version.metapackage(), package, &folder)
                     .with_context(|| format!("cannot get kernel {version}"))?;
             }
             Ok(Kernel {
@@ -109,7 +132,7 @@ pub(super) fn get(apt: &Apt, folder: &Path, versions: &[Version]) -> Result<Vec<
 }
 
 /// Downloads and unpacks into `folder`, which appears only once it is complete.
-fn fetch(apt: &Apt, version: &str, folder: &Path) -> Result<()> {
+fn fetch(apt: &Apt, metapackage: &str, version: &str, folder: &Path) -> Result<()> {
     let work = folder.with_extension("partial");
     if work.exists() {
         fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))?;
@@ -119,7 +142,7 @@ fn fetch(apt: &Apt, version: &str, folder: &Path) -> Result<()> {
     for new in [&tree, &kept] {
         fs::create_dir_all(new).with_context(|| format!("cannot make {}", new.display()))?;
     }
-    for (package, version) in parts(version, |package, version| {
+    for (package, version) in parts(metapackage, version, |package, version| {
         apt.dependencies(package, version)
     })? {
         let deb = apt.download(&package, &version, &work)?;
@@ -141,11 +164,12 @@ pub(super) fn unpack(deb: &Path, tree: &Path) -> Result<()> {
 
 /// Every package that holds a part of the kernel of the metapackage's `version`.
 fn parts(
+    metapackage: &str,
     version: &str,
     dependencies: impl Fn(&str, &str) -> Result<BTreeMap<String, Option<String>>>,
 ) -> Result<BTreeSet<(String, String)>> {
     let mut found = BTreeSet::new();
-    let mut open = vec![(METAPACKAGE.to_owned(), version.to_owned())];
+    let mut open = vec![(metapackage.to_owned(), version.to_owned())];
     while let Some((package, version)) = open.pop() {
         for (name, exact) in dependencies(&package, &version)? {
             let Some(exact) = exact else { continue };
@@ -157,7 +181,7 @@ fn parts(
     }
     ensure!(
         !found.is_empty(),
-        "{METAPACKAGE} {version} depends on no package with a kernel"
+        "{metapackage} {version} depends on no package with a kernel"
     );
     Ok(found)
 }
@@ -262,7 +286,12 @@ mod tests {
 
     #[test]
     fn only_versions_are_versions() {
-        assert_eq!("6.12".parse::<Version>().unwrap().to_string(), "6.12");
+        for text in ["6.12", "6.1.176", "6.12-rt"] {
+            assert_eq!(text.parse::<Version>().unwrap().to_string(), text);
+        }
+        let realtime = "6.12-rt".parse::<Version>().unwrap();
+        assert_eq!(realtime.metapackage(), REALTIME);
+        assert!(realtime.covers("6.12.117-1"));
         for text in ["", "6", "6.x", "6.1-1", "6.1.2.3", "--all"] {
             text.parse::<Version>().unwrap_err();
         }
@@ -272,7 +301,7 @@ mod tests {
     fn all_parts_of_a_kernel_are_found_through_its_metapackage() {
         let tree = |package: &str, version: &str| {
             let names: &[&str] = match package {
-                METAPACKAGE => &["linux-base-cloud-amd64", "linux-image-7.2.13"],
+                CLOUD => &["linux-base-cloud-amd64", "linux-image-7.2.13"],
                 "linux-image-7.2.13" => &["linux-binary-7.2.13", "linux-modules-7.2.13"],
                 _ => &["linux-base-7.2.13"],
             };
@@ -283,7 +312,7 @@ mod tests {
             found.insert("linux-image-any".to_owned(), None);
             Ok(found)
         };
-        let found = parts("7.2.13-1", tree).unwrap();
+        let found = parts(CLOUD, "7.2.13-1", tree).unwrap();
         let names: Vec<_> = found.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(
             names,
@@ -293,7 +322,7 @@ mod tests {
                 "linux-modules-7.2.13"
             ]
         );
-        parts("7.2.13-1", |_, _| Ok(BTreeMap::new())).unwrap_err();
+        parts(CLOUD, "7.2.13-1", |_, _| Ok(BTreeMap::new())).unwrap_err();
     }
 
     #[test]

@@ -25,7 +25,9 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 
-use self::{apt::Apt, initramfs::Content, kernels::Version, matrix::Matrix, matrix::Run};
+pub(crate) use self::kernels::Version;
+
+use self::{apt::Apt, initramfs::Content, matrix::Matrix, matrix::Run};
 use crate::{step::Step, tally::Tally, toolchain, workspace::Workspace};
 
 /// Programs beside Debian's own, and the packages that bring them.
@@ -36,9 +38,9 @@ const PROGRAMS: [(&str, &str); 2] = [(qemu::PROGRAM, "qemu-system-x86"), ("xz", 
 const MOST_JOBS: usize = 2;
 
 /// Arguments of `vm`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct VmArgs {
-    /// Kernels, like 6.1 [default: 5.10 6.1 6.12 7.2]
+    /// Kernels, like 6.1, or 6.12-rt for one with PREEMPT_RT [default: 5.10 6.1 6.12 7.2]
     versions: Vec<Version>,
     /// Install what is missing (Debian, as root)
     #[arg(long)]
@@ -54,7 +56,25 @@ pub(crate) struct VmArgs {
     keep: bool,
 }
 
+impl VmArgs {
+    /// All tests on these kernels.
+    pub(crate) fn new(versions: Vec<Version>, install: bool) -> Self {
+        Self {
+            versions,
+            install,
+            ..Self::default()
+        }
+    }
+}
+
 pub(crate) fn run(workspace: &Workspace, args: &VmArgs) -> Result<ExitCode> {
+    let tally = tests(workspace, args)?;
+    println!("{tally}");
+    Ok(tally.exit_code())
+}
+
+/// Runs the tests, and says how each came out.
+pub(crate) fn tests(workspace: &Workspace, args: &VmArgs) -> Result<Tally> {
     provide_programs(args.install)?;
     let versions = if args.versions.is_empty() {
         let versions: Result<Vec<_>> = kernels::DEFAULT.iter().map(|text| text.parse()).collect();
@@ -100,8 +120,7 @@ pub(crate) fn run(workspace: &Workspace, args: &VmArgs) -> Result<ExitCode> {
     for run in &runs {
         tally.add(run.counts());
     }
-    println!("{tally}");
-    Ok(tally.exit_code())
+    Ok(tally)
 }
 
 fn parse_filter(text: &str) -> Result<String, &'static str> {
