@@ -14,7 +14,14 @@ impl Mode {
     /// Counts into bank `live` (0 or 1), and seeds bank `seed`, if given.
     #[must_use]
     pub const fn new(live: Option<u32>, seed: Option<u32>) -> Self {
-        Self(Self::encode(live) | Self::encode(seed) << 4)
+        Self(Self::encode(live) | Self::encode(seed) << 4 | Self::encode(seed) << 8)
+    }
+
+    /// Counts into bank `live`, if given, and only enters the ports of new listeners into `bank`:
+    /// what comes before seeding it, so that no connection meets a port that is not entered yet.
+    #[must_use]
+    pub const fn entering_ports(live: Option<u32>, bank: u32) -> Self {
+        Self(Self::encode(live) | Self::encode(Some(bank)) << 8)
     }
 
     const fn encode(bank: Option<u32>) -> u32 {
@@ -41,6 +48,12 @@ impl Mode {
     #[must_use]
     pub const fn seed(self) -> Option<u32> {
         Self::decode(self.0 >> 4)
+    }
+
+    /// The bank, beside the live one, that the ports of new listeners are entered into.
+    #[must_use]
+    pub const fn ports(self) -> Option<u32> {
+        Self::decode(self.0 >> 8)
     }
 }
 
@@ -82,7 +95,13 @@ mod tests {
             for seed in [None, Some(0), Some(1)] {
                 let mode = Mode::new(live, seed);
                 assert_eq!((mode.live(), mode.seed()), (live, seed));
+                assert_eq!(mode.ports(), seed);
             }
+            let mode = Mode::entering_ports(live, 1);
+            assert_eq!(
+                (mode.live(), mode.seed(), mode.ports()),
+                (live, None, Some(1))
+            );
         }
     }
 }

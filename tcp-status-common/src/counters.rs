@@ -21,6 +21,59 @@ pub struct Bank {
 
 const _: () = assert!(size_of::<Bank>() == 2496);
 
+/// Which bank of which namespace other than the tracker's own: one set of counters for all CPUs
+/// and writers, so that very many namespaces need little memory; every addition is atomic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct NamespaceKey {
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// The bank, 0 or 1.
+    pub bank: u32,
+}
+
+const _: () = assert!(size_of::<NamespaceKey>() == 8);
+
+/// The sockets of one local port, of one bank, on one CPU. Gauges, not flows: a sum over CPUs.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct PortGauges {
+    /// `[family][state]`; every addition is atomic, since all writers share it.
+    pub gauges: [[i64; STATE_SLOTS]; Family::COUNT],
+}
+
+const _: () = assert!(size_of::<PortGauges>() == 192);
+
+impl PortGauges {
+    /// No sockets.
+    pub const ZERO: Self = Self {
+        gauges: [[0; STATE_SLOTS]; Family::COUNT],
+    };
+
+    /// The index of what `slot` has in `bank`.
+    #[must_use]
+    pub const fn index(slot: u32, bank: u32) -> u32 {
+        slot * 2 + bank
+    }
+}
+
+/// A local port that has, or had, a listener.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(C)]
+pub struct PortKey {
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// The port, in the order of bytes of the host.
+    pub port: u16,
+    /// The bank that it is entered in, 0 or 1.
+    pub bank: u16,
+}
+
+const _: () = assert!(size_of::<PortKey>() == 8);
+
+/// The slot of [`PortGauges`] that all ports share for which there is no slot left.
+pub const OTHER_PORTS: u32 = 0;
+
 impl Bank {
     /// An empty bank.
     pub const ZERO: Self = Self {
@@ -74,12 +127,18 @@ pub struct WriterStats {
     pub impossible: u64,
     /// Half-open connections whose listener was closed: they stay listed until their timers fire.
     pub abandoned: u64,
+    /// Listeners whose port was not chosen yet when they were reported, or could not be entered:
+    /// until the next walk, their connections are in no port's counts.
+    pub unplaced: u64,
 }
 
-const _: () = assert!(size_of::<WriterStats>() == 40);
+const _: () = assert!(size_of::<WriterStats>() == 48);
+
+/// How many ages [`Walked::idle`] tells apart: 0 to 62 seconds, and longer.
+pub const AGES: usize = 64;
 
 /// What a walk met that is no full socket, on one CPU.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Walked {
     /// Timewait minisockets in substate TIME_WAIT, by family.
@@ -90,9 +149,41 @@ pub struct Walked {
     pub requests: [u64; Family::COUNT],
     /// Full sockets that the walk was the first to see.
     pub sockets: u64,
+    /// Full sockets in CLOSE_WAIT and in FIN_WAIT2, by the whole seconds since the peer's last
+    /// segment.
+    pub idle: [[u64; AGES]; 2],
 }
 
-const _: () = assert!(size_of::<Walked>() == 56);
+const _: () = assert!(size_of::<Walked>() == 1080);
+
+/// Row of CLOSE_WAIT in [`Walked::idle`].
+pub const IDLE_CLOSE_WAIT: usize = 0;
+/// Row of FIN_WAIT2 in [`Walked::idle`].
+pub const IDLE_FIN_WAIT2: usize = 1;
+
+/// One listener, as a walk writes it to its reader.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ListenerRecord {
+    /// Local address: 16 bytes of IPv6, or 4 of IPv4 and then zeros.
+    pub address: [u8; 16],
+    /// `AF_INET` or `AF_INET6`.
+    pub address_family: u16,
+    /// Local port, in the order of bytes of the host.
+    pub port: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Connections that wait for `accept()`.
+    pub accept_queue: u32,
+    /// The limit that `listen()` set.
+    pub accept_queue_limit: u32,
+    /// Request sockets.
+    pub requests: u32,
+    /// 1 if it belongs to a group of listeners at one address, else 0.
+    pub reuseport: u32,
+}
+
+const _: () = assert!(size_of::<ListenerRecord>() == 40);
 
 /// What a listener walk is to find, and what it found.
 #[derive(Clone, Copy, Debug, Default)]
@@ -104,9 +195,14 @@ pub struct Listeners {
     pub listeners: u64,
     /// How many there should be: the walk ends there. Written by user space.
     pub expected: u64,
+    /// 1 if a record of each listener is wanted, else 0. Written by user space.
+    pub wanted: u64,
+    /// The record of the last listener: what a program that ends the walk writes to its reader is
+    /// thrown away by the kernel.
+    pub last: ListenerRecord,
 }
 
-const _: () = assert!(size_of::<Listeners>() == 32);
+const _: () = assert!(size_of::<Listeners>() == 80);
 
 impl WriterStats {
     /// The sums of both.
@@ -118,6 +214,19 @@ impl WriterStats {
             failures: self.failures + other.failures,
             impossible: self.impossible + other.impossible,
             abandoned: self.abandoned + other.abandoned,
+            unplaced: self.unplaced + other.unplaced,
+        }
+    }
+}
+
+impl Default for Walked {
+    fn default() -> Self {
+        Self {
+            timewait: [0; Family::COUNT],
+            finwait2: [0; Family::COUNT],
+            requests: [0; Family::COUNT],
+            sockets: 0,
+            idle: [[0; AGES]; 2],
         }
     }
 }
@@ -125,15 +234,21 @@ impl WriterStats {
 impl Walked {
     /// The sums of both.
     #[must_use]
-    pub const fn plus(self, other: &Self) -> Self {
+    pub fn plus(mut self, other: &Self) -> Self {
         const fn sum(a: [u64; 2], b: [u64; 2]) -> [u64; 2] {
             [a[0] + b[0], a[1] + b[1]]
+        }
+        for (sums, counts) in self.idle.iter_mut().zip(&other.idle) {
+            for (sum, count) in sums.iter_mut().zip(counts) {
+                *sum += count;
+            }
         }
         Self {
             timewait: sum(self.timewait, other.timewait),
             finwait2: sum(self.finwait2, other.finwait2),
             requests: sum(self.requests, other.requests),
             sockets: self.sockets + other.sockets,
+            ..self
         }
     }
 }

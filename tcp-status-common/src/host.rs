@@ -16,6 +16,24 @@ pub struct Host {
     pub skc_net: u32,
     /// `struct net`: `ns.inum`, 4 bytes.
     pub net_inum: u32,
+    /// `struct sock_common`: `skc_num`, the local port in the order of the host, 2 bytes; 0 where
+    /// none is held.
+    pub skc_num: u32,
+    /// `struct sock_common`: `skc_rcv_saddr`, 4 bytes.
+    pub skc_rcv_saddr: u32,
+    /// `struct sock_common`: `skc_v6_rcv_saddr`, 16 bytes.
+    pub skc_v6_rcv_saddr: u32,
+    /// `struct sock`: `sk_ack_backlog`, 4 bytes.
+    pub sk_ack_backlog: u32,
+    /// `struct sock`: `sk_max_ack_backlog`, 4 bytes.
+    pub sk_max_ack_backlog: u32,
+    /// `struct sock`: `sk_reuseport_cb`, a pointer; null outside of groups.
+    pub sk_reuseport_cb: u32,
+    /// `struct inet_sock`: `inet_sport`, 2 bytes, in the order of the network; kept when the port
+    /// is given back.
+    pub inet_sport: u32,
+    /// `struct tcp_sock`: `rcv_tstamp`, 4 bytes: jiffies at the peer's last acknowledgement.
+    pub rcv_tstamp: u32,
     /// `struct inet_timewait_sock`: `tw_substate`, 1 byte.
     pub tw_substate: u32,
     /// `struct inet_connection_sock`: `icsk_accept_queue.qlen`, 4 bytes: request
@@ -34,6 +52,10 @@ pub struct Host {
     pub two_copies: u32,
     /// 1 where timewait minisockets are followed by events.
     pub timewait_events: u32,
+    /// 1 where every network namespace is counted, not just the tracker's own.
+    pub all_namespaces: u32,
+    /// Jiffies per second (`CONFIG_HZ`).
+    pub hz: u32,
 }
 
-const _: () = assert!(size_of::<Host>() == 52);
+const _: () = assert!(size_of::<Host>() == 92);

@@ -190,6 +190,15 @@ impl Family {
     /// `AF_INET` and `AF_INET6`, the same on every Linux architecture.
     pub const ADDRESS_FAMILIES: [u16; Self::COUNT] = [2, 10];
 
+    /// As users name it: 4 or 6.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::V4 => 4,
+            Self::V6 => 6,
+        }
+    }
+
     /// The position in the counters, 0 or 1.
     #[must_use]
     pub const fn index(self) -> usize {

@@ -1,20 +1,19 @@
-//! Additions to the counters: which cell, and how.
+//! Additions to cells of maps, places in the counters, and what writers say of themselves.
 
 use core::{arch::asm, hint::black_box};
 
 use aya_ebpf::{EbpfContext, cty::c_void};
 use aya_log_ebpf::warn;
-use tcp_status_common::counters::{Bank, STATE_SLOTS, Writer, WriterStats};
+use tcp_status_common::counters::{STATE_SLOTS, Writer, WriterStats};
 
-use crate::{
-    host,
-    maps::{COUNTERS, WRITERS},
-};
+use crate::{host, maps::WRITERS};
 
 /// The kernel's number for a closed socket: where every socket comes from and goes to.
 pub(crate) const CLOSE: u32 = 7;
 /// The kernel's number of a listener.
 pub(crate) const LISTEN: u32 = 10;
+/// The kernel's number of a half-open connection that is a full socket.
+const SYN_RECV: u32 = 3;
 
 /// A family's index in the counters and a state number: in range by construction.
 #[derive(Clone, Copy)]
@@ -31,61 +30,64 @@ impl Place {
         (family < 2 && state < STATE_SLOTS).then_some(Self { family, state })
     }
 
-    /// As a value of the map of seen sockets.
+    /// As the lower 16 bits of a value of the map of seen sockets.
     #[expect(
         clippy::cast_possible_truncation,
         reason = "a place is in range by construction"
     )]
     #[inline(always)]
     pub(crate) fn pack(self) -> u32 {
-        (self.family << 16 | self.state) as u32
+        (self.family << 8 | self.state) as u32
     }
 
     #[inline(always)]
     pub(crate) fn unpack(packed: u32) -> Option<Self> {
-        Self::new((packed >> 16) as usize, packed & 0xffff)
+        Self::new((packed >> 8 & 0xff) as usize, packed & 0xff)
+    }
+
+    #[inline(always)]
+    pub(crate) fn family(self) -> usize {
+        self.family
+    }
+
+    #[inline(always)]
+    pub(crate) fn state(self) -> usize {
+        self.state
     }
 
     #[inline(always)]
     pub(crate) fn is_closed(self) -> bool {
         self.state == CLOSE as usize
     }
-}
 
-/// One more state change from `from` to `to` in the live `bank`.
-#[inline(always)]
-pub(crate) fn flow(writer: Writer, bank: u32, family: usize, from: u32, to: u32) -> Option<()> {
-    let (from, to) = (Place::new(family, from)?, Place::new(family, to)?);
-    let bank: *mut Bank = COUNTERS.get_ptr_mut(writer.bank(bank))?;
-    // SAFETY: the map gave the pointer, a place is in range.
-    add(
-        unsafe { &raw mut (*bank).flows[from.family][from.state][to.state] },
-        1,
-    );
-    Some(())
-}
+    #[inline(always)]
+    pub(crate) fn is_listening(self) -> bool {
+        self.state == LISTEN as usize
+    }
 
-/// One socket more (`by` 1) or less (-1) in the `bank` that is being seeded.
-#[inline(always)]
-pub(crate) fn seed(writer: Writer, bank: u32, place: Place, by: i64) -> Option<()> {
-    let bank: *mut Bank = COUNTERS.get_ptr_mut(writer.bank(bank))?;
-    // SAFETY: as above. Adding the two's complement subtracts.
-    let cell = unsafe { &raw mut (*bank).seeded[place.family][place.state] }.cast::<u64>();
-    add(cell, by.cast_unsigned());
-    Some(())
+    #[inline(always)]
+    pub(crate) fn is_half_open(self) -> bool {
+        self.state == SYN_RECV as usize
+    }
 }
 
 /// Adds to a counter that only this copy writes, on this CPU.
 #[inline(always)]
 pub(crate) fn add(cell: *mut u64, by: u64) {
     if host::reentry() {
-        // The target has no atomics in Rust, but the kernel has had this instruction always.
-        // SAFETY: callers pass an aligned cell of a map.
-        unsafe { asm!("lock *(u64 *)({cell} + 0) += {by}", cell = in(reg) cell, by = in(reg) by) }
+        add_shared(cell, by);
     } else {
-        // SAFETY: as above.
+        // SAFETY: callers pass an aligned cell of a map.
         unsafe { *cell = (*cell).wrapping_add(by) };
     }
+}
+
+/// Adds to a counter that others write at the same time.
+#[inline(always)]
+pub(crate) fn add_shared(cell: *mut u64, by: u64) {
+    // The target has no atomics in Rust, but the kernel has had this instruction always.
+    // SAFETY: callers pass an aligned cell of a map.
+    unsafe { asm!("lock *(u64 *)({cell} + 0) += {by}", cell = in(reg) cell, by = in(reg) by) }
 }
 
 /// A figure that a writer keeps of itself.

@@ -2,7 +2,10 @@
 
 use core::ptr::{addr_of, read_volatile};
 
-use aya_ebpf::helpers::bpf_probe_read_kernel;
+use aya_ebpf::helpers::{
+    bpf_probe_read_kernel,
+    generated::{bpf_jiffies64, bpf_skc_to_tcp_sock},
+};
 use tcp_status_common::host::Host;
 
 /// Written by the loader before load; read-only and constant to the verifier afterwards.
@@ -13,6 +16,14 @@ static HOST: Host = Host {
     skc_state: 0,
     skc_net: 0,
     net_inum: 0,
+    skc_num: 0,
+    skc_rcv_saddr: 0,
+    skc_v6_rcv_saddr: 0,
+    sk_ack_backlog: 0,
+    sk_max_ack_backlog: 0,
+    sk_reuseport_cb: 0,
+    inet_sport: 0,
+    rcv_tstamp: 0,
     tw_substate: 0,
     icsk_qlen: 0,
     task_stack: 0,
@@ -21,6 +32,8 @@ static HOST: Host = Host {
     no_reentry: 0,
     two_copies: 0,
     timewait_events: 0,
+    all_namespaces: 0,
+    hz: 1,
 };
 
 /// A member of [`HOST`], not folded by the compiler: the loader changes it after the build.
@@ -47,6 +60,12 @@ pub(crate) fn two_copies() -> bool {
 #[inline(always)]
 pub(crate) fn timewait_events() -> bool {
     host!(timewait_events) == 1
+}
+
+/// Whether every network namespace is counted.
+#[inline(always)]
+pub(crate) fn all_namespaces() -> bool {
+    host!(all_namespaces) == 1
 }
 
 /// A pointer that the verifier knows as `struct sock *` or `struct sock_common *`, which
@@ -84,6 +103,38 @@ impl Sock {
         Sock(net).read(host!(net_inum))
     }
 
+    /// The local port, or 0.
+    #[inline(always)]
+    pub(crate) fn port(self) -> u16 {
+        self.read(host!(skc_num))
+    }
+
+    /// The local port that a TCP socket has, or had last.
+    #[inline(always)]
+    pub(crate) fn last_port(self) -> u16 {
+        // SAFETY: the helper looks at the socket before it says that it is one of TCP.
+        let tcp = unsafe { bpf_skc_to_tcp_sock(self.0.cast_mut().cast()) };
+        if tcp.is_null() {
+            return 0;
+        }
+        u16::from_be(Sock(tcp.cast_const().cast()).read(host!(inet_sport)))
+    }
+
+    /// Whole seconds since the peer's last acknowledgement.
+    #[inline(always)]
+    pub(crate) fn idle_seconds(self) -> Result<u32, i32> {
+        let last: u32 = self.probe(host!(rcv_tstamp))?;
+        // SAFETY: no arguments.
+        let now = unsafe { bpf_jiffies64() } as u32;
+        let since = now.wrapping_sub(last);
+        // Acknowledged while this was read.
+        if since > u32::MAX / 2 {
+            return Ok(0);
+        }
+        // The loader never leaves a zero; the verifier wants to be told.
+        Ok(since / host!(hz).max(1))
+    }
+
     /// Substate of what the verifier knows as `struct inet_timewait_sock *`, which begins with a
     /// `struct sock_common` as well.
     #[inline(always)]
@@ -101,6 +152,33 @@ impl Sock {
     #[inline(always)]
     pub(crate) fn request_count(self) -> Result<u32, i32> {
         self.probe(host!(icsk_qlen))
+    }
+
+    /// Connections that wait at a listener, and how many may.
+    #[inline(always)]
+    pub(crate) fn accept_queue(self) -> Result<[u32; 2], i32> {
+        Ok([
+            self.probe(host!(sk_ack_backlog))?,
+            self.probe(host!(sk_max_ack_backlog))?,
+        ])
+    }
+
+    /// Whether a listener belongs to a group at one address.
+    #[inline(always)]
+    pub(crate) fn in_group(self) -> Result<bool, i32> {
+        Ok(self.probe::<u64>(host!(sk_reuseport_cb))? != 0)
+    }
+
+    /// The local IPv4 address.
+    #[inline(always)]
+    pub(crate) fn address_v4(self) -> Result<[u8; 4], i32> {
+        self.probe(host!(skc_rcv_saddr))
+    }
+
+    /// The local IPv6 address.
+    #[inline(always)]
+    pub(crate) fn address_v6(self) -> Result<[u8; 16], i32> {
+        self.probe(host!(skc_v6_rcv_saddr))
     }
 
     /// For members of what `struct sock_common` is the head of: the verifier refuses a

@@ -1,9 +1,23 @@
-//! The listener walk: adds up the request sockets that wait at listeners, and ends behind the
-//! last listener, so that its cost does not grow with connections.
+//! The listener walk: adds up the request sockets that wait at listeners, tells the reader of each
+//! listener, enters its port, and ends behind the last, so that its cost does not grow with
+//! connections.
 
-use tcp_status_common::state::Family;
+use core::ptr::{from_ref, read_volatile};
 
-use crate::{count::LISTEN, host::Sock, maps::LISTENERS, walk::TcpIterContext};
+use aya_ebpf::helpers::generated::bpf_seq_write;
+use tcp_status_common::{
+    counters::{ListenerRecord, Listeners, Writer},
+    state::Family,
+};
+
+use crate::{
+    book::Book,
+    count::{LISTEN, tell},
+    host::Sock,
+    maps::{self, LISTENERS, WRITERS},
+    ports,
+    walk::TcpIterContext,
+};
 
 const GO_ON: i32 = 0;
 /// Ends the walk: the reader gets what was found and then EAGAIN.
@@ -15,25 +29,88 @@ pub(crate) fn visit(ctx: &TcpIterContext) -> i32 {
         return GO_ON;
     }
     let sock = Sock(ctx.sk_common);
-    // The kernel lists all listeners before anything else.
-    if u32::from(sock.state()) != LISTEN {
-        return END;
-    }
     let Some(found) = LISTENERS.get_ptr_mut(0) else {
         return END;
     };
     // SAFETY: the map gave the pointer; one listener walk at a time.
     let found = unsafe { &mut *found };
+    // The kernel lists all listeners before anything else, and shows the last entry again to a
+    // reader who goes on. In a namespace with no connection, what follows the last is the whole
+    // table of the host.
+    if u32::from(sock.state()) != LISTEN || found.listeners >= found.expected {
+        return END;
+    }
     let Some(family) = Family::from_address_family(sock.address_family()) else {
         return GO_ON;
     };
-    if let Ok(requests) = sock.request_count() {
-        found.requests[family.index()] += u64::from(requests);
+    let Ok(requests) = sock.request_count() else {
+        return GO_ON;
+    };
+    let is_last = found.listeners + 1 >= found.expected;
+    if found.wanted == 1 && !record(ctx, sock, family, requests, is_last, found) {
+        // No room left in the reader's buffer: the kernel shows the listener again.
+        return GO_ON;
     }
+    enter_port(sock);
+    found.requests[family.index()] += u64::from(requests);
     found.listeners += 1;
-    // In a namespace with no connection, what follows is the whole table of the host.
-    if found.listeners >= found.expected {
-        return END;
+    if is_last { END } else { GO_ON }
+}
+
+/// Tells the reader. False if the reader has no room.
+#[inline(always)]
+fn record(
+    ctx: &TcpIterContext,
+    sock: Sock,
+    family: Family,
+    requests: u32,
+    is_last: bool,
+    found: &mut Listeners,
+) -> bool {
+    let (Ok([accept_queue, accept_queue_limit]), Ok(in_group)) =
+        (sock.accept_queue(), sock.in_group())
+    else {
+        return true;
+    };
+    let mut address = [0; 16];
+    match family {
+        Family::V4 => {
+            if let Ok(v4) = sock.address_v4() {
+                address[..4].copy_from_slice(&v4);
+            }
+        }
+        Family::V6 => address = sock.address_v6().unwrap_or_default(),
     }
-    GO_ON
+    let record = ListenerRecord {
+        address,
+        address_family: sock.address_family(),
+        port: sock.port(),
+        uid: ctx.uid,
+        accept_queue,
+        accept_queue_limit,
+        requests,
+        reuseport: in_group.into(),
+    };
+    if is_last {
+        found.last = record;
+        return true;
+    }
+    // SAFETY: the kernel gives a valid `struct bpf_iter_meta`, whose first member is the file.
+    let file = unsafe { read_volatile(ctx.meta.cast::<*mut _>()) };
+    let length = size_of::<ListenerRecord>() as u32;
+    // SAFETY: the record is on the stack.
+    unsafe { bpf_seq_write(file, from_ref(&record).cast(), length) == 0 }
+}
+
+/// In the bank for which ports are being entered.
+#[inline(always)]
+fn enter_port(sock: Sock) {
+    let Some((control, mode)) = maps::control() else {
+        return;
+    };
+    if let (Some(bank), Some(book)) = (mode.ports(), Book::of(sock, control, Writer::Walk))
+        && !ports::enter(book, bank, sock.port())
+    {
+        tell!(Writer::Walk, unplaced);
+    }
 }

@@ -5,11 +5,13 @@
 // For the atomic addition in `count`.
 #![feature(asm_experimental_arch)]
 
+mod book;
 mod count;
 mod host;
 mod listeners;
 mod maps;
 mod mark;
+mod ports;
 mod seed;
 mod set_state;
 mod timewait;

@@ -1,15 +1,20 @@
 //! All maps of the object.
 
 use aya_ebpf::{
-    btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray},
+    bindings::BPF_F_NO_PREALLOC,
+    btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, Queue},
     macros::btf_map,
 };
 use tcp_status_common::{
     control::{Control, Counted, Mode, TASK_SLOTS},
-    counters::{BANKS, Bank, Listeners, Walked, Writer, WriterStats},
+    counters::{
+        BANKS, Bank, Listeners, NamespaceKey, PortGauges, PortKey, Walked, Writer, WriterStats,
+    },
 };
 
-/// Address of a socket to its family (upper 16 bits) and state (lower 16 bits).
+const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
+
+/// Address of a socket to the slot of its port (upper 16 bits) and its place (lower 16 bits).
 pub(crate) type Seen = HashMap<u64, u32, 1>;
 
 #[btf_map]
@@ -17,6 +22,30 @@ pub(crate) static CONTROL: Array<Control, 1> = Array::new();
 
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<Bank, { BANKS as usize }> = PerCpuArray::new();
+
+/// Banks of namespaces other than the tracker's own. The loader says how many.
+#[btf_map]
+pub(crate) static NAMESPACES: HashMap<NamespaceKey, Bank, 1, ON_DEMAND> = HashMap::new();
+
+/// What a bank begins with; too large for a program's stack.
+#[btf_map]
+pub(crate) static EMPTY_BANK: Array<Bank, 1> = Array::new();
+
+/// Slots of the ports that have, or had, a listener. In each bank, any port may be entered.
+#[btf_map]
+pub(crate) static PORTS: HashMap<PortKey, u32, { 2 * 65_536 }, ON_DEMAND> = HashMap::new();
+
+/// Two banks for each slot. The loader says how many slots there are.
+#[btf_map]
+pub(crate) static PORT_GAUGES: PerCpuArray<PortGauges, 2> = PerCpuArray::new();
+
+/// Slots that no port of bank 0 has. The loader says how many there are.
+#[btf_map]
+pub(crate) static FREE_PORTS_0: Queue<u32, 1> = Queue::new();
+
+/// The same of bank 1.
+#[btf_map]
+pub(crate) static FREE_PORTS_1: Queue<u32, 1> = Queue::new();
 
 #[btf_map]
 pub(crate) static WRITERS: PerCpuArray<WriterStats, { Writer::COUNT as usize }> =

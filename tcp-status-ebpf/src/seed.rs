@@ -1,30 +1,32 @@
 //! Seeding: every socket is entered into the map of seen sockets once, by the walk or by its first
 //! event, and counted by whoever entered it. Later events move it.
 
-use tcp_status_common::counters::Writer;
-
 use crate::{
+    book::{Book, ONLY_NEW},
     count::{self, Place},
+    host::Sock,
     maps::{SEEN, Seen},
+    ports::{self, Slot},
 };
-
-/// `BPF_NOEXIST`: an update that fails where there is an entry already.
-const ONLY_NEW: u64 = 1;
 
 /// The walk has met a socket. Whether it was the first to see it.
 #[inline(always)]
-pub(crate) fn visit(bank: u32, sock: *const u8, place: Place) -> bool {
+pub(crate) fn visit(book: Book, bank: u32, sock: Sock, place: Place) -> bool {
     let Some(seen) = SEEN.get(0) else {
-        count::failed(Writer::Walk);
+        count::failed(book.writer);
         return false;
     };
-    let key = sock as u64;
-    if seen.insert(key, place.pack(), ONLY_NEW).is_ok() {
-        count::seed(Writer::Walk, bank, place, 1);
+    let key = sock.0 as u64;
+    let slot = ports::slot(book, bank, sock.port());
+    if seen
+        .insert(key, place.pack() | slot.pack(), ONLY_NEW)
+        .is_ok()
+    {
+        arrive(book, bank, place, slot);
         return true;
     }
     if seen.get_ptr(key).is_none() {
-        count::failed(Writer::Walk);
+        count::failed(book.writer);
     }
     false
 }
@@ -32,73 +34,78 @@ pub(crate) fn visit(bank: u32, sock: *const u8, place: Place) -> bool {
 /// A full socket is now at `to`. One that closes is unhashed before it is reported, so that the
 /// walk cannot meet it any more.
 #[inline(always)]
-pub(crate) fn moved(writer: Writer, bank: u32, sock: *const u8, to: Place) {
+pub(crate) fn moved(book: Book, bank: u32, sock: Sock, to: Place, port: u16) {
     let Some(seen) = SEEN.get(0) else {
-        return count::failed(writer);
+        return count::failed(book.writer);
     };
-    let key = sock as u64;
+    let key = sock.0 as u64;
     match seen.get_ptr_mut(key) {
         Some(known) if to.is_closed() => {
-            depart(writer, bank, known);
+            depart(book, bank, known);
             if seen.remove(key).is_err() {
-                count::failed(writer);
+                count::failed(book.writer);
             }
         }
-        Some(known) => relocate(writer, bank, known, to),
+        Some(known) => relocate(book, bank, known, to, port),
         None if to.is_closed() => {}
-        None => enter(writer, bank, seen, key, to),
+        None => enter(book, bank, seen, key, to, port),
     }
 }
 
 /// A minisocket is now at `to`. One that ends is reported while the walk may still meet it, so
 /// that its entry stays, as closed, until another one is born at the same address.
 #[inline(always)]
-pub(crate) fn minisocket_moved(writer: Writer, bank: u32, tw: *const u8, to: Place) {
+pub(crate) fn minisocket_moved(book: Book, bank: u32, tw: Sock, to: Place, port: u16) {
     let Some(seen) = SEEN.get(0) else {
-        return count::failed(writer);
+        return count::failed(book.writer);
     };
-    let key = tw as u64;
+    let key = tw.0 as u64;
     match seen.get_ptr_mut(key) {
-        Some(known) => relocate(writer, bank, known, to),
-        None => enter(writer, bank, seen, key, to),
+        Some(known) => relocate(book, bank, known, to, port),
+        None => enter(book, bank, seen, key, to, port),
     }
 }
 
 #[inline(always)]
-fn enter(writer: Writer, bank: u32, seen: &Seen, key: u64, to: Place) {
-    if seen.insert(key, to.pack(), ONLY_NEW).is_ok() {
-        return arrive(writer, bank, to);
+fn enter(book: Book, bank: u32, seen: &Seen, key: u64, to: Place, port: u16) {
+    let slot = ports::slot(book, bank, port);
+    if seen.insert(key, to.pack() | slot.pack(), ONLY_NEW).is_ok() {
+        return arrive(book, bank, to, slot);
     }
     // The walk came in between, or there is no room.
     match seen.get_ptr_mut(key) {
-        Some(known) => relocate(writer, bank, known, to),
-        None => count::failed(writer),
+        Some(known) => relocate(book, bank, known, to, port),
+        None => count::failed(book.writer),
     }
 }
 
+/// The port is looked up again: a socket that had none may have one now.
 #[inline(always)]
-fn relocate(writer: Writer, bank: u32, known: *mut u32, to: Place) {
-    depart(writer, bank, known);
+fn relocate(book: Book, bank: u32, known: *mut u32, to: Place, port: u16) {
+    depart(book, bank, known);
+    let slot = ports::slot(book, bank, port);
     // SAFETY: the map gave the pointer; state changes of one socket do not overlap.
-    unsafe { *known = to.pack() };
-    arrive(writer, bank, to);
+    unsafe { *known = to.pack() | slot.pack() };
+    arrive(book, bank, to, slot);
 }
 
 #[inline(always)]
-fn depart(writer: Writer, bank: u32, known: *const u32) {
+fn depart(book: Book, bank: u32, known: *const u32) {
     // SAFETY: as above.
-    match Place::unpack(unsafe { *known }) {
-        Some(from) if !from.is_closed() => {
-            count::seed(writer, bank, from, -1);
-        }
-        Some(_) => {}
-        None => count::failed(writer),
+    let known = unsafe { *known };
+    let Some(from) = Place::unpack(known) else {
+        return count::failed(book.writer);
+    };
+    if !from.is_closed() {
+        book.seed(bank, from, -1);
+        ports::count(Slot::unpack(known), bank, from, -1);
     }
 }
 
 #[inline(always)]
-fn arrive(writer: Writer, bank: u32, to: Place) {
+fn arrive(book: Book, bank: u32, to: Place, slot: Slot) {
     if !to.is_closed() {
-        count::seed(writer, bank, to, 1);
+        book.seed(bank, to, 1);
+        ports::count(slot, bank, to, 1);
     }
 }

@@ -1,13 +1,14 @@
 //! One state change of one full socket.
 
 use aya_ebpf::{EbpfContext as _, programs::BtfTracePointContext};
-use tcp_status_common::{counters::Writer, state::Family};
+use tcp_status_common::{control::Mode, counters::Writer, state::Family};
 
 use crate::{
-    count::{self, CLOSE, LISTEN, Place, tell},
+    book::Book,
+    count::{self, Place, tell},
     host::Sock,
     maps::{self, WRITERS},
-    mark, seed,
+    mark, ports, seed,
 };
 
 /// The tracepoint reports MPTCP and SCTP sockets as well; these are no TCP entries.
@@ -24,25 +25,56 @@ pub(crate) fn handle(ctx: &BtfTracePointContext, writer: Writer) {
         return;
     }
     tell!(writer, events);
-    if sock.protocol() != IPPROTO_TCP || sock.netns() != control.netns {
+    if sock.protocol() != IPPROTO_TCP {
         return;
     }
+    let Some(book) = Book::of(sock, control, writer) else {
+        return;
+    };
     let Some(family) = Family::from_address_family(sock.address_family()) else {
         return;
     };
+    let places = (
+        Place::new(family.index(), from),
+        Place::new(family.index(), to),
+    );
+    let (Some(from), Some(to)) = places else {
+        return count::impossible(writer, from, to);
+    };
+    changed(sock, book, mode, from, to);
+}
+
+#[inline(always)]
+fn changed(sock: Sock, book: Book, mode: Mode, from: Place, to: Place) {
+    let writer = book.writer;
+    let port = ports::local(sock, to.is_closed());
+    if to.is_listening() {
+        listens(book, mode, port);
+    }
     if let Some(bank) = mode.live() {
-        if count::flow(writer, bank, family.index(), from, to).is_none() {
-            return count::impossible(writer, from, to);
-        }
+        book.flow(bank, from, to);
+        ports::flow(ports::slot(book, bank, port), bank, from, to);
         tell!(writer, counted);
     }
-    if from == LISTEN && to == CLOSE {
+    if from.is_listening() && to.is_closed() {
         abandon(writer, sock);
     }
-    if let Some(bank) = mode.seed()
-        && let Some(place) = Place::new(family.index(), to)
-    {
-        seed::moved(writer, bank, sock.0, place);
+    if let Some(bank) = mode.seed() {
+        seed::moved(book, bank, sock, to, port);
+    }
+}
+
+/// A port gets a listener: from now on its connections are counted.
+#[inline(always)]
+fn listens(book: Book, mode: Mode, port: u16) {
+    let live = mode
+        .live()
+        .is_none_or(|bank| ports::enter(book, bank, port));
+    let other = mode
+        .ports()
+        .is_none_or(|bank| ports::enter(book, bank, port));
+    if !live || !other {
+        tell!(book.writer, unplaced);
     }
 }
 

@@ -11,10 +11,11 @@ use tcp_status_common::{
 };
 
 use crate::{
-    count::{self, CLOSE, Place},
+    book::Book,
+    count::{CLOSE, Place},
     host::Sock,
     maps::{self, SUBSTATE},
-    mark, seed,
+    mark, ports, seed,
     set_state::IPPROTO_TCP,
 };
 
@@ -89,22 +90,30 @@ pub(crate) fn ended(ctx: &FEntryContext) {
     );
 }
 
-/// `sock` is what tells the namespace and the family: at the birth, the socket that it replaces.
+/// `sock` is what tells the namespace, the family and the port: at the birth, the socket that it replaces.
 #[inline(always)]
 fn changed(writer: Writer, sock: Sock, tw: *const u8, from: u32, to: u32) {
     let Some((control, mode)) = maps::control() else {
         return;
     };
-    if sock.netns() != control.netns {
+    let Some(book) = Book::of(sock, control, writer) else {
         return;
-    }
+    };
     let Some(family) = Family::from_address_family(sock.address_family()) else {
         return;
     };
+    let (Some(from), Some(to)) = (
+        Place::new(family.index(), from),
+        Place::new(family.index(), to),
+    ) else {
+        return;
+    };
+    let port = sock.port();
     if let Some(bank) = mode.live() {
-        count::flow(writer, bank, family.index(), from, to);
+        book.flow(bank, from, to);
+        ports::flow(ports::slot(book, bank, port), bank, from, to);
     }
-    if let (Some(bank), Some(place)) = (mode.seed(), Place::new(family.index(), to)) {
-        seed::minisocket_moved(writer, bank, tw, place);
+    if let Some(bank) = mode.seed() {
+        seed::minisocket_moved(book, bank, Sock(tw), to, port);
     }
 }

@@ -1,11 +1,12 @@
 //! The seeding walk: visits every entry of the namespace once.
 
 use tcp_status_common::{
-    counters::{Walked, Writer},
+    counters::{AGES, IDLE_CLOSE_WAIT, IDLE_FIN_WAIT2, Walked, Writer},
     state::{Family, MINI_FIN_WAIT2, NEW_SYN_RECV, State},
 };
 
 use crate::{
+    book::Book,
     count::{self, Place},
     host::{self, Sock},
     maps::{self, WALKED},
@@ -14,14 +15,17 @@ use crate::{
 
 const FIN_WAIT2: u8 = State::FinWait2.number();
 const TIME_WAIT: u8 = State::TimeWait.number();
+const CLOSE_WAIT: u8 = State::CloseWait.number();
 
 /// `struct bpf_iter__tcp`.
 #[repr(C)]
 pub(crate) struct TcpIterContext {
-    meta: *const u8,
+    /// `struct bpf_iter_meta *`.
+    pub(crate) meta: *const u8,
     /// Null once, behind the last entry.
     pub(crate) sk_common: *const u8,
-    uid: u32,
+    /// Owner of the socket.
+    pub(crate) uid: u32,
 }
 
 #[inline(always)]
@@ -42,6 +46,11 @@ pub(crate) fn visit(ctx: &TcpIterContext) {
         TIME_WAIT => minisocket(sock, family.index(), walked),
         NEW_SYN_RECV => walked.requests[family.index()] += 1,
         state => {
+            match state {
+                CLOSE_WAIT => idle(sock, &mut walked.idle[IDLE_CLOSE_WAIT]),
+                FIN_WAIT2 => idle(sock, &mut walked.idle[IDLE_FIN_WAIT2]),
+                _ => {}
+            }
             if let Some(place) = Place::new(family.index(), u32::from(state))
                 && !place.is_closed()
                 && visit_socket(sock, place)
@@ -72,8 +81,22 @@ fn minisocket(tw: Sock, family: usize, walked: &mut Walked) {
     }
 }
 
+/// One socket more of its age.
+#[inline(always)]
+fn idle(sock: Sock, ages: &mut [u64; AGES]) {
+    if let Ok(seconds) = sock.idle_seconds() {
+        // A mask as well, which the verifier follows.
+        ages[(seconds as usize).min(AGES - 1) & (AGES - 1)] += 1;
+    }
+}
+
 #[inline(always)]
 fn visit_socket(sock: Sock, place: Place) -> bool {
-    let bank = maps::control().and_then(|(_, mode)| mode.seed());
-    bank.is_some_and(|bank| seed::visit(bank, sock.0, place))
+    let Some((control, mode)) = maps::control() else {
+        return false;
+    };
+    match (mode.seed(), Book::of(sock, control, Writer::Walk)) {
+        (Some(bank), Some(book)) => seed::visit(book, bank, sock, place),
+        _ => false,
+    }
 }

@@ -24,6 +24,8 @@ pub struct WriterTotals {
     pub failures: u64,
     /// Half-open connections left behind by listeners that were closed.
     pub abandoned: u64,
+    /// Listeners whose port could not be entered when they came.
+    pub unplaced: u64,
 }
 
 /// One bank, summed over CPUs and writers.
@@ -49,7 +51,7 @@ impl Banks {
         self
     }
 
-    fn add(&mut self, bank: &Bank) {
+    pub(super) fn add(&mut self, bank: &Bank) {
         for family in 0..Family::COUNT {
             for from in 0..bank.flows[family].len() {
                 for to in 0..bank.flows[family][from].len() {
@@ -84,7 +86,7 @@ impl Bpf {
         Ok(sum)
     }
 
-    /// Empties `bank`, which no event may be using.
+    /// Empties `bank`, which no event may be using, of all that it has of any namespace and port.
     ///
     /// # Errors
     /// If the kernel refuses the update.
@@ -99,7 +101,11 @@ impl Bpf {
                 .set(writer.bank(bank), zeros, 0)
                 .map_err(counters_error)?;
         }
-        Ok(())
+        drop(counters);
+        for netns in self.other_namespaces(bank)? {
+            self.forget_namespace(netns, bank)?;
+        }
+        self.clear_ports(bank)
     }
 
     /// What the writers say of themselves since the programs were loaded.
@@ -127,6 +133,7 @@ impl Bpf {
             counted: all.counted,
             failures: all.failures + all.impossible,
             abandoned: all.abandoned,
+            unplaced: all.unplaced,
         })
     }
 }

@@ -1,5 +1,6 @@
 //! The walks: the kernel runs a program on each entry of the opener's network namespace while
-//! an iterator's file is read. The programs add up in maps; the file itself stays empty.
+//! an iterator's file is read. The programs add up in maps; only what is as long as the list of
+//! listeners comes through the file.
 
 use std::io::{self, Read as _};
 
@@ -8,13 +9,13 @@ use aya::{
     programs::{Iter, ProgramError, links::LinkError},
 };
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_HASH;
-use tcp_status_common::counters::{Listeners, Walked};
+use tcp_status_common::counters::{ListenerRecord, Listeners, Walked};
 
 use super::{
     Bpf, LoadError,
     counters::per_cpu,
     load::{Seen, WALK_LISTENERS, WALK_SOCKETS, lock},
-    record::Record,
+    record::{self, Record},
 };
 
 impl Bpf {
@@ -48,18 +49,38 @@ impl Bpf {
         let mut walked = lock(&self.walked);
         let zeros = per_cpu(Record(Walked::default())).map_err(error)?;
         walked.set(0, zeros, 0).map_err(error)?;
-        self.run(WALK_SOCKETS, OnInterruption::GoOn)?;
+        self.run(WALK_SOCKETS, OnInterruption::GoOn, &mut Vec::new())?;
         let per_cpu = walked.get(&0, 0).map_err(error)?;
         Ok(per_cpu
             .iter()
             .fold(Walked::default(), |sum, cpu| sum.plus(&cpu.0)))
     }
 
-    /// Visits the listeners, of which there should be `expected`.
+    /// Visits the listeners of the calling thread's namespace, of which there should be
+    /// `expected`: adds up their request sockets.
     ///
     /// # Errors
     /// If the kernel refuses the walk.
     pub fn walk_listeners(&self, expected: u64) -> Result<Listeners, LoadError> {
+        Ok(self.visit_listeners(expected, false)?.0)
+    }
+
+    /// As [`Bpf::walk_listeners`], and describes each of them.
+    ///
+    /// # Errors
+    /// If the kernel refuses the walk.
+    pub fn describe_listeners(
+        &self,
+        expected: u64,
+    ) -> Result<(Listeners, Vec<ListenerRecord>), LoadError> {
+        self.visit_listeners(expected, true)
+    }
+
+    fn visit_listeners(
+        &self,
+        expected: u64,
+        wanted: bool,
+    ) -> Result<(Listeners, Vec<ListenerRecord>), LoadError> {
         let error = |source| LoadError::Map {
             name: "LISTENERS",
             source,
@@ -67,16 +88,30 @@ impl Bpf {
         let mut listeners = lock(&self.listeners);
         let empty = Listeners {
             expected,
+            wanted: wanted.into(),
             ..Listeners::default()
         };
         listeners.set(0, Record(empty), 0).map_err(error)?;
+        let mut written = Vec::new();
         if expected > 0 {
-            self.run(WALK_LISTENERS, OnInterruption::End)?;
+            self.run(WALK_LISTENERS, OnInterruption::End, &mut written)?;
         }
-        Ok(listeners.get(&0, 0).map_err(error)?.0)
+        let found = listeners.get(&0, 0).map_err(error)?.0;
+        drop(listeners);
+        let mut records = record::listeners(&written);
+        if found.last != ListenerRecord::default() {
+            records.push(found.last);
+        }
+        Ok((found, records))
     }
 
-    fn run(&self, name: &'static str, on_interruption: OnInterruption) -> Result<(), LoadError> {
+    /// Runs a walk to its end; what the program writes to its reader is added to `written`.
+    fn run(
+        &self,
+        name: &'static str,
+        on_interruption: OnInterruption,
+        written: &mut Vec<u8>,
+    ) -> Result<(), LoadError> {
         let error = |source| LoadError::Program { name, source };
         let mut file = {
             let mut ebpf = lock(&self.ebpf);
@@ -90,11 +125,11 @@ impl Bpf {
             link.into_file()
                 .map_err(|source| error(link_error(source)))?
         };
-        let mut unused = [0; 64];
+        let mut buffer = [0; 4096];
         loop {
-            match file.read(&mut unused) {
+            match file.read(&mut buffer) {
                 Ok(0) => return Ok(()),
-                Ok(_) => {}
+                Ok(count) => written.extend_from_slice(&buffer[..count]),
                 Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
                 Err(why) if why.kind() == io::ErrorKind::WouldBlock => match on_interruption {
                     OnInterruption::GoOn => {}

@@ -8,13 +8,13 @@ use std::{
 
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader,
-    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray},
+    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, Queue},
     programs::{BtfTracePoint, FEntry, FExit, Iter, ProgramError},
 };
 use aya_log::EbpfLogger;
 use tcp_status_common::{
     control::{Control, Mode},
-    counters::{Bank, Listeners, Walked, WriterStats},
+    counters::{Bank, Listeners, NamespaceKey, PortGauges, PortKey, Walked, WriterStats},
     host::Host,
 };
 
@@ -94,6 +94,24 @@ pub enum LoadError {
     Missing(&'static str),
 }
 
+/// How much is kept apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Local ports that have or had a listener; what does not fit is counted together.
+    pub ports: u32,
+    /// Namespaces beside the own one.
+    pub namespaces: u32,
+}
+
+/// Connections by local port.
+pub(super) struct Ports {
+    /// Slots of the ports.
+    pub(super) slots: HashMap<MapData, Record<PortKey>, u32>,
+    pub(super) gauges: PerCpuArray<MapData, Record<PortGauges>>,
+    /// Slots that are free, by bank.
+    pub(super) free: [Queue<MapData, u32>; 2],
+}
+
 /// The running programs and their maps. Everything goes when this is dropped.
 pub struct Bpf {
     pub(super) ebpf: Mutex<Ebpf>,
@@ -103,21 +121,36 @@ pub struct Bpf {
     pub(super) walked: Mutex<PerCpuArray<MapData, Record<Walked>>>,
     pub(super) listeners: Mutex<Array<MapData, Record<Listeners>>>,
     pub(super) seen: Mutex<ArrayOfMaps<MapData, Seen>>,
+    pub(super) namespaces: Mutex<HashMap<MapData, Record<NamespaceKey>, Record<Bank>>>,
+    pub(super) ports: Mutex<Ports>,
     logger: Option<Mutex<EbpfLogger<&'static dyn log::Log>>>,
-    netns: u32,
+    pub(super) netns: u32,
+    pub(super) limits: Limits,
 }
 
 impl Bpf {
     /// Loads and attaches everything; nothing is counted before [`Bpf::switch`].
-    /// `netns` is the inode number of the namespace that is counted.
+    /// `netns` is the inode number of the tracker's own namespace.
     ///
     /// # Errors
     /// If the kernel refuses any part.
-    pub fn load(host: &Host, btf: &Btf, iterator: bool, netns: u32) -> Result<Self, LoadError> {
+    pub fn load(
+        host: &Host,
+        btf: &Btf,
+        iterator: bool,
+        netns: u32,
+        limits: Limits,
+    ) -> Result<Self, LoadError> {
         let host = Record(*host);
+        // One slot more, for the ports that have none.
+        let slots = limits.ports + 1;
         let mut ebpf = EbpfLoader::new()
             .btf(Some(btf))
             .override_global("HOST", &host, true)
+            .map_max_entries("PORT_GAUGES", slots * 2)
+            .map_max_entries("FREE_PORTS_0", slots)
+            .map_max_entries("FREE_PORTS_1", slots)
+            .map_max_entries("NAMESPACES", limits.namespaces.max(1) * 2)
             .load(OBJECT)?;
         let copies = if host.0.two_copies == 1 { 2 } else { 1 };
         for name in HANDLERS.into_iter().take(copies) {
@@ -145,17 +178,29 @@ impl Bpf {
         let logger = EbpfLogger::init(&mut ebpf)
             .inspect_err(|error| log::warn!(error:%; "anomalies in the kernel cannot be logged"))
             .ok();
-        Ok(Self {
+        let bpf = Self {
             control: Mutex::new(map(&mut ebpf, "CONTROL")?),
             counters: RwLock::new(map(&mut ebpf, "COUNTERS")?),
             writers: map(&mut ebpf, "WRITERS")?,
             walked: Mutex::new(map(&mut ebpf, "WALKED")?),
             listeners: Mutex::new(map(&mut ebpf, "LISTENERS")?),
             seen: Mutex::new(map(&mut ebpf, "SEEN")?),
+            namespaces: Mutex::new(map(&mut ebpf, "NAMESPACES")?),
+            ports: Mutex::new(Ports {
+                slots: map(&mut ebpf, "PORTS")?,
+                gauges: map(&mut ebpf, "PORT_GAUGES")?,
+                free: [
+                    map(&mut ebpf, "FREE_PORTS_0")?,
+                    map(&mut ebpf, "FREE_PORTS_1")?,
+                ],
+            }),
+            limits,
             logger: logger.map(Mutex::new),
             ebpf: Mutex::new(ebpf),
             netns,
-        })
+        };
+        bpf.open_ports()?;
+        Ok(bpf)
     }
 
     /// From now on, events go where `mode` says.
@@ -219,6 +264,19 @@ const fn cure(error: &ProgramError) -> &'static str {
     match error {
         ProgramError::LoadError { .. } => "; run as root or with CAP_BPF and CAP_PERFMON",
         _ => "",
+    }
+}
+
+/// Removing what is not there is no failure.
+pub(super) fn absent_is_fine(removed: Result<(), MapError>) -> Result<(), MapError> {
+    match removed {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
+        {
+            Ok(())
+        }
+        result => result,
     }
 }
 

@@ -4,7 +4,10 @@
 mod counters;
 mod iterate;
 mod load;
+mod namespaces;
+mod ports;
 mod record;
 
 pub use counters::{Banks, WriterTotals};
-pub use load::{Bpf, LoadError};
+pub use load::{Bpf, Limits, LoadError};
+pub use ports::PortSum;

@@ -2,7 +2,9 @@
 
 use tcp_status_common::{
     control::Control,
-    counters::{Bank, Listeners, Walked, WriterStats},
+    counters::{
+        Bank, ListenerRecord, Listeners, NamespaceKey, PortGauges, PortKey, Walked, WriterStats,
+    },
     host::Host,
 };
 
@@ -20,4 +22,23 @@ macro_rules! plain_data {
     };
 }
 
-plain_data!(Bank, Control, Host, Listeners, Walked, WriterStats);
+plain_data!(
+    Bank,
+    Control,
+    Host,
+    Listeners,
+    NamespaceKey,
+    PortGauges,
+    PortKey,
+    Walked,
+    WriterStats
+);
+
+/// The records that a listener walk wrote to its reader.
+pub(super) fn listeners(bytes: &[u8]) -> Vec<ListenerRecord> {
+    bytes
+        .chunks_exact(size_of::<ListenerRecord>())
+        // SAFETY: as long as a record, of which any bytes are valid; read without alignment.
+        .map(|record| unsafe { record.as_ptr().cast::<ListenerRecord>().read_unaligned() })
+        .collect()
+}

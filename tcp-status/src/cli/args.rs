@@ -90,6 +90,18 @@ pub struct RunOptions {
     #[arg(long, value_name = "TIME", default_value = "1", value_parser = parse::interval)]
     #[arg(allow_hyphen_values = true)]
     pub split_interval: Duration,
+    /// Shortest time between the samples that peaks are made from
+    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = parse::interval)]
+    #[arg(allow_hyphen_values = true)]
+    pub sample_interval: Duration,
+    /// Ports with a listener whose connections are counted apart; further ones are counted together
+    #[arg(long, value_name = "COUNT", default_value = "256", value_parser = parse::max_ports)]
+    #[arg(allow_hyphen_values = true)]
+    pub max_ports: u32,
+    /// Network namespaces that are counted with --netns all, beside the own one
+    #[arg(long, value_name = "COUNT", default_value = "1024", value_parser = parse::max_namespaces)]
+    #[arg(allow_hyphen_values = true)]
+    pub max_namespaces: u32,
 }
 
 /// How the counts are come by, as it is said on the command line.
@@ -119,6 +131,8 @@ pub enum NamespaceOption {
     /// The tracker's own
     #[value(name = "self")]
     Own,
+    /// Every one, those that come later included
+    All,
 }
 
 /// Options of `get`.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    bpf::Limits,
     kernel::{
         facts::Facts,
         plan::{Backend, Plan},
@@ -23,6 +24,12 @@ const SETTINGS: Settings = Settings {
         share: 0.005,
     },
     split_interval: Duration::from_secs(1),
+    sample_interval: Duration::from_secs(1),
+    all_namespaces: false,
+    limits: Limits {
+        ports: 16,
+        namespaces: 1,
+    },
 };
 
 pub(super) fn check() -> anyhow::Result<()> {

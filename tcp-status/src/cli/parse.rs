@@ -1,7 +1,7 @@
 //! From one argument to one value. Errors say why, and what to use instead; the argument itself
 //! is named by [`super::usage`].
 
-use std::{ffi::OsStr, path::PathBuf, time::Duration};
+use std::{ffi::OsStr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use clap::{
     Arg, Command, Error,
@@ -15,8 +15,7 @@ use crate::{server::place, snapshot::MAX_WINDOW};
 /// The longest name of a namespace: a file name.
 const MAX_NETNS: usize = 255;
 
-const INTERVALS: std::ops::RangeInclusive<Duration> =
-    Duration::from_millis(10)..=Duration::from_secs(86_400);
+const INTERVALS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(86_400);
 
 pub(super) fn state(text: &str) -> Result<State, UnknownState> {
     text.parse()
@@ -38,10 +37,22 @@ pub(super) fn family(text: &str) -> Result<u8, &'static str> {
 }
 
 pub(super) fn window(text: &str) -> Result<u32, &'static str> {
-    digits(text)
-        .and_then(|text| text.parse().ok())
-        .filter(|seconds| (1..=MAX_WINDOW).contains(seconds))
-        .ok_or("not a window; use 1 to 600, in seconds")
+    count(text, 1..=MAX_WINDOW).ok_or("not a window; use 1 to 600, in seconds")
+}
+
+pub(super) fn max_ports(text: &str) -> Result<u32, &'static str> {
+    count(text, 16..=65_535).ok_or("not a number of ports; use 16 to 65535")
+}
+
+pub(super) fn max_namespaces(text: &str) -> Result<u32, &'static str> {
+    count(text, 1..=100_000).ok_or("not a number of namespaces; use 1 to 100000")
+}
+
+fn count(text: &str, allowed: RangeInclusive<u32>) -> Option<u32> {
+    digits(text)?
+        .parse()
+        .ok()
+        .filter(|count| allowed.contains(count))
 }
 
 pub(super) fn netns(text: &str) -> Result<String, &'static str> {
@@ -124,7 +135,7 @@ impl TypedValueParser for SocketPath {
 mod tests {
     use std::time::Duration;
 
-    use super::{family, interval, mode, netns, port, share, window};
+    use super::{family, interval, max_namespaces, max_ports, mode, netns, port, share, window};
 
     #[test]
     fn ports_and_families_are_plain_numbers() {
@@ -192,6 +203,16 @@ mod tests {
         for text in ["", "0", "-1", "101", "NaN", "inf", "half", "%"] {
             assert!(share(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_is_kept_apart_is_bounded() {
+        assert_eq!((max_ports("16"), max_ports("65535")), (Ok(16), Ok(65_535)));
+        assert_eq!(max_namespaces("1"), Ok(1));
+        for text in ["", "0", "15", "65536", "-1", "1e3"] {
+            assert!(max_ports(text).is_err(), "{text:?}");
+        }
+        assert!(max_namespaces("0").is_err() && max_namespaces("100001").is_err());
     }
 
     #[test]

@@ -18,6 +18,7 @@ use tokio::{
 
 use super::args::{NamespaceOption, RunOptions};
 use crate::{
+    bpf::Limits as Kept,
     output::{print, table},
     server::{
         DEFAULT_SOCKET, Source,
@@ -37,14 +38,18 @@ pub(super) fn run(options: &RunOptions) -> anyhow::Result<()> {
 }
 
 fn settings(options: &RunOptions) -> Settings {
-    // The only one there is: a new one has to be thought of here.
-    let NamespaceOption::Own = options.netns;
     Settings {
         pace: Pace {
             interval: options.audit_interval,
             share: options.audit_share / 100.0,
         },
         split_interval: options.split_interval,
+        sample_interval: options.sample_interval,
+        all_namespaces: options.netns == NamespaceOption::All,
+        limits: Kept {
+            ports: options.max_ports,
+            namespaces: options.max_namespaces,
+        },
     }
 }
 

@@ -1,12 +1,15 @@
 //! What the programs must know about the running kernel, read from its BTF by name.
 //! Nothing here knows a kernel version.
 
-use std::{fs, io, path::Path};
+use std::{fs, io, path::Path, time::Duration};
 
 use aya::Btf;
 use aya_obj::btf::BtfKind;
 use btfparse::{Offset, Readable, TypeInformation};
-use nix::unistd::{SysconfVar, sysconf};
+use nix::{
+    time::{ClockId, clock_getres},
+    unistd::{SysconfVar, sysconf},
+};
 use tcp_status_common::host::Host;
 
 /// Where the kernel shows its own types.
@@ -105,6 +108,14 @@ fn host(btf: &Btf, members: &TypeInformation) -> Result<Host, String> {
         skc_state: offset("sock", "__sk_common.skc_state")?,
         skc_net: offset("sock", "__sk_common.skc_net.net")?,
         net_inum: offset("net", "ns.inum")?,
+        skc_num: offset("sock", "__sk_common.skc_num")?,
+        skc_rcv_saddr: offset("sock", "__sk_common.skc_rcv_saddr")?,
+        skc_v6_rcv_saddr: offset("sock", "__sk_common.skc_v6_rcv_saddr")?,
+        sk_ack_backlog: offset("sock", "sk_ack_backlog")?,
+        sk_max_ack_backlog: offset("sock", "sk_max_ack_backlog")?,
+        sk_reuseport_cb: offset("sock", "sk_reuseport_cb")?,
+        inet_sport: offset("inet_sock", "inet_sport")?,
+        rcv_tstamp: offset("tcp_sock", "rcv_tstamp")?,
         tw_substate: offset("inet_timewait_sock", "tw_substate")?,
         icsk_qlen: offset("inet_connection_sock", "icsk_accept_queue.qlen")?,
         task_stack: offset("task_struct", "stack")?,
@@ -119,7 +130,22 @@ fn host(btf: &Btf, members: &TypeInformation) -> Result<Host, String> {
         // The plan decides.
         two_copies: 0,
         timewait_events: 0,
+        all_namespaces: 0,
+        hz: jiffies_per_second(),
     })
+}
+
+/// `CONFIG_HZ`, which no type shows: the coarse clocks advance once per jiffy.
+fn jiffies_per_second() -> u32 {
+    const USUAL: u32 = 250;
+    let jiffy = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE)
+        .map(Duration::from)
+        .unwrap_or_default();
+    u32::try_from(jiffy.as_nanos())
+        .ok()
+        .and_then(|jiffy| 1_000_000_000_u32.checked_div(jiffy))
+        .unwrap_or(USUAL)
+        .max(1)
 }
 
 /// `THREAD_SIZE` in bytes, which no type shows: 16 KiB on x86-64, arm64 and riscv64, but never

@@ -1,5 +1,7 @@
 //! Network namespaces: which one this is, which one a user means, and how to work inside it.
 
+pub mod list;
+
 use std::{
     fs::{self, File, OpenOptions},
     io,

@@ -2,13 +2,14 @@
 //! Reads the namespace of the calling thread. Owns the text forms, not what follows from them.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, BufRead, BufReader, Read},
 };
 
 use tcp_status_common::state::{Family, State};
 
-use crate::snapshot::Counts;
+use crate::snapshot::{Counts, Overflows};
 
 // `/proc/net` is `/proc/self/net`, that of the main thread: a thread that entered another
 // namespace would still read the first one there.
@@ -16,6 +17,7 @@ const TCP: [&str; Family::COUNT] = ["/proc/thread-self/net/tcp", "/proc/thread-s
 const SOCKSTAT: &str = "/proc/thread-self/net/sockstat";
 const SOCKSTAT6: &str = "/proc/thread-self/net/sockstat6";
 const SNMP: &str = "/proc/thread-self/net/snmp";
+const NETSTAT: &str = "/proc/thread-self/net/netstat";
 
 /// procfs cannot be read, or is not as expected.
 #[derive(Debug, thiserror::Error)]
@@ -83,29 +85,59 @@ impl Listing {
     }
 }
 
+/// What one walk over all sockets of a namespace counted, by local port as well.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PortListing {
+    /// All sockets.
+    pub all: Listing,
+    /// Those of each port, both families.
+    pub ports: BTreeMap<u16, Counts>,
+}
+
+impl PortListing {
+    /// Counts one socket.
+    pub fn add(&mut self, family: Family, state: State, port: u16) {
+        self.all.add(family, state);
+        self.ports.entry(port).or_default()[state] += 1;
+    }
+}
+
 /// Counts `/proc/net/tcp` and `tcp6`, or only what has the local port. About 2 us per socket.
 ///
 /// # Errors
 /// [`Error`]; that there is no `tcp6`, for want of IPv6, is none.
 pub fn listing(port: Option<u16>) -> Result<Listing, Error> {
     let mut listing = Listing::default();
+    visit_all(|family, state, local| {
+        if port.is_none_or(|port| port == local) {
+            listing.add(family, state);
+        }
+    })?;
+    Ok(listing)
+}
+
+/// As [`listing`], apart for each local port.
+///
+/// # Errors
+/// As [`listing`].
+pub fn listing_by_port() -> Result<PortListing, Error> {
+    let mut listing = PortListing::default();
+    visit_all(|family, state, port| listing.add(family, state, port))?;
+    Ok(listing)
+}
+
+/// Visits every socket of both files.
+fn visit_all(mut visit: impl FnMut(Family, State, u16)) -> Result<(), Error> {
     for family in Family::ALL {
         let path = TCP[family.index()];
         let file = match File::open(path) {
             Err(error) if family == Family::V6 && error.kind() == io::ErrorKind::NotFound => break,
             opened => opened.map_err(|error| Error::Io { path, error })?,
         };
-        count(
-            BufReader::with_capacity(1 << 16, file),
-            path,
-            |state, local| {
-                if port.is_none_or(|port| port == local) {
-                    listing.add(family, state);
-                }
-            },
-        )?;
+        let text = BufReader::with_capacity(1 << 16, file);
+        count(text, path, |state, port| visit(family, state, port))?;
     }
-    Ok(listing)
+    Ok(())
 }
 
 /// Visits every line but the heading.
@@ -153,6 +185,8 @@ pub struct Invariants {
     pub inuse_v6: Option<u64>,
     /// Timewait minisockets, both families and substates (`tw` of sockstat).
     pub timewait: Option<u64>,
+    /// Full sockets of all families and namespaces, listed or not (`alloc` of sockstat).
+    pub allocated: Option<u64>,
 }
 
 /// Reads all totals: three small files, independent of the number of sockets.
@@ -163,15 +197,30 @@ pub fn invariants() -> Result<Invariants, Error> {
     let mut text = String::with_capacity(4096);
     let mut totals = Invariants::default();
     read(SOCKSTAT, &mut text)?;
-    (totals.inuse_v4, totals.timewait) = (
-        sockstat(&text, "TCP:", "inuse"),
-        sockstat(&text, "TCP:", "tw"),
-    );
+    totals.inuse_v4 = sockstat(&text, "TCP:", "inuse");
+    totals.timewait = sockstat(&text, "TCP:", "tw");
+    totals.allocated = sockstat(&text, "TCP:", "alloc");
     read(SOCKSTAT6, &mut text)?;
     totals.inuse_v6 = sockstat(&text, "TCP6:", "inuse");
     read(SNMP, &mut text)?;
     totals.curr_estab = snmp(&text, "Tcp:", "CurrEstab");
     Ok(totals)
+}
+
+/// What accept queues could not take; none where the kernel does not tell.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn overflows() -> Result<Option<Overflows>, Error> {
+    let mut text = String::with_capacity(8192);
+    read(NETSTAT, &mut text)?;
+    let field = |name| snmp(&text, "TcpExt:", name);
+    Ok(field("ListenOverflows").zip(field("ListenDrops")).map(
+        |(listen_overflows, listen_drops)| Overflows {
+            listen_overflows,
+            listen_drops,
+        },
+    ))
 }
 
 /// Replaces `text` by the file's; a file that is not there is empty.

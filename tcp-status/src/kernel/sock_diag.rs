@@ -4,7 +4,11 @@
 
 mod wire;
 
-use std::{io, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    time::Duration,
+};
 
 use netlink_packet_core::DecodeError;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
@@ -14,7 +18,8 @@ use nix::sys::{
 };
 use tcp_status_common::state::{Family, NEW_SYN_RECV, State};
 
-use super::procfs::Listing;
+use super::procfs::{Listing, PortListing};
+use crate::snapshot::Listener;
 use wire::Entry;
 
 /// All that procfs lists. Not bit 13, which would add bound sockets without a connection.
@@ -24,6 +29,9 @@ const LISTED: u32 = (1 << (NEW_SYN_RECV + 1)) - 2;
 /// itself, which would add its full sockets: nothing in an answer tells these apart.
 const MINISOCKETS: u32 =
     1 << State::FinWait2 as u8 | 1 << State::TimeWait as u8 | 1 << NEW_SYN_RECV;
+
+/// Listening sockets.
+const LISTENING: u32 = 1 << State::Listen as u8;
 
 /// The kernel never fills more than 32 KiB at once (`netlink_recvmsg()`).
 const RECEIVE: usize = 64 * 1024;
@@ -111,20 +119,92 @@ pub fn listing(port: Option<u16>) -> Result<Listing, Error> {
     })
 }
 
-/// Counts minisockets and request sockets, no full sockets. About 0.1 us per socket passed over.
+/// As [`listing`], apart for each local port.
 ///
 /// # Errors
 /// [`Error`].
-pub fn minisockets() -> Result<MiniSplit, Error> {
-    dump(MINISOCKETS, None, |split: &mut MiniSplit, entry| {
+pub fn listing_by_port() -> Result<PortListing, Error> {
+    dump(LISTED, None, |found: &mut PortListing, entry| {
+        found.add(entry.family, entry.state, entry.port);
+    })
+}
+
+/// Every listening socket; how many half-open connections it has, sock_diag does not tell. Walks
+/// over listeners only.
+///
+/// # Errors
+/// [`Error`].
+pub fn listeners() -> Result<Vec<Listener>, Error> {
+    let found = dump(LISTENING, None, |found: &mut Vec<Listener>, entry| {
+        found.push(Listener {
+            family: entry.family.number(),
+            address: entry.address,
+            port: entry.port,
+            uid: Some(entry.uid),
+            reuseport: false,
+            accept_queue: entry.receive_queue,
+            accept_queue_limit: entry.send_queue,
+            accept_queue_peak: entry.receive_queue,
+            syn_queue: None,
+        });
+    })?;
+    Ok(groups_marked(found))
+}
+
+/// Listeners at one address are a group: nothing else lets them share it.
+fn groups_marked(mut listeners: Vec<Listener>) -> Vec<Listener> {
+    let address = |listener: &Listener| (listener.family, listener.address, listener.port);
+    listeners.sort_by_key(address);
+    for i in 1..listeners.len() {
+        if address(&listeners[i - 1]) == address(&listeners[i]) {
+            listeners[i - 1].reuseport = true;
+            listeners[i].reuseport = true;
+        }
+    }
+    listeners
+}
+
+/// How many listening sockets there are.
+///
+/// # Errors
+/// [`Error`].
+pub fn listener_count() -> Result<u64, Error> {
+    dump(LISTENING, None, |count: &mut u64, _| *count += 1)
+}
+
+/// Minisockets and request sockets of a namespace, and of some of its ports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MiniSplits {
+    /// All of them.
+    pub all: MiniSplit,
+    /// By local port.
+    pub ports: BTreeMap<u16, MiniSplit>,
+}
+
+/// Counts minisockets and request sockets, no full sockets; apart for each of `ports`. About
+/// 0.1 us per socket passed over.
+///
+/// # Errors
+/// [`Error`].
+pub fn minisockets(ports: &BTreeSet<u16>) -> Result<MiniSplits, Error> {
+    dump(MINISOCKETS, None, |splits: &mut MiniSplits, entry| {
+        splits.all.add(&entry);
+        if ports.contains(&entry.port) {
+            splits.ports.entry(entry.port).or_default().add(&entry);
+        }
+    })
+}
+
+impl MiniSplit {
+    fn add(&mut self, entry: &Entry) {
         let counts = match entry.state {
-            State::TimeWait => &mut split.timewait,
-            State::SynRecv => &mut split.requests,
-            State::FinWait2 if entry.minisocket => &mut split.finwait2,
+            State::TimeWait => &mut self.timewait,
+            State::SynRecv => &mut self.requests,
+            State::FinWait2 if entry.minisocket => &mut self.finwait2,
             _ => return,
         };
         counts[entry.family.index()] += 1;
-    })
+    }
 }
 
 /// Visits every socket in one of `states` (a bit per kernel state number) with the local port.

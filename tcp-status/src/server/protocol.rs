@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use tcp_status_common::state::{Family, State};
 
-use crate::snapshot::Snapshot;
+use crate::snapshot::{DEFAULT_WINDOW, MAX_WINDOW, Snapshot};
 
 /// Version of the protocol; a tracker answers requests of its own version only.
 pub const VERSION: u32 = 1;
@@ -75,6 +75,14 @@ pub struct Show {
     /// How far back peaks and rates reach, in seconds: the time since this client's last poll.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<u32>,
+}
+
+impl Show {
+    /// How far back peaks and rates reach, in seconds.
+    #[must_use]
+    pub fn window(&self) -> u32 {
+        self.window.unwrap_or(DEFAULT_WINDOW).clamp(1, MAX_WINDOW)
+    }
 }
 
 /// What may be asked.

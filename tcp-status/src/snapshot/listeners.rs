@@ -48,6 +48,9 @@ pub struct Ports {
     pub tracked: Vec<PortCounts>,
     /// Ports beyond the limit, together. None where all fit.
     pub other: Option<Counts>,
+    /// Ports that got their first listener a moment ago: connections that they had before are not
+    /// in their counts until the next audit.
+    pub unaudited: Vec<u16>,
 }
 
 /// What the kernel could not put into an accept queue or turned away, since the namespace was made.

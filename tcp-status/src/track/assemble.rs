@@ -2,7 +2,7 @@
 
 use tcp_status_common::state::{Family, State};
 
-use super::gauge::Gauges;
+use super::{gauge::Gauges, split::Split};
 use crate::snapshot::Counts;
 
 /// What full sockets do not tell, as of one moment.
@@ -41,6 +41,27 @@ pub fn assemble(gauges: &Gauges, beside: &Beside) -> [Counts; Family::COUNT] {
         }
         counts
     })
+}
+
+/// The counts of one local port, of IPv4 and of IPv6: the kernel keeps no sums of it, so that
+/// minisockets are what was last looked at. `requests` are those at its listeners.
+#[must_use]
+pub fn assemble_port(
+    gauges: &Gauges,
+    split: &Split,
+    requests: [u64; Family::COUNT],
+) -> [Counts; Family::COUNT] {
+    let minisockets = split.timewait.iter().chain(&split.finwait2).sum();
+    assemble(
+        gauges,
+        &Beside {
+            minisockets,
+            finwait2: split.finwait2,
+            timewait: split.timewait,
+            requests,
+            orphaned: split.orphaned,
+        },
+    )
 }
 
 /// The sum is exact now, the parts were when last looked at: parts that no longer make up the

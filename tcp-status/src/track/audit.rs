@@ -1,49 +1,28 @@
 //! The audit: a thread that looks, at most once per interval, whether the counts may be off,
 //! and has them counted again when they may.
 
-use std::{
-    sync::{Arc, Condvar, Mutex, PoisonError},
-    thread,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, thread, time::Duration};
 
-use tcp_status_common::{control::Mode, state::State};
+use tcp_status_common::state::State;
 
 use super::{
     confirm::Finding,
     cost::Cost,
     gauge::Gauges,
     invariants,
+    recount::Error,
     schedule::{Cause, Motion, due},
-    seed::{self, SeedError},
-    tracker::{Tracker, disagreement, sockets_listed},
+    ticker::Ticker,
+    tracker::{Tracker, disagreement},
 };
 use crate::{
-    bpf::{Banks, LoadError},
-    kernel::{
-        plan::SeedMethod,
-        procfs,
-        quiesce::{GRACE, quiesce},
-        sock_diag,
-    },
+    bpf::LoadError,
+    kernel::{procfs, quiesce::GRACE},
 };
-
-/// An audit that could not be held; the counts stay as they are, and are marked.
-#[derive(Debug, thiserror::Error)]
-enum AuditError {
-    #[error(transparent)]
-    Kernel(#[from] LoadError),
-    #[error(transparent)]
-    Seed(#[from] SeedError),
-    #[error(transparent)]
-    SockDiag(#[from] sock_diag::Error),
-    #[error("connections came and went during the walk")]
-    Unrest,
-}
 
 /// The thread that audits. Ends when dropped, after the walk that it may be in.
 pub struct Auditor {
-    stop: Arc<(Mutex<bool>, Condvar)>,
+    _ticker: Ticker,
 }
 
 impl Auditor {
@@ -52,36 +31,18 @@ impl Auditor {
     /// # Errors
     /// If no thread can be had.
     pub fn spawn(tracker: Arc<Tracker>) -> std::io::Result<Self> {
-        let stop = Arc::new((Mutex::new(false), Condvar::new()));
-        let ended = Arc::clone(&stop);
-        thread::Builder::new().name("audit".into()).spawn(move || {
-            let mut watch = Watch::default();
-            while !wait(&ended, tracker.settings.pace.interval) {
-                tracker.bpf.flush_log();
-                if let Err(error) = watch.look(&tracker) {
-                    log::warn!(error:%; "audit failed");
-                    tracker.doubt(format!("the last audit failed: {error}"));
-                }
+        let mut watch = Watch::default();
+        let interval = tracker.settings.pace.interval;
+        let ticker = Ticker::spawn("audit", interval, move || {
+            tracker.bpf.flush_log();
+            if let Err(error) = watch.look(&tracker) {
+                log::warn!(error:%; "audit failed");
+                tracker.doubt(format!("the last audit failed: {error}"));
             }
+            interval
         })?;
-        Ok(Self { stop })
+        Ok(Self { _ticker: ticker })
     }
-}
-
-impl Drop for Auditor {
-    fn drop(&mut self) {
-        *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.stop.1.notify_all();
-    }
-}
-
-/// Whether the end was called for within `time`.
-fn wait((ended, called): &(Mutex<bool>, Condvar), time: Duration) -> bool {
-    let guard = ended.lock().unwrap_or_else(PoisonError::into_inner);
-    let (guard, _) = called
-        .wait_timeout_while(guard, time, |ended| !*ended)
-        .unwrap_or_else(PoisonError::into_inner);
-    *guard
 }
 
 /// What was seen at the last look.
@@ -99,7 +60,7 @@ struct Watch {
 }
 
 impl Watch {
-    fn look(&mut self, tracker: &Tracker) -> Result<(), AuditError> {
+    fn look(&mut self, tracker: &Tracker) -> Result<(), Error> {
         let events = tracker.bpf.writers()?.counted;
         let quiet = events == self.events;
         self.events = events;
@@ -121,7 +82,7 @@ impl Watch {
             self.audited = Some(events);
             self.settled = quiet;
             tracker.audit(&cause)?;
-            let in_doubt = tracker.ledger_mut().doubt.is_some();
+            let in_doubt = tracker.ledger_mut().own.doubt.is_some();
             self.accepted = if in_doubt {
                 invariants::Differences::default()
             } else {
@@ -131,16 +92,17 @@ impl Watch {
         Ok(())
     }
 
-    fn suspicion(&self, tracker: &Tracker) -> Result<Option<Cause>, AuditError> {
+    fn suspicion(&self, tracker: &Tracker) -> Result<Option<Cause>, Error> {
         let (baseline, doubt) = {
             let ledger = tracker.ledger_mut();
-            (ledger.baseline, ledger.doubt.is_some())
+            let doubt = ledger.doubt.is_some() || ledger.own.doubt.is_some();
+            (ledger.baseline, doubt)
         };
         let missed = disagreement(&tracker.bpf)?.abs_diff(baseline);
         if missed > 0 {
             return Ok(Some(Cause::Missed(missed)));
         }
-        if let Some(state) = tracker.read()?.gauges.negative() {
+        if let Some(state) = tracker.read(tracker.netns)?.gauges.negative() {
             return Ok(Some(Cause::Negative(state)));
         }
         // What differs only in passing, because things move while they are read, is nothing.
@@ -152,7 +114,10 @@ impl Watch {
                 return Ok(second.map(Cause::Invariant));
             }
         }
-        Ok(doubt.then_some(Cause::Failure))
+        if doubt {
+            return Ok(Some(Cause::Failure));
+        }
+        Ok(tracker.has_unwalked_ports()?.then_some(Cause::Ports))
     }
 }
 
@@ -167,7 +132,7 @@ impl Tracker {
     /// How the totals that the kernel keeps itself differ from the sums of the gauges.
     fn differences(&self) -> Result<invariants::Differences, LoadError> {
         let before = self.bpf.writers()?.counted;
-        let reading = self.read()?;
+        let reading = self.read(self.netns)?;
         let totals = procfs::invariants().unwrap_or_default();
         let moved = self.bpf.writers()?.counted - before;
         let split = self.plan.split;
@@ -181,92 +146,51 @@ impl Tracker {
 
     /// Counts everything again beside the count that is kept, and corrects that where recounts
     /// agree that it is off: a single one may have come between two steps of a stalled task.
-    fn audit(&self, cause: &Cause) -> Result<(), AuditError> {
+    fn audit(&self, cause: &Cause) -> Result<(), Error> {
         let cost = Cost::start();
         let baseline = disagreement(&self.bpf)?;
-        let mut finding = Finding::new(self.recount(Duration::ZERO)?);
-        while let Some(patience) = finding.wants_recount() {
-            self.ledger_mut().doubt = Some("an audit looks again at what differed".into());
-            finding.recounted(self.recount(patience)?);
+        let mut findings = Findings::new();
+        let mut patience = Some(Duration::ZERO);
+        while let Some(time) = patience {
+            for (netns, found) in self.recount(time)? {
+                findings
+                    .entry(netns)
+                    .and_modify(|finding| finding.recounted(found))
+                    .or_insert_with(|| Finding::new(found));
+            }
+            patience = findings.values().filter_map(Finding::wants_recount).max();
+            if patience.is_some() {
+                self.ledger_mut().doubt = Some("an audit looks again at what differed".into());
+            }
         }
-        let agreed = finding.agreed();
-        let corrections = agreed.distance(&Gauges::default());
-        {
-            let mut ledger = self.ledger_mut();
-            ledger.base = ledger.base + agreed;
-            ledger.audited(corrections, cost.spent(), baseline);
-            ledger.doubt = finding.doubt().map(str::to_owned);
-        }
-        report(cause, corrections, &finding);
+        self.settle(cause, &findings, cost.spent(), baseline);
         Ok(())
     }
 
-    /// By how much the sockets that there are exceed those that are counted. Changes no reading.
-    fn recount(&self, patience: Duration) -> Result<Gauges, AuditError> {
-        match self.plan.seed {
-            SeedMethod::Iterator => self.recount_by_iterator(patience),
-            SeedMethod::Procfs => {
-                thread::sleep(patience);
-                self.recount_at_rest()
+    /// Enters what the recounts agree on.
+    fn settle(&self, cause: &Cause, findings: &Findings, cost: Duration, baseline: i64) {
+        let mut ledger = self.ledger_mut();
+        for (netns, book) in ledger.books_mut(self.netns) {
+            if let Some(finding) = findings.get(&netns) {
+                let agreed = finding.agreed();
+                let corrections = agreed.distance(&Gauges::default());
+                book.base = book.base + agreed;
+                book.audited(corrections, finding.doubt());
+                report(cause, netns, corrections, finding);
             }
         }
-    }
-
-    /// Seeds the other bank while events go on, and switches to it. At the moment of the switch
-    /// both banks have counted the same events, so that what differs then is drift. What the old
-    /// one had more or less goes into the base for now.
-    fn recount_by_iterator(&self, patience: Duration) -> Result<Gauges, AuditError> {
-        let old = self.ledger_mut().live;
-        let new = 1 - old;
-        let walked = seed::fill(&self.bpf, Some(old), new, sockets_listed(), patience)?;
-        let (retired, base) = {
-            let mut ledger = self.ledger_mut();
-            self.bpf.switch(Mode::new(Some(new), None))?;
-            ledger.live = new;
-            let before = (ledger.retired, ledger.base);
-            let counted = self.bpf.bank(old)?;
-            ledger.retired = counted.plus_flows(&before.0);
-            ledger.base = Gauges::of(&counted) + before.1 - self.seeded(new)?;
-            before
-        };
-        self.saw_aside(&walked)?;
-        quiesce();
-        // Once more, now that events which began before the switch have ended.
-        let counted = self.bpf.bank(old)?;
-        let found = self.seeded(new)? - (Gauges::of(&counted) + base);
-        let mut ledger = self.ledger_mut();
-        ledger.retired = counted.plus_flows(&retired);
-        ledger.base = -found;
-        drop(ledger);
-        self.bpf.remember(0)?;
-        Ok(found)
-    }
-
-    /// What the seeding alone has counted into `bank`.
-    fn seeded(&self, bank: u32) -> Result<Gauges, LoadError> {
-        Ok(Gauges::of(&Banks {
-            seeded: self.bpf.bank(bank)?.seeded,
-            ..Banks::default()
-        }))
-    }
-
-    /// Where the kernel has no iterator: a dump, which tells the truth only if nothing moved.
-    fn recount_at_rest(&self) -> Result<Gauges, AuditError> {
-        let before = self.bpf.writers()?.counted;
-        let truth = Gauges::full_sockets(&sock_diag::listing(None)?, &sock_diag::minisockets()?);
-        let counted = self.read()?.gauges;
-        if self.bpf.writers()?.counted != before {
-            return Err(AuditError::Unrest);
-        }
-        Ok(truth - counted)
+        ledger.audited(cost, baseline);
     }
 }
 
-fn report(cause: &Cause, corrections: [u64; State::COUNT], finding: &Finding) {
+/// What was found in each namespace.
+type Findings = BTreeMap<u32, Finding>;
+
+fn report(cause: &Cause, netns: u32, corrections: [u64; State::COUNT], finding: &Finding) {
     let recounts = finding.recounts();
     let total: u64 = corrections.iter().sum();
     if total == 0 {
-        log::debug!(cause:%, recounts; "audited");
+        log::debug!(cause:%, netns, recounts; "audited");
         return;
     }
     let states = State::ALL.into_iter().zip(corrections);
@@ -274,6 +198,6 @@ fn report(cause: &Cause, corrections: [u64; State::COUNT], finding: &Finding) {
         .filter(|&(_, by)| by > 0)
         .map(|(state, by)| format!("{state} {by}"))
         .collect();
-    log::warn!(cause:%, recounts, corrections = total, states = states.join(", ").as_str();
+    log::warn!(cause:%, netns, recounts, corrections = total, states = states.join(", ").as_str();
         "audit corrected the counts");
 }

@@ -5,7 +5,7 @@ use std::ops::{Add, Neg, Sub};
 use tcp_status_common::state::{Family, MINI_FIN_WAIT2, State};
 
 use crate::{
-    bpf::Banks,
+    bpf::{Banks, PortSum},
     kernel::{procfs::Listing, sock_diag::MiniSplit},
     snapshot::Flow,
 };
@@ -151,6 +151,23 @@ impl Sub for Gauges {
     fn sub(self, other: Self) -> Self {
         self + -other
     }
+}
+
+impl From<PortSum> for Gauges {
+    fn from(sum: PortSum) -> Self {
+        Self(sum)
+    }
+}
+
+/// How many state changes of full sockets a bank has counted.
+#[must_use]
+pub fn events(bank: &Banks) -> u64 {
+    let full = |cell: &usize| !MINISOCKETS.contains(cell);
+    let cells = || (0..bank.flows[0].len()).filter(full);
+    bank.flows
+        .iter()
+        .flat_map(|family| cells().flat_map(move |from| cells().map(move |to| family[from][to])))
+        .sum()
 }
 
 /// All flows of a bank, both families together.

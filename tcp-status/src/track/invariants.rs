@@ -79,7 +79,7 @@ mod tests {
             curr_estab: Some(established),
             inuse_v4: Some(v4),
             inuse_v6: Some(v6),
-            timewait: None,
+            ..Invariants::default()
         }
     }
 

@@ -1,30 +1,80 @@
-//! The books: which bank is live, what is added to it, and what the audits found.
+//! The books: which bank is live, what is added to it, and what the audits found, for each
+//! namespace that is counted.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
-use tcp_status_common::state::State;
+use tcp_status_common::{counters::Walked, state::State};
 
-use super::{gauge::Gauges, schedule::Cause};
-use crate::{bpf::Banks, snapshot::Drift};
+use super::{ages::Ages, gauge::Gauges, schedule::Cause};
+use crate::{
+    bpf::Banks,
+    snapshot::{Counts, Drift},
+};
+
+/// What is known of one namespace beside its counters.
+#[derive(Clone, Debug, Default)]
+pub struct Book {
+    /// Added to the live bank's gauges: a seed or a correction made in user space.
+    pub base: Gauges,
+    /// Flows of banks that are no longer live.
+    pub retired: Banks,
+    /// Why its counts are in doubt until an audit has looked.
+    pub doubt: Option<String>,
+    /// How long connections had been silent when a walk last met them.
+    pub ages: Option<Ages>,
+    corrections: Counts,
+}
+
+impl Book {
+    /// Of a namespace that has been seen, but not walked.
+    #[must_use]
+    pub fn unwalked(doubt: &str) -> Self {
+        Self {
+            doubt: Some(doubt.to_owned()),
+            ..Self::default()
+        }
+    }
+
+    /// Keeps what a walk met.
+    pub fn walked(&mut self, walked: &Walked) {
+        self.ages = Some(Ages::new(walked));
+    }
+
+    /// Enters what an audit found: what it corrected, and why that may not be all.
+    pub fn audited(&mut self, corrections: [u64; State::COUNT], doubt: Option<&str>) {
+        for (state, by) in State::ALL.into_iter().zip(corrections) {
+            self.corrections[state] += by;
+        }
+        self.doubt = doubt.map(str::to_owned);
+    }
+}
 
 /// Everything that changes at an audit.
 #[derive(Debug)]
 pub struct Ledger {
     /// The bank that events are counted into.
     pub live: u32,
-    /// Added to the live bank's gauges: a seed or a correction made in user space.
-    pub base: Gauges,
-    /// Flows of banks that are no longer live.
-    pub retired: Banks,
     /// By how much the two copies of the handler disagreed when the last audit began.
     pub baseline: i64,
     /// Events that the kernel told neither copy of the handler, as far as they are known.
     pub missed: u64,
-    /// Why the counts are in doubt until the next audit succeeds.
+    /// Why all counts are in doubt until the next audit succeeds.
     pub doubt: Option<String>,
     /// A reason to expect a difference that no audit has looked into yet.
     pub suspicion: Option<Cause>,
-    drift: Drift,
+    /// The tracker's own namespace.
+    pub own: Book,
+    /// Other namespaces, by inode number.
+    pub others: BTreeMap<u32, Book>,
+    /// Ports that were entered before the last walk began: connections that they had before
+    /// they got a listener are counted as well. By namespace.
+    pub walked_ports: BTreeSet<(u32, u16)>,
+    /// Listeners without a port when the last walk began, since start.
+    pub unplaced: u64,
+    audits: u64,
     last_audit: Instant,
     cost: Duration,
 }
@@ -35,16 +85,34 @@ impl Ledger {
     pub fn new(cost: Duration, baseline: i64) -> Self {
         Self {
             live: 0,
-            base: Gauges::default(),
-            retired: Banks::default(),
             baseline,
             missed: 0,
             doubt: None,
             suspicion: None,
-            drift: Drift::default(),
+            own: Book::default(),
+            others: BTreeMap::new(),
+            walked_ports: BTreeSet::new(),
+            unplaced: 0,
+            audits: 0,
             last_audit: Instant::now(),
             cost,
         }
+    }
+
+    /// The book of a namespace, where the tracker's own is `own`.
+    #[must_use]
+    pub fn book(&self, own: u32, netns: u32) -> Option<&Book> {
+        if netns == own {
+            Some(&self.own)
+        } else {
+            self.others.get(&netns)
+        }
+    }
+
+    /// Every book, by the inode number of its namespace; the own one is `own`.
+    pub fn books_mut(&mut self, own: u32) -> impl Iterator<Item = (u32, &mut Book)> {
+        let others = self.others.iter_mut().map(|(&netns, book)| (netns, book));
+        std::iter::once((own, &mut self.own)).chain(others)
     }
 
     /// What an audit of this host costs.
@@ -59,14 +127,10 @@ impl Ledger {
         self.last_audit.elapsed()
     }
 
-    /// Enters an audit that took `cost`, found `corrections`, and began when the copies of the
-    /// handler disagreed by `baseline`.
-    pub fn audited(&mut self, corrections: [u64; State::COUNT], cost: Duration, baseline: i64) {
-        for (state, by) in State::ALL.into_iter().zip(corrections) {
-            self.drift.corrections_by_state[state] += by;
-        }
-        self.drift.corrections += corrections.iter().sum::<u64>();
-        self.drift.audits += 1;
+    /// Enters an audit that took `cost` and began when the copies of the handler disagreed by
+    /// `baseline`. What it found is in the books.
+    pub fn audited(&mut self, cost: Duration, baseline: i64) {
+        self.audits += 1;
         self.missed += baseline.abs_diff(self.baseline);
         self.baseline = baseline;
         self.doubt = None;
@@ -80,27 +144,31 @@ impl Ledger {
         self.last_audit = Instant::now();
     }
 
-    /// As outputs show it.
+    /// What the audits found in one namespace, as outputs show it.
     #[must_use]
-    pub fn drift(&self) -> Drift {
-        let audited = self.drift.audits > 0;
+    pub fn drift(&self, book: &Book) -> Drift {
+        let audited = self.audits > 0;
         Drift {
+            corrections: book.corrections.total(),
+            corrections_by_state: book.corrections,
+            audits: self.audits,
             last_audit_seconds_ago: audited.then(|| self.since_audit().as_secs()),
             last_audit_microseconds: audited
                 .then(|| u64::try_from(self.cost.as_micros()).unwrap_or(u64::MAX)),
-            ..self.drift.clone()
         }
     }
 
-    /// Why a number may be off right now.
+    /// Why a number of a namespace may be off right now, when its gauges are these.
     #[must_use]
-    pub fn degraded(&self, gauges: &Gauges) -> Option<String> {
+    pub fn degraded(&self, book: &Book, gauges: &Gauges) -> Option<String> {
         let until = "; the next audit corrects what that changed";
         self.doubt
             .clone()
+            .or_else(|| book.doubt.clone())
             .or_else(|| {
                 self.suspicion
                     .as_ref()
+                    .filter(|cause| **cause != Cause::Ports)
                     .map(|cause| format!("{cause}{until}"))
             })
             .or_else(|| {
@@ -120,39 +188,37 @@ mod tests {
     #[test]
     fn an_audit_settles_every_doubt_and_is_counted_by_state() {
         let mut ledger = Ledger::new(Duration::from_millis(3), 10);
-        assert_eq!(ledger.drift().last_audit_seconds_ago, None);
+        assert_eq!(ledger.drift(&ledger.own).last_audit_seconds_ago, None);
         ledger.doubt = Some("seeded from procfs".into());
         ledger.suspicion = Some(Cause::Missed(2));
-        assert!(
-            ledger
-                .degraded(&Gauges::default())
-                .unwrap()
-                .contains("procfs")
-        );
+        let degraded = |ledger: &Ledger| ledger.degraded(&ledger.own, &Gauges::default());
+        assert!(degraded(&ledger).unwrap().contains("procfs"));
         let mut corrections = [0; State::COUNT];
         corrections[State::FinWait1.index()] = 5;
-        ledger.audited(corrections, Duration::from_millis(7), 12);
-        assert_eq!(ledger.degraded(&Gauges::default()), None);
-        let drift = ledger.drift();
+        ledger.own.audited(corrections, None);
+        ledger.audited(Duration::from_millis(7), 12);
+        assert_eq!(degraded(&ledger), None);
+        let drift = ledger.drift(&ledger.own);
         assert_eq!((drift.corrections, drift.audits), (5, 1));
         assert_eq!(drift.corrections_by_state[State::FinWait1], 5);
         assert_eq!(drift.last_audit_microseconds, Some(7000));
         assert_eq!(ledger.missed, 2);
+        ledger
+            .own
+            .audited([0; State::COUNT], Some("recounts differ"));
+        assert_eq!(degraded(&ledger).as_deref(), Some("recounts differ"));
     }
 
     #[test]
     fn what_cannot_be_vouched_for_is_said() {
         let mut ledger = Ledger::new(Duration::ZERO, 0);
         let mut gauges = Gauges::default();
-        assert_eq!(ledger.degraded(&gauges), None);
+        assert_eq!(ledger.degraded(&ledger.own, &gauges), None);
         gauges.0[0][1] = -1;
-        assert!(ledger.degraded(&gauges).unwrap().contains("established"));
+        let negative = ledger.degraded(&ledger.own, &gauges).unwrap();
+        assert!(negative.contains("established"));
         ledger.suspicion = Some(Cause::Missed(4));
-        assert!(
-            ledger
-                .degraded(&gauges)
-                .unwrap()
-                .contains("4 state changes missed")
-        );
+        let missed = ledger.degraded(&ledger.own, &gauges).unwrap();
+        assert!(missed.contains("4 state changes missed"));
     }
 }

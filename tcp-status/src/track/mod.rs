@@ -1,20 +1,29 @@
 //! Keeps the counts: seeding, auditing, and what is put together for an answer.
 
+mod ages;
+mod answer;
 mod assemble;
 mod audit;
 mod confirm;
 mod cost;
 mod gauge;
+mod history;
 mod invariants;
 mod ledger;
+mod places;
+mod queues;
+mod recount;
+mod sample;
 pub mod scan;
 mod schedule;
 mod seed;
 mod split;
 mod start;
+mod ticker;
 mod tracker;
 
 pub use audit::Auditor;
+pub use sample::Sampler;
 pub use schedule::Pace;
 pub use start::{Running, StartError, start};
 pub use tracker::{Settings, Tracker};

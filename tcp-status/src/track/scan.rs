@@ -2,24 +2,27 @@
 //! for the same question. Keeps nothing but the latest answers.
 
 use std::{
+    collections::BTreeMap,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use tcp_status_common::state::State;
+
 use crate::{
     kernel::{
         netns::{self, Target},
-        procfs::{self, Listing},
+        procfs::{self, Listing, PortListing},
         sock_diag,
     },
     server::{
         Source,
         protocol::{Get, Refusal, RefusalKind, Show},
     },
-    snapshot::{Snapshot, Tier},
+    snapshot::{Counts, Listener, Overflows, PortCounts, Ports, Snapshot, Tier},
 };
 
 /// How long an answer serves everybody who asks the same.
@@ -58,7 +61,7 @@ impl Scan {
     }
 
     /// The answer to a question that at most one walk per second looks into.
-    fn answer(&self, named: Option<&str>, port: Option<u16>) -> Result<(u32, Listing), Refusal> {
+    fn answer(&self, named: Option<&str>, port: Option<u16>) -> Result<(u32, Arc<Walk>), Refusal> {
         if port == Some(0) {
             return Err(Refusal {
                 kind: RefusalKind::BadArgument,
@@ -74,34 +77,90 @@ impl Scan {
             })?,
         };
         let question = Question { netns, port };
-        if let Some(listing) = lock(&self.answers).fresh(question, Instant::now()) {
-            return Ok((netns, listing));
+        if let Some(walk) = lock(&self.answers).fresh(question, Instant::now()) {
+            return Ok((netns, walk));
         }
         let _walking = lock(&self.walking);
         // Somebody else may have walked while this one waited.
         let began = Instant::now();
-        if let Some(listing) = lock(&self.answers).fresh(question, began) {
-            return Ok((netns, listing));
+        if let Some(walk) = lock(&self.answers).fresh(question, began) {
+            return Ok((netns, walk));
         }
-        let listing = self.walk(target.as_ref(), port)?;
-        lock(&self.answers).put(question, began, listing);
-        Ok((netns, listing))
+        let walk = Arc::new(self.walk_within(target.as_ref(), port)?);
+        lock(&self.answers).put(question, began, Arc::clone(&walk));
+        Ok((netns, walk))
     }
 
     /// Walks inside the namespace, if one is given.
-    fn walk(&self, target: Option<&Target>, port: Option<u16>) -> Result<Listing, Refusal> {
-        let list = || match sock_diag::listing(port) {
+    fn walk_within(&self, target: Option<&Target>, port: Option<u16>) -> Result<Walk, Refusal> {
+        match target {
+            Some(target) => netns::within(target, || self.walk(port))?,
+            None => self.walk(port),
+        }
+    }
+
+    fn walk(&self, port: Option<u16>) -> Result<Walk, Refusal> {
+        let (listing, listeners) = match listings(port) {
             Err(error @ sock_diag::Error::Unsupported(_)) => {
                 if !self.fell_back.swap(true, Ordering::Relaxed) {
-                    log::warn!(error:%; "reading procfs instead, which is slower");
+                    log::warn!(error:%; "reading procfs instead, which is slower, \
+                        and tells nothing of accept queues");
                 }
-                procfs::listing(port).map_err(Refusal::from)
+                (procfs_listing(port)?, Vec::new())
             }
-            result => result.map_err(Refusal::from),
+            result => result?,
         };
-        match target {
-            Some(target) => netns::within(target, list)?,
-            None => list(),
+        Ok(Walk {
+            listing,
+            listeners,
+            overflows: procfs::overflows()?,
+        })
+    }
+}
+
+/// All sockets by port, or only those of one, and the listeners among them.
+fn listings(port: Option<u16>) -> Result<(PortListing, Vec<Listener>), sock_diag::Error> {
+    let mut listeners = sock_diag::listeners()?;
+    let listing = match port {
+        Some(port) => {
+            listeners.retain(|listener| listener.port == port);
+            PortListing {
+                all: sock_diag::listing(Some(port))?,
+                ports: BTreeMap::new(),
+            }
+        }
+        None => sock_diag::listing_by_port()?,
+    };
+    Ok((listing, listeners))
+}
+
+fn procfs_listing(port: Option<u16>) -> Result<PortListing, procfs::Error> {
+    match port {
+        Some(port) => Ok(PortListing {
+            all: procfs::listing(Some(port))?,
+            ports: BTreeMap::new(),
+        }),
+        None => procfs::listing_by_port(),
+    }
+}
+
+/// What one walk found.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Walk {
+    listing: PortListing,
+    listeners: Vec<Listener>,
+    overflows: Option<Overflows>,
+}
+
+impl Walk {
+    /// The ports that have a listener: whether one had, a walk does not know.
+    fn ports(&self) -> Ports {
+        let counts = |(&port, &states): (&u16, &Counts)| {
+            (states[State::Listen] > 0).then_some(PortCounts { port, states })
+        };
+        Ports {
+            tracked: self.listing.ports.iter().filter_map(counts).collect(),
+            ..Ports::default()
         }
     }
 }
@@ -110,7 +169,8 @@ impl Source for Scan {
     fn get(&self, query: &Get) -> Result<u64, Refusal> {
         let state = query.state()?;
         let families = query.families()?;
-        let (_, listing) = self.answer(query.netns.as_deref(), query.port)?;
+        let (_, walk) = self.answer(query.netns.as_deref(), query.port)?;
+        let listing = &walk.listing.all;
         Ok(families
             .iter()
             .map(|&family| listing.of(family)[state])
@@ -118,31 +178,35 @@ impl Source for Scan {
     }
 
     fn show(&self, query: &Show) -> Result<Vec<Snapshot>, Refusal> {
-        let (netns, listing) = self.answer(query.netns.as_deref(), query.port)?;
+        let (netns, walk) = self.answer(query.netns.as_deref(), query.port)?;
+        let Listing { ipv4, ipv6 } = walk.listing.all;
         Ok(vec![Snapshot {
             tier_reason: Some(self.reason.clone()),
             port: query.port,
-            ..Snapshot::of(Tier::Scan, netns, [listing.ipv4, listing.ipv6])
+            overflows: walk.overflows,
+            listeners: walk.listeners.clone(),
+            ports: walk.ports(),
+            ..Snapshot::of(Tier::Scan, netns, [ipv4, ipv6])
         }])
     }
 }
 
 /// The latest answers, the oldest first.
 #[derive(Debug)]
-struct Answers(Vec<(Question, Instant, Listing)>);
+struct Answers(Vec<(Question, Instant, Arc<Walk>)>);
 
 impl Answers {
-    fn fresh(&self, question: Question, now: Instant) -> Option<Listing> {
-        let (_, began, listing) = self.0.iter().find(|(asked, ..)| *asked == question)?;
-        (now.saturating_duration_since(*began) < FRESH).then_some(*listing)
+    fn fresh(&self, question: Question, now: Instant) -> Option<Arc<Walk>> {
+        let (_, began, walk) = self.0.iter().find(|(asked, ..)| *asked == question)?;
+        (now.saturating_duration_since(*began) < FRESH).then(|| Arc::clone(walk))
     }
 
-    fn put(&mut self, question: Question, began: Instant, listing: Listing) {
+    fn put(&mut self, question: Question, began: Instant, walk: Arc<Walk>) {
         self.0.retain(|(asked, ..)| *asked != question);
         if self.0.len() == KEPT {
             self.0.remove(0);
         }
-        self.0.push((question, began, listing));
+        self.0.push((question, began, walk));
     }
 }
 
@@ -193,13 +257,11 @@ const fn refused_if(permission: bool) -> RefusalKind {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::{sync::Arc, time::Instant};
 
     use tcp_status_common::state::{Family, State};
 
-    use super::{
-        Answers, FRESH, Get, KEPT, Listing, Question, RefusalKind, Scan, Show, Source as _,
-    };
+    use super::{Answers, FRESH, Get, KEPT, Question, RefusalKind, Scan, Show, Source as _, Walk};
 
     fn get(state: &str) -> Get {
         Get {
@@ -213,18 +275,21 @@ mod tests {
     #[test]
     fn answers_serve_for_a_second_each_for_its_question() {
         let began = Instant::now();
-        let mut listing = Listing::default();
-        listing.add(Family::V6, State::Listen);
+        let mut walk = Walk::default();
+        walk.listing.add(Family::V6, State::Listen, 80);
+        walk.listing.add(Family::V6, State::TimeWait, 50_000);
+        assert_eq!(walk.ports().tracked.len(), 1);
+        let walk = Arc::new(walk);
         let mut answers = Answers(Vec::new());
         let question = Question {
             netns: 1,
             port: Some(80),
         };
         assert_eq!(answers.fresh(question, began), None);
-        answers.put(question, began, Listing::default());
-        answers.put(question, began, listing);
+        answers.put(question, began, Arc::default());
+        answers.put(question, began, Arc::clone(&walk));
         assert_eq!(answers.0.len(), 1);
-        assert_eq!(answers.fresh(question, began + FRESH / 2), Some(listing));
+        assert_eq!(answers.fresh(question, began + FRESH / 2), Some(walk));
         assert_eq!(answers.fresh(question, began + FRESH), None);
         for other in [
             Question {
@@ -251,7 +316,7 @@ mod tests {
             })
             .collect();
         for &question in &questions {
-            answers.put(question, began, Listing::default());
+            answers.put(question, began, Arc::default());
         }
         assert_eq!(answers.0.len(), KEPT);
         let kept = questions

@@ -45,6 +45,9 @@ pub enum Cause {
     Negative(State),
     /// The last seeding is not to be trusted.
     Failure,
+    /// Ports have got their first listener: connections that they had before are not in their
+    /// counts yet. The counts of states are not concerned.
+    Ports,
 }
 
 impl fmt::Display for Cause {
@@ -56,6 +59,7 @@ impl fmt::Display for Cause {
             Self::Invariant(name) => write!(f, "{name} differs"),
             Self::Negative(state) => write!(f, "{state} below zero"),
             Self::Failure => f.write_str("last seeding failed"),
+            Self::Ports => f.write_str("new ports"),
         }
     }
 }

@@ -1,13 +1,14 @@
 //! Exact seeding under traffic: each socket is counted once, by whichever of event and walk
 //! sees it first. The audit is the same thing, into the bank that is not in use.
 
-use std::{thread, time::Duration};
+use std::{collections::BTreeMap, thread, time::Duration};
 
 use tcp_status_common::{control::Mode, counters::Walked};
 
+use super::places::Places;
 use crate::{
     bpf::{Bpf, LoadError},
-    kernel::quiesce::quiesce,
+    kernel::{quiesce::quiesce, sock_diag},
 };
 
 /// How often a seeding that ran out of room is tried again, with twice the room each time.
@@ -29,26 +30,30 @@ pub enum SeedError {
     },
 }
 
-/// Fills `bank` with all sockets there are, while events go on being counted into `live`, and
-/// looks for sockets once more after `patience`, unless that is zero: a task may have reported a
-/// socket before the seeding, and stall before it lists it. Only one that stalls for longer than
-/// all of this is missed; what is reported after the seeding began never is.
-/// Afterwards events go into both, and `bank` is exact; the caller makes it the live one and
-/// then gives the memory back with [`Bpf::remember`]. `sockets` is how many there may be.
+/// What a walk met in each namespace that it visited.
+pub type Walks = BTreeMap<u32, Walked>;
+
+/// Fills `bank` with all sockets there are in `places`, while events go on being counted into
+/// `live`, and looks for sockets once more after `patience`, unless that is zero: a task may have
+/// reported a socket before the seeding, and stall before it lists it. Only one that stalls for
+/// longer than all of this is missed; what is reported after the seeding began never is.
+/// Afterwards events go into both, and `bank` is exact; the caller makes it the live one
+/// and then gives the memory back with [`Bpf::remember`]. `sockets` is how many there may be.
 ///
 /// # Errors
 /// [`SeedError`]; events then go into `live` only, as before.
 pub fn fill(
     bpf: &Bpf,
+    places: &Places,
     live: Option<u32>,
     bank: u32,
     sockets: u64,
     patience: Duration,
-) -> Result<Walked, SeedError> {
+) -> Result<Walks, SeedError> {
     let mut capacity = room_for(sockets);
     for _ in 0..ATTEMPTS {
-        match attempt(bpf, live, bank, capacity, patience) {
-            Ok(Some(walked)) => return Ok(walked),
+        match attempt(bpf, places, live, bank, (capacity, patience)) {
+            Ok(Some(walks)) => return Ok(walks),
             Ok(None) => capacity = capacity.saturating_mul(2),
             Err(error) => {
                 abandon(bpf, live);
@@ -63,30 +68,51 @@ pub fn fill(
 /// None if something could not be remembered.
 fn attempt(
     bpf: &Bpf,
+    places: &Places,
     live: Option<u32>,
     bank: u32,
-    capacity: u32,
-    patience: Duration,
-) -> Result<Option<Walked>, LoadError> {
+    (capacity, patience): (u32, Duration),
+) -> Result<Option<Walks>, LoadError> {
     bpf.switch(Mode::new(live, None))?;
     quiesce();
     bpf.clear(bank)?;
     bpf.remember(capacity)?;
+    enter_ports(bpf, places, live, bank)?;
     let failures = bpf.writers()?.failures;
     bpf.switch(Mode::new(live, Some(bank)))?;
     // The kernel stores a state after it has reported it: the walk must not read what is about
     // to be overwritten by an event that was reported before the switch.
     quiesce();
-    let mut walked = bpf.walk_sockets()?;
+    let mut walks = places.each(|| bpf.walk_sockets())?;
     if !patience.is_zero() {
         thread::sleep(patience);
-        let again = bpf.walk_sockets()?;
-        walked = Walked {
-            sockets: walked.sockets + again.sockets,
-            ..again
-        };
+        for (netns, again) in places.each(|| bpf.walk_sockets())? {
+            let walked = walks.entry(netns).or_default();
+            let sockets = walked.sockets + again.sockets;
+            *walked = Walked { sockets, ..again };
+        }
     }
-    Ok((bpf.writers()?.failures == failures).then_some(walked))
+    Ok((bpf.writers()?.failures == failures).then_some(walks))
+}
+
+/// Enters the ports of all listeners into `bank`, and those that had one and still have
+/// connections: before any connection is, so that none meets a port that is not entered yet.
+fn enter_ports(bpf: &Bpf, places: &Places, live: Option<u32>, bank: u32) -> Result<(), LoadError> {
+    if let Some(live) = live {
+        for ((netns, port), sockets) in bpf.ports(live)? {
+            if sockets.iter().flatten().any(|&count| count != 0) {
+                bpf.keep_port(netns, port, bank)?;
+            }
+        }
+    }
+    bpf.switch(Mode::entering_ports(live, bank))?;
+    quiesce();
+    places.each(|| {
+        // Where they cannot be counted, the walk ends at the first entry that is no listener.
+        let listeners = sock_diag::listener_count().unwrap_or(u64::MAX);
+        bpf.walk_listeners(listeners)
+    })?;
+    Ok(())
 }
 
 fn abandon(bpf: &Bpf, live: Option<u32>) {

@@ -1,10 +1,14 @@
 //! The split of minisockets and the half-open connections without a listener, as a walk last
 //! saw them.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use tcp_status_common::state::Family;
 
+use super::queues::Requests;
 use crate::kernel::sock_diag::MiniSplit;
 
 /// What a walk over everything but full sockets found, by family.
@@ -30,11 +34,13 @@ impl Split {
     }
 }
 
-/// The last split, and what it cost.
+/// The last split, what it cost, and that of ports, which not every walk tells apart.
 #[derive(Debug, Default)]
 pub struct SplitCache {
     last: Split,
     taken: Option<Instant>,
+    ports: BTreeMap<u16, Split>,
+    ports_taken: Option<Instant>,
     cost: Duration,
     abandoned: u64,
 }
@@ -46,6 +52,12 @@ impl SplitCache {
         &self.last
     }
 
+    /// The last split of a port; empty if nothing was found at it.
+    #[must_use]
+    pub fn port(&self, port: u16) -> Split {
+        self.ports.get(&port).copied().unwrap_or_default()
+    }
+
     /// How long the last walk took.
     #[must_use]
     pub const fn cost(&self) -> Duration {
@@ -55,12 +67,16 @@ impl SplitCache {
     /// Keeps a new split. `abandoned` is how many half-open connections closed listeners had
     /// left behind by then, since start.
     pub fn put(&mut self, split: Split, abandoned: u64, cost: Duration) {
-        *self = Self {
-            last: split,
-            taken: Some(Instant::now()),
-            cost,
-            abandoned,
-        };
+        self.last = split;
+        self.taken = Some(Instant::now());
+        self.cost = cost;
+        self.abandoned = abandoned;
+    }
+
+    /// Keeps a new split of ports.
+    pub fn put_ports(&mut self, ports: BTreeMap<u16, Split>) {
+        self.ports = ports;
+        self.ports_taken = Some(Instant::now());
     }
 
     /// Whether there may be half-open connections that no listener knows.
@@ -69,18 +85,29 @@ impl SplitCache {
         self.abandoned != abandoned || self.last.orphaned != [0; Family::COUNT]
     }
 
-    /// Whether the last walk is at least so long ago.
+    /// Whether the last walk, or that of ports, is at least so long ago.
     #[must_use]
-    pub fn is_older_than(&self, age: Duration) -> bool {
-        self.taken.is_none_or(|taken| taken.elapsed() >= age)
+    pub fn is_older_than(&self, age: Duration, ports: bool) -> bool {
+        let taken = if ports { self.ports_taken } else { self.taken };
+        taken.is_none_or(|taken| taken.elapsed() >= age)
     }
+}
+
+/// The splits of ports, from a walk and the request sockets that their listeners had.
+#[must_use]
+pub fn by_port(walk: &BTreeMap<u16, MiniSplit>, at_listeners: &Requests) -> BTreeMap<u16, Split> {
+    let split = |(&port, walk): (&u16, &MiniSplit)| {
+        let requests = at_listeners.get(&port).copied().unwrap_or_default();
+        (port, Split::new(walk, requests))
+    };
+    walk.iter().map(split).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::{MiniSplit, Split, SplitCache};
+    use super::{MiniSplit, Requests, Split, SplitCache, by_port};
 
     #[test]
     fn orphans_are_what_no_listener_knows() {
@@ -103,8 +130,26 @@ mod tests {
     #[test]
     fn a_new_cache_is_older_than_anything() {
         let mut cache = SplitCache::default();
-        assert!(cache.is_older_than(Duration::MAX));
+        assert!(cache.is_older_than(Duration::MAX, false));
         cache.put(Split::default(), 0, Duration::ZERO);
-        assert!(!cache.is_older_than(Duration::from_secs(3600)));
+        assert!(!cache.is_older_than(Duration::from_secs(3600), false));
+        assert!(cache.is_older_than(Duration::MAX, true));
+    }
+
+    #[test]
+    fn ports_have_orphans_of_their_own() {
+        let walk = MiniSplit {
+            requests: [5, 0],
+            ..MiniSplit::default()
+        };
+        let ports = by_port(
+            &[(80, walk), (81, walk)].into(),
+            &Requests::from([(80, [3, 0])]),
+        );
+        let mut cache = SplitCache::default();
+        cache.put_ports(ports);
+        assert_eq!(cache.port(80).orphaned, [2, 0]);
+        assert_eq!(cache.port(81).orphaned, [5, 0]);
+        assert_eq!(cache.port(82), Split::default());
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{
     audit::Auditor,
+    sample::Sampler,
     scan::Scan,
     tracker::{Settings, Tracker},
 };
@@ -25,7 +26,7 @@ pub enum StartError {
     #[error(transparent)]
     Refused(#[from] super::tracker::StartError),
     /// No thread can be had for the audits.
-    #[error("start audits, on a thread: {0}")]
+    #[error("start audits and samples, on a thread: {0}")]
     Thread(std::io::Error),
 }
 
@@ -33,7 +34,7 @@ pub enum StartError {
 pub struct Running {
     /// Answers queries.
     pub source: Arc<dyn Source>,
-    _auditor: Option<Auditor>,
+    _threads: Option<(Auditor, Sampler)>,
 }
 
 /// Starts the best backend that the host allows and `backend` admits. Falling to the scan is
@@ -62,9 +63,10 @@ fn attempt(backend: Backend, settings: Settings) -> Result<Running, StartError> 
         Ok(tracker) => {
             let tracker = Arc::new(tracker);
             let auditor = Auditor::spawn(Arc::clone(&tracker)).map_err(StartError::Thread)?;
+            let sampler = Sampler::spawn(Arc::clone(&tracker)).map_err(StartError::Thread)?;
             Ok(Running {
                 source: tracker,
-                _auditor: Some(auditor),
+                _threads: Some((auditor, sampler)),
             })
         }
         Err(error) if backend == Backend::Auto => Ok(scan(backend, error.to_string())),
@@ -78,7 +80,7 @@ fn scan(backend: Backend, reason: String) -> Running {
     }
     Running {
         source: Arc::new(Scan::new(reason)),
-        _auditor: None,
+        _threads: None,
     }
 }
 

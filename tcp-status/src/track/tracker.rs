@@ -1,45 +1,44 @@
-//! The tracker: what is known about one network namespace, and the answers made from it.
+//! The tracker: programs in the kernel, the books of every namespace that they count, and who may
+//! ask what.
 
 use std::{
-    sync::{Mutex, PoisonError, RwLock, RwLockWriteGuard},
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::{Duration, Instant},
 };
 
 use aya::Btf;
-use tcp_status_common::{
-    control::Mode,
-    counters::Walked,
-    state::{Family, State},
-};
+use tcp_status_common::{control::Mode, state::Family};
 
 use super::{
-    assemble::{Beside, assemble},
     cost::Cost,
     gauge::{self, Gauges},
     ledger::Ledger,
+    places::Places,
+    sample::Samples,
     scan::Scan,
     schedule::Pace,
     seed::{self, SeedError},
-    split::{Split, SplitCache},
+    split::SplitCache,
 };
 use crate::{
-    bpf::{Banks, Bpf, LoadError},
+    bpf::{Banks, Bpf, Limits, LoadError},
     kernel::{
-        netns,
-        plan::{EbpfPlan, SeedMethod, SplitMethod},
+        netns::{self, list::Known},
+        plan::{EbpfPlan, SeedMethod},
         procfs,
         quiesce::quiesce,
-        sock_diag::{self, MiniSplit},
+        sock_diag,
     },
     server::{
         Source,
-        protocol::{Get, Refusal, RefusalKind, Show},
+        protocol::{Get, Refusal, Show},
     },
-    snapshot::{Events, Snapshot, Transitions},
+    snapshot::{Snapshot, Transitions},
 };
 
-/// For how long the first seeding looks for sockets that were reported before it: there is no
-/// earlier count to tell that one is missing, and a host that boots is busy.
+/// How long the first seeding waits for sockets that were reported before it began: it has nothing
+/// to compare with.
 const FIRST_PATIENCE: Duration = Duration::from_millis(200);
 
 /// What the user may set.
@@ -49,6 +48,12 @@ pub struct Settings {
     pub pace: Pace,
     /// The shortest time between two walks that split minisockets.
     pub split_interval: Duration,
+    /// The shortest time between two samples of the gauges, from which peaks are made.
+    pub sample_interval: Duration,
+    /// Count every network namespace, not just the own one.
+    pub all_namespaces: bool,
+    /// How much is kept apart.
+    pub limits: Limits,
 }
 
 /// The tracker cannot start.
@@ -71,22 +76,26 @@ pub enum StartError {
     Netns(std::io::Error),
 }
 
-/// Counts one network namespace by events. Dropping it takes everything out of the kernel.
+/// Counts network namespaces by events. Dropping it takes everything out of the kernel.
 pub struct Tracker {
     pub(super) bpf: Bpf,
     pub(super) plan: EbpfPlan,
     pub(super) settings: Settings,
+    pub(super) netns: u32,
     ledger: RwLock<Ledger>,
-    split: Mutex<SplitCache>,
-    netns: u32,
-    scan: Scan,
+    pub(super) splits: Mutex<BTreeMap<u32, SplitCache>>,
+    pub(super) samples: Mutex<Samples>,
+    /// Namespaces that were found when last looked.
+    pub(super) known: RwLock<BTreeMap<u32, Known>>,
+    pub(super) scan: Scan,
 }
 
-/// The live bank, read once.
+/// The live bank of a namespace, read once.
 pub(super) struct Reading {
     pub(super) gauges: Gauges,
-    /// Flows since start, of all banks there were.
-    pub(super) flows: Banks,
+    pub(super) transitions: Transitions,
+    /// State changes of full sockets since start.
+    pub(super) events: u64,
 }
 
 impl Tracker {
@@ -94,154 +103,147 @@ impl Tracker {
     ///
     /// # Errors
     /// [`StartError`]; nothing is left in the kernel then.
-    pub fn start(plan: EbpfPlan, btf: &Btf, settings: Settings) -> Result<Self, StartError> {
+    pub fn start(mut plan: EbpfPlan, btf: &Btf, settings: Settings) -> Result<Self, StartError> {
         let netns = netns::own().map_err(StartError::Netns)?;
         let iterator = plan.seed == SeedMethod::Iterator;
-        let (bpf, plan) = match Bpf::load(&plan.host, btf, iterator, netns) {
+        plan.host.all_namespaces = settings.all_namespaces.into();
+        let (bpf, plan) = match Bpf::load(&plan.host, btf, iterator, netns, settings.limits) {
             Err(refused @ LoadError::Timewait { .. }) => {
                 let plan = plan.reduced(refused.to_string());
-                (Bpf::load(&plan.host, btf, iterator, netns)?, plan)
+                let bpf = Bpf::load(&plan.host, btf, iterator, netns, settings.limits)?;
+                (bpf, plan)
             }
             loaded => (loaded?, plan),
         };
         log::info!(tier = plan.tier().name(), reason = plan.reason.as_deref(); "attached");
-        let ledger = match plan.seed {
-            SeedMethod::Iterator => seed_by_iterator(&bpf)?,
-            SeedMethod::Procfs => seed_by_procfs(&bpf)?,
-        };
-        Ok(Self {
+        let tracker = Self {
             bpf,
             plan,
             settings,
-            ledger: RwLock::new(ledger),
-            split: Mutex::new(SplitCache::default()),
             netns,
-            scan: Scan::new("ports and other namespaces are counted by a scan".into()),
-        })
+            ledger: RwLock::new(Ledger::new(Duration::ZERO, 0)),
+            splits: Mutex::default(),
+            samples: Mutex::default(),
+            known: RwLock::default(),
+            scan: Scan::new("what is not tracked is counted by a scan".into()),
+        };
+        let ledger = match tracker.plan.seed {
+            SeedMethod::Iterator => tracker.seed_by_iterator()?,
+            SeedMethod::Procfs => tracker.seed_by_procfs()?,
+        };
+        *tracker.ledger_mut() = ledger;
+        Ok(tracker)
+    }
+
+    pub(super) fn ledger(&self) -> RwLockReadGuard<'_, Ledger> {
+        self.ledger.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn ledger_mut(&self) -> RwLockWriteGuard<'_, Ledger> {
         self.ledger.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn read(&self) -> Result<Reading, LoadError> {
-        let ledger = self.ledger.read().unwrap_or_else(PoisonError::into_inner);
-        let bank = self.bpf.bank(ledger.live)?;
-        Ok(Reading {
-            gauges: Gauges::of(&bank) + ledger.base,
-            flows: bank.plus_flows(&ledger.retired),
-        })
+    /// What `bank` holds of a namespace.
+    pub(super) fn bank(&self, netns: u32, bank: u32) -> Result<Banks, LoadError> {
+        if netns == self.netns {
+            self.bpf.bank(bank)
+        } else {
+            self.bpf.other_bank(netns, bank)
+        }
     }
 
-    /// What is beside the full sockets, as far as `wanted` needs it.
-    fn beside(&self, gauges: &Gauges, wanted: &[State]) -> Result<Beside, Refusal> {
-        let half_open = wanted.contains(&State::SynRecv);
-        let closing = wanted.contains(&State::TimeWait) || wanted.contains(&State::FinWait2);
-        let mut beside = Beside::default();
-        if half_open {
-            beside.requests = self.requests(gauges)?;
-        }
-        if closing {
-            beside.minisockets = minisocket_count()?;
-        }
-        let events = self.plan.split == SplitMethod::Events;
-        if events {
-            [beside.timewait, beside.finwait2] = gauges.minisockets();
-        }
-        let abandoned = self.bpf.writers().map_err(unavailable)?.abandoned;
-        let mut cache = self.split.lock().unwrap_or_else(PoisonError::into_inner);
-        let unsplit = !events && beside.minisockets > 0;
-        let orphans = half_open && cache.may_have_orphans(abandoned);
-        if unsplit || orphans {
-            // A walk that somebody waits for may cost as much as an audit that has a reason.
-            let pace = self.settings.pace.urgent(cache.cost());
-            if cache.is_older_than(self.settings.split_interval.max(pace)) {
-                self.look_aside(&mut cache, gauges, abandoned)?;
-            }
-            let split = cache.last();
-            if unsplit {
-                (beside.finwait2, beside.timewait) = (split.finwait2, split.timewait);
-            }
-            if half_open {
-                beside.orphaned = split.orphaned;
-            }
-        }
-        Ok(beside)
-    }
-
-    /// Walks over everything but full sockets.
-    fn look_aside(
-        &self,
-        cache: &mut SplitCache,
-        gauges: &Gauges,
-        abandoned: u64,
-    ) -> Result<(), Refusal> {
-        let cost = Cost::start();
-        let walk = match sock_diag::minisockets() {
-            // A kernel without the module; the iterator needs four times as long.
-            Err(sock_diag::Error::Unsupported(_)) if self.plan.seed == SeedMethod::Iterator => {
-                aside(&self.bpf.walk_sockets().map_err(unavailable)?)
-            }
-            walk => walk.map_err(unavailable)?,
+    pub(super) fn read(&self, netns: u32) -> Result<Reading, LoadError> {
+        let ledger = self.ledger();
+        let bank = self.bank(netns, ledger.live)?;
+        let book = ledger.book(self.netns, netns);
+        let base = book.map_or_else(Gauges::default, |book| book.base);
+        let flows = match book {
+            Some(book) => bank.plus_flows(&book.retired),
+            None => bank,
         };
-        let split = Split::new(&walk, self.requests(gauges)?);
-        cache.put(split, abandoned, cost.spent());
-        Ok(())
-    }
-
-    /// Keeps what an audit's walk met beside full sockets.
-    pub(super) fn saw_aside(&self, walked: &Walked) -> Result<(), LoadError> {
-        let walk = aside(walked);
-        let abandoned = self.bpf.writers()?.abandoned;
-        let at_listeners = self
-            .bpf
-            .walk_listeners(listeners(&self.read()?.gauges))?
-            .requests;
-        let mut cache = self.split.lock().unwrap_or_else(PoisonError::into_inner);
-        let cost = cache.cost();
-        cache.put(Split::new(&walk, at_listeners), abandoned, cost);
-        Ok(())
-    }
-
-    /// Request sockets at listeners, by family.
-    fn requests(&self, gauges: &Gauges) -> Result<[u64; Family::COUNT], Refusal> {
-        match self.plan.seed {
-            SeedMethod::Iterator => {
-                let listeners = u64::try_from(gauges.sum(&[State::Listen])).unwrap_or(0);
-                Ok(self
-                    .bpf
-                    .walk_listeners(listeners)
-                    .map_err(unavailable)?
-                    .requests)
-            }
-            SeedMethod::Procfs => Ok(sock_diag::minisockets().map_err(unavailable)?.requests),
-        }
-    }
-
-    fn snapshot(&self) -> Result<Snapshot, Refusal> {
-        let reading = self.read().map_err(unavailable)?;
-        let counts = assemble(&reading.gauges, &self.beside(&reading.gauges, &State::ALL)?);
-        let writers = self.bpf.writers().map_err(unavailable)?;
-        let ledger = self.ledger.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(Snapshot {
-            tier_reason: self.plan.reason.clone(),
-            degraded: ledger.degraded(&reading.gauges),
-            transitions: Transitions::from_flows(&gauge::flows(&reading.flows)),
-            events: Events {
-                counted: writers.counted,
-                missed: ledger.missed,
-            },
-            drift: ledger.drift(),
-            ..Snapshot::of(self.plan.tier(), self.netns, counts)
+        Ok(Reading {
+            gauges: Gauges::of(&bank) + base,
+            transitions: Transitions::from_flows(&gauge::flows(&flows)),
+            events: gauge::events(&flows),
         })
     }
 
-    /// Whether the namespace that a query names is the one that is counted.
-    fn is_own(&self, named: Option<&str>) -> Result<bool, Refusal> {
-        match named {
-            None => Ok(true),
-            Some(text) => Ok(netns::resolve(text)?.inode() == self.netns),
+    /// Where walks go. Keeps the names of what was found.
+    pub(super) fn places(&self) -> Places {
+        if !self.settings.all_namespaces {
+            return Places::own(self.netns);
         }
+        let (places, known) = Places::all(self.netns);
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
+        places
+    }
+
+    /// Whether ports got a listener since the last walk began.
+    pub(super) fn has_unwalked_ports(&self) -> Result<bool, LoadError> {
+        let ledger = self.ledger();
+        Ok(self.bpf.writers()?.unplaced != ledger.unplaced
+            || !self
+                .bpf
+                .port_keys(ledger.live)?
+                .is_subset(&ledger.walked_ports))
+    }
+
+    fn seed_by_iterator(&self) -> Result<Ledger, StartError> {
+        let (started, cost) = (Instant::now(), Cost::start());
+        let unplaced = self.bpf.writers()?.unplaced;
+        let places = self.places();
+        let walks = seed::fill(
+            &self.bpf,
+            &places,
+            None,
+            0,
+            sockets_listed(),
+            FIRST_PATIENCE,
+        )?;
+        self.bpf.switch(Mode::new(Some(0), None))?;
+        let baseline = disagreement(&self.bpf)?;
+        let (elapsed, cost) = (started.elapsed(), cost.spent());
+        quiesce();
+        self.bpf.remember(0)?;
+        let mut ledger = Ledger::new(cost, baseline);
+        ledger.unplaced = unplaced;
+        ledger.walked_ports = self.bpf.port_keys(0)?;
+        self.meet(&mut ledger, &walks)?;
+        let sockets: u64 = walks.values().map(|walked| walked.sockets).sum();
+        log::info!(sockets, namespaces = walks.len(), milliseconds = elapsed.as_millis(); "seeded");
+        Ok(ledger)
+    }
+
+    /// Events first, so that nothing in between is lost; what is counted twice is for the audit.
+    fn seed_by_procfs(&self) -> Result<Ledger, StartError> {
+        self.bpf.switch(Mode::new(Some(0), None))?;
+        let baseline = disagreement(&self.bpf)?;
+        let cost = Cost::start();
+        let beside = sock_diag::minisockets(&BTreeSet::new())?.all;
+        let base = Gauges::full_sockets(&procfs::listing(None)?, &beside);
+        let mut ledger = Ledger::new(cost.spent(), baseline);
+        ledger.own.base = base;
+        ledger.doubt = Some(
+            "seeded from procfs, for want of a TCP iterator; \
+             the first audit at rest makes it exact"
+                .into(),
+        );
+        Ok(ledger)
+    }
+
+    /// The namespace that a query names, if it is one that is counted.
+    fn counted(&self, named: Option<&str>) -> Result<Option<u32>, Refusal> {
+        let Some(text) = named else {
+            return Ok(Some(self.netns));
+        };
+        let netns = netns::resolve(text)?.inode();
+        let counted = netns == self.netns || self.ledger().others.contains_key(&netns);
+        Ok(counted.then_some(netns))
+    }
+
+    /// Whether the counts of a port can be answered for: it was entered before the last walk.
+    fn is_walked(&self, netns: u32, port: u16) -> bool {
+        self.ledger().walked_ports.contains(&(netns, port))
     }
 }
 
@@ -249,56 +251,51 @@ impl Source for Tracker {
     fn get(&self, query: &Get) -> Result<u64, Refusal> {
         let state = query.state()?;
         let families = query.families()?;
-        if query.port.is_some() || !self.is_own(query.netns.as_deref())? {
+        let Some(netns) = self.counted(query.netns.as_deref())? else {
             return self.scan.get(query);
-        }
-        let reading = self.read().map_err(unavailable)?;
-        let counts = assemble(&reading.gauges, &self.beside(&reading.gauges, &[state])?);
-        Ok(families
-            .iter()
-            .map(|family| counts[family.index()][state])
-            .sum())
+        };
+        let counts = match query.port {
+            None => Some(self.counts(netns, state)?),
+            Some(port) if self.is_walked(netns, port) => self.port_counts(netns, port, state)?,
+            Some(_) => None,
+        };
+        let Some(counts) = counts else {
+            return self.scan.get(query);
+        };
+        let sum = |family: &Family| counts[family.index()][state];
+        Ok(families.iter().map(sum).sum())
     }
 
     fn show(&self, query: &Show) -> Result<Vec<Snapshot>, Refusal> {
-        if query.port.is_some() || !self.is_own(query.netns.as_deref())? {
-            return self.scan.show(query);
+        let window = query.window();
+        if query.all_netns {
+            return self.snapshots(window);
         }
-        Ok(vec![self.snapshot()?])
+        let Some(netns) = self.counted(query.netns.as_deref())? else {
+            return self.scan.show(query);
+        };
+        match query.port {
+            None => Ok(vec![self.snapshot(netns, window)?]),
+            Some(port) if self.is_walked(netns, port) => {
+                match self.port_snapshot(netns, port, window)? {
+                    Some(snapshot) => Ok(vec![snapshot]),
+                    None => self.scan.show(query),
+                }
+            }
+            Some(_) => self.scan.show(query),
+        }
     }
 }
 
-fn seed_by_iterator(bpf: &Bpf) -> Result<Ledger, StartError> {
-    let (started, cost) = (Instant::now(), Cost::start());
-    let walked = seed::fill(bpf, None, 0, sockets_listed(), FIRST_PATIENCE)?;
-    bpf.switch(Mode::new(Some(0), None))?;
-    let baseline = disagreement(bpf)?;
-    let (elapsed, cost) = (started.elapsed(), cost.spent());
-    quiesce();
-    bpf.remember(0)?;
-    log::info!(sockets = walked.sockets, milliseconds = elapsed.as_millis(); "seeded");
-    Ok(Ledger::new(cost, baseline))
-}
-
-/// Events first, so that nothing in between is lost; what is counted twice is for the audit.
-fn seed_by_procfs(bpf: &Bpf) -> Result<Ledger, StartError> {
-    bpf.switch(Mode::new(Some(0), None))?;
-    let baseline = disagreement(bpf)?;
-    let cost = Cost::start();
-    let base = Gauges::full_sockets(&procfs::listing(None)?, &sock_diag::minisockets()?);
-    let mut ledger = Ledger::new(cost.spent(), baseline);
-    ledger.base = base;
-    ledger.doubt = Some(
-        "seeded from procfs, for want of a TCP iterator; the first audit at rest makes it exact"
-            .into(),
-    );
-    Ok(ledger)
+/// A lock that a panic elsewhere leaves nothing half-done in.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How many sockets there may be to remember. Only a size to begin with: unknown is no error.
 pub(super) fn sockets_listed() -> u64 {
     let totals = procfs::invariants().unwrap_or_default();
-    [totals.inuse_v4, totals.inuse_v6, totals.timewait]
+    [totals.allocated, totals.timewait]
         .into_iter()
         .flatten()
         .sum()
@@ -311,37 +308,4 @@ pub(super) fn disagreement(bpf: &Bpf) -> Result<i64, LoadError> {
     let second = bpf.writers()?.second;
     let skipped = bpf.skipped().unwrap_or(second);
     Ok(skipped.cast_signed() - second.cast_signed())
-}
-
-/// What a walk met beside full sockets.
-const fn aside(walked: &Walked) -> MiniSplit {
-    MiniSplit {
-        finwait2: walked.finwait2,
-        timewait: walked.timewait,
-        requests: walked.requests,
-    }
-}
-
-fn listeners(gauges: &Gauges) -> u64 {
-    Family::ALL
-        .into_iter()
-        .map(|family| gauges.get(family, State::Listen))
-        .sum()
-}
-
-/// The kernel's own count of timewait minisockets.
-fn minisocket_count() -> Result<u64, Refusal> {
-    procfs::invariants()
-        .map_err(unavailable)?
-        .timewait
-        .ok_or_else(|| {
-            unavailable("read timewait count, on /proc/net/sockstat: no tw field; mount /proc")
-        })
-}
-
-fn unavailable(why: impl std::fmt::Display) -> Refusal {
-    Refusal {
-        kind: RefusalKind::Unavailable,
-        message: why.to_string(),
-    }
 }

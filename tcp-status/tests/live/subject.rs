@@ -1,6 +1,7 @@
 //! The tracker under test, in the calling thread's network namespace, beside the oracle.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     thread,
     time::{Duration, Instant},
@@ -8,18 +9,19 @@ use std::{
 
 use aya::Btf;
 use tcp_status::{
+    bpf::Limits,
     kernel::{
         facts::Facts,
         plan::{Backend, EbpfPlan, Plan},
     },
     server::{Source as _, protocol::Show},
     snapshot::Snapshot,
-    track::{Auditor, Pace, Settings, Tracker},
+    track::{Auditor, Pace, Sampler, Settings, Tracker},
 };
 use tcp_status_common::state::{Family, State};
 use tcp_status_testkit::{
     netns::{Netns, set_sysctl},
-    oracle::{Counts, Table},
+    oracle::{Counts, Table, st},
     skip,
 };
 
@@ -65,9 +67,29 @@ pub fn place() -> Option<Netns> {
     }
 }
 
+/// Audited ten times a second.
+const ATTENTIVE: Pace = Pace {
+    interval: Duration::from_millis(100),
+    share: 0.5,
+};
+
+fn settings(pace: Pace) -> Settings {
+    Settings {
+        pace,
+        split_interval: pace.interval / 2,
+        sample_interval: Duration::from_millis(100),
+        all_namespaces: false,
+        limits: Limits {
+            ports: 256,
+            namespaces: 64,
+        },
+    }
+}
+
 pub struct Subject {
     pub tracker: Arc<Tracker>,
     _auditor: Auditor,
+    _sampler: Sampler,
 }
 
 impl Subject {
@@ -77,14 +99,7 @@ impl Subject {
 
     /// Audited ten times a second, so that a test need not wait long for one.
     pub fn start_attentive() -> Self {
-        let interval = Duration::from_millis(100);
-        Self::start_paced(
-            |plan| plan,
-            Pace {
-                interval,
-                share: 0.5,
-            },
-        )
+        Self::start_paced(|plan| plan, ATTENTIVE)
     }
 
     /// With a plan that the test changes, and another share of a core for audits.
@@ -94,20 +109,29 @@ impl Subject {
     }
 
     fn start_paced(change: impl FnOnce(EbpfPlan) -> EbpfPlan, pace: Pace) -> Self {
+        Self::start_set(change, settings(pace))
+    }
+
+    /// With settings that the test changes.
+    pub fn start_changed(change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = settings(ATTENTIVE);
+        change(&mut settings);
+        Self::start_set(|plan| plan, settings)
+    }
+
+    fn start_set(change: impl FnOnce(EbpfPlan) -> EbpfPlan, settings: Settings) -> Self {
         let (facts, btf) = &*HOST;
         let Ok(Plan::Ebpf(plan)) = Plan::from_facts(facts, Backend::Ebpf) else {
             panic!("place() found eBPF possible");
         };
         let plan = change(plan);
-        let settings = Settings {
-            pace,
-            split_interval: pace.interval / 2,
-        };
         let tracker = Arc::new(Tracker::start(plan, btf.as_ref().unwrap(), settings).unwrap());
         let auditor = Auditor::spawn(Arc::clone(&tracker)).unwrap();
+        let sampler = Sampler::spawn(Arc::clone(&tracker)).unwrap();
         Self {
             tracker,
             _auditor: auditor,
+            _sampler: sampler,
         }
     }
 
@@ -132,9 +156,19 @@ impl Subject {
     /// Where the tracker differs from the kernel, in words; nothing if the listing changed
     /// while it was compared.
     fn differences(&self) -> Option<String> {
-        let before = Counts::read().unwrap();
+        let before = Counts::read_by_port().unwrap();
         let snapshot = self.snapshot();
-        (Counts::read().unwrap() == before).then(|| counts(&snapshot).differences(&before))
+        if Counts::read_by_port().unwrap() != before {
+            return None;
+        }
+        let all = before
+            .values()
+            .fold(Counts::default(), |all, &port| all + port);
+        let mut text = counts(&snapshot).differences(&all);
+        for (port, what) in ports(&snapshot, &before) {
+            text += &format!("port {port}: {what}; ");
+        }
+        Some(text)
     }
 
     /// Waits until the tracker equals the kernel in every state and family, which must be within
@@ -165,6 +199,34 @@ impl Subject {
             thread::sleep(Duration::from_millis(50));
         }
     }
+}
+
+/// Where the counts of a port that has a listener, or that the tracker keeps apart, differ from the
+/// kernel's listing.
+fn ports(snapshot: &Snapshot, listing: &BTreeMap<u16, Counts>) -> Vec<(u16, String)> {
+    let tracked: BTreeMap<_, _> = snapshot
+        .ports
+        .tracked
+        .iter()
+        .map(|port| (port.port, port.states))
+        .collect();
+    let listening = listing
+        .iter()
+        .filter(|(_, counts)| counts.both(st::LISTEN) > 0);
+    let mut differences: Vec<_> = listening
+        .filter(|(port, _)| !tracked.contains_key(port))
+        .map(|(&port, _)| (port, "listens, but is not tracked".to_owned()))
+        .collect();
+    for (port, states) in tracked {
+        let listed = listing.get(&port).copied().unwrap_or_default();
+        for (state, count) in states.iter() {
+            let kernel = listed.both(usize::from(state.number()));
+            if kernel != count {
+                differences.push((port, format!("{state} {count}, listed {kernel}")));
+            }
+        }
+    }
+    differences
 }
 
 /// A reading of the tracker in the oracle's form.

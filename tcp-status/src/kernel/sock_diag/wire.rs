@@ -1,7 +1,7 @@
 //! Requests and answers of sock_diag as bytes: pure. Only what is needed here of what
 //! `linux/inet_diag.h` has.
 
-use std::mem::size_of;
+use std::{mem::size_of, net::IpAddr};
 
 use netlink_packet_core::{
     DoneBuffer, Emitable as _, ErrorBuffer, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST,
@@ -31,6 +31,16 @@ pub(super) struct Entry {
     pub(super) state: State,
     /// Whether it is a timewait minisocket.
     pub(super) minisocket: bool,
+    /// Local port.
+    pub(super) port: u16,
+    /// Local address.
+    pub(super) address: IpAddr,
+    /// `idiag_rqueue`: of a listener, the connections that wait for `accept()`.
+    pub(super) receive_queue: u32,
+    /// `idiag_wqueue`: of a listener, how many may wait.
+    pub(super) send_queue: u32,
+    /// Owner.
+    pub(super) uid: u32,
 }
 
 /// Asks for every socket in one of `states` (a bit per kernel state number) with the local port.
@@ -138,13 +148,38 @@ fn entry(payload: &[u8]) -> Result<Entry, Error> {
         let length = payload.len();
         return Err(Error::Malformed(format!("an entry of {length} bytes")));
     }
-    let family = payload[0].into();
+    let number = payload[0].into();
+    let family = Family::from_address_family(number)
+        .ok_or_else(|| Error::Malformed(format!("address family {number}")))?;
     Ok(Entry {
-        family: Family::from_address_family(family)
-            .ok_or_else(|| Error::Malformed(format!("address family {family}")))?,
+        family,
         state: State::try_from(payload[1]).map_err(|e| Error::Malformed(e.to_string()))?,
         minisocket: payload[2] == TIMER_TIMEWAIT,
+        port: u16::from_be_bytes(array(payload, SPORT)),
+        address: match family {
+            Family::V4 => IpAddr::from(array::<4>(payload, SRC)),
+            Family::V6 => IpAddr::from(array::<16>(payload, SRC)),
+        },
+        receive_queue: u32::from_ne_bytes(array(payload, RQUEUE)),
+        send_queue: u32::from_ne_bytes(array(payload, WQUEUE)),
+        uid: u32::from_ne_bytes(array(payload, UID)),
     })
+}
+
+/// Where `struct inet_diag_msg` has `id.idiag_sport` and `id.idiag_src`, in the order of the
+/// network, and `idiag_rqueue`, `idiag_wqueue` and `idiag_uid`.
+const SPORT: usize = 4;
+const SRC: usize = 8;
+const RQUEUE: usize = 56;
+const WQUEUE: usize = 60;
+const UID: usize = 64;
+
+/// Zeros behind the end, which the caller has looked at.
+fn array<const N: usize>(payload: &[u8], at: usize) -> [u8; N] {
+    payload
+        .get(at..)
+        .and_then(|rest| rest.first_chunk().copied())
+        .unwrap_or([0; N])
 }
 
 #[cfg(test)]
@@ -173,6 +208,10 @@ mod tests {
     fn socket(family: u8, state: u8, timer: u8, port: u16) -> Vec<u8> {
         let mut body = vec![family, state, timer, 0];
         body.extend(port.to_be_bytes());
+        body.resize(8, 0xff);
+        body.extend([127, 0, 0, 9]);
+        body.resize(56, 0);
+        body.extend([7_u32, 128, 1000].map(u32::to_ne_bytes).concat());
         body.resize(72, 0xff);
         body
     }
@@ -198,11 +237,19 @@ mod tests {
             family: Family::V4,
             state: State::Listen,
             minisocket: false,
+            port: 80,
+            address: "127.0.0.9".parse().unwrap(),
+            receive_queue: 7,
+            send_queue: 128,
+            uid: 1000,
         };
         let minisocket = Entry {
             family: Family::V6,
             state: State::FinWait2,
             minisocket: true,
+            port: 65535,
+            address: "7f00:9::".parse().unwrap(),
+            ..listener
         };
         assert_eq!(entries, [listener, minisocket]);
         assert_eq!(

@@ -1,0 +1,103 @@
+//! The counters of one network namespace, as one writer sees them: which cell, and how to add.
+
+use tcp_status_common::{
+    control::Control,
+    counters::{Bank, NamespaceKey, Writer},
+};
+
+use crate::{
+    count::{self, Place},
+    host::{self, Sock},
+    maps::{COUNTERS, EMPTY_BANK, NAMESPACES},
+};
+
+/// `BPF_NOEXIST`: an update that fails where there is an entry already.
+pub(crate) const ONLY_NEW: u64 = 1;
+
+/// Where one writer counts what happens in one namespace.
+#[derive(Clone, Copy)]
+pub(crate) struct Book {
+    pub(crate) netns: u32,
+    pub(crate) writer: Writer,
+    /// Not the tracker's own namespace: cells are shared by all CPUs and writers.
+    shared: bool,
+}
+
+impl Book {
+    /// None for a namespace that is not counted.
+    #[inline(always)]
+    pub(crate) fn of(sock: Sock, control: &Control, writer: Writer) -> Option<Self> {
+        let netns = sock.netns();
+        let shared = netns != control.netns;
+        (!shared || host::all_namespaces()).then_some(Self {
+            netns,
+            writer,
+            shared,
+        })
+    }
+
+    /// Whether it is the tracker's own namespace.
+    #[inline(always)]
+    pub(crate) fn is_own(self) -> bool {
+        !self.shared
+    }
+
+    /// One more state change in the live `bank`.
+    #[inline(always)]
+    pub(crate) fn flow(self, bank: u32, from: Place, to: Place) -> Option<()> {
+        let bank = self.bank(bank)?;
+        // SAFETY: the map gave the pointer, a place is in range.
+        self.add(
+            unsafe { &raw mut (*bank).flows[from.family()][from.state()][to.state()] },
+            1,
+        );
+        Some(())
+    }
+
+    /// One socket more (`by` 1) or less (-1) in the `bank` that is being seeded.
+    #[inline(always)]
+    pub(crate) fn seed(self, bank: u32, place: Place, by: i64) -> Option<()> {
+        let bank = self.bank(bank)?;
+        // SAFETY: as above. Adding the two's complement subtracts.
+        let cell = unsafe { &raw mut (*bank).seeded[place.family()][place.state()] };
+        self.add(cell.cast(), by.cast_unsigned());
+        Some(())
+    }
+
+    #[inline(always)]
+    fn add(self, cell: *mut u64, by: u64) {
+        if self.shared {
+            count::add_shared(cell, by);
+        } else {
+            count::add(cell, by);
+        }
+    }
+
+    #[inline(always)]
+    fn bank(self, bank: u32) -> Option<*mut Bank> {
+        if !self.shared {
+            return COUNTERS.get_ptr_mut(self.writer.bank(bank));
+        }
+        let key = NamespaceKey {
+            netns: self.netns,
+            bank,
+        };
+        match NAMESPACES.get_ptr_mut(key) {
+            Some(bank) => Some(bank),
+            None => open(self.writer, key),
+        }
+    }
+}
+
+/// A namespace that was not there yet: it begins without a socket.
+#[inline(always)]
+fn open(writer: Writer, key: NamespaceKey) -> Option<*mut Bank> {
+    let empty = EMPTY_BANK.get(0)?;
+    // Another CPU may have been first. Whether there was room shows when it is looked up.
+    let _: Result<(), i32> = NAMESPACES.insert(key, empty, ONLY_NEW);
+    let opened = NAMESPACES.get_ptr_mut(key);
+    if opened.is_none() {
+        count::failed(writer);
+    }
+    opened
+}

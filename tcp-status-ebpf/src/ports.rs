@@ -1,0 +1,130 @@
+//! Connections by local port: which ports are kept apart, and their gauges.
+//!
+//! A port is entered when it gets a listener. Sockets of other ports cost a look-up that fails.
+
+use tcp_status_common::counters::{OTHER_PORTS, PortGauges, PortKey};
+
+use crate::{
+    book::{Book, ONLY_NEW},
+    count::{self, Place},
+    host::Sock,
+    maps::{FREE_PORTS_0, FREE_PORTS_1, PORT_GAUGES, PORTS},
+};
+
+/// A slot of [`PORT_GAUGES`], or none: what a port is kept in, in one bank.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Slot(u32);
+
+impl Slot {
+    pub(crate) const NONE: Self = Self(0);
+
+    #[inline(always)]
+    fn new(index: u32) -> Self {
+        Self(index + 1)
+    }
+
+    /// As the upper bits of a value of the map of seen sockets; slots are fewer than ports.
+    #[inline(always)]
+    pub(crate) fn pack(self) -> u32 {
+        self.0 << 16
+    }
+
+    #[inline(always)]
+    pub(crate) fn unpack(packed: u32) -> Self {
+        Self(packed >> 16)
+    }
+}
+
+/// The local port of a socket, which may be `closing` for good; 0 if it has none yet.
+#[inline(always)]
+pub(crate) fn local(sock: Sock, closing: bool) -> u16 {
+    let port = sock.port();
+    // A port that was not chosen by bind() is given back before the end is reported.
+    if port == 0 && closing {
+        return sock.last_port();
+    }
+    port
+}
+
+/// Where a port is kept in `bank`.
+#[inline(always)]
+pub(crate) fn slot(book: Book, bank: u32, port: u16) -> Slot {
+    if port == 0 {
+        return Slot::NONE;
+    }
+    match PORTS.get_ptr(key(book, bank, port)) {
+        // SAFETY: the map gave the pointer; an entry never changes.
+        Some(index) => Slot::new(unsafe { *index }),
+        None => Slot::NONE,
+    }
+}
+
+/// Enters a port that gets a listener. False if it could not be.
+#[inline(always)]
+pub(crate) fn enter(book: Book, bank: u32, port: u16) -> bool {
+    if port == 0 {
+        return false;
+    }
+    let key = key(book, bank, port);
+    if PORTS.get_ptr(key).is_some() {
+        return true;
+    }
+    let free = if bank == 0 {
+        FREE_PORTS_0.pop()
+    } else {
+        FREE_PORTS_1.pop()
+    };
+    let index = match free {
+        Ok(Some(index)) => index,
+        // The others share a slot, of the tracker's own namespace only.
+        _ if book.is_own() => OTHER_PORTS,
+        _ => return false,
+    };
+    if PORTS.insert(key, index, ONLY_NEW).is_ok() {
+        return true;
+    }
+    // Another CPU was first, or there is no room.
+    if index != OTHER_PORTS {
+        let _: Result<(), i32> = if bank == 0 {
+            FREE_PORTS_0.push(index, 0)
+        } else {
+            FREE_PORTS_1.push(index, 0)
+        };
+    }
+    PORTS.get_ptr(key).is_some()
+}
+
+#[inline(always)]
+fn key(book: Book, bank: u32, port: u16) -> PortKey {
+    PortKey {
+        netns: book.netns,
+        port,
+        // One bit.
+        bank: (bank & 1) as u16,
+    }
+}
+
+/// A socket of the port goes from one place to another.
+#[inline(always)]
+pub(crate) fn flow(slot: Slot, bank: u32, from: Place, to: Place) {
+    // The child of a listener is born; the listener stays.
+    let birth = from.is_listening() && to.is_half_open();
+    if !birth {
+        count(slot, bank, from, -1);
+    }
+    count(slot, bank, to, 1);
+}
+
+/// One socket more (`by` 1) or less (-1). Closed ones are not counted.
+#[inline(always)]
+pub(crate) fn count(slot: Slot, bank: u32, place: Place, by: i64) {
+    if slot == Slot::NONE || place.is_closed() {
+        return;
+    }
+    if let Some(gauges) = PORT_GAUGES.get_ptr_mut(PortGauges::index(slot.0 - 1, bank & 1)) {
+        // SAFETY: the map gave the pointer, a place is in range.
+        let cell = unsafe { &raw mut (*gauges).gauges[place.family()][place.state()] };
+        // Writers share the cell, and may interrupt each other.
+        count::add_shared(cell.cast(), by.cast_unsigned());
+    }
+}

@@ -1,0 +1,193 @@
+//! Gauges by local port: reading them, and giving out the slots that they are kept in.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aya::maps::MapError;
+use tcp_status_common::{
+    counters::{OTHER_PORTS, PortGauges, PortKey, STATE_SLOTS},
+    state::Family,
+};
+
+use super::{
+    Bpf, LoadError,
+    counters::per_cpu,
+    load::{Ports, absent_is_fine, lock},
+    record::Record,
+};
+
+/// The sockets of one port, `[family][state]`, summed over CPUs.
+pub type PortSum = [[i64; STATE_SLOTS]; Family::COUNT];
+
+impl Bpf {
+    /// The sockets of one port of a namespace, as `bank` (0 or 1) holds them; none if the port is
+    /// not kept apart.
+    ///
+    /// # Errors
+    /// If the kernel refuses the read.
+    pub fn port(&self, netns: u32, port: u16, bank: u32) -> Result<Option<PortSum>, LoadError> {
+        let ports = lock(&self.ports);
+        match ports.slots.get(&key(netns, port, bank), 0) {
+            Ok(OTHER_PORTS) | Err(MapError::KeyNotFound) => Ok(None),
+            Ok(slot) => ports.sum(slot, bank).map(Some),
+            Err(error) => Err(ports_error(error)),
+        }
+    }
+
+    /// The ports that are entered in `bank`, by namespace.
+    ///
+    /// # Errors
+    /// If the kernel refuses the read.
+    pub fn port_keys(&self, bank: u32) -> Result<BTreeSet<(u32, u16)>, LoadError> {
+        let entries = lock(&self.ports).entries(bank)?;
+        Ok(entries
+            .iter()
+            .map(|(key, _)| (key.netns, key.port))
+            .collect())
+    }
+
+    /// All ports of all namespaces that are kept apart in `bank`, by namespace and port.
+    ///
+    /// # Errors
+    /// If the kernel refuses the read.
+    pub fn ports(&self, bank: u32) -> Result<BTreeMap<(u32, u16), PortSum>, LoadError> {
+        let ports = lock(&self.ports);
+        let mut sums = BTreeMap::new();
+        for (port, slot) in ports.entries(bank)? {
+            if slot != OTHER_PORTS {
+                sums.insert((port.netns, port.port), ports.sum(slot, bank)?);
+            }
+        }
+        Ok(sums)
+    }
+
+    /// All ports of one namespace that are kept apart in `bank`.
+    ///
+    /// # Errors
+    /// If the kernel refuses the read.
+    pub fn ports_of(&self, netns: u32, bank: u32) -> Result<BTreeMap<u16, PortSum>, LoadError> {
+        let ports = lock(&self.ports);
+        let mut sums = BTreeMap::new();
+        for (key, slot) in ports.entries(bank)? {
+            if key.netns == netns && slot != OTHER_PORTS {
+                sums.insert(key.port, ports.sum(slot, bank)?);
+            }
+        }
+        Ok(sums)
+    }
+
+    /// All ports of the own namespace that have no slot in `bank`, together; none if all have.
+    ///
+    /// # Errors
+    /// If the kernel refuses the read.
+    pub fn other_ports(&self, bank: u32) -> Result<Option<PortSum>, LoadError> {
+        let ports = lock(&self.ports);
+        let entries = ports.entries(bank)?;
+        if entries.iter().any(|&(_, slot)| slot == OTHER_PORTS) {
+            return ports.sum(OTHER_PORTS, bank).map(Some);
+        }
+        Ok(None)
+    }
+
+    /// Enters a port that had a listener into `bank`, which no event may be using. False if
+    /// there is no slot left.
+    ///
+    /// # Errors
+    /// If the kernel refuses the update.
+    pub fn keep_port(&self, netns: u32, port: u16, bank: u32) -> Result<bool, LoadError> {
+        let mut ports = lock(&self.ports);
+        match ports.free[bank as usize].pop(0) {
+            Ok(slot) => {
+                let key = key(netns, port, bank);
+                ports.slots.insert(key, slot, 0).map_err(ports_error)?;
+                Ok(true)
+            }
+            Err(MapError::ElementNotFound) => Ok(false),
+            Err(error) => Err(free_error(error)),
+        }
+    }
+
+    /// Empties `bank`, which no event may be using, and makes all its slots free.
+    pub(super) fn clear_ports(&self, bank: u32) -> Result<(), LoadError> {
+        let mut ports = lock(&self.ports);
+        for (port, slot) in ports.entries(bank)? {
+            let zeros = per_cpu(Record(PortGauges::ZERO)).map_err(gauges_error)?;
+            ports
+                .gauges
+                .set(PortGauges::index(slot, bank), zeros, 0)
+                .map_err(gauges_error)?;
+            absent_is_fine(ports.slots.remove(&Record(port))).map_err(ports_error)?;
+            if slot != OTHER_PORTS {
+                ports.free[bank as usize]
+                    .push(slot, 0)
+                    .map_err(free_error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes all slots of both banks free, for the first time.
+    pub(super) fn open_ports(&self) -> Result<(), LoadError> {
+        let mut ports = lock(&self.ports);
+        for slot in 1..=self.limits.ports {
+            for free in &mut ports.free {
+                free.push(slot, 0).map_err(free_error)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Ports {
+    fn entries(&self, bank: u32) -> Result<Vec<(PortKey, u32)>, LoadError> {
+        let mut found = Vec::new();
+        for entry in self.slots.iter() {
+            let (Record(key), slot) = entry.map_err(ports_error)?;
+            if u32::from(key.bank) == bank {
+                found.push((key, slot));
+            }
+        }
+        Ok(found)
+    }
+
+    fn sum(&self, slot: u32, bank: u32) -> Result<PortSum, LoadError> {
+        let mut sum = PortSum::default();
+        let index = PortGauges::index(slot, bank);
+        for cpu in self.gauges.get(&index, 0).map_err(gauges_error)?.iter() {
+            for (sums, gauges) in sum.iter_mut().zip(&cpu.0.gauges) {
+                for (sum, gauge) in sums.iter_mut().zip(gauges) {
+                    *sum += gauge;
+                }
+            }
+        }
+        Ok(sum)
+    }
+}
+
+fn key(netns: u32, port: u16, bank: u32) -> Record<PortKey> {
+    Record(PortKey {
+        netns,
+        port,
+        bank: u16::from(bank & 1 == 1),
+    })
+}
+
+fn ports_error(source: MapError) -> LoadError {
+    LoadError::Map {
+        name: "PORTS",
+        source,
+    }
+}
+
+fn gauges_error(source: MapError) -> LoadError {
+    LoadError::Map {
+        name: "PORT_GAUGES",
+        source,
+    }
+}
+
+fn free_error(source: MapError) -> LoadError {
+    LoadError::Map {
+        name: "FREE_PORTS",
+        source,
+    }
+}

@@ -1,0 +1,142 @@
+//! Which network namespaces there are, as far as anything in the file system leads to them: a
+//! process, a name, another mount. One that only an open file or a closing connection keeps alive
+//! cannot be found.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    path::{Path, PathBuf},
+};
+
+use super::{Error, NAMED, Target, entries};
+
+const MOUNTS: &str = "/proc/thread-self/mountinfo";
+
+/// A namespace, and the way to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Its name as of `ip netns`, else the id of the container that is in it, in 12 digits.
+    pub name: Option<String>,
+    path: PathBuf,
+}
+
+impl Known {
+    /// The namespace itself; none if the way to it has gone, or leads to another one by now.
+    ///
+    /// # Errors
+    /// [`Error::Open`].
+    pub fn open(&self, inode: u32) -> Result<Option<Target>, Error> {
+        let target = Target::open_if_there(&self.path)?;
+        Ok(target.filter(|target| target.inode() == inode))
+    }
+}
+
+/// All that can be found, by inode number. What may not be looked at is left out.
+#[must_use]
+pub fn all() -> BTreeMap<u32, Known> {
+    let mut found = BTreeMap::new();
+    let mounts = fs::read_to_string(MOUNTS).unwrap_or_default();
+    for (inode, path) in mounts.lines().filter_map(mounted) {
+        let name = path
+            .parent()
+            .filter(|folder| NAMED.iter().any(|named| *folder == Path::new(named)))
+            .and_then(|_| path.file_name()?.to_str().map(str::to_owned));
+        let known = found.entry(inode).or_insert(Known { name: None, path });
+        known.name = known.name.take().or(name);
+    }
+    // Containers may run in the host's own namespace, which is not theirs.
+    let host = inode(Path::new("/proc/1/ns/net"));
+    for process in entries("/proc").filter(|path| is_process(path)) {
+        let path = process.join("ns/net");
+        let Some(inode) = inode(&path) else { continue };
+        let is_host = host == Some(inode);
+        let known = found.entry(inode).or_insert(Known { name: None, path });
+        if known.name.is_none() && !is_host {
+            known.name = container(&process.join("cgroup"));
+        }
+    }
+    found
+}
+
+fn is_process(path: &Path) -> bool {
+    path.file_name()
+        .is_some_and(|name| name.as_bytes()[0].is_ascii_digit())
+}
+
+fn inode(path: &Path) -> Option<u32> {
+    u32::try_from(fs::metadata(path).ok()?.ino()).ok()
+}
+
+/// Inode number and place of a network namespace that a line of mountinfo shows: the fourth field
+/// is `net:[INODE]`, the fifth the mount point.
+fn mounted(line: &str) -> Option<(u32, PathBuf)> {
+    let mut fields = line.split(' ').skip(3);
+    let inode = fields.next()?.strip_prefix("net:[")?.strip_suffix(']')?;
+    Some((inode.parse().ok()?, PathBuf::from(fields.next()?)))
+}
+
+fn container(cgroup: &Path) -> Option<String> {
+    container_id(&fs::read_to_string(cgroup).ok()?)
+}
+
+/// Docker, containerd, CRI-O and podman put the id of a container, 64 hexadecimal digits, into the
+/// path of its cgroup. Its first 12 are what their tools show.
+fn container_id(cgroup: &str) -> Option<String> {
+    const DIGITS: usize = 64;
+    const SHOWN: usize = 12;
+    cgroup
+        .split(|c: char| !c.is_ascii_hexdigit())
+        .find(|part| part.len() == DIGITS)
+        .map(|id| id[..SHOWN].to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::{all, container_id, mounted};
+    use crate::kernel::netns::own;
+
+    #[test]
+    fn a_mount_shows_its_namespace() {
+        let line = "291 25 0:4 net:[4026532245] /run/netns/blue rw shared:140 - nsfs nsfs rw";
+        let expected = (4_026_532_245, PathBuf::from("/run/netns/blue"));
+        assert_eq!(mounted(line), Some(expected));
+        for line in [
+            "",
+            "25 1 0:23 / /run rw,nosuid shared:5 - tmpfs tmpfs rw",
+            "291 25 0:4 mnt:[4026532245] /run/x rw - nsfs nsfs rw",
+            "291 25 0:4 net:[] /run/netns/blue rw - nsfs nsfs rw",
+        ] {
+            assert_eq!(mounted(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn containers_are_named_as_their_tools_do() {
+        let id = "0123456789abcdef".repeat(4);
+        for path in [
+            format!("0::/system.slice/docker-{id}.scope\n"),
+            format!("12:pids:/kubepods/besteffort/pod1/{id}\n"),
+            format!("0::/kubepods.slice/cri-containerd-{id}.scope"),
+        ] {
+            assert_eq!(
+                container_id(&path).as_deref(),
+                Some("0123456789ab"),
+                "{path}"
+            );
+        }
+        assert_eq!(container_id("0::/user.slice/user-1000.slice\n"), None);
+        assert_eq!(container_id(&format!("0::/{id}0")), None);
+    }
+
+    #[test]
+    fn the_own_namespace_is_among_all() {
+        let own = own().unwrap();
+        let found = all();
+        let known = found.get(&own).expect("this process is in it");
+        assert_eq!(known.open(own).unwrap().unwrap().inode(), own);
+        assert!(known.open(own ^ 1).unwrap().is_none());
+    }
+}

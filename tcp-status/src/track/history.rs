@@ -1,0 +1,236 @@
+//! What was seen between two polls: extremes of gauges and totals of flows, second by second.
+//! Pure: time is a number of milliseconds that the caller gives.
+
+use std::collections::VecDeque;
+
+use tcp_status_common::state::State;
+
+use crate::snapshot::{Counts, MAX_WINDOW, Peaks, Rates, Transitions};
+
+/// How long anything is kept, in milliseconds.
+const KEPT: u64 = MAX_WINDOW as u64 * 1000;
+
+/// The greatest value of any window that ends now, kept as those samples that no later one
+/// reaches: from old to new, the values fall.
+#[derive(Clone, Debug, Default)]
+pub struct Greatest(VecDeque<(u64, u64)>);
+
+impl Greatest {
+    /// Enters a sample taken at `now`.
+    pub fn enter(&mut self, now: u64, value: u64) {
+        while self.0.back().is_some_and(|&(_, older)| older <= value) {
+            self.0.pop_back();
+        }
+        // Within one second, one sample is enough: a window need not be more exact.
+        let second = |time: u64| time / 1000;
+        let newest = self.0.back().map(|&(time, _)| second(time));
+        if newest != Some(second(now)) {
+            self.0.push_back((now, value));
+        }
+        while self.0.front().is_some_and(|&(time, _)| time + KEPT < now) {
+            self.0.pop_front();
+        }
+    }
+
+    /// The greatest sample since `from`; none if there was none.
+    #[must_use]
+    pub fn since(&self, from: u64) -> Option<u64> {
+        let first = self.0.partition_point(|&(time, _)| time < from);
+        self.0.get(first).map(|&(_, value)| value)
+    }
+
+    /// When the newest sample that counts was taken.
+    #[must_use]
+    pub fn newest(&self) -> Option<u64> {
+        self.0.back().map(|&(time, _)| time)
+    }
+}
+
+/// The totals that rates are made from, in the order of the members of [`Rates`].
+type Totals = [u64; 7];
+
+/// What was sampled of one namespace.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    greatest: [Greatest; State::COUNT],
+    /// Of the complement, so that the greatest is the least.
+    least: [Greatest; State::COUNT],
+    totals: VecDeque<(u64, Totals)>,
+    started: Option<u64>,
+}
+
+impl History {
+    /// Enters a reading taken at `now`: its gauges, its flows since start, and their sum.
+    pub fn enter(&mut self, now: u64, counts: &Counts, flows: &Transitions, events: u64) {
+        self.started.get_or_insert(now);
+        for (state, count) in counts.iter() {
+            self.greatest[state.index()].enter(now, count);
+            self.least[state.index()].enter(now, !count);
+        }
+        let newest = self.totals.back().map(|&(time, _)| time / 1000);
+        if newest != Some(now / 1000) {
+            self.totals.push_back((now, totals(flows, events)));
+        }
+        // One more than the window needs: what lies just before it is where it begins.
+        while self
+            .totals
+            .get(1)
+            .is_some_and(|&(time, _)| time + KEPT < now)
+        {
+            self.totals.pop_front();
+        }
+    }
+
+    /// The extremes since `window` seconds before `now`, when the gauges are `counts`.
+    #[must_use]
+    pub fn peaks(&self, now: u64, window: u32, sample: u64, counts: &Counts) -> Option<Peaks> {
+        let started = self.started?;
+        let from = now.saturating_sub(u64::from(window) * 1000);
+        let mut peaks = Peaks {
+            window_seconds: seconds(now.saturating_sub(started.max(from))),
+            sample_milliseconds: u32::try_from(sample).unwrap_or(u32::MAX),
+            min: *counts,
+            max: *counts,
+        };
+        for (state, count) in counts.iter() {
+            let i = state.index();
+            let (max, min) = (self.greatest[i].since(from), self.least[i].since(from));
+            peaks.max[state] = max.unwrap_or(count).max(count);
+            peaks.min[state] = min.map_or(count, |complement| !complement).min(count);
+        }
+        Some(peaks)
+    }
+
+    /// Flows per second since `window` seconds before `now`, when their totals are `flows`.
+    #[must_use]
+    pub fn rates(&self, now: u64, window: u32, flows: &Transitions, events: u64) -> Option<Rates> {
+        let from = now.saturating_sub(u64::from(window) * 1000);
+        let first = self.totals.partition_point(|&(time, _)| time < from);
+        // What lies at the beginning of the window or just before; at the start, the first there is.
+        let &(time, before) = self.totals.get(first.saturating_sub(1))?;
+        let elapsed = now.saturating_sub(time);
+        if elapsed == 0 {
+            return Some(Rates::default());
+        }
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a rate is not more exact than its clock"
+        )]
+        let rate = |i: usize| {
+            let after = totals(flows, events)[i];
+            after.saturating_sub(before[i]) as f64 * 1000.0 / elapsed as f64
+        };
+        #[expect(clippy::cast_precision_loss, reason = "as above")]
+        let window_seconds = elapsed as f64 / 1000.0;
+        Some(Rates {
+            window_seconds,
+            active_open: rate(0),
+            passive_open: rate(1),
+            failed_open: rate(2),
+            active_close: rate(3),
+            passive_close: rate(4),
+            aborted: rate(5),
+            events: rate(6),
+        })
+    }
+}
+
+fn totals(flows: &Transitions, events: u64) -> Totals {
+    [
+        flows.active_open,
+        flows.passive_open,
+        flows.failed_open,
+        flows.active_close,
+        flows.passive_close,
+        flows.aborted,
+        events,
+    ]
+}
+
+fn seconds(milliseconds: u64) -> u32 {
+    u32::try_from(milliseconds.div_ceil(1000)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+
+    use super::{Counts, Greatest, History, State, Transitions};
+
+    #[test]
+    fn the_greatest_of_any_window_is_what_a_search_finds() {
+        let mut rng = StdRng::seed_from_u64(rand::random());
+        let mut greatest = Greatest::default();
+        let mut all = Vec::new();
+        for second in 0..900_u64 {
+            let (now, value) = (second * 1000, rng.random_range(0..50));
+            greatest.enter(now, value);
+            all.push((now, value));
+            let from = now.saturating_sub(rng.random_range(0..600_000));
+            let expected = all.iter().filter(|(time, _)| *time >= from);
+            let expected = expected.map(|&(_, value)| value).max();
+            assert_eq!(greatest.since(from), expected);
+        }
+        assert!(greatest.0.len() <= 601);
+    }
+
+    #[test]
+    fn samples_within_a_second_are_kept_as_one_but_none_greater_is_lost() {
+        let mut greatest = Greatest::default();
+        for (now, value) in [(0, 1), (100, 9), (200, 3), (300, 2), (1000, 4)] {
+            greatest.enter(now, value);
+        }
+        assert_eq!(
+            (greatest.since(0), greatest.since(1000)),
+            (Some(9), Some(4))
+        );
+        assert_eq!(greatest.since(1001), None);
+    }
+
+    #[test]
+    fn a_spike_between_two_polls_is_seen_in_its_window_only() {
+        let mut history = History::default();
+        let counts = |synrecv| {
+            let mut counts = Counts::default();
+            counts[State::SynRecv] = synrecv;
+            counts
+        };
+        let none = Transitions::default();
+        for tenth in 0..600 {
+            let spike = if (200..220).contains(&tenth) { 50 } else { 1 };
+            history.enter(tenth * 100, &counts(spike), &none, 0);
+        }
+        let now = 60_000;
+        let peaks = |window| history.peaks(now, window, 100, &counts(0)).unwrap();
+        assert_eq!(peaks(60).max[State::SynRecv], 50);
+        assert_eq!(peaks(30).max[State::SynRecv], 1);
+        assert_eq!(
+            (peaks(30).min[State::SynRecv], peaks(30).window_seconds),
+            (0, 30)
+        );
+        assert_eq!(peaks(600).window_seconds, 60);
+    }
+
+    #[test]
+    fn rates_are_differences_over_the_window() {
+        let mut history = History::default();
+        let opened = |count| Transitions {
+            passive_open: count,
+            ..Transitions::default()
+        };
+        for second in 0..=100_u64 {
+            history.enter(
+                second * 1000,
+                &Counts::default(),
+                &opened(second * 7),
+                second * 70,
+            );
+        }
+        let rates = history.rates(100_500, 10, &opened(703), 7035).unwrap();
+        // The window begins with the second that holds its beginning.
+        assert!((10.0..=11.5).contains(&rates.window_seconds), "{rates:?}");
+        assert!((6.9..7.1).contains(&rates.passive_open), "{rates:?}");
+        assert!((69.0..71.0).contains(&rates.events), "{rates:?}");
+        assert_eq!(History::default().rates(5, 1, &opened(1), 1), None);
+    }
+}

@@ -1,0 +1,163 @@
+//! Listeners with the depths of their queues: from what a walk tells to what outputs show, and how
+//! deep accept queues were between two polls. Pure.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
+
+use tcp_status_common::{counters::ListenerRecord, state::Family};
+
+use super::history::Greatest;
+use crate::snapshot::{Listener, MAX_WINDOW};
+
+/// Half-open connections by local port and family.
+pub type Requests = BTreeMap<u16, [u64; Family::COUNT]>;
+
+/// Address and port; listeners that share them by `SO_REUSEPORT` are numbered in the order in
+/// which the kernel lists them.
+type Key = (IpAddr, u16, u32);
+
+/// The depths of accept queues that were sampled.
+#[derive(Debug, Default)]
+pub struct Queues(HashMap<Key, Greatest>);
+
+impl Queues {
+    /// Enters samples taken at `now`, in milliseconds; forgets listeners that are gone for long.
+    pub fn enter(&mut self, now: u64, listeners: &[Listener]) {
+        for (key, listener) in keyed(listeners) {
+            let depth = listener.accept_queue.into();
+            self.0.entry(key).or_default().enter(now, depth);
+        }
+        let oldest = now.saturating_sub(u64::from(MAX_WINDOW) * 1000);
+        self.0
+            .retain(|_, depths| depths.newest().is_some_and(|newest| newest >= oldest));
+    }
+
+    /// Says of each listener how deep its accept queue was since `window` seconds before `now`.
+    pub fn tell(&self, now: u64, window: u32, listeners: &mut [Listener]) {
+        let from = now.saturating_sub(u64::from(window) * 1000);
+        let keys: Vec<_> = keyed(listeners).map(|(key, _)| key).collect();
+        for (key, listener) in keys.iter().zip(listeners) {
+            let deepest = self.0.get(key).and_then(|depths| depths.since(from));
+            let deepest = deepest.and_then(|depth| u32::try_from(depth).ok());
+            listener.accept_queue_peak = deepest.unwrap_or(0).max(listener.accept_queue);
+        }
+    }
+}
+
+fn keyed(listeners: &[Listener]) -> impl Iterator<Item = (Key, &Listener)> {
+    let mut seen = HashMap::new();
+    listeners.iter().map(move |listener| {
+        let number = seen.entry((listener.address, listener.port)).or_insert(0);
+        *number += 1;
+        ((listener.address, listener.port, *number), listener)
+    })
+}
+
+/// What a walk wrote of each listener, as outputs show it: by port and address.
+#[must_use]
+pub fn listeners(records: &[ListenerRecord]) -> Vec<Listener> {
+    let mut found: Vec<_> = records.iter().filter_map(listener).collect();
+    found.sort_by_key(|listener| (listener.port, listener.family, listener.address));
+    found
+}
+
+fn listener(record: &ListenerRecord) -> Option<Listener> {
+    let family = Family::from_address_family(record.address_family)?;
+    let [a, b, c, d, ..] = record.address;
+    Some(Listener {
+        family: family.number(),
+        address: match family {
+            Family::V4 => IpAddr::from([a, b, c, d]),
+            Family::V6 => IpAddr::from(record.address),
+        },
+        port: record.port,
+        uid: Some(record.uid),
+        reuseport: record.reuseport == 1,
+        accept_queue: record.accept_queue,
+        accept_queue_limit: record.accept_queue_limit,
+        accept_queue_peak: record.accept_queue,
+        syn_queue: Some(record.requests),
+    })
+}
+
+/// The half-open connections of the listeners of each port.
+#[must_use]
+pub fn requests(listeners: &[Listener]) -> Requests {
+    let mut requests = Requests::new();
+    for listener in listeners {
+        let family = usize::from(listener.family == Family::V6.number());
+        requests.entry(listener.port).or_default()[family] +=
+            u64::from(listener.syn_queue.unwrap_or(0));
+    }
+    requests
+}
+
+/// Half-open connections of all ports.
+#[must_use]
+pub fn total(requests: &Requests) -> [u64; Family::COUNT] {
+    requests.values().fold([0; Family::COUNT], |sum, more| {
+        [sum[0] + more[0], sum[1] + more[1]]
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ListenerRecord, Queues, listeners, requests};
+
+    fn record(port: u16, accept_queue: u32) -> ListenerRecord {
+        ListenerRecord {
+            address: [127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            address_family: 2,
+            port,
+            uid: 7,
+            accept_queue,
+            accept_queue_limit: 128,
+            requests: 3,
+            reuseport: 0,
+        }
+    }
+
+    #[test]
+    fn records_become_listeners_by_port() {
+        let six = ListenerRecord {
+            address_family: 10,
+            reuseport: 1,
+            ..record(80, 2)
+        };
+        let odd = ListenerRecord {
+            address_family: 1,
+            ..record(1, 1)
+        };
+        let found = listeners(&[record(443, 1), six, record(80, 0), odd]);
+        let shown: Vec<_> = found
+            .iter()
+            .map(|l| (l.port, l.family, l.address.to_string(), l.reuseport))
+            .collect();
+        let address = "127.0.0.1".to_owned();
+        assert_eq!(shown[0], (80, 4, address.clone(), false));
+        assert_eq!(shown[1], (80, 6, "7f00:1::".into(), true));
+        assert_eq!(shown[2], (443, 4, address, false));
+        assert_eq!(requests(&found)[&80], [3, 3]);
+    }
+
+    #[test]
+    fn the_deepest_queue_within_the_window_is_told_each_of_its_listener() {
+        let mut queues = Queues::default();
+        // Two of a group, and another port.
+        let at = |a, b, c| listeners(&[record(80, a), record(80, b), record(443, c)]);
+        queues.enter(0, &at(5, 9, 0));
+        queues.enter(40_000, &at(1, 2, 7));
+        let mut now = at(0, 3, 0);
+        queues.tell(60_000, 60, &mut now);
+        let peaks = |listeners: &[super::Listener]| -> Vec<_> {
+            listeners.iter().map(|l| l.accept_queue_peak).collect()
+        };
+        assert_eq!(peaks(&now), [5, 9, 7]);
+        queues.tell(60_000, 30, &mut now);
+        assert_eq!(peaks(&now), [1, 3, 7]);
+        queues.enter(700_000, &at(0, 0, 0)[..1]);
+        assert_eq!(queues.0.len(), 1);
+    }
+}

@@ -1,0 +1,194 @@
+//! Counting everything again beside the count that is kept: what an audit compares. Decides
+//! nothing: see [`super::audit`].
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    thread,
+    time::Duration,
+};
+
+use tcp_status_common::{control::Mode, state::Family};
+
+use super::{
+    gauge::Gauges,
+    ledger::{Book, Ledger},
+    seed::{self, SeedError, Walks},
+    tracker::{Tracker, lock, sockets_listed},
+};
+use crate::{
+    bpf::{Banks, LoadError},
+    kernel::{plan::SeedMethod, quiesce::quiesce, sock_diag},
+};
+
+/// A namespace that is counted by events, but that no walk has visited.
+pub const UNREACHABLE: &str = "nothing leads into this network namespace: \
+     its sockets are counted since the first event there, and cannot be audited";
+
+/// A namespace that no audit has met yet.
+pub const APPEARED: &str = "this network namespace appeared since the last audit";
+
+/// A recount that could not be held; the counts stay as they are.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel refused something.
+    #[error(transparent)]
+    Kernel(#[from] LoadError),
+    /// The walk could not be completed.
+    #[error(transparent)]
+    Seed(#[from] SeedError),
+    /// The dump could not be had.
+    #[error(transparent)]
+    SockDiag(#[from] sock_diag::Error),
+    /// A dump tells the truth only at rest.
+    #[error("connections came and went during the walk")]
+    Unrest,
+}
+
+/// What a book was before its bank was switched: its flows, and what it added.
+type Before = BTreeMap<u32, (Banks, Gauges)>;
+
+impl Tracker {
+    /// By how much the sockets that there are in each namespace exceed those that are counted.
+    /// Changes no reading. Looks once more after `patience`.
+    pub(super) fn recount(&self, patience: Duration) -> Result<BTreeMap<u32, Gauges>, Error> {
+        match self.plan.seed {
+            SeedMethod::Iterator => self.recount_by_iterator(patience),
+            SeedMethod::Procfs => {
+                thread::sleep(patience);
+                Ok([(self.netns, self.recount_at_rest()?)].into())
+            }
+        }
+    }
+
+    /// Seeds the other bank while events go on, and switches to it. At the moment of the switch
+    /// both banks have counted the same events, so that what differs then is drift. What the old
+    /// one had more or less goes into the base for now.
+    fn recount_by_iterator(&self, patience: Duration) -> Result<BTreeMap<u32, Gauges>, Error> {
+        let old = self.ledger_mut().live;
+        let new = 1 - old;
+        let unplaced = self.bpf.writers()?.unplaced;
+        let places = self.places();
+        let walks = seed::fill(
+            &self.bpf,
+            &places,
+            Some(old),
+            new,
+            sockets_listed(),
+            patience,
+        )?;
+        let before = {
+            let mut ledger = self.ledger_mut();
+            self.meet(&mut ledger, &walks)?;
+            let before: Before = ledger
+                .books_mut(self.netns)
+                .map(|(netns, book)| (netns, (book.retired, book.base)))
+                .collect();
+            self.bpf.switch(Mode::new(Some(new), None))?;
+            ledger.live = new;
+            self.move_books(&mut ledger, &before, old)?;
+            ledger.walked_ports = self.bpf.port_keys(new)?;
+            ledger.unplaced = unplaced;
+            before
+        };
+        self.saw_aside(&walks)?;
+        quiesce();
+        // Once more, now that events which began before the switch have ended.
+        let mut found = self.move_books(&mut self.ledger_mut(), &before, old)?;
+        found.retain(|netns, _| walks.contains_key(netns));
+        self.bpf.remember(0)?;
+        Ok(found)
+    }
+
+    /// Opens a book for each namespace in which something was walked or counted, keeps what walks
+    /// met, and closes the books of namespaces that are gone and empty.
+    pub(super) fn meet(&self, ledger: &mut Ledger, walks: &Walks) -> Result<(), LoadError> {
+        for netns in self.bpf.other_namespaces(ledger.live)? {
+            let unwalked = || Book::unwalked(UNREACHABLE);
+            ledger.others.entry(netns).or_insert_with(unwalked);
+        }
+        for (&netns, walked) in walks {
+            let book = if netns == self.netns {
+                &mut ledger.own
+            } else {
+                ledger.others.entry(netns).or_default()
+            };
+            book.walked(walked);
+        }
+        let mut gone = Vec::new();
+        for (&netns, book) in &mut ledger.others {
+            if walks.contains_key(&netns) {
+                continue;
+            }
+            book.doubt = Some(UNREACHABLE.into());
+            if Gauges::of(&self.bpf.other_bank(netns, ledger.live)?) + book.base
+                == Gauges::default()
+            {
+                gone.push(netns);
+            }
+        }
+        for netns in gone {
+            ledger.others.remove(&netns);
+        }
+        Ok(())
+    }
+
+    /// Brings every book over from the bank `old`, as it was `before`, to the live one, so that
+    /// its readings stay what they were. Gives by how much the sockets that were walked exceed
+    /// those that were counted.
+    fn move_books(
+        &self,
+        ledger: &mut Ledger,
+        before: &Before,
+        old: u32,
+    ) -> Result<BTreeMap<u32, Gauges>, LoadError> {
+        let live = ledger.live;
+        let mut found = BTreeMap::new();
+        for (netns, book) in ledger.books_mut(self.netns) {
+            let Some((retired, base)) = before.get(&netns) else {
+                continue;
+            };
+            let counted = self.bank(netns, old)?;
+            let seeded = Gauges::of(&Banks {
+                seeded: self.bank(netns, live)?.seeded,
+                ..Banks::default()
+            });
+            let missing = seeded - (Gauges::of(&counted) + *base);
+            book.retired = counted.plus_flows(retired);
+            book.base = -missing;
+            found.insert(netns, missing);
+        }
+        Ok(found)
+    }
+
+    /// Where the kernel has no iterator: a dump, which tells the truth only if nothing moved.
+    fn recount_at_rest(&self) -> Result<Gauges, Error> {
+        let before = self.bpf.writers()?.counted;
+        let beside = sock_diag::minisockets(&BTreeSet::new())?.all;
+        let truth = Gauges::full_sockets(&sock_diag::listing(None)?, &beside);
+        let counted = self.read(self.netns)?.gauges;
+        if self.bpf.writers()?.counted != before {
+            return Err(Error::Unrest);
+        }
+        Ok(truth - counted)
+    }
+
+    /// Keeps what an audit's walks met beside full sockets.
+    fn saw_aside(&self, walks: &Walks) -> Result<(), LoadError> {
+        let abandoned = self.bpf.writers()?.abandoned;
+        lock(&self.splits).retain(|netns, _| walks.contains_key(netns));
+        for (&netns, walked) in walks {
+            // What the listeners of other namespaces hold is known only inside them.
+            if netns == self.netns {
+                let requests = self.requests_here()?;
+                self.keep_aside(netns, walked, requests, abandoned);
+            }
+        }
+        Ok(())
+    }
+
+    /// Request sockets at the listeners of the calling thread's namespace, by family.
+    fn requests_here(&self) -> Result<[u64; Family::COUNT], LoadError> {
+        let listeners = sock_diag::listener_count().unwrap_or(u64::MAX);
+        Ok(self.bpf.walk_listeners(listeners)?.requests)
+    }
+}
