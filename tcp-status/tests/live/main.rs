@@ -2,8 +2,11 @@
 //! own listing, read by code that the tracker does not share.
 
 mod battery;
+mod between_polls;
 mod churn;
+mod namespaces;
 mod orphans;
+mod ports;
 mod seeding;
 mod stalls;
 mod states;

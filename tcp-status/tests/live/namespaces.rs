@@ -1,0 +1,281 @@
+//! Every network namespace at once, against what each of them lists.
+
+use std::{
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    ops::Deref,
+    process::{Child, Command},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tcp_status::{
+    server::{
+        Source as _,
+        protocol::{Get, Show},
+    },
+    snapshot::Snapshot,
+};
+use tcp_status_common::state::State;
+use tcp_status_testkit::{
+    churn::Churn,
+    hold::{Hold, Plan},
+    netns::Netns,
+    oracle::{Counts, Table},
+    raise_fd_limit, seed,
+};
+
+use crate::subject::{SOON, Subject, place, turn};
+
+/// A namespace with a process in it, which is how a tracker finds it.
+struct Inhabited {
+    netns: Netns,
+    inhabitant: Child,
+}
+
+impl Inhabited {
+    fn place() -> Option<Self> {
+        let netns = place()?;
+        let sleep = || Command::new("sleep").arg("600").spawn().unwrap();
+        let inhabitant = netns.run(sleep).unwrap();
+        Some(Self { netns, inhabitant })
+    }
+}
+
+impl Drop for Inhabited {
+    fn drop(&mut self) {
+        // It may have ended.
+        drop(self.inhabitant.kill());
+        drop(self.inhabitant.wait());
+    }
+}
+
+impl Deref for Inhabited {
+    type Target = Netns;
+
+    fn deref(&self) -> &Netns {
+        &self.netns
+    }
+}
+
+const HELD: Duration = Duration::from_secs(10);
+
+/// A host has other namespaces than those of a test; an audit walks in all of them.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn all(subject: &Subject) -> Vec<Snapshot> {
+    let show = Show {
+        all_netns: true,
+        ..Show::default()
+    };
+    subject.tracker.show(&show).unwrap()
+}
+
+fn of(subject: &Subject, netns: &Netns) -> Option<Snapshot> {
+    let inode = u32::try_from(netns.inode()).unwrap();
+    all(subject)
+        .into_iter()
+        .find(|snapshot| snapshot.netns == inode)
+}
+
+fn listed(netns: &Netns) -> Counts {
+    netns.run(|| Counts::read().unwrap()).unwrap()
+}
+
+/// Waits until the tracker has what a namespace lists, twice the same, vouched for.
+fn assert_exact(subject: &Subject, netns: &Netns) {
+    let started = Instant::now();
+    loop {
+        let before = listed(netns);
+        let found = of(subject, netns);
+        let after = listed(netns);
+        let differences = match &found {
+            Some(found) if found.degraded.is_some() => found.degraded.clone().unwrap(),
+            Some(found) => compare(found, &before),
+            None if before.total() == 0 => String::new(),
+            None => "not there".into(),
+        };
+        if before == after && differences.is_empty() {
+            return;
+        }
+        assert!(started.elapsed() < PATIENCE, "{differences}; {found:?}");
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn compare(found: &Snapshot, listed: &Counts) -> String {
+    let mut text = String::new();
+    for state in State::ALL {
+        let number = usize::from(state.number());
+        for (counts, table) in [(&found.ipv4, Table::Tcp), (&found.ipv6, Table::Tcp6)] {
+            let wanted = listed.get(table, number);
+            if counts[state] != wanted {
+                text += &format!("{state} {}, listed {wanted}; ", counts[state]);
+            }
+        }
+    }
+    text
+}
+
+fn start() -> Subject {
+    Subject::start_changed(|settings| settings.all_namespaces = true)
+}
+
+fn hold() -> Hold {
+    let hold = Hold::new(&Plan::random(12, seed())).unwrap();
+    hold.wait(HELD).unwrap();
+    hold
+}
+
+#[test]
+fn every_namespace_is_counted_whether_it_was_there_first_or_not() {
+    let (Some(own), Some(before)) = (place(), Inhabited::place()) else {
+        return;
+    };
+    raise_fd_limit().unwrap();
+    let _held_before = before.run(hold).unwrap();
+    own.run(|| {
+        let subject = start();
+        let _held_here = hold();
+        let after = Inhabited::place().unwrap();
+        let held_after = after.run(hold).unwrap();
+        subject.assert_exact_within(PATIENCE);
+        for netns in [&before, &after] {
+            assert_exact(&subject, netns);
+        }
+        let snapshot = of(&subject, &after).unwrap();
+        // By inode number, one by one.
+        for state in State::ALL {
+            let get = Get {
+                state: state.name().into(),
+                port: None,
+                family: None,
+                netns: Some(snapshot.netns.to_string()),
+            };
+            assert_eq!(subject.tracker.get(&get).unwrap(), snapshot.states[state]);
+        }
+        drop(held_after);
+        assert_exact(&subject, &after);
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_namespace_that_is_destroyed_is_forgotten() {
+    let (Some(own), Some(elsewhere)) = (place(), Inhabited::place()) else {
+        return;
+    };
+    raise_fd_limit().unwrap();
+    own.run(|| {
+        let subject = start();
+        let held = elsewhere.run(hold).unwrap();
+        assert_exact(&subject, &elsewhere);
+        drop(held);
+        assert_exact(&subject, &elsewhere);
+        let inode = u32::try_from(elsewhere.inode()).unwrap();
+        drop(elsewhere);
+        let started = Instant::now();
+        while all(&subject).iter().any(|snapshot| snapshot.netns == inode) {
+            assert!(started.elapsed() < 3 * PATIENCE, "still there");
+            thread::sleep(Duration::from_millis(200));
+            // An audit is held only where something happens.
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            drop(TcpStream::connect(listener.local_addr().unwrap()));
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_namespace_that_nothing_leads_into_is_counted_but_not_vouched_for() {
+    let (Some(own), Some(hidden)) = (place(), place()) else {
+        return;
+    };
+    own.run(|| {
+        let subject = start();
+        let listener = hidden
+            .run(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap())
+            .unwrap();
+        let seen = of(&subject, &hidden).unwrap();
+        assert_eq!(seen.states[State::Listen], 1);
+        assert!(seen.degraded.is_some());
+        // Audits, which cannot look into it, leave its counts alone.
+        thread::sleep(Duration::from_secs(1));
+        let seen = of(&subject, &hidden).unwrap();
+        assert_eq!(seen.states[State::Listen], 1);
+        assert!(seen.degraded.unwrap().contains("nothing leads into"));
+        drop(listener);
+        assert!(of(&subject, &hidden).is_none_or(|seen| seen.states.total() == 0));
+    })
+    .unwrap();
+}
+
+#[test]
+fn ports_and_listeners_belong_to_their_namespace() {
+    let (Some(own), Some(elsewhere)) = (place(), Inhabited::place()) else {
+        return;
+    };
+    own.run(|| {
+        let subject = start();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let _here = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let there = elsewhere
+            .run(|| {
+                let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+                let clients: Vec<_> = (0..4)
+                    .map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap())
+                    .collect();
+                (listener, clients)
+            })
+            .unwrap();
+        assert_exact(&subject, &elsewhere);
+        subject.assert_exact_within(SOON);
+        let snapshot = of(&subject, &elsewhere).unwrap();
+        let counts = snapshot.ports.tracked.iter().find(|p| p.port == port);
+        assert_eq!(counts.unwrap().states[State::Established], 4);
+        assert_eq!(snapshot.listeners.len(), 1);
+        assert_eq!(snapshot.listeners[0].accept_queue, 4);
+        let get = Get {
+            state: "established".into(),
+            port: Some(port),
+            family: Some(4),
+            netns: Some(elsewhere.inode().to_string()),
+        };
+        assert_eq!(subject.tracker.get(&get).unwrap(), 4);
+        let own = Get { netns: None, ..get };
+        assert_eq!(subject.tracker.get(&own).unwrap(), 1);
+        drop(there);
+    })
+    .unwrap();
+}
+
+#[test]
+fn churn_in_several_namespaces_leaves_all_exact() {
+    let places: Option<Vec<_>> = (0..3).map(|_| Inhabited::place()).collect();
+    let Some(places) = places else { return };
+    let _turn = turn();
+    raise_fd_limit().unwrap();
+    places[0]
+        .run(|| {
+            let subject = start();
+            let churn = |seed| Churn {
+                workers: 1,
+                connections: Some(2_000),
+                duration: None,
+                seed,
+            };
+            thread::scope(|scope| {
+                for netns in &places {
+                    let seed = seed();
+                    scope.spawn(move || netns.run(|| churn(seed).run().unwrap()).unwrap());
+                }
+            });
+            subject.assert_exact_within(PATIENCE);
+            for netns in &places[1..] {
+                assert_exact(&subject, netns);
+                let snapshot = of(&subject, netns).unwrap();
+                assert!(snapshot.events.counted > 2_000, "{:?}", snapshot.events);
+            }
+        })
+        .unwrap();
+}

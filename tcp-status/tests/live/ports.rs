@@ -1,0 +1,232 @@
+//! Connections by local port, against the kernel's listing by port. That every scenario of the
+//! battery agrees by port as well is for [`crate::subject`] to see.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    time::Duration,
+};
+
+use rand::RngExt as _;
+use socket2::{Domain, Socket, Type};
+use tcp_status::server::{
+    Source as _,
+    protocol::{Get, Show},
+};
+use tcp_status_common::state::State;
+use tcp_status_testkit::{
+    churn::Churn,
+    oracle::{Counts, Table, st},
+    raise_fd_limit, seed,
+};
+
+use crate::subject::{SOON, Subject, place, turn};
+
+/// As many connections to a listener as are given back, both ends.
+fn connect(listener: &TcpListener, count: usize) -> Vec<(TcpStream, TcpStream)> {
+    let address = listener.local_addr().unwrap();
+    let pair = |_| {
+        let client = TcpStream::connect(address).unwrap();
+        (client, listener.accept().unwrap().0)
+    };
+    (0..count).map(pair).collect()
+}
+
+fn get(subject: &Subject, port: u16, state: State, family: Option<u8>) -> u64 {
+    let query = Get {
+        state: state.name().into(),
+        port: Some(port),
+        family,
+        netns: None,
+    };
+    subject.tracker.get(&query).unwrap()
+}
+
+/// What `get` and `show` say of one port is what is listed of it.
+fn assert_port(subject: &Subject, port: u16) {
+    let listed = Counts::read_port(port).unwrap();
+    let show = Show {
+        port: Some(port),
+        ..Show::default()
+    };
+    let shown = subject.tracker.show(&show).unwrap().remove(0);
+    assert_eq!(shown.port, Some(port));
+    for state in State::ALL {
+        let number = usize::from(state.number());
+        let wanted = listed.both(number);
+        assert_eq!(get(subject, port, state, None), wanted, "{port} {state}");
+        assert_eq!(shown.states[state], wanted, "{port} {state}");
+        for (family, table) in [(4, Table::Tcp), (6, Table::Tcp6)] {
+            let wanted = listed.get(table, number);
+            assert_eq!(
+                get(subject, port, state, Some(family)),
+                wanted,
+                "{port} {state}"
+            );
+        }
+    }
+}
+
+#[test]
+fn connections_outlive_their_listener_and_stay_at_its_port() {
+    let Some(netns) = place() else { return };
+    let count = rand::rng().random_range(3..20);
+    netns
+        .run(|| {
+            let subject = Subject::start_attentive();
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let mut pairs = connect(&listener, count);
+            subject.assert_exact_within(SOON);
+            assert_port(&subject, port);
+            drop(listener);
+            // Half of them closed by the peer, and not by us.
+            for (client, _) in &pairs[..count / 2] {
+                client.shutdown(std::net::Shutdown::Write).unwrap();
+            }
+            subject.assert_exact_within(SOON);
+            assert_port(&subject, port);
+            assert_eq!(
+                get(&subject, port, State::CloseWait, None),
+                (count / 2) as u64
+            );
+            // Across audits, which forget ports that have nothing any more.
+            std::thread::sleep(Duration::from_millis(300));
+            subject.assert_exact_within(SOON);
+            let tracked = |subject: &Subject| {
+                let ports = subject.snapshot().ports.tracked;
+                ports.iter().any(|tracked| tracked.port == port)
+            };
+            assert!(tracked(&subject), "a port with connections was forgotten");
+            pairs.clear();
+            subject.assert_exact_within(SOON);
+            assert_port(&subject, port);
+        })
+        .unwrap();
+}
+
+#[test]
+fn a_listener_that_never_bound_has_a_port_as_well() {
+    let Some(netns) = place() else { return };
+    netns
+        .run(|| {
+            let subject = Subject::start_attentive();
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.listen(8).unwrap();
+            let listener = TcpListener::from(socket);
+            let port = listener.local_addr().unwrap().port();
+            let _pairs = connect(&listener, 3);
+            subject.assert_exact_within(SOON);
+            assert_port(&subject, port);
+            assert_eq!(get(&subject, port, State::Listen, None), 1);
+        })
+        .unwrap();
+}
+
+#[test]
+fn connections_that_a_port_had_before_its_listener_are_counted() {
+    let Some(netns) = place() else { return };
+    netns
+        .run(|| {
+            let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            // The slow pace of a large host: between the listener and the audit, a scan answers.
+            for attentive in [true, false] {
+                let subject = if attentive {
+                    Subject::start_attentive()
+                } else {
+                    Subject::start_changed(|settings| settings.pace.share = 0.000_01)
+                };
+                let client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+                let port = client.local_addr().unwrap().port();
+                let (accepted, _) = server.accept().unwrap();
+                // The same port at another address.
+                let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), port)).unwrap();
+                let pairs = connect(&listener, 2);
+                assert_port(&subject, port);
+                if attentive {
+                    subject.assert_exact_within(SOON);
+                    assert_port(&subject, port);
+                } else {
+                    assert_eq!(subject.snapshot().ports.unaudited, [port]);
+                }
+                drop((client, accepted, listener, pairs));
+            }
+        })
+        .unwrap();
+}
+
+#[test]
+fn ports_beyond_the_limit_are_counted_together() {
+    let Some(netns) = place() else { return };
+    raise_fd_limit().unwrap();
+    netns
+        .run(|| {
+            let subject = Subject::start_changed(|settings| settings.limits.ports = 16);
+            let listen = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let listeners: Vec<_> = (0..40).map(listen).collect();
+            let pairs: Vec<_> = listeners.iter().flat_map(|l| connect(l, 2)).collect();
+            std::thread::sleep(Duration::from_millis(500));
+            let ports = subject.snapshot().ports;
+            assert_eq!((ports.limit, ports.tracked.len()), (Some(16), 16));
+            let listed = Counts::read_by_port().unwrap();
+            let apart = |port: &u16| ports.tracked.iter().any(|tracked| tracked.port == *port);
+            let other = ports.other.expect("24 ports do not fit");
+            for state in [State::Listen, State::Established] {
+                let number = usize::from(state.number());
+                let served = |counts: &&Counts| counts.both(st::LISTEN) > 0;
+                let beyond = listed.iter().filter(|(port, _)| !apart(port));
+                let wanted: u64 = beyond
+                    .map(|(_, counts)| counts)
+                    .filter(served)
+                    .map(|counts| counts.both(number))
+                    .sum();
+                assert_eq!(other[state], wanted, "{state}");
+            }
+            for listener in &listeners {
+                assert_port(&subject, listener.local_addr().unwrap().port());
+            }
+            drop((pairs, listeners));
+        })
+        .unwrap();
+}
+
+#[test]
+fn ports_are_exact_after_churn() {
+    let Some(netns) = place() else { return };
+    let _turn = turn();
+    raise_fd_limit().unwrap();
+    netns
+        .run(|| {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let _pairs = connect(&listener, 5);
+            let subject = Subject::start();
+            let churn = Churn {
+                workers: 3,
+                connections: None,
+                duration: Some(Duration::from_secs(4)),
+                seed: seed(),
+            };
+            let report = churn.run().unwrap();
+            assert_eq!(report.failures(), 0, "{report}");
+            subject.assert_exact_within(SOON);
+            assert_port(&subject, listener.local_addr().unwrap().port());
+        })
+        .unwrap();
+}
+
+#[test]
+fn a_port_without_sockets_is_zero_and_one_of_a_client_is_scanned() {
+    let Some(netns) = place() else { return };
+    netns
+        .run(|| {
+            let subject = Subject::start_attentive();
+            assert_port(&subject, 9);
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let pairs = connect(&listener, 1);
+            let SocketAddr::V4(client) = pairs[0].0.local_addr().unwrap() else {
+                panic!("asked for IPv4");
+            };
+            assert_port(&subject, client.port());
+            assert_eq!(get(&subject, client.port(), State::Established, None), 1);
+        })
+        .unwrap();
+}
