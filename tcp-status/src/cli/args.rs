@@ -14,6 +14,17 @@ Exit status: 0 success; 1 the answer is no (verify differs); 2 bad usage or argu
 3 no tracker reachable; 4 refused by the kernel or by permission. \
 An error is one line on standard error, and nothing on standard output.";
 
+const LISTENERS: &str = "\
+Columns: queue is what waits for accept(), limit how much may wait (the kernel takes one more), \
+peak the most that waited within the window, syn the half-open connections. FULL: the kernel \
+takes no more connections now. Sockets that share an address by SO_REUSEPORT are summed up in \
+one row, and listed beneath it; the sum of their peaks is the most that can have waited at once.";
+
+const DISCOVER: &str = "\
+One object for each port, whatever number of sockets listens there, with the macros {#PORT}, \
+{#ADDRESSES} and {#FAMILIES} (separated by commas), {#LIMIT} (of all accept queues together) and \
+{#NETNS} (inode number). For Zabbix 4.2 and later.";
+
 /// Exact TCP state counts of this host, kept by eBPF and answered at once
 #[derive(Debug, Parser)]
 #[command(
@@ -38,6 +49,10 @@ pub enum Command {
     Get(GetOptions),
     /// Print all eleven states, as a table or as JSON
     Show(ShowOptions),
+    /// Print every listening socket with its queues, as a table or as JSON
+    Listeners(ListenersOptions),
+    /// Print the listening ports for Zabbix's low-level discovery, as JSON
+    Discover(DiscoverOptions),
     /// Compare the tracker with one walk over the kernel's tables; exit 1 if they differ
     Verify(VerifyOptions),
     /// Say what this host offers and what follows from it: attaches, detaches, exits
@@ -174,6 +189,42 @@ pub struct ShowOptions {
     /// [default: 60]
     #[arg(long, value_name = "SECONDS", value_parser = parse::window, allow_hyphen_values = true)]
     pub window: Option<u32>,
+    /// Where the tracker is.
+    #[command(flatten)]
+    pub socket: SocketOption,
+}
+
+/// Options of `listeners`.
+#[derive(Args, Debug)]
+#[command(after_help = LISTENERS)]
+pub struct ListenersOptions {
+    /// One line of JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// Only sockets with this port
+    #[arg(long, value_parser = parse::port, allow_hyphen_values = true)]
+    pub port: Option<u16>,
+    /// Another network namespace: a name, an inode number or a PID
+    #[arg(long, value_name = "NS", value_parser = parse::netns, allow_hyphen_values = true)]
+    pub netns: Option<String>,
+    /// How far back peaks reach, in seconds, up to 600: the time between your polls [default: 60]
+    #[arg(long, value_name = "SECONDS", value_parser = parse::window, allow_hyphen_values = true)]
+    pub window: Option<u32>,
+    /// Where the tracker is.
+    #[command(flatten)]
+    pub socket: SocketOption,
+}
+
+/// Options of `discover`.
+#[derive(Args, Debug)]
+#[command(after_help = DISCOVER)]
+pub struct DiscoverOptions {
+    /// Another network namespace: a name, an inode number or a PID
+    #[arg(long, value_name = "NS", value_parser = parse::netns, allow_hyphen_values = true)]
+    pub netns: Option<String>,
+    /// Every network namespace that is counted
+    #[arg(long, conflicts_with = "netns")]
+    pub all_netns: bool,
     /// Where the tracker is.
     #[command(flatten)]
     pub socket: SocketOption,

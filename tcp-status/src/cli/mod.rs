@@ -35,6 +35,8 @@ fn dispatch(command: Command) -> anyhow::Result<Verdict> {
         Command::Run(options) => run::run(&options)?,
         Command::Get(options) => query::get(options)?,
         Command::Show(options) => query::show(options)?,
+        Command::Listeners(options) => query::listeners(options)?,
+        Command::Discover(options) => query::discover(options)?,
         Command::Verify(options) => return verify::verify(&options),
         Command::Check => check::check()?,
         Command::Completions { shell } => print(&generate::completions(shell))?,

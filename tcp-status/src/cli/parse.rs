@@ -81,11 +81,15 @@ pub(super) fn mode(text: &str) -> Result<u32, &'static str> {
 }
 
 pub(super) fn interval(text: &str) -> Result<Duration, &'static str> {
-    let seconds = || Duration::try_from_secs_f64(text.parse().ok()?).ok();
-    seconds()
-        .or_else(|| humantime::parse_duration(text).ok())
+    time(text)
         .filter(|time| INTERVALS.contains(time))
         .ok_or("not a time; use 10ms to 1day, such as 2, 500ms or 1m")
+}
+
+/// Seconds, or a number with a unit.
+fn time(text: &str) -> Option<Duration> {
+    let seconds = || Duration::try_from_secs_f64(text.parse().ok()?).ok();
+    seconds().or_else(|| humantime::parse_duration(text).ok())
 }
 
 pub(super) fn share(text: &str) -> Result<f64, &'static str> {

@@ -1,12 +1,19 @@
-//! `get` and `show`: one question each.
+//! `get`, `show`, `listeners` and `discover`: one question each.
 
-use super::args::{GetOptions, ShowOptions};
+use std::path::Path;
+
+use super::args::{DiscoverOptions, GetOptions, ListenersOptions, ShowOptions};
 use crate::{
-    output::{json, print, table},
+    output::{
+        discovery, json,
+        listeners::{self, Listeners},
+        print, table,
+    },
     server::{
         client::ask,
         protocol::{Answer, Get, Query, Refusal, Show},
     },
+    snapshot::Snapshot,
 };
 
 pub(super) fn get(options: GetOptions) -> anyhow::Result<()> {
@@ -24,28 +31,74 @@ pub(super) fn get(options: GetOptions) -> anyhow::Result<()> {
 }
 
 pub(super) fn show(options: ShowOptions) -> anyhow::Result<()> {
-    let query = Query::Show(Show {
+    let (all_netns, as_json) = (options.all_netns, options.json);
+    let query = Show {
         port: options.port,
         netns: options.netns,
-        all_netns: options.all_netns,
+        all_netns,
         window: options.window,
-    });
-    let path = &options.socket.socket;
-    let snapshots = match ask(path, &query)? {
-        Answer::Snapshots(snapshots) => snapshots,
-        other => return Err(unexpected(other)),
     };
-    let text = match (snapshots.as_slice(), options.json) {
-        (all, true) if options.all_netns => json(&all)?,
-        (all, false) if options.all_netns => {
+    let path = &options.socket.socket;
+    let text = if all_netns {
+        let all = readings(path, query)?;
+        if as_json {
+            json(&all)?
+        } else {
             let tables: Vec<_> = all.iter().map(table::render).collect();
             tables.join("\n")
         }
-        ([one], true) => json(one)?,
-        ([one], false) => table::render(one),
-        _ => return Err(unexpected(Answer::Snapshots(snapshots))),
+    } else {
+        let one = reading(path, query)?;
+        if as_json {
+            json(&one)?
+        } else {
+            table::render(&one)
+        }
     };
     Ok(print(&text)?)
+}
+
+pub(super) fn listeners(options: ListenersOptions) -> anyhow::Result<()> {
+    let query = Show {
+        port: options.port,
+        netns: options.netns,
+        all_netns: false,
+        window: options.window,
+    };
+    let one = reading(&options.socket.socket, query)?;
+    let text = if options.json {
+        json(&Listeners::from(&one))?
+    } else {
+        listeners::render(&one)
+    };
+    Ok(print(&text)?)
+}
+
+pub(super) fn discover(options: DiscoverOptions) -> anyhow::Result<()> {
+    let query = Show {
+        netns: options.netns,
+        all_netns: options.all_netns,
+        ..Show::default()
+    };
+    let all = readings(&options.socket.socket, query)?;
+    Ok(print(&json(&discovery::ports(&all))?)?)
+}
+
+/// What the tracker reads.
+pub(super) fn readings(path: &Path, query: Show) -> anyhow::Result<Vec<Snapshot>> {
+    match ask(path, &Query::Show(query))? {
+        Answer::Snapshots(snapshots) => Ok(snapshots),
+        other => Err(unexpected(other)),
+    }
+}
+
+/// What the tracker reads of one namespace.
+fn reading(path: &Path, query: Show) -> anyhow::Result<Snapshot> {
+    let mut all = readings(path, query)?;
+    match (all.pop(), all.is_empty()) {
+        (Some(one), true) => Ok(one),
+        _ => Err(unexpected(Answer::Snapshots(all))),
+    }
 }
 
 /// The error that an answer is which does not fit the question.

@@ -1,7 +1,13 @@
 //! What goes to standard output, as text or as JSON. Knows neither sockets nor options.
 
+pub mod discovery;
+mod field;
+pub mod listeners;
+mod plain;
 pub mod table;
 pub mod verify;
+
+pub use plain::plain;
 
 use std::io::{self, Write as _};
 

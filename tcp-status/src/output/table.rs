@@ -4,7 +4,8 @@ use std::fmt::{self, Write as _};
 
 use tcp_status_common::state::State;
 
-use crate::snapshot::{Drift, Snapshot};
+use super::field::{field, overflows, subject};
+use crate::snapshot::{Drift, Peaks, Rates, Snapshot, Stale};
 
 /// The reading, and above it how far it can be relied on.
 #[must_use]
@@ -17,27 +18,37 @@ pub fn render(snapshot: &Snapshot) -> String {
 
 fn write(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
     header(out, snapshot)?;
+    // History is kept of all ports together only.
+    let peaks = snapshot.peaks.filter(|_| snapshot.port.is_none());
+    if snapshot.port.is_none() {
+        history(out, snapshot)?;
+    }
     let Snapshot {
         states, ipv4, ipv6, ..
     } = snapshot;
-    writeln!(
+    write!(
         out,
         "\n{:<14}{:>12}{:>12}{:>12}",
         "state", "total", "ipv4", "ipv6"
     )?;
+    match peaks {
+        Some(_) => writeln!(out, "{:>12}{:>12}", "min", "max")?,
+        None => writeln!(out)?,
+    }
     for state in State::ALL {
         let (total, v4, v6) = (states[state], ipv4[state], ipv6[state]);
-        writeln!(out, "{state:<14}{total:>12}{v4:>12}{v6:>12}")?;
+        write!(out, "{state:<14}{total:>12}{v4:>12}{v6:>12}")?;
+        match peaks {
+            Some(Peaks { min, max, .. }) => writeln!(out, "{:>12}{:>12}", min[state], max[state])?,
+            None => writeln!(out)?,
+        }
     }
     let (total, v4, v6) = (states.total(), ipv4.total(), ipv6.total());
     writeln!(out, "{:<14}{total:>12}{v4:>12}{v6:>12}", "all")
 }
 
 fn header(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
-    field(out, "netns", &snapshot.netns.to_string())?;
-    if let Some(port) = snapshot.port {
-        field(out, "port", &port.to_string())?;
-    }
+    subject(out, snapshot)?;
     let tier = snapshot.tier.name();
     match &snapshot.tier_reason {
         Some(reason) => field(out, "tier", &format!("{tier}: {reason}"))?,
@@ -72,6 +83,50 @@ fn header(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
     )
 }
 
+/// What happened since the last poll, as far as it is known.
+fn history(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
+    if let Some(rates) = &snapshot.rates {
+        per_second(out, rates)?;
+    }
+    if let Some(stale) = &snapshot.stale {
+        field(out, "stale", &sitting(stale))?;
+    }
+    overflows(out, snapshot)?;
+    if let Some(peaks) = &snapshot.peaks {
+        let (window, sample) = (peaks.window_seconds, peaks.sample_milliseconds);
+        let text = format!("min and max of the last {window} s, sampled every {sample} ms");
+        field(out, "peaks", &text)?;
+    }
+    Ok(())
+}
+
+fn per_second(out: &mut String, rates: &Rates) -> fmt::Result {
+    let window = rates.window_seconds;
+    field(
+        out,
+        "opened/s",
+        &format!(
+            "{:.1} active, {:.1} passive, {:.1} failed, over {window:.0} s",
+            rates.active_open, rates.passive_open, rates.failed_open
+        ),
+    )?;
+    field(
+        out,
+        "closed/s",
+        &format!(
+            "{:.1} by this side, {:.1} by the peer, {:.1} aborted",
+            rates.active_close, rates.passive_close, rates.aborted
+        ),
+    )
+}
+
+fn sitting(stale: &Stale) -> String {
+    format!(
+        "{} in closewait and {} in finwait2 for more than {} s, walked {} s ago",
+        stale.closewait, stale.finwait2, stale.older_than_seconds, stale.walked_seconds_ago
+    )
+}
+
 fn drift(drift: &Drift) -> String {
     let corrections = drift.corrections;
     let mut text = format!(
@@ -90,36 +145,12 @@ fn drift(drift: &Drift) -> String {
     text
 }
 
-/// Where the values of the header begin.
-const INDENT: usize = 10;
-const WIDTH: usize = 80;
-
-/// A name and its value, wrapped.
-fn field(out: &mut String, name: &str, value: &str) -> fmt::Result {
-    write!(out, "{name:<INDENT$}")?;
-    let mut column = INDENT;
-    for (i, word) in value.split_whitespace().enumerate() {
-        // Text of a tracker: nothing in it may reach the terminal as a command.
-        let word: String = word.chars().filter(|c| !c.is_control()).collect();
-        let length = word.chars().count();
-        if i > 0 && column + 1 + length > WIDTH {
-            write!(out, "\n{:INDENT$}{word}", "")?;
-            column = INDENT + length;
-        } else {
-            let space = if i == 0 { "" } else { " " };
-            write!(out, "{space}{word}")?;
-            column += space.len() + length;
-        }
-    }
-    writeln!(out)
-}
-
 #[cfg(test)]
 mod tests {
     use tcp_status_common::state::State;
 
     use super::render;
-    use crate::snapshot::{Counts, Snapshot, Tier};
+    use crate::snapshot::{Counts, Overflows, Peaks, Rates, Snapshot, Stale, Tier};
 
     fn snapshot() -> Snapshot {
         let (mut ipv4, mut ipv6) = (Counts::default(), Counts::default());
@@ -177,5 +208,72 @@ established     4294967305  4294967295          10
             assert!(text.contains(line), "{text}");
         }
         assert!(!text.contains('\u{1b}'));
+    }
+
+    fn with_history() -> Snapshot {
+        let now = snapshot();
+        let mut max = now.states;
+        max[State::SynRecv] = 5000;
+        Snapshot {
+            peaks: Some(Peaks {
+                window_seconds: 60,
+                sample_milliseconds: 100,
+                min: Counts::default(),
+                max,
+            }),
+            rates: Some(Rates {
+                window_seconds: 60.2,
+                active_open: 12.04,
+                passive_open: 1e6,
+                ..Rates::default()
+            }),
+            stale: Some(Stale {
+                older_than_seconds: 60,
+                closewait: 3,
+                finwait2: 0,
+                walked_seconds_ago: 4,
+            }),
+            overflows: Some(Overflows {
+                listen_overflows: 7,
+                listen_drops: 9,
+            }),
+            netns_name: Some("blue\u{1b}[2J\nred".into()),
+            ..now
+        }
+    }
+
+    #[test]
+    fn history_is_shown_where_there_is_some() {
+        let text = render(&with_history());
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 80),
+            "{text}"
+        );
+        for part in [
+            "netns     4026531833 (blue[2J red)\n",
+            "opened/s  12.0 active, 1000000.0 passive, 0.0 failed, over 60 s\n",
+            "closed/s  0.0 by this side, 0.0 by the peer, 0.0 aborted\n",
+            "stale     3 in closewait and 0 in finwait2 for more than 60 s, walked 4 s ago\n",
+            "overflows 7 for a full accept queue, 9 drops by listeners in all\n",
+            "peaks     min and max of the last 60 s, sampled every 100 ms\n",
+            "\nstate                total        ipv4        ipv6         min         max\n",
+            "\nsynrecv                  0           0           0           0        5000\n",
+        ] {
+            assert!(text.contains(part), "{part}{text}");
+        }
+    }
+
+    #[test]
+    fn one_port_has_no_history() {
+        let port = Snapshot {
+            port: Some(443),
+            ..with_history()
+        };
+        let bare = Snapshot {
+            port: Some(443),
+            netns_name: port.netns_name.clone(),
+            ..snapshot()
+        };
+        assert_eq!(render(&port), render(&bare));
     }
 }

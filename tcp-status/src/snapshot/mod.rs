@@ -2,11 +2,13 @@
 
 pub mod compare;
 mod counts;
+mod groups;
 mod history;
 mod listeners;
 mod transitions;
 
 pub use counts::Counts;
+pub use groups::{Fullness, Group};
 pub use history::{DEFAULT_WINDOW, MAX_WINDOW, Peaks, Rates, Stale};
 pub use listeners::{Listener, Overflows, PortCounts, Ports};
 pub use transitions::{Flow, Transitions};

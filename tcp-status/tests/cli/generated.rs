@@ -4,10 +4,12 @@ use std::{io, process::Stdio};
 
 use crate::{printed, tcp_status};
 
-const COMMANDS: [&str; 7] = [
+const COMMANDS: [&str; 9] = [
     "run",
     "get",
     "show",
+    "listeners",
+    "discover",
     "verify",
     "check",
     "completions",

@@ -3,9 +3,11 @@
 mod answers;
 mod generated;
 mod refused;
+mod rich;
 mod run;
 mod tracker;
 mod usage;
+mod views;
 
 use std::{
     ffi::OsStr,

@@ -16,7 +16,7 @@ use nix::unistd::geteuid;
 
 use crate::{complaint, output, tcp_status};
 
-fn commands(socket: &Path) -> [Vec<String>; 4] {
+fn commands(socket: &Path) -> [Vec<String>; 6] {
     let with = |words: &[&str]| {
         let words = words.iter().map(ToString::to_string);
         words
@@ -28,6 +28,8 @@ fn commands(socket: &Path) -> [Vec<String>; 4] {
         with(&["show"]),
         with(&["show", "--json", "--all-netns"]),
         with(&["verify"]),
+        with(&["listeners"]),
+        with(&["discover"]),
     ]
 }
 

@@ -14,7 +14,7 @@ fn every_bad_argument_is_one_line() {
     let cases: &[(&[&str], &str)] = &[
         (
             &[],
-            "on command: missing; use one of run, get, show, verify, check",
+            "on command: missing; use one of run, get, show, listeners, discover, verify,",
         ),
         (&[""], "on command \"\": unknown"),
         (
@@ -118,6 +118,21 @@ fn every_bad_argument_is_one_line() {
             &["run", "--netns", "other"],
             "run, on --netns \"other\": not possible",
         ),
+        (&["listeners", "--port", "0"], "use 1 to 65535"),
+        (
+            &["listeners", "--window", "601"],
+            "listeners, on --window \"601\": not a window; use 1 to 600",
+        ),
+        (
+            &["listeners", "--all-netns"],
+            "listeners, on option \"--all-netns\": unknown",
+        ),
+        (&["listeners", "--netns", ""], "use a name, an inode"),
+        (
+            &["discover", "--json"],
+            "discover, on option \"--json\": unknown",
+        ),
+        (&["discover", "--all-netns", "--netns=1"], "leave one out"),
         (
             &["check", "now"],
             "check, on argument \"now\": one too many",

@@ -1,0 +1,109 @@
+//! Listening ports as Zabbix's low-level discovery wants them: an array of objects, one for each
+//! port, whose keys are macros and whose values are strings.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use serde::Serialize;
+
+use crate::snapshot::{Listener, Snapshot};
+
+/// A port that has a listener. The order of the array, and of what is listed within, depends on
+/// nothing but the listeners: Zabbix compares it with the one before.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Port {
+    /// Local port.
+    #[serde(rename = "{#PORT}")]
+    port: String,
+    /// Every address that is listened at, IPv4 first, separated by commas.
+    #[serde(rename = "{#ADDRESSES}")]
+    addresses: String,
+    /// `4`, `6` or `4,6`.
+    #[serde(rename = "{#FAMILIES}")]
+    families: String,
+    /// How many connections may wait for `accept()`, over all sockets of the port.
+    #[serde(rename = "{#LIMIT}")]
+    limit: String,
+    /// Inode number of the network namespace, which `--netns` takes.
+    #[serde(rename = "{#NETNS}")]
+    netns: String,
+}
+
+/// The ports of all readings: by reading, then by number.
+#[must_use]
+pub fn ports(snapshots: &[Snapshot]) -> Vec<Port> {
+    snapshots.iter().flat_map(of_one).collect()
+}
+
+fn of_one(snapshot: &Snapshot) -> Vec<Port> {
+    let mut listeners: Vec<_> = snapshot.listeners.iter().collect();
+    listeners.sort_by_key(|listener| listener.port);
+    listeners
+        .chunk_by(|a, b| a.port == b.port)
+        .map(|sockets| port(sockets, snapshot.netns))
+        .collect()
+}
+
+fn port(sockets: &[&Listener], netns: u32) -> Port {
+    let addresses: BTreeSet<IpAddr> = sockets.iter().map(|socket| socket.address).collect();
+    let families: BTreeSet<u8> = sockets.iter().map(|socket| socket.family).collect();
+    let limits = sockets.iter().map(|socket| socket.accept_queue_limit);
+    Port {
+        port: sockets[0].port.to_string(),
+        addresses: list(addresses),
+        families: list(families),
+        limit: limits.map(u64::from).sum::<u64>().to_string(),
+        netns: netns.to_string(),
+    }
+}
+
+fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    let items: Vec<_> = items.into_iter().map(|item| item.to_string()).collect();
+    items.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ports;
+    use crate::snapshot::{Listener, Snapshot, Tier};
+
+    fn listener(address: &str, port: u16) -> Listener {
+        let address: std::net::IpAddr = address.parse().unwrap();
+        Listener {
+            family: if address.is_ipv4() { 4 } else { 6 },
+            address,
+            port,
+            uid: None,
+            reuseport: false,
+            accept_queue: 0,
+            accept_queue_limit: u32::MAX,
+            accept_queue_peak: 0,
+            syn_queue: None,
+        }
+    }
+
+    #[test]
+    fn one_object_for_each_port_whatever_the_order() {
+        let mut snapshot = Snapshot::of(Tier::Full, 9, <_>::default());
+        snapshot.listeners = vec![
+            listener("::", 443),
+            listener("::", 443),
+            listener("127.0.0.1", 80),
+            listener("10.0.0.1", 443),
+            listener("9.0.0.1", 443),
+        ];
+        let json = serde_json::to_string(&ports(std::slice::from_ref(&snapshot))).unwrap();
+        assert_eq!(
+            json,
+            concat!(
+                r##"[{"{#PORT}":"80","{#ADDRESSES}":"127.0.0.1","{#FAMILIES}":"4","##,
+                r##""{#LIMIT}":"4294967295","{#NETNS}":"9"},"##,
+                r##"{"{#PORT}":"443","{#ADDRESSES}":"9.0.0.1,10.0.0.1,::","{#FAMILIES}":"4,6","##,
+                r##""{#LIMIT}":"17179869180","{#NETNS}":"9"}]"##
+            )
+        );
+        let before = ports(std::slice::from_ref(&snapshot));
+        snapshot.listeners.reverse();
+        assert_eq!(ports(&[snapshot]), before);
+        assert_eq!(ports(&[]), []);
+    }
+}

@@ -1,0 +1,197 @@
+//! Listening sockets as a table, and as JSON: sockets of one address together, and then apart.
+
+use std::fmt::{self, Write as _};
+
+use serde::Serialize;
+
+use super::field::{field, overflows, subject};
+use crate::snapshot::{Fullness, Group, Listener, Overflows, Snapshot};
+
+/// The JSON form: a part of [`Snapshot`]'s, with the same schema.
+#[derive(Debug, Serialize)]
+pub struct Listeners<'a> {
+    schema: u32,
+    netns: u32,
+    netns_name: Option<&'a str>,
+    overflows: Option<Overflows>,
+    listeners: &'a [Listener],
+}
+
+impl<'a> From<&'a Snapshot> for Listeners<'a> {
+    fn from(snapshot: &'a Snapshot) -> Self {
+        Self {
+            schema: snapshot.schema,
+            netns: snapshot.netns,
+            netns_name: snapshot.netns_name.as_deref(),
+            overflows: snapshot.overflows,
+            listeners: &snapshot.listeners,
+        }
+    }
+}
+
+/// A row for each address; beneath it, one for each socket where there are several.
+#[must_use]
+pub fn render(snapshot: &Snapshot) -> String {
+    let mut text = String::new();
+    // Writing into a string cannot fail.
+    let _: fmt::Result = write(&mut text, snapshot);
+    text
+}
+
+fn write(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
+    let groups = snapshot.groups();
+    subject(out, snapshot)?;
+    if let Some(why) = &snapshot.degraded {
+        field(out, "DEGRADED", why)?;
+    }
+    overflows(out, snapshot)?;
+    let full: usize = groups.iter().map(Group::full).sum();
+    let sockets = snapshot.listeners.len();
+    let addresses = groups.len();
+    field(
+        out,
+        "sockets",
+        &format!("{sockets} at {addresses} addresses; accept queue full: {full}"),
+    )?;
+    writeln!(
+        out,
+        "\n{:<9}{:>5}{:>10}{:>10}{:>10}{:>8}{:>11}  address",
+        "", "port", "queue", "limit", "peak", "syn", "uid"
+    )?;
+    groups.iter().try_for_each(|group| rows(out, group))
+}
+
+fn rows(out: &mut String, group: &Group<'_>) -> fmt::Result {
+    let (address, port) = group.address();
+    let count = group.sockets.len();
+    let together = Row {
+        port: port.to_string(),
+        fullness: group.fullness(),
+        queue: group.accept_queue(),
+        limit: group.accept_queue_limit(),
+        peak: group.accept_queue_peak(),
+        syn: group.syn_queue(),
+        uid: group.uid(),
+        address: match count {
+            1 => address.to_string(),
+            _ => format!("{address}  {count} sockets together"),
+        },
+    };
+    writeln!(out, "{together}")?;
+    if count == 1 {
+        return Ok(());
+    }
+    for (number, socket) in (1..).zip(&group.sockets) {
+        let apart = Row {
+            port: String::new(),
+            fullness: socket.fullness(),
+            queue: socket.accept_queue.into(),
+            limit: socket.accept_queue_limit.into(),
+            peak: socket.accept_queue_peak.into(),
+            syn: socket.syn_queue.map(u64::from),
+            uid: socket.uid,
+            address: format!("  {number} of {count}"),
+        };
+        writeln!(out, "{apart}")?;
+    }
+    Ok(())
+}
+
+/// What stands beside each other.
+struct Row {
+    port: String,
+    fullness: Fullness,
+    queue: u64,
+    limit: u64,
+    peak: u64,
+    syn: Option<u64>,
+    uid: Option<u32>,
+    address: String,
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = match self.fullness {
+            Fullness::Full => "FULL",
+            Fullness::WasFull => "was full",
+            Fullness::Room => "",
+        };
+        let known = |number: Option<u64>| number.map_or_else(|| "-".into(), |n| n.to_string());
+        let (syn, uid) = (known(self.syn), known(self.uid.map(u64::from)));
+        let Self {
+            port,
+            queue,
+            limit,
+            peak,
+            address,
+            ..
+        } = self;
+        write!(
+            f,
+            "{mark:<9}{port:>5}{queue:>10}{limit:>10}{peak:>10}{syn:>8}{uid:>11}  {address}"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Listeners, render};
+    use crate::snapshot::{Listener, Overflows, Snapshot, Tier};
+
+    fn listener(address: &str, port: u16, queue: u32) -> Listener {
+        Listener {
+            family: 6,
+            address: address.parse().unwrap(),
+            port,
+            uid: Some(1000),
+            reuseport: true,
+            accept_queue: queue,
+            accept_queue_limit: 128,
+            accept_queue_peak: queue.max(5),
+            syn_queue: None,
+        }
+    }
+
+    fn snapshot() -> Snapshot {
+        Snapshot {
+            overflows: Some(Overflows {
+                listen_overflows: 4,
+                listen_drops: 6,
+            }),
+            listeners: vec![
+                listener("::1", 8080, 3),
+                listener("::", 443, 129),
+                listener("::", 443, 1),
+            ],
+            ..Snapshot::of(Tier::Full, 7, <_>::default())
+        }
+    }
+
+    #[test]
+    fn a_group_stands_together_and_apart() {
+        let expected = "\
+netns     7
+overflows 4 for a full accept queue, 6 drops by listeners in all
+sockets   3 at 2 addresses; accept queue full: 1
+
+          port     queue     limit      peak     syn        uid  address
+FULL       443       130       256       134       -       1000  ::  2 sockets together
+FULL                 129       128       129       -       1000    1 of 2
+                       1       128         5       -       1000    2 of 2
+          8080         3       128         5       -       1000  ::1
+";
+        assert_eq!(render(&snapshot()), expected);
+    }
+
+    #[test]
+    fn json_is_a_part_of_the_whole_reading() {
+        let snapshot = snapshot();
+        let part = serde_json::to_value(Listeners::from(&snapshot)).unwrap();
+        let whole = serde_json::to_value(&snapshot).unwrap();
+        let part = part.as_object().unwrap();
+        assert_eq!(part.len(), 5);
+        for (key, value) in part {
+            assert_eq!(value, &whole[key], "{key}");
+        }
+    }
+}

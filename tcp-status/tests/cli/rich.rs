@@ -1,0 +1,189 @@
+//! A tracker with much to show: two namespaces, 40 listening sockets, 30 ports, history; and texts
+//! that would do harm on a terminal.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tcp_status::{
+    server::{
+        Source,
+        protocol::{Get, Refusal, Show},
+    },
+    snapshot::{
+        Counts, Flow, Listener, Overflows, Peaks, PortCounts, Rates, Snapshot, Stale, Tier,
+        Transitions,
+    },
+};
+use tcp_status_common::state::State;
+
+/// The tracker's own namespace.
+pub(crate) const OWN: u32 = 4_026_531_833;
+/// The other one.
+pub(crate) const OTHER: u32 = 4_026_532_999;
+/// Its accept queue is full.
+pub(crate) const FULL: u16 = 5432;
+/// Four sockets share it, one of which was full.
+pub(crate) const SHARED: u16 = 443;
+/// What must not reach a terminal as it is.
+pub(crate) const HARMFUL: &str = "\u{1b}]0;owned\u{7}\u{1b}[2J";
+
+/// Answers as a busy host would; a little more happens with each reading.
+#[derive(Default)]
+pub(crate) struct Rich {
+    readings: AtomicU64,
+}
+
+impl Source for Rich {
+    fn get(&self, query: &Get) -> Result<u64, Refusal> {
+        Ok(own(0).states[query.state()?])
+    }
+
+    fn show(&self, query: &Show) -> Result<Vec<Snapshot>, Refusal> {
+        let step = self.readings.fetch_add(1, Ordering::Relaxed);
+        let all = vec![own(step), other(step)];
+        if query.all_netns {
+            return Ok(all);
+        }
+        let name = query.netns.clone().unwrap_or_else(|| OWN.to_string());
+        let mut one = all
+            .into_iter()
+            .find(|one| one.netns.to_string() == name)
+            .ok_or_else(|| {
+                Refusal::bad(format!(
+                    "show, on network namespace {name:?}: not there; look"
+                ))
+            })?;
+        one.port = query.port;
+        one.listeners
+            .retain(|listener| query.port.is_none_or(|port| port == listener.port));
+        Ok(vec![one])
+    }
+}
+
+fn own(step: u64) -> Snapshot {
+    let ipv4 = counts(&[
+        (State::Established, 1500 + step % 7 * 100),
+        (State::SynRecv, 3 + step % 3),
+        (State::TimeWait, 20_000),
+        (State::CloseWait, 41),
+        (State::Listen, 31),
+    ]);
+    let ipv6 = counts(&[(State::Established, 120), (State::Listen, 9)]);
+    let mut max = counts(&[(State::SynRecv, 4096), (State::Established, 2300)]);
+    for (state, count) in ipv4.iter() {
+        max[state] = max[state].max(count + ipv6[state]);
+    }
+    Snapshot {
+        tier_reason: Some(format!(
+            "attach to function, on inet_twsk_kill: {HARMFUL}Operation not permitted (os error 1); \
+             timewait minisockets are split by a walk"
+        )),
+        transitions: transitions(step),
+        peaks: Some(Peaks {
+            window_seconds: 60,
+            sample_milliseconds: 100,
+            min: counts(&[(State::Established, 1490), (State::Listen, 40)]),
+            max,
+        }),
+        rates: Some(Rates {
+            window_seconds: 60.0,
+            active_open: 5.0,
+            passive_open: 1234.5,
+            failed_open: 0.4,
+            active_close: 20.0,
+            passive_close: 1200.0,
+            aborted: 2.5,
+            events: 7000.0,
+        }),
+        stale: Some(Stale {
+            older_than_seconds: 60,
+            closewait: 17,
+            finwait2: 2,
+            walked_seconds_ago: 4,
+        }),
+        overflows: Some(Overflows {
+            listen_overflows: 700 + step,
+            listen_drops: 750 + step,
+        }),
+        listeners: listeners(),
+        ports: ports(),
+        ..Snapshot::of(Tier::Reduced, OWN, [ipv4, ipv6])
+    }
+}
+
+fn other(step: u64) -> Snapshot {
+    let ipv4 = counts(&[(State::Established, 7), (State::Listen, 1)]);
+    Snapshot {
+        netns_name: Some(format!("web{HARMFUL}\n")),
+        transitions: transitions(step),
+        degraded: Some("an audit is due".into()),
+        listeners: vec![listener("10.9.8.7", 8888, [0, 16, 1])],
+        ..Snapshot::of(Tier::Full, OTHER, [ipv4, Counts::default()])
+    }
+}
+
+fn counts(of: &[(State, u64)]) -> Counts {
+    let mut counts = Counts::default();
+    for (state, count) in of {
+        counts[*state] = *count;
+    }
+    counts
+}
+
+fn transitions(step: u64) -> Transitions {
+    let flow = |from, to, count| Flow { from, to, count };
+    Transitions::from_flows(&[
+        flow(State::Closed, State::SynSent, 500 + 5 * step),
+        flow(State::Listen, State::SynRecv, 90_000 + 1200 * step),
+        flow(State::Established, State::CloseWait, 80_000 + 1100 * step),
+    ])
+}
+
+fn listener(address: &str, port: u16, [queue, limit, peak]: [u32; 3]) -> Listener {
+    let address: std::net::IpAddr = address.parse().unwrap();
+    Listener {
+        family: if address.is_ipv4() { 4 } else { 6 },
+        address,
+        port,
+        uid: Some(u32::from(port) % 200),
+        reuseport: port == SHARED,
+        accept_queue: queue,
+        accept_queue_limit: limit,
+        accept_queue_peak: peak,
+        syn_queue: Some(queue / 40),
+    }
+}
+
+/// 40 of them, on 32 ports.
+fn listeners() -> Vec<Listener> {
+    let mut all = vec![
+        listener("127.0.0.1", FULL, [129, 128, 129]),
+        listener("2001:db8:1234:5678:9abc:def0:1234:5678", 9100, [0, 4096, 0]),
+    ];
+    all.extend((0..4).map(|i| listener("0.0.0.0", SHARED, [i * 90, 511, 100 + i * 150])));
+    all.extend((0..4).map(|_| listener("::", SHARED, [0, 511, 2])));
+    all.extend((0..28).map(|i| listener("0.0.0.0", 8000 + i, [0, 128, u32::from(i)])));
+    all.extend((0..2).map(|i| listener("::", 8000 + i, [0, 128, 0])));
+    all
+}
+
+/// 30 of them.
+fn ports() -> tcp_status::snapshot::Ports {
+    let one = |port| PortCounts {
+        port,
+        states: counts(&[
+            (State::Established, u64::from(port % 97)),
+            (State::TimeWait, u64::from(port % 13) * 100),
+            (State::CloseWait, u64::from(port == FULL) * 41),
+            (State::Listen, 1),
+        ]),
+    };
+    tcp_status::snapshot::Ports {
+        limit: Some(30),
+        tracked: [SHARED, FULL]
+            .into_iter()
+            .chain(8000..8028)
+            .map(one)
+            .collect(),
+        other: Some(counts(&[(State::Established, 5), (State::Listen, 2)])),
+    }
+}

@@ -1,0 +1,158 @@
+//! `listeners`, `discover` and the history in `show`, of a tracker with much to show.
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    complaint, output, printed,
+    rich::{FULL, OTHER, OWN, Rich, SHARED},
+    tracker::serve,
+};
+
+struct Served {
+    _directory: TempDir,
+    socket: String,
+}
+
+impl Served {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("s");
+        serve(&socket, 0o600, Rich::default());
+        Self {
+            socket: socket.to_str().unwrap().into(),
+            _directory: directory,
+        }
+    }
+
+    fn printed(&self, arguments: &[&str]) -> String {
+        let text = printed(&[arguments, &["--socket", &self.socket]].concat());
+        assert!(
+            !text.contains(|c: char| c.is_control() && c != '\n'),
+            "{text:?}"
+        );
+        text
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let text = self.printed(arguments);
+        assert_eq!(text.matches('\n').count(), 1, "{text}");
+        serde_json::from_str(&text).unwrap()
+    }
+}
+
+#[test]
+fn every_listening_socket_is_in_the_table() {
+    let served = Served::new();
+    let table = served.printed(&["listeners"]);
+    for part in [
+        "netns     4026531833\n",
+        "overflows 700 for a full accept queue, 750 drops by listeners in all\n",
+        "sockets   40 at 34 addresses; accept queue full: 1\n",
+        "\nFULL      5432       129       128       129       3         32  127.0.0.1\n",
+        "\nwas full   443       540      2044      1300      12         43  0.0.0.0  4 sockets together\n",
+        "\nwas full             270       511       550       6         43    4 of 4\n",
+    ] {
+        assert!(table.contains(part), "{part}{table}");
+    }
+    // Header, title, addresses, and the sockets of two groups.
+    assert_eq!(table.lines().count(), 3 + 2 + 34 + 4 + 4, "{table}");
+    let one = served.printed(&["listeners", "--port", "5432", "--window", "30"]);
+    assert!(one.contains("\nport      5432\n"), "{one}");
+    assert_eq!(one.lines().count(), 7, "{one}");
+    let other = served.printed(&["listeners", "--netns", &OTHER.to_string()]);
+    for part in [
+        "netns     4026532999 (web]0;owned[2J )\n",
+        "DEGRADED  an audit is due\n",
+        "  10.9.8.7\n",
+    ] {
+        assert!(other.contains(part), "{part}{other}");
+    }
+    assert!(!other.contains("overflows"), "{other}");
+}
+
+#[test]
+fn listeners_are_also_json() {
+    let served = Served::new();
+    let json = served.json(&["listeners", "--json"]);
+    assert_eq!((&json["schema"], &json["netns"]), (&1.into(), &OWN.into()));
+    assert_eq!(json["overflows"]["listen_drops"], 750);
+    let sockets = json["listeners"].as_array().unwrap();
+    assert_eq!(sockets.len(), 40);
+    let full = sockets
+        .iter()
+        .find(|socket| socket["port"] == FULL)
+        .unwrap();
+    let expected = serde_json::json!({
+        "family": 4, "address": "127.0.0.1", "port": FULL, "uid": 32, "reuseport": false,
+        "accept_queue": 129, "accept_queue_limit": 128, "accept_queue_peak": 129, "syn_queue": 3,
+    });
+    assert_eq!(*full, expected);
+    let none = served.json(&["listeners", "--json", "--port", "1"]);
+    assert_eq!(none["listeners"], Value::Array(Vec::new()));
+}
+
+#[test]
+fn discovery_has_one_object_for_each_port() {
+    let served = Served::new();
+    let json = served.json(&["discover"]);
+    let ports = json.as_array().unwrap();
+    let numbers: Vec<u16> = ports
+        .iter()
+        .map(|port| port["{#PORT}"].as_str().unwrap().parse().unwrap())
+        .collect();
+    assert_eq!(numbers.len(), 31);
+    assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
+    let shared = ports
+        .iter()
+        .find(|port| port["{#PORT}"] == *SHARED.to_string())
+        .unwrap();
+    for (macro_name, value) in [
+        ("{#ADDRESSES}", "0.0.0.0,::"),
+        ("{#FAMILIES}", "4,6"),
+        ("{#LIMIT}", "4088"),
+        ("{#NETNS}", "4026531833"),
+    ] {
+        assert_eq!(shared[macro_name], value);
+    }
+    // The state of the tracker does not show in it.
+    assert_eq!(served.json(&["discover"]), json);
+    let all = served.json(&["discover", "--all-netns"]);
+    let last = all.as_array().unwrap().last().unwrap();
+    assert_eq!(last["{#NETNS}"], OTHER.to_string());
+    assert_eq!(all.as_array().unwrap().len(), numbers.len() + 1);
+    let other = served.json(&["discover", "--netns", &OTHER.to_string()]);
+    assert_eq!(&other[0], last);
+}
+
+#[test]
+fn show_has_history_of_all_ports_together() {
+    let served = Served::new();
+    let table = served.printed(&["show"]);
+    for part in [
+        "\nopened/s  5.0 active, 1234.5 passive, 0.4 failed, over 60 s\n",
+        "\nstale     17 in closewait and 2 in finwait2 for more than 60 s, walked 4 s ago\n",
+        "\noverflows 700 for a full accept queue, 750 drops by listeners in all\n",
+        "\nsynrecv                  3           3           0           0        4096\n",
+    ] {
+        assert!(table.contains(part), "{part}{table}");
+    }
+    assert!(
+        table.lines().all(|line| line.chars().count() <= 80),
+        "{table}"
+    );
+    let port = served.printed(&["show", "--port", "443"]);
+    for word in ["opened/s", "stale", "peaks", "max"] {
+        assert!(!port.contains(word), "{port}");
+    }
+}
+
+#[test]
+fn a_namespace_that_the_tracker_refuses_is_said_as_one_line() {
+    let served = Served::new();
+    for command in ["listeners", "discover"] {
+        let arguments = [command, "--netns", "nowhere", "--socket", &served.socket];
+        let line = complaint(&output(&arguments), 2);
+        assert!(line.contains("\"nowhere\": not there"), "{line}");
+    }
+}
