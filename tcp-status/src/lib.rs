@@ -9,3 +9,8 @@ pub mod output;
 pub mod server;
 pub mod snapshot;
 pub mod track;
+pub mod tui;
+
+// Test data of the integration tests serves unit tests as well.
+#[cfg(test)]
+extern crate self as tcp_status;

@@ -17,8 +17,12 @@ An error is one line on standard error, and nothing on standard output.";
 const LISTENERS: &str = "\
 Columns: queue is what waits for accept(), limit how much may wait (the kernel takes one more), \
 peak the most that waited within the window, syn the half-open connections. FULL: the kernel \
-takes no more connections now. Sockets that share an address by SO_REUSEPORT are summed up in \
+takes no more connections now; was full: it did not, within the window. Sockets that share an address by SO_REUSEPORT are summed up in \
 one row, and listed beneath it; the sum of their peaks is the most that can have waited at once.";
+
+const TOP: &str = "\
+The key ? explains all keys. There are no colours where NO_COLOR is set, and only ASCII \
+characters where the locale has no UTF-8. Not on a terminal, use show or listeners.";
 
 const DISCOVER: &str = "\
 One object for each port, whatever number of sockets listens there, with the macros {#PORT}, \
@@ -49,6 +53,8 @@ pub enum Command {
     Get(GetOptions),
     /// Print all eleven states, as a table or as JSON
     Show(ShowOptions),
+    /// Watch the states, rates, listeners and ports live
+    Top(TopOptions),
     /// Print every listening socket with its queues, as a table or as JSON
     Listeners(ListenersOptions),
     /// Print the listening ports for Zabbix's low-level discovery, as JSON
@@ -189,6 +195,22 @@ pub struct ShowOptions {
     /// [default: 60]
     #[arg(long, value_name = "SECONDS", value_parser = parse::window, allow_hyphen_values = true)]
     pub window: Option<u32>,
+    /// Where the tracker is.
+    #[command(flatten)]
+    pub socket: SocketOption,
+}
+
+/// Options of `top`.
+#[derive(Args, Debug)]
+#[command(after_help = TOP)]
+pub struct TopOptions {
+    /// Time between readings: seconds, or with a unit, as in 500ms or 1m
+    #[arg(long, value_name = "TIME", default_value = "1", value_parser = parse::refresh)]
+    #[arg(allow_hyphen_values = true)]
+    pub interval: Duration,
+    /// Network namespace to begin with: a name, an inode number or a PID [default: the tracker's]
+    #[arg(long, value_name = "NS", value_parser = parse::netns, allow_hyphen_values = true)]
+    pub netns: Option<String>,
     /// Where the tracker is.
     #[command(flatten)]
     pub socket: SocketOption,

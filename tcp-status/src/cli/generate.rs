@@ -26,6 +26,8 @@ tcp\-status run &
 tcp\-status get established
 tcp\-status get TIME_WAIT \-\-family 6
 tcp\-status show \-\-json
+tcp\-status listeners \-\-port 443
+tcp\-status top \-\-interval 500ms
 tcp\-status verify
 .fi
 ";
@@ -64,6 +66,7 @@ fn section(command: &clap::Command, text: &mut Vec<u8>) -> io::Result<()> {
     page.render_synopsis_section(&mut parts)?;
     page.render_description_section(&mut parts)?;
     page.render_options_section(&mut parts)?;
+    page.render_extra_section(&mut parts)?;
     text.extend_from_slice(format!(".SS {}\n", command.get_name()).as_bytes());
     // What is a section of its own there is a part of one here.
     for line in String::from_utf8_lossy(&parts).lines() {

@@ -7,6 +7,7 @@ mod generate;
 mod parse;
 mod query;
 mod run;
+mod top;
 mod usage;
 mod verify;
 
@@ -35,6 +36,7 @@ fn dispatch(command: Command) -> anyhow::Result<Verdict> {
         Command::Run(options) => run::run(&options)?,
         Command::Get(options) => query::get(options)?,
         Command::Show(options) => query::show(options)?,
+        Command::Top(options) => top::top(options)?,
         Command::Listeners(options) => query::listeners(options)?,
         Command::Discover(options) => query::discover(options)?,
         Command::Verify(options) => return verify::verify(&options),

@@ -17,6 +17,9 @@ const MAX_NETNS: usize = 255;
 
 const INTERVALS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(86_400);
 
+/// Faster than a reader can follow, `top` would only be load.
+const REFRESHES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
+
 pub(super) fn state(text: &str) -> Result<State, UnknownState> {
     text.parse()
 }
@@ -86,6 +89,12 @@ pub(super) fn interval(text: &str) -> Result<Duration, &'static str> {
         .ok_or("not a time; use 10ms to 1day, such as 2, 500ms or 1m")
 }
 
+pub(super) fn refresh(text: &str) -> Result<Duration, &'static str> {
+    time(text)
+        .filter(|time| REFRESHES.contains(time))
+        .ok_or("not a time; use 100ms to 1h, such as 2, 500ms or 1m")
+}
+
 /// Seconds, or a number with a unit.
 fn time(text: &str) -> Option<Duration> {
     let seconds = || Duration::try_from_secs_f64(text.parse().ok()?).ok();
@@ -139,7 +148,9 @@ impl TypedValueParser for SocketPath {
 mod tests {
     use std::time::Duration;
 
-    use super::{family, interval, max_namespaces, max_ports, mode, netns, port, share, window};
+    use super::{
+        family, interval, max_namespaces, max_ports, mode, netns, port, refresh, share, window,
+    };
 
     #[test]
     fn ports_and_families_are_plain_numbers() {
@@ -195,6 +206,15 @@ mod tests {
             "", "0", "-1", "1ms", "2days", "NaN", "inf", "1e400", "1 parsec", "s",
         ] {
             assert!(interval(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn refreshes_can_be_followed() {
+        assert_eq!(refresh("0.1"), Ok(Duration::from_millis(100)));
+        assert_eq!(refresh("1h"), Ok(Duration::from_secs(3600)));
+        for text in ["", "0", "0.09", "99ms", "3601", "-1", "soon"] {
+            assert!(refresh(text).is_err(), "{text:?}");
         }
     }
 

@@ -85,7 +85,7 @@ pub(super) fn discover(options: DiscoverOptions) -> anyhow::Result<()> {
 }
 
 /// What the tracker reads.
-pub(super) fn readings(path: &Path, query: Show) -> anyhow::Result<Vec<Snapshot>> {
+fn readings(path: &Path, query: Show) -> anyhow::Result<Vec<Snapshot>> {
     match ask(path, &Query::Show(query))? {
         Answer::Snapshots(snapshots) => Ok(snapshots),
         other => Err(unexpected(other)),
@@ -93,7 +93,7 @@ pub(super) fn readings(path: &Path, query: Show) -> anyhow::Result<Vec<Snapshot>
 }
 
 /// What the tracker reads of one namespace.
-fn reading(path: &Path, query: Show) -> anyhow::Result<Snapshot> {
+pub(super) fn reading(path: &Path, query: Show) -> anyhow::Result<Snapshot> {
     let mut all = readings(path, query)?;
     match (all.pop(), all.is_empty()) {
         (Some(one), true) => Ok(one),

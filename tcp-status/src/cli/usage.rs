@@ -202,7 +202,7 @@ mod tests {
         let states = "use one of established, synsent, synrecv, finwait1, finwait2, timewait, \
                       closed, closewait, lastack, listen, closing";
         let commands =
-            "use one of run, get, show, listeners, discover, verify, check, completions, man";
+            "use one of run, get, show, top, listeners, discover, verify, check, completions, man";
         let cases: [(&[&str], &str); 16] = [
             (&[], &format!("start, on command: missing; {commands}")),
             (

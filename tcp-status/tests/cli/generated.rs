@@ -4,10 +4,11 @@ use std::{io, process::Stdio};
 
 use crate::{printed, tcp_status};
 
-const COMMANDS: [&str; 9] = [
+const COMMANDS: [&str; 10] = [
     "run",
     "get",
     "show",
+    "top",
     "listeners",
     "discover",
     "verify",
@@ -52,6 +53,7 @@ fn completions_and_manual_name_every_command_and_option() {
     let manual = printed(&["man"]);
     assert!(manual.contains(".TH tcp-status 8"), "{manual}");
     assert!(manual.contains(".SH FILES"), "{manual}");
+    assert!(manual.contains("{#ADDRESSES}"), "{manual}");
 }
 
 #[test]

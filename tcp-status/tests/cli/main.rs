@@ -5,6 +5,8 @@ mod generated;
 mod refused;
 mod rich;
 mod run;
+mod terminal;
+mod top;
 mod tracker;
 mod usage;
 mod views;
@@ -22,6 +24,10 @@ fn tcp_status() -> Command {
         "RUST_LOG",
         "RUST_LOG_STYLE",
         "NOTIFY_SOCKET",
+        "NO_COLOR",
+        "LC_ALL",
+        "LC_CTYPE",
+        "LANG",
     ] {
         command.env_remove(name);
     }

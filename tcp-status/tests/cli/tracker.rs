@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::Arc,
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -20,6 +20,7 @@ use tcp_status::server::{
     serve::{Limits, Server},
 };
 use tempfile::TempDir;
+use tokio::sync::oneshot;
 
 use crate::tcp_status;
 
@@ -93,7 +94,7 @@ fn pid(child: &Child) -> Pid {
     Pid::from_raw(child.id().try_into().unwrap())
 }
 
-fn wait(what: &str, mut done: impl FnMut() -> bool) {
+pub(crate) fn wait(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !done() {
         assert!(Instant::now() < deadline, "no {what}");
@@ -108,14 +109,40 @@ fn socket_in(directory: &TempDir) -> PathBuf {
 
 /// Serves `source` from a thread that ends with the tests.
 pub(crate) fn serve(path: &Path, mode: u32, source: impl Source) {
-    let server = Server::bind(path, None, mode, Limits::default()).unwrap();
-    thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime
-            .block_on(server.run(Arc::new(source), std::future::pending()))
-            .unwrap();
-    });
+    std::mem::forget(Serving::start(path, mode, source));
+}
+
+/// A server that ends when it is dropped.
+pub(crate) struct Serving {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Serving {
+    pub(crate) fn start(path: &Path, mode: u32, source: impl Source) -> Self {
+        let server = Server::bind(path, None, mode, Limits::default()).unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            let shutdown = async { drop(stopped.await) };
+            runtime
+                .block_on(server.run(Arc::new(source), shutdown))
+                .unwrap();
+        });
+        Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        // A panic of the thread has been printed.
+        drop(self.thread.take().map(JoinHandle::join));
+    }
 }

@@ -14,7 +14,7 @@ fn every_bad_argument_is_one_line() {
     let cases: &[(&[&str], &str)] = &[
         (
             &[],
-            "on command: missing; use one of run, get, show, listeners, discover, verify,",
+            "on command: missing; use one of run, get, show, top, listeners, discover, verify,",
         ),
         (&[""], "on command \"\": unknown"),
         (
@@ -118,6 +118,17 @@ fn every_bad_argument_is_one_line() {
             &["run", "--netns", "other"],
             "run, on --netns \"other\": not possible",
         ),
+        (
+            &["top"],
+            "top, on standard output: not a terminal; use tcp-status show",
+        ),
+        (
+            &["top", "--interval", "0"],
+            "top, on --interval \"0\": not a time; use 100ms to 1h",
+        ),
+        (&["top", "--interval", "-1"], "use 100ms to 1h"),
+        (&["top", "--json"], "top, on option \"--json\": unknown"),
+        (&["top", "--netns", ""], "use a name, an inode"),
         (&["listeners", "--port", "0"], "use 1 to 65535"),
         (
             &["listeners", "--window", "601"],

@@ -18,7 +18,7 @@ impl Served {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("s");
-        serve(&socket, 0o600, Rich::default());
+        serve(&socket, 0o600, Rich::after(0));
         Self {
             socket: socket.to_str().unwrap().into(),
             _directory: directory,

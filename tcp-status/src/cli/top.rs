@@ -1,0 +1,40 @@
+//! `top`: whether it can be shown at all, before the terminal is taken.
+
+use std::io::{self, IsTerminal as _};
+
+use ratatui::crossterm::terminal;
+
+use super::{args::TopOptions, exit::Usage, query::reading};
+use crate::{
+    server::protocol::Show,
+    tui::{self, model::Settings},
+};
+
+pub(super) fn top(options: TopOptions) -> anyhow::Result<()> {
+    for (stream, is_terminal) in [
+        ("standard output", io::stdout().is_terminal()),
+        ("standard input", io::stdin().is_terminal()),
+    ] {
+        if !is_terminal {
+            let why = format!("top, on {stream}: not a terminal; use tcp-status show");
+            return Err(Usage(why).into());
+        }
+    }
+    if let Ok((0, _) | (_, 0)) = terminal::size() {
+        let why = "top, on the terminal: it does not say its size; \
+                   tell it with: stty rows 24 columns 80";
+        return Err(Usage(why.into()).into());
+    }
+    let socket = options.socket.socket;
+    let query = Show {
+        netns: options.netns.clone(),
+        ..Show::default()
+    };
+    let first = reading(&socket, query)?;
+    let settings = Settings {
+        interval: options.interval,
+        netns: options.netns,
+        socket: socket.display().to_string(),
+    };
+    Ok(tui::run(socket, settings, first)?)
+}

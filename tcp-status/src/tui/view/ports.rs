@@ -1,0 +1,96 @@
+//! Connections by local port and state.
+
+use ratatui::{
+    Frame,
+    layout::{Constraint, Rect},
+    widgets::{Row, Table},
+};
+use tcp_status_common::state::State;
+
+use super::{number::count, text::right, theme::Theme, title};
+use crate::tui::model::{Model, Panel, PortRow};
+
+const PORT: u16 = 5;
+
+/// States in the order of what is asked most; as many are shown as fit.
+const STATES: [State; 9] = [
+    State::Established,
+    State::CloseWait,
+    State::TimeWait,
+    State::SynRecv,
+    State::FinWait2,
+    State::FinWait1,
+    State::LastAck,
+    State::Closing,
+    State::SynSent,
+];
+
+pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: &Theme) {
+    let rows = model.port_rows();
+    let ports = &model.reading().ports;
+    let limit = ports
+        .limit
+        .map_or_else(String::new, |limit| format!(" of at most {limit}"));
+    let what = format!("Ports {}{limit}", ports.tracked.len());
+    title::draw(frame, area, model, Panel::Ports, (what, rows.len()), theme);
+    let below = Rect {
+        y: area.y + 1,
+        height: area.height - 1,
+        ..area
+    };
+    let states = fitting(below.width);
+    let heads = ["port", "total"]
+        .into_iter()
+        .chain(states.iter().map(|state| state.name()));
+    let heads = Row::new(heads.map(|name| right(name.into())));
+    let shown = rows.iter().skip(model.offset(Panel::Ports));
+    let shown = shown.take(below.height.into()).map(
+        |PortRow {
+             port,
+             states: counts,
+         }| {
+            let name = port.map_or_else(|| "other".into(), |port| port.to_string());
+            let numbers = std::iter::once((counts.total(), TOTAL))
+                .chain(states.iter().map(|state| (counts[*state], width(*state))));
+            let numbers = numbers.map(|(number, width)| right(count(number, width.into())));
+            Row::new(std::iter::once(right(name)).chain(numbers))
+        },
+    );
+    let widths = [PORT, TOTAL]
+        .into_iter()
+        .chain(states.iter().map(|state| width(*state)));
+    let table = Table::new(shown, widths.map(Constraint::Length))
+        .header(heads.style(theme.head))
+        .column_spacing(1);
+    frame.render_widget(table, below);
+}
+
+const TOTAL: u16 = 8;
+
+fn width(state: State) -> u16 {
+    u16::try_from(state.name().len()).unwrap_or(u16::MAX)
+}
+
+/// The states for which there is room.
+fn fitting(room: u16) -> &'static [State] {
+    let mut used = PORT + 1 + TOTAL;
+    let fits = |state: &&State| {
+        used += 1 + width(**state);
+        used <= room
+    };
+    let count = STATES.iter().take_while(fits).count();
+    &STATES[..count]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{STATES, State, fitting};
+
+    #[test]
+    fn the_most_important_states_come_first() {
+        assert_eq!(fitting(25), []);
+        assert_eq!(fitting(26), [State::Established]);
+        assert_eq!(fitting(80), &STATES[..7]);
+        assert_eq!(fitting(200), STATES);
+    }
+}
