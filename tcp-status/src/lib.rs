@@ -4,6 +4,7 @@
 
 pub mod bpf;
 pub mod cli;
+pub mod http;
 pub mod kernel;
 pub mod output;
 pub mod server;

@@ -22,7 +22,13 @@ use crate::{
 };
 
 /// Programs that tests compare with or run under, and clippy for the BPF target.
-const PACKAGES: [&str; 4] = ["iproute2", "net-tools", "rust-web-clippy", "zabbix-agent"];
+const PACKAGES: [&str; 5] = [
+    "iproute2",
+    "net-tools",
+    "prometheus",
+    "rust-web-clippy",
+    "zabbix-agent",
+];
 
 /// Live tests have a network namespace each, but share the kernel: a few trackers beside each
 /// other show that they do not disturb each other, many only disturb the timing.

@@ -1,6 +1,6 @@
 //! The one definition of the command line: help, man page and completions come from it.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -123,6 +123,21 @@ pub struct RunOptions {
     #[arg(long, value_name = "COUNT", default_value = "1024", value_parser = parse::max_namespaces)]
     #[arg(allow_hyphen_values = true)]
     pub max_namespaces: u32,
+    /// Serve metrics for Prometheus and OpenMetrics over HTTP, without authentication, as in
+    /// 127.0.0.1:9889
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse::address)]
+    #[arg(allow_hyphen_values = true)]
+    pub metrics: Option<SocketAddr>,
+    /// Metrics under the names of another exporter as well
+    #[arg(long, value_name = "EXPORTER", value_enum, requires = "metrics")]
+    pub metrics_compat: Option<CompatOption>,
+}
+
+/// Whose names metrics have as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CompatOption {
+    /// node_exporter: node_tcp_connection_states
+    Node,
 }
 
 /// How the counts are come by, as it is said on the command line.

@@ -8,6 +8,7 @@ use std::{
 };
 
 use crate::{
+    http::BindError,
     kernel::procfs,
     server::{
         client::ClientError,
@@ -89,6 +90,9 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
             | PlaceError::InUse(_)
             | PlaceError::UnknownGroup(_) => USAGE,
         });
+    }
+    if let Some(error) = cause.downcast_ref::<BindError>() {
+        return Some(if error.is_argument() { USAGE } else { REFUSED });
     }
     if cause.is::<Usage>() {
         return Some(USAGE);

@@ -1,7 +1,7 @@
 //! From one argument to one value. Errors say why, and what to use instead; the argument itself
 //! is named by [`super::usage`].
 
-use std::{ffi::OsStr, ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{ffi::OsStr, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use clap::{
     Arg, Command, Error,
@@ -101,6 +101,11 @@ fn time(text: &str) -> Option<Duration> {
     seconds().or_else(|| humantime::parse_duration(text).ok())
 }
 
+pub(super) fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse()
+        .map_err(|_| "not an address and port; use numbers, such as 127.0.0.1:9889 or [::1]:9889")
+}
+
 pub(super) fn share(text: &str) -> Result<f64, &'static str> {
     let text = text.strip_suffix('%').unwrap_or(text);
     text.parse()
@@ -149,7 +154,8 @@ mod tests {
     use std::time::Duration;
 
     use super::{
-        family, interval, max_namespaces, max_ports, mode, netns, port, refresh, share, window,
+        address, family, interval, max_namespaces, max_ports, mode, netns, port, refresh, share,
+        window,
     };
 
     #[test]
@@ -237,6 +243,25 @@ mod tests {
             assert!(max_ports(text).is_err(), "{text:?}");
         }
         assert!(max_namespaces("0").is_err() && max_namespaces("100001").is_err());
+    }
+
+    #[test]
+    fn addresses_are_numbers_with_a_port() {
+        for text in ["127.0.0.1:9889", "[::1]:9889", "0.0.0.0:0", "[fe80::1%2]:1"] {
+            assert_eq!(address(text).unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            ":9889",
+            "9889",
+            "127.0.0.1",
+            "::1:9889",
+            "localhost:9889",
+            "*:1",
+            "1.2.3.4:65536",
+        ] {
+            assert!(address(text).is_err(), "{text:?}");
+        }
     }
 
     #[test]

@@ -13,12 +13,15 @@ use tokio::{
     runtime::{Builder, Runtime},
     select,
     signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
     task::spawn_blocking,
+    try_join,
 };
 
-use super::args::{NamespaceOption, RunOptions};
+use super::args::{CompatOption, NamespaceOption, RunOptions};
 use crate::{
     bpf::Limits as Kept,
+    http,
     output::{print, table},
     server::{
         DEFAULT_SOCKET, Source,
@@ -85,6 +88,10 @@ async fn serve_until_signal(
     let group = options.socket_group.as_deref();
     // Before the start: what cannot be served need not be counted. Clients wait meanwhile.
     let server = Server::bind(path, group, options.socket_mode, Limits::default())?;
+    let metrics = options
+        .metrics
+        .map(|address| http::Server::bind(address, page(options)));
+    let metrics = metrics.transpose()?;
     let running = select! {
         biased;
         name = signals.any() => {
@@ -93,14 +100,54 @@ async fn serve_until_signal(
         }
         running = spawn_blocking(start) => running.context("start, on the tracker")??,
     };
+    if let Some(metrics) = &metrics {
+        log::info!(address:% = metrics.address(); "metrics");
+    }
     announce(&running.source, path).await;
-    let shutdown = async {
+    let (stop, stopped) = watch::channel(());
+    let stopping = async {
         let name = signals.any().await;
         log::info!(signal = name; "ending");
         notify(&[NotifyState::Stopping]);
+        drop(stop);
+        Ok(())
     };
-    server.run(Arc::clone(&running.source), shutdown).await?;
+    try_join!(
+        stopping,
+        async {
+            Ok(server
+                .run(Arc::clone(&running.source), dropped(stopped.clone()))
+                .await?)
+        },
+        serve_metrics(metrics, &running.source, dropped(stopped.clone())),
+    )?;
     Ok(())
+}
+
+async fn serve_metrics(
+    server: Option<http::Server>,
+    source: &Arc<dyn Source>,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let Some(server) = server else {
+        return Ok(());
+    };
+    let address = server.address();
+    let served = server.run(Arc::clone(source), shutdown).await;
+    served.with_context(|| format!("listen, on --metrics {address}"))
+}
+
+fn page(options: &RunOptions) -> http::Options {
+    http::Options {
+        label_netns: options.netns == NamespaceOption::All,
+        node_names: options.metrics_compat == Some(CompatOption::Node),
+        ..http::Options::default()
+    }
+}
+
+/// Completes when the other end is dropped.
+async fn dropped(mut channel: watch::Receiver<()>) {
+    while channel.changed().await.is_ok() {}
 }
 
 /// Tells the log, the service manager and, on a terminal, the user.

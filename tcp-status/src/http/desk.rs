@@ -1,0 +1,206 @@
+//! From a request to its answer: asks the source, within bounds. Knows no connections.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use http_body_util::Full;
+use hyper::{
+    Request, Response, StatusCode,
+    body::{Body, Bytes},
+    header::{self, HeaderValue},
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::spawn_blocking,
+    time::timeout,
+};
+
+use super::{
+    accept::Format,
+    page::{Labels, Page, Scrapes},
+    route::{Refused, Route, route},
+};
+use crate::{
+    server::{
+        Source,
+        protocol::{Refusal, Show},
+    },
+    snapshot::Snapshot,
+};
+
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+const INDEX: &str = concat!(
+    "tcp-status ",
+    env!("CARGO_PKG_VERSION"),
+    ": /metrics for Prometheus and OpenMetrics, /healthz for liveness, /readyz for readiness\n"
+);
+
+/// What all connections share.
+pub(super) struct Desk {
+    source: Arc<dyn Source>,
+    labels: Labels,
+    /// Readings at the same time: of blocking threads, HTTP takes so many and no more.
+    calls: Arc<Semaphore>,
+    patience: Duration,
+    scrapes: AtomicU64,
+    errors: AtomicU64,
+}
+
+impl Desk {
+    pub(super) fn new(
+        source: Arc<dyn Source>,
+        labels: Labels,
+        calls: usize,
+        patience: Duration,
+    ) -> Self {
+        Self {
+            source,
+            labels,
+            calls: Arc::new(Semaphore::new(calls)),
+            patience,
+            scrapes: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+        }
+    }
+
+    /// The answer to a request, whatever it is.
+    pub(super) async fn answer<B: Body>(
+        &self,
+        request: &Request<B>,
+    ) -> Result<Response<Full<Bytes>>, Infallible> {
+        Ok(match route(request) {
+            Ok(Route::Index) => plain(StatusCode::OK, INDEX.into()),
+            Ok(Route::Metrics { format, window }) => self.metrics(format, window).await,
+            Ok(Route::Healthz) => self.health(false).await,
+            Ok(Route::Readyz) => self.health(true).await,
+            Err(refused) => refuse(refused),
+        })
+    }
+
+    async fn metrics(&self, format: Format, window: u32) -> Response<Full<Bytes>> {
+        self.scrapes.fetch_add(1, Relaxed);
+        let (labels, scrapes) = (self.labels, self.scrapes());
+        let page = self.read(Some(window), move |snapshots, took| {
+            Page::new(snapshots, labels, Scrapes { took, ..scrapes }).render(format)
+        });
+        match page.await {
+            Ok(text) => with(StatusCode::OK, format.content_type(), text.into()),
+            Err(why) => {
+                self.errors.fetch_add(1, Relaxed);
+                unavailable(&why)
+            }
+        }
+    }
+
+    fn scrapes(&self) -> Scrapes {
+        Scrapes {
+            begun: self.scrapes.load(Relaxed),
+            failed: self.errors.load(Relaxed),
+            took: Duration::ZERO,
+        }
+    }
+
+    /// A tracker that answers is alive: a doubt about a number is no reason to restart it, since
+    /// its next audit does more. Whether to rely on the numbers is another question.
+    async fn health(&self, exact: bool) -> Response<Full<Bytes>> {
+        let doubt = self.read(None, |snapshots, _| {
+            snapshots.into_iter().find_map(|one| one.degraded)
+        });
+        match doubt.await {
+            Ok(None) => plain(StatusCode::OK, "ok\n".into()),
+            Ok(Some(doubt)) if exact => unavailable(&format!("degraded: {doubt}")),
+            Ok(Some(doubt)) => plain(StatusCode::OK, line(&format!("ok, degraded: {doubt}"))),
+            Err(why) => unavailable(&why),
+        }
+    }
+
+    /// What `make` makes of a reading and of the time that it took, or why there is none.
+    async fn read<T: Send + 'static>(
+        &self,
+        window: Option<u32>,
+        make: impl FnOnce(Vec<Snapshot>, Duration) -> T + Send + 'static,
+    ) -> Result<T, String> {
+        let query = Show {
+            all_netns: true,
+            window,
+            ..Show::default()
+        };
+        let work = async {
+            // Never closed.
+            let permit = Arc::clone(&self.calls).acquire_owned().await.ok()?;
+            let source = Arc::clone(&self.source);
+            spawn_blocking(move || call(&*source, &query, make, permit))
+                .await
+                .ok()
+        };
+        match timeout(self.patience, work).await {
+            Ok(Some(result)) => result.map_err(|refusal| refusal.message),
+            Ok(None) => Err("reading, on the tracker: it failed inside; see its log".into()),
+            Err(_) => Err(format!(
+                "reading, on the tracker: none within {:?}; the host is overloaded",
+                self.patience
+            )),
+        }
+    }
+}
+
+fn call<T>(
+    source: &dyn Source,
+    query: &Show,
+    make: impl FnOnce(Vec<Snapshot>, Duration) -> T,
+    permit: OwnedSemaphorePermit,
+) -> Result<T, Refusal> {
+    let began = Instant::now();
+    let made = source
+        .show(query)
+        .map(|snapshots| make(snapshots, began.elapsed()));
+    // With the call, not with the connection, which may end before it.
+    drop(permit);
+    made
+}
+
+fn refuse(refused: Refused) -> Response<Full<Bytes>> {
+    let mut response = plain(refused.status, line(refused.why));
+    let headers = response.headers_mut();
+    if refused.status == StatusCode::METHOD_NOT_ALLOWED {
+        headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
+    // A body that may follow is not waited for.
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+fn unavailable(why: &str) -> Response<Full<Bytes>> {
+    plain(StatusCode::SERVICE_UNAVAILABLE, line(why))
+}
+
+/// One line, whatever was put in.
+fn line(text: &str) -> Bytes {
+    let mut line: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    line.push('\n');
+    line.into()
+}
+
+fn plain(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {
+    with(status, PLAIN, body)
+}
+
+fn with(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    let content_type = HeaderValue::from_static(content_type);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, content_type);
+    response
+}

@@ -1,0 +1,12 @@
+//! HTTP, where it is asked for by `--metrics`: `/metrics` for Prometheus and OpenMetrics, and two
+//! probes. Every page is made from a reading of the [`Source`](crate::server::Source) at the moment
+//! in which it is asked for: nothing is counted here but the scrapes themselves.
+
+mod accept;
+mod desk;
+mod guests;
+mod page;
+mod route;
+mod serve;
+
+pub use serve::{BindError, Limits, Options, Server};

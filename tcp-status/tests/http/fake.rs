@@ -1,0 +1,175 @@
+//! Sources that say what a test wants, and readings with something in every field.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Mutex,
+    thread,
+    time::Duration,
+};
+
+use tcp_status::{
+    server::{
+        Source,
+        protocol::{Get, Refusal, Show},
+    },
+    snapshot::{
+        Counts, Drift, Events, Flow, Listener, Overflows, Peaks, PortCounts, Ports, Snapshot,
+        Stale, Tier, Transitions,
+    },
+};
+use tcp_status_common::state::State;
+
+/// A different number for each state: 100 times `factor` and the state's own.
+pub(crate) fn counts(factor: u64) -> Counts {
+    let mut counts = Counts::default();
+    for state in State::ALL {
+        counts[state] = 100 * factor + u64::from(state.number());
+    }
+    counts
+}
+
+pub(crate) fn listener(address: IpAddr, port: u16, [queue, limit, peak]: [u32; 3]) -> Listener {
+    Listener {
+        family: if address.is_ipv4() { 4 } else { 6 },
+        address,
+        port,
+        uid: Some(0),
+        reuseport: true,
+        accept_queue: queue,
+        accept_queue_limit: limit,
+        accept_queue_peak: peak,
+        syn_queue: Some(queue * 2),
+    }
+}
+
+/// A namespace in which everything is known.
+pub(crate) fn full() -> Snapshot {
+    let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::UNSPECIFIED.into());
+    let flow = |from, to, count| Flow { from, to, count };
+    Snapshot {
+        tier_reason: None,
+        transitions: Transitions::from_flows(&[
+            flow(State::Closed, State::SynSent, 41),
+            flow(State::LastAck, State::TimeWait, 1),
+        ]),
+        events: Events {
+            counted: 42,
+            missed: 3,
+        },
+        drift: Drift {
+            corrections: 1166,
+            corrections_by_state: counts(1),
+            audits: 5,
+            last_audit_seconds_ago: Some(12),
+            last_audit_microseconds: Some(2600),
+        },
+        peaks: Some(Peaks {
+            window_seconds: 60,
+            sample_milliseconds: 100,
+            min: counts(0),
+            max: counts(9),
+        }),
+        stale: Some(Stale {
+            older_than_seconds: 60,
+            closewait: 7,
+            finwait2: 8,
+            walked_seconds_ago: 9,
+        }),
+        overflows: Some(Overflows {
+            listen_overflows: 10,
+            listen_drops: 11,
+        }),
+        listeners: vec![
+            listener(v4, 8080, [128, 128, 129]),
+            listener(v4, 8080, [1, 128, 2]),
+            listener(v6, 8080, [0, 4096, 0]),
+            Listener {
+                syn_queue: None,
+                ..listener(v4, 22, [0, 0, 0])
+            },
+        ],
+        ports: Ports {
+            limit: Some(2),
+            tracked: vec![
+                PortCounts {
+                    port: 22,
+                    states: counts(3),
+                },
+                PortCounts {
+                    port: 8080,
+                    states: counts(4),
+                },
+            ],
+            other: Some(counts(5)),
+        },
+        ..Snapshot::of(Tier::Full, 4_026_531_833, [counts(1), counts(2)])
+    }
+}
+
+/// Readings that are always the same; an error if there are none.
+pub(crate) struct Fixed(pub(crate) Vec<Snapshot>);
+
+impl Source for Fixed {
+    fn get(&self, _: &Get) -> Result<u64, Refusal> {
+        unreachable!("pages are made from readings")
+    }
+
+    fn show(&self, query: &Show) -> Result<Vec<Snapshot>, Refusal> {
+        assert!(query.all_netns && query.port.is_none() && query.netns.is_none());
+        if self.0.is_empty() {
+            return Err(Refusal::unavailable(
+                "read counters, on a map:\ngone; start again".into(),
+            ));
+        }
+        let mut all = self.0.clone();
+        for peaks in all.iter_mut().filter_map(|one| one.peaks.as_mut()) {
+            peaks.window_seconds = query.window.unwrap_or(0);
+        }
+        Ok(all)
+    }
+}
+
+/// Takes its time; counts how many readings there were at the same time at most.
+pub(crate) struct Slow {
+    pub(crate) time: Duration,
+    pub(crate) now_and_most: Mutex<(usize, usize)>,
+}
+
+impl Slow {
+    pub(crate) fn new(time: Duration) -> Self {
+        Self {
+            time,
+            now_and_most: Mutex::new((0, 0)),
+        }
+    }
+}
+
+impl Source for &'static Slow {
+    fn get(&self, _: &Get) -> Result<u64, Refusal> {
+        unreachable!("pages are made from readings")
+    }
+
+    fn show(&self, _: &Show) -> Result<Vec<Snapshot>, Refusal> {
+        {
+            let mut guard = self.now_and_most.lock().unwrap();
+            guard.0 += 1;
+            guard.1 = guard.1.max(guard.0);
+        }
+        thread::sleep(self.time);
+        self.now_and_most.lock().unwrap().0 -= 1;
+        Ok(vec![full()])
+    }
+}
+
+/// Has a bug.
+pub(crate) struct Panics;
+
+impl Source for Panics {
+    fn get(&self, _: &Get) -> Result<u64, Refusal> {
+        unreachable!("pages are made from readings")
+    }
+
+    fn show(&self, _: &Show) -> Result<Vec<Snapshot>, Refusal> {
+        panic!("a bug in the source, on purpose")
+    }
+}

@@ -1,0 +1,96 @@
+//! The HTTP server and its page: in this process against clients of every kind, and as a real
+//! process against the kernel's listing and against Prometheus' own programs.
+
+mod client;
+mod conversation;
+mod fake;
+mod hostile;
+mod page;
+mod process;
+mod text;
+mod tracker;
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use tcp_status::{
+    http::{Limits, Options, Server},
+    server::Source,
+};
+use tokio::sync::oneshot;
+
+/// A server in a thread of its own; ends with it.
+struct Running {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    fn start(source: impl Source) -> Self {
+        Self::with(
+            source,
+            Options {
+                limits: limits(),
+                ..Options::default()
+            },
+        )
+    }
+
+    fn with(source: impl Source, options: Options) -> Self {
+        let server = Server::bind(([127, 0, 0, 1], 0).into(), options).unwrap();
+        let address = server.address();
+        let (stop, stopped) = oneshot::channel();
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            let shutdown = async { drop(stopped.await) };
+            runtime
+                .block_on(server.run(Arc::new(source), shutdown))
+                .unwrap();
+            runtime.shutdown_background();
+        });
+        Self {
+            address,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+
+    /// Asks it to end, and waits for that.
+    fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        if let (Some(stop), Some(thread)) = (self.stop.take(), self.thread.take()) {
+            stop.send(()).unwrap();
+            thread.join().unwrap();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            self.end();
+        }
+    }
+}
+
+/// Those of a real server, but impatient.
+fn limits() -> Limits {
+    Limits {
+        connections: 8,
+        request: Duration::from_millis(400),
+        idle: Duration::from_millis(800),
+        reading: Duration::from_millis(600),
+        ..Limits::default()
+    }
+}

@@ -1,0 +1,317 @@
+//! What is on the page, for readings of every kind.
+
+use std::{
+    collections::BTreeSet,
+    io::Write as _,
+    process::{Command, Stdio},
+};
+
+use tcp_status::{
+    http::Options,
+    snapshot::{Ports, Snapshot, Tier},
+};
+use tcp_status_common::state::State;
+use tcp_status_testkit::skip;
+
+use crate::{
+    Running,
+    client::{OPEN_METRICS, ask, get},
+    fake::{Fixed, counts, full},
+    limits,
+    text::Page,
+};
+
+/// The page in both formats.
+fn pages(readings: Vec<Snapshot>, options: Options) -> [String; 2] {
+    let server = Running::with(Fixed(readings), options);
+    ["", OPEN_METRICS].map(|headers| ask(server.address, "GET", "/metrics?window=30", headers).body)
+}
+
+fn parsed(readings: Vec<Snapshot>) -> Page {
+    let [text, open_metrics] = pages(readings, Options::default());
+    let (page, other) = (Page::parse(&text), Page::parse(&open_metrics));
+    let steady = |page: &Page| {
+        let samples = page
+            .samples
+            .iter()
+            .filter(|(name, _)| !name.contains("_scrape"));
+        samples
+            .map(|(name, value)| (name.clone(), *value))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(steady(&page), steady(&other));
+    page
+}
+
+#[test]
+fn every_number_is_on_the_page() {
+    let page = parsed(vec![full()]);
+    for state in State::ALL {
+        let number = f64::from(state.number());
+        for (series, hundreds) in [
+            (
+                format!("tcp_status_connections{{state=\"{state}\",family=\"ipv4\"}}"),
+                1.0,
+            ),
+            (
+                format!("tcp_status_connections{{state=\"{state}\",family=\"ipv6\"}}"),
+                2.0,
+            ),
+            (
+                format!("tcp_status_port_connections{{port=\"22\",state=\"{state}\"}}"),
+                3.0,
+            ),
+            (
+                format!("tcp_status_port_connections{{port=\"8080\",state=\"{state}\"}}"),
+                4.0,
+            ),
+            (
+                format!("tcp_status_port_connections{{port=\"other\",state=\"{state}\"}}"),
+                5.0,
+            ),
+            (
+                format!("tcp_status_connections_peak{{state=\"{state}\"}}"),
+                9.0,
+            ),
+            (
+                format!("tcp_status_connections_low{{state=\"{state}\"}}"),
+                0.0,
+            ),
+            (
+                format!("tcp_status_drift_corrections_total{{state=\"{state}\"}}"),
+                1.0,
+            ),
+        ] {
+            assert!(
+                (page.value(&series) - (100.0 * hundreds + number)).abs() < 1e-9,
+                "{series}"
+            );
+        }
+    }
+    for (series, value) in [
+        (
+            "tcp_status_transitions_total{from=\"closed\",to=\"synsent\"}",
+            41.0,
+        ),
+        (
+            "tcp_status_transitions_total{from=\"lastack\",to=\"timewait\"}",
+            1.0,
+        ),
+        (
+            "tcp_status_transitions_total{from=\"closewait\",to=\"lastack\"}",
+            0.0,
+        ),
+        ("tcp_status_stale_connections{state=\"closewait\"}", 7.0),
+        ("tcp_status_stale_connections{state=\"finwait2\"}", 8.0),
+        ("tcp_status_stale_threshold_seconds", 60.0),
+        ("tcp_status_stale_age_seconds", 9.0),
+        ("tcp_status_peak_window_seconds", 30.0),
+        ("tcp_status_listen_overflows_total", 10.0),
+        ("tcp_status_listen_drops_total", 11.0),
+        ("tcp_status_events_total", 42.0),
+        ("tcp_status_missed_events_total", 3.0),
+        ("tcp_status_audits_total", 5.0),
+        ("tcp_status_audit_age_seconds", 12.0),
+        ("tcp_status_audit_duration_seconds", 0.0026),
+        ("tcp_status_degraded", 0.0),
+        ("tcp_status_tier_info{tier=\"full\",reason=\"\"}", 1.0),
+        ("tcp_status_scrapes_total", 1.0),
+        ("tcp_status_scrape_errors_total", 0.0),
+    ] {
+        assert!(
+            (page.value(series) - value).abs() < 1e-9,
+            "{series} is {}",
+            page.value(series)
+        );
+    }
+    let version = env!("CARGO_PKG_VERSION");
+    page.value(&format!("tcp_status_build_info{{version=\"{version}\"}}"));
+    page.value("tcp_status_scrape_duration_seconds");
+    assert_eq!(page.series("tcp_status_connections"), 22);
+    assert_eq!(page.series("tcp_status_transitions_total"), 26);
+}
+
+#[test]
+fn sockets_of_one_address_are_one_series() {
+    let page = parsed(vec![full()]);
+    let group = |metric| page.value(&format!("{metric}{{address=\"127.0.0.1\",port=\"8080\"}}"));
+    assert_eq!(
+        [
+            "tcp_status_listeners",
+            "tcp_status_accept_queue_length",
+            "tcp_status_accept_queue_limit",
+            "tcp_status_accept_queue_peak",
+            "tcp_status_accept_queue_peak_ratio",
+            "tcp_status_syn_queue_length",
+        ]
+        .map(group),
+        [2.0, 129.0, 256.0, 131.0, 1.0, 258.0]
+    );
+    assert_eq!(page.series("tcp_status_accept_queue_length"), 3);
+    page.value("tcp_status_accept_queue_limit{address=\"::\",port=\"8080\"}");
+    // Of one socket the kernel does not tell.
+    assert_eq!(page.series("tcp_status_syn_queue_length"), 2);
+}
+
+#[test]
+fn what_is_not_known_is_left_out_and_what_is_none_is_zero() {
+    let page = parsed(vec![Snapshot {
+        tier_reason: Some("no BTF: \"/sys\\x\"\nmissing".into()),
+        degraded: Some("3 state changes missed".into()),
+        ..Snapshot::of(Tier::Scan, 1, <_>::default())
+    }]);
+    let value = |series| page.samples.get(series).copied();
+    let tier = "tcp_status_tier_info{tier=\"scan\",reason=\"no BTF: \\\"/sys\\\\x\\\"\\nmissing\"}";
+    assert_eq!(value(tier), Some(1.0));
+    assert_eq!(value("tcp_status_degraded"), Some(1.0));
+    for (metric, series) in [
+        ("tcp_status_connections", 22),
+        ("tcp_status_transitions_total", 25),
+        ("tcp_status_drift_corrections_total", 11),
+        ("tcp_status_events_total", 1),
+        ("tcp_status_missed_events_total", 1),
+        ("tcp_status_audits_total", 1),
+        ("tcp_status_connections_peak", 0),
+        ("tcp_status_stale_connections", 0),
+        ("tcp_status_audit_age_seconds", 0),
+        ("tcp_status_listen_overflows_total", 0),
+        ("tcp_status_accept_queue_length", 0),
+        ("node_tcp_connection_states", 0),
+    ] {
+        assert_eq!(page.series(metric), series, "{metric}");
+    }
+}
+
+#[test]
+fn namespaces_are_told_apart_by_name_or_number() {
+    let named = |netns, name: Option<&str>| Snapshot {
+        netns,
+        netns_name: name.map(Into::into),
+        ports: Ports::default(),
+        ..full()
+    };
+    let page = parsed(vec![
+        named(1, None),
+        named(2, Some("blue")),
+        named(3, Some("twice")),
+        named(4, Some("twice")),
+        named(5, Some("")),
+    ]);
+    assert_eq!(page.series("tcp_status_connections"), 5 * 22);
+    for name in ["1", "blue", "3", "4", "5"] {
+        for series in [
+            format!("tcp_status_connections{{netns=\"{name}\",state=\"listen\",family=\"ipv6\"}}"),
+            format!("tcp_status_listen_drops_total{{netns=\"{name}\"}}"),
+            format!("tcp_status_tier_info{{netns=\"{name}\",tier=\"full\",reason=\"\"}}"),
+        ] {
+            page.value(&series);
+        }
+    }
+    // What is not of a namespace.
+    for series in ["tcp_status_missed_events_total", "tcp_status_scrapes_total"] {
+        page.value(series);
+    }
+    let always = Options {
+        label_netns: true,
+        ..Options::default()
+    };
+    let [text, _] = pages(vec![full()], always);
+    Page::parse(&text).value("tcp_status_degraded{netns=\"4026531833\"}");
+    assert_eq!(parsed(vec![full()]).value("tcp_status_degraded"), 0.0);
+}
+
+#[test]
+fn node_exporters_names_are_there_where_asked_for() {
+    let [text, _] = pages(
+        vec![full()],
+        Options {
+            node_names: true,
+            ..Options::default()
+        },
+    );
+    let page = Page::parse(&text);
+    // As node_exporter's collector/tcpstat_linux.go spells them, in the kernel's order.
+    let spelled = [
+        "established",
+        "syn_sent",
+        "syn_recv",
+        "fin_wait1",
+        "fin_wait2",
+        "time_wait",
+        "close",
+        "close_wait",
+        "last_ack",
+        "listen",
+        "closing",
+    ];
+    let mut both = counts(1);
+    both += &counts(2);
+    for (state, name) in State::ALL.into_iter().zip(spelled) {
+        let value = page.value(&format!("node_tcp_connection_states{{state=\"{name}\"}}"));
+        assert!((value - u32::try_from(both[state]).map(f64::from).unwrap()).abs() < 1e-9);
+    }
+    assert_eq!(page.series("node_tcp_connection_states"), 11);
+}
+
+#[test]
+fn the_two_formats_differ_where_they_must() {
+    let [text, open_metrics] = pages(vec![full()], Options::default());
+    assert!(!text.contains("# EOF") && !text.contains("# UNIT"));
+    for line in [
+        "# TYPE tcp_status_transitions_total counter",
+        "# HELP tcp_status_transitions_total ",
+        "# TYPE tcp_status_build_info gauge",
+    ] {
+        assert!(text.contains(line), "{line}");
+    }
+    for line in [
+        "# TYPE tcp_status_transitions counter",
+        "# HELP tcp_status_transitions State",
+        "# TYPE tcp_status_tier info",
+        "# UNIT tcp_status_audit_age_seconds seconds",
+    ] {
+        assert!(open_metrics.contains(line), "{line}");
+    }
+    assert!(open_metrics.ends_with("\n# EOF\n"));
+    let names: BTreeSet<_> = Page::parse(&text).kinds.into_keys().collect();
+    for name in names {
+        assert!(name.starts_with("tcp_status_"), "{name}");
+    }
+}
+
+#[test]
+fn promtool_finds_nothing_to_mend() {
+    let with_all = Options {
+        label_netns: true,
+        node_names: true,
+        limits: limits(),
+    };
+    let two = vec![full(), Snapshot { netns: 1, ..full() }];
+    let server = Running::with(Fixed(two), with_all);
+    let page = get(server.address, "/metrics").body;
+    let mut command = Command::new("promtool");
+    command.args(["check", "metrics", "--extended"]);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            return skip(&format!(
+                "promtool check metrics: {error}; install Debian's prometheus"
+            ));
+        }
+    };
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(page.as_bytes())
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{said}");
+    let counted = String::from_utf8_lossy(&output.stdout);
+    assert!(counted.contains("tcp_status_connections "), "{counted}");
+}

@@ -1,0 +1,202 @@
+//! The real binary: its page against the kernel's listing, its addresses, its end.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    os::unix::net::UnixStream,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use nix::sys::signal::Signal;
+use tcp_status_common::state::State;
+use tcp_status_testkit::{
+    hold::{Hold, Plan},
+    netns::Netns,
+    oracle::{Counts, Table},
+    seed,
+};
+
+use crate::{
+    client::{Connection, get},
+    text::Page,
+    tracker::{Tracker, printed, refused},
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[test]
+fn the_page_has_the_kernels_numbers() {
+    let Some(netns) = Netns::for_test() else {
+        return;
+    };
+    netns
+        .run(|| {
+            for backend in ["scan", "auto"] {
+                let hold = Hold::new(&Plan::random(4, seed())).unwrap();
+                hold.wait(PATIENCE).unwrap();
+                let tracker = Tracker::start(&["--backend", backend, "--metrics", "127.0.0.1:0"]);
+                // Both ends of it are counted as well: it stays open, so that nothing changes.
+                let mut connection = Connection::open(tracker.address());
+                connection.ask("GET", "/", "").unwrap();
+                assert_equal_to_the_listing(&mut connection);
+            }
+        })
+        .unwrap();
+}
+
+/// All 22 gauges, between two equal listings.
+fn assert_equal_to_the_listing(connection: &mut Connection) {
+    let started = Instant::now();
+    loop {
+        let before = Counts::read().unwrap();
+        let page = Page::parse(&connection.ask("GET", "/metrics", "").unwrap().body);
+        let after = Counts::read().unwrap();
+        let mut counts = Counts::default();
+        for (table, family) in Table::ALL.into_iter().zip(["ipv4", "ipv6"]) {
+            for state in State::ALL {
+                let series =
+                    format!("tcp_status_connections{{state=\"{state}\",family=\"{family}\"}}");
+                let value = page.value(&series).to_string();
+                counts.0[table as usize][usize::from(state.number())] = value.parse().unwrap();
+            }
+        }
+        if before == after && counts == before {
+            let held = State::ALL
+                .iter()
+                .filter(|state| counts.both(usize::from(state.number())) > 0);
+            assert!(held.count() >= 10, "{counts}");
+            return;
+        }
+        assert!(
+            started.elapsed() < PATIENCE,
+            "{}",
+            counts.differences(&after)
+        );
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+#[test]
+fn an_address_that_cannot_be_is_refused_before_anything_starts() {
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    for (address, parts) in [
+        (
+            &*taken,
+            [
+                "address already in use",
+                "; stop what listens there, or choose another port",
+            ],
+        ),
+        // Of the documentation's addresses, which no host has.
+        (
+            "192.0.2.1:9889",
+            [
+                "cannot assign requested address",
+                "; use an address of this host",
+            ],
+        ),
+        (
+            "localhost:9889",
+            ["not an address and port", "such as 127.0.0.1:9889"],
+        ),
+    ] {
+        let output = refused(&["--metrics", address]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            (output.status.code(), said.lines().count()),
+            (Some(2), 1),
+            "{said}"
+        );
+        let lower = said.to_lowercase();
+        assert!(
+            said.starts_with("tcp-status: ") && said.contains(address),
+            "{said}"
+        );
+        assert!(parts.iter().all(|part| lower.contains(part)), "{said}");
+    }
+    let output = refused(&["--metrics-compat", "node"]);
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn an_address_that_others_reach_is_warned_of_once() {
+    let about = |tracker: &Tracker| {
+        tracker
+            .log
+            .iter()
+            .filter(|line| line.contains("no authentication"))
+            .count()
+    };
+    let open = Tracker::start(&["--backend", "scan", "--metrics", "0.0.0.0:0"]);
+    assert_eq!(about(&open), 1, "{:?}", open.log);
+    let port = open.address().port();
+    assert_eq!(
+        get((Ipv4Addr::LOCALHOST, port).into(), "/healthz").line(),
+        "ok"
+    );
+    let closed = Tracker::scanning();
+    assert_eq!(about(&closed), 0, "{:?}", closed.log);
+}
+
+#[test]
+fn without_the_option_nothing_listens() {
+    let Some(netns) = Netns::for_test() else {
+        return;
+    };
+    netns
+        .run(|| {
+            let tracker = Tracker::start(&["--backend", "scan"]);
+            assert_eq!(Counts::read().unwrap().total(), 0);
+            let socket = tracker.socket.to_str().unwrap();
+            assert_eq!(printed(&["get", "listen", "--socket", socket]), "0\n");
+        })
+        .unwrap();
+}
+
+#[test]
+fn a_crowd_at_the_page_does_not_disturb_the_socket() {
+    let tracker = Tracker::scanning();
+    let crowd: Vec<_> = (0..300)
+        .map(|_| TcpStream::connect(tracker.address()).unwrap())
+        .collect();
+    for _ in 0..20 {
+        let began = Instant::now();
+        drop(UnixStream::connect(&tracker.socket).unwrap());
+        printed(&[
+            "get",
+            "established",
+            "--socket",
+            tracker.socket.to_str().unwrap(),
+        ]);
+        assert!(
+            began.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            began.elapsed()
+        );
+        assert_eq!(get(tracker.address(), "/metrics").status, 200);
+    }
+    let open = fs::read_dir(Path::new("/proc").join(tracker.id().to_string()).join("fd")).unwrap();
+    assert!(open.count() < 100);
+    drop(crowd);
+}
+
+#[test]
+fn signals_end_it_with_clients_connected() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let tracker = Tracker::scanning();
+        let address = tracker.address();
+        let mut idle = Connection::open(address);
+        idle.ask("GET", "/metrics", "").unwrap();
+        let began = Instant::now();
+        assert_eq!(tracker.end(signal).code(), Some(0));
+        assert!(
+            began.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            began.elapsed()
+        );
+        assert!(idle.is_closed());
+        TcpStream::connect(address).unwrap_err();
+    }
+}
