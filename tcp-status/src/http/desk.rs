@@ -23,7 +23,7 @@ use tokio::{
 
 use super::{
     accept::Format,
-    page::{Labels, Page, Scrapes},
+    page::{Labels, Page, Scrapes, Started},
     route::{Refused, Route, route},
 };
 use crate::{
@@ -51,6 +51,7 @@ pub(super) struct Desk {
     patience: Duration,
     scrapes: AtomicU64,
     errors: AtomicU64,
+    started: Started,
 }
 
 impl Desk {
@@ -67,6 +68,7 @@ impl Desk {
             patience,
             scrapes: AtomicU64::new(0),
             errors: AtomicU64::new(0),
+            started: Started::now(),
         }
     }
 
@@ -104,6 +106,7 @@ impl Desk {
             begun: self.scrapes.load(Relaxed),
             failed: self.errors.load(Relaxed),
             took: Duration::ZERO,
+            started: self.started,
         }
     }
 

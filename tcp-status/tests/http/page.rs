@@ -34,7 +34,7 @@ fn parsed(readings: Vec<Snapshot>) -> Page {
         let samples = page
             .samples
             .iter()
-            .filter(|(name, _)| !name.contains("_scrape"));
+            .filter(|(name, _)| name.starts_with("tcp_status_") && !name.contains("_scrape"));
         samples
             .map(|(name, value)| (name.clone(), *value))
             .collect::<Vec<_>>()
@@ -126,7 +126,14 @@ fn every_number_is_on_the_page() {
     }
     let version = env!("CARGO_PKG_VERSION");
     page.value(&format!("tcp_status_build_info{{version=\"{version}\"}}"));
-    page.value("tcp_status_scrape_duration_seconds");
+    for positive in [
+        "tcp_status_scrape_duration_seconds",
+        "process_cpu_seconds_total",
+        "process_resident_memory_bytes",
+        "process_start_time_seconds",
+    ] {
+        assert!(page.value(positive) > 0.0, "{positive}");
+    }
     assert_eq!(page.series("tcp_status_connections"), 22);
     assert_eq!(page.series("tcp_status_transitions_total"), 26);
 }
@@ -275,7 +282,10 @@ fn the_two_formats_differ_where_they_must() {
     assert!(open_metrics.ends_with("\n# EOF\n"));
     let names: BTreeSet<_> = Page::parse(&text).kinds.into_keys().collect();
     for name in names {
-        assert!(name.starts_with("tcp_status_"), "{name}");
+        assert!(
+            name.starts_with("tcp_status_") || name.starts_with("process_"),
+            "{name}"
+        );
     }
 }
 

@@ -69,7 +69,7 @@ fn write_changes(pen: &mut Pen<'_>, readings: &[Reading]) -> fmt::Result {
         changes(&reading.of).into_iter().map(change)
     });
     pen.counters(
-        "tcp_status_transitions",
+        ("tcp_status_transitions", None),
         "State changes; closed stands for a socket that was, or is, in no state.",
         changes,
     )

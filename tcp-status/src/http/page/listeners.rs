@@ -132,13 +132,13 @@ fn write_overflows(pen: &mut Pen<'_>, readings: &[Reading]) -> fmt::Result {
         })
     };
     pen.counters(
-        "tcp_status_listen_overflows",
+        ("tcp_status_listen_overflows", None),
         "Complete handshakes that found the accept queue full, since the namespace was made \
          (ListenOverflows).",
         of(|overflows| overflows.listen_overflows),
     )?;
     pen.counters(
-        "tcp_status_listen_drops",
+        ("tcp_status_listen_drops", None),
         "The same, and handshakes that were dropped for another reason (ListenDrops).",
         of(|overflows| overflows.listen_drops),
     )

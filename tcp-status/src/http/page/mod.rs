@@ -3,14 +3,18 @@
 
 mod connections;
 mod listeners;
+mod process;
 mod tracker;
+
+pub(super) use process::Started;
 
 use std::{collections::HashSet, fmt, iter::Peekable, time::Duration};
 
 use prometheus_client::{
     collector::Collector,
     encoding::{
-        DescriptorEncoder, EncodeGaugeValue, MetricEncoder, NoLabelSet, prometheus_text, text,
+        DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder, NoLabelSet,
+        prometheus_text, text,
     },
     metrics::MetricType,
     registry::{Registry, Unit},
@@ -37,6 +41,8 @@ pub(super) struct Scrapes {
     pub(super) failed: u64,
     /// How long the reading took that this page is made from.
     pub(super) took: Duration,
+    /// When they began.
+    pub(super) started: Started,
 }
 
 /// One namespace.
@@ -95,7 +101,8 @@ impl Collector for Page {
         }
         listeners::write(&mut pen, &self.readings)?;
         tracker::write(&mut pen, &self.readings)?;
-        tracker::write_own(&mut pen, &self.scrapes)
+        tracker::write_own(&mut pen, &self.scrapes)?;
+        process::write(&mut pen, self.scrapes.started)
     }
 }
 
@@ -114,6 +121,9 @@ fn names(snapshots: &[Snapshot]) -> Vec<String> {
     };
     snapshots.iter().map(name).collect()
 }
+
+/// Of what is of the process, not of a namespace.
+const NO_NETNS: &[(&str, String)] = &[];
 
 /// A label's name and value.
 type Label<'a> = (&'static str, &'a str);
@@ -140,14 +150,14 @@ impl Pen<'_> {
     }
 
     /// `_total` is added to the name.
-    fn counters<'s, const N: usize>(
+    fn counters<'s, const N: usize, V: EncodeCounterValue>(
         &mut self,
-        name: &str,
+        (name, unit): (&str, Option<Unit>),
         help: &str,
-        samples: impl IntoIterator<Item = Sample<'s, N, u64>>,
+        samples: impl IntoIterator<Item = Sample<'s, N, V>>,
     ) -> fmt::Result {
         self.family(
-            (name, None, help),
+            (name, unit, help),
             MetricType::Counter,
             samples,
             |mut sample, value| sample.encode_counter::<NoLabelSet, _, f64>(&value, None),

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use prometheus_client::registry::Unit;
 
-use super::{Pen, Reading, Scrapes, connections::by_state};
+use super::{NO_NETNS, Pen, Reading, Scrapes, connections::by_state};
 use crate::snapshot::Snapshot;
 
 pub(super) fn write(pen: &mut Pen<'_>, readings: &[Reading]) -> fmt::Result {
@@ -40,7 +40,7 @@ pub(super) fn write(pen: &mut Pen<'_>, readings: &[Reading]) -> fmt::Result {
 
 fn write_events(pen: &mut Pen<'_>, readings: &[Reading]) -> fmt::Result {
     pen.counters(
-        "tcp_status_events",
+        ("tcp_status_events", None),
         "State changes that were counted.",
         readings
             .iter()
@@ -49,7 +49,7 @@ fn write_events(pen: &mut Pen<'_>, readings: &[Reading]) -> fmt::Result {
     // The kernel's own loss has no namespace: every reading has the same number.
     let missed = readings.iter().map(|one| one.of.events.missed).max();
     pen.counters(
-        "tcp_status_missed_events",
+        ("tcp_status_missed_events", None),
         "State changes of any namespace that the kernel told no program; each leads to an audit.",
         missed.map(|missed| (NO_NETNS, [], missed)),
     )
@@ -57,14 +57,14 @@ fn write_events(pen: &mut Pen<'_>, readings: &[Reading]) -> fmt::Result {
 
 fn write_audits(pen: &mut Pen<'_>, readings: &[Reading]) -> fmt::Result {
     pen.counters(
-        "tcp_status_drift_corrections",
+        ("tcp_status_drift_corrections", None),
         "Differences that audits corrected.",
         readings
             .iter()
             .flat_map(|one| by_state(one, &one.of.drift.corrections_by_state)),
     )?;
     pen.counters(
-        "tcp_status_audits",
+        ("tcp_status_audits", None),
         "Audits: walks over all sockets that compare and correct.",
         readings
             .iter()
@@ -95,12 +95,12 @@ pub(super) fn write_own(pen: &mut Pen<'_>, scrapes: &Scrapes) -> fmt::Result {
         [(NO_NETNS, [("version", env!("CARGO_PKG_VERSION"))], ())],
     )?;
     pen.counters(
-        "tcp_status_scrapes",
+        ("tcp_status_scrapes", None),
         "Scrapes of this page, this one included.",
         [(NO_NETNS, [], scrapes.begun)],
     )?;
     pen.counters(
-        "tcp_status_scrape_errors",
+        ("tcp_status_scrape_errors", None),
         "Scrapes that got no page, because there was no reading.",
         [(NO_NETNS, [], scrapes.failed)],
     )?;
@@ -110,5 +110,3 @@ pub(super) fn write_own(pen: &mut Pen<'_>, scrapes: &Scrapes) -> fmt::Result {
         [(NO_NETNS, [], scrapes.took.as_secs_f64())],
     )
 }
-
-const NO_NETNS: &[(&str, String)] = &[];
