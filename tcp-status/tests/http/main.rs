@@ -7,6 +7,9 @@ mod fake;
 mod hostile;
 mod page;
 mod process;
+mod programs;
+mod prometheus;
+mod templates;
 mod text;
 mod tracker;
 

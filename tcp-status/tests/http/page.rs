@@ -1,23 +1,19 @@
 //! What is on the page, for readings of every kind.
 
-use std::{
-    collections::BTreeSet,
-    io::Write as _,
-    process::{Command, Stdio},
-};
+use std::{collections::BTreeSet, path::Path};
 
 use tcp_status::{
     http::Options,
     snapshot::{Ports, Snapshot, Tier},
 };
 use tcp_status_common::state::State;
-use tcp_status_testkit::skip;
 
 use crate::{
     Running,
     client::{OPEN_METRICS, ask, get},
     fake::{Fixed, counts, full},
     limits,
+    programs::promtool,
     text::Page,
 };
 
@@ -299,29 +295,9 @@ fn promtool_finds_nothing_to_mend() {
     let two = vec![full(), Snapshot { netns: 1, ..full() }];
     let server = Running::with(Fixed(two), with_all);
     let page = get(server.address, "/metrics").body;
-    let mut command = Command::new("promtool");
-    command.args(["check", "metrics", "--extended"]);
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = match command.spawn() {
-        Ok(child) => child,
-        Err(error) => {
-            return skip(&format!(
-                "promtool check metrics: {error}; install Debian's prometheus"
-            ));
-        }
+    let check = ["check", "metrics", "--extended"];
+    let Some(counted) = promtool(Path::new("/"), &check, &page) else {
+        return;
     };
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(page.as_bytes())
-        .unwrap();
-    let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.is_empty(), "{said}");
-    let counted = String::from_utf8_lossy(&output.stdout);
     assert!(counted.contains("tcp_status_connections "), "{counted}");
 }

@@ -1,0 +1,275 @@
+//! Rules and dashboard: sound, tested, and about metrics that exist.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
+
+use serde_json::Value;
+use tcp_status::http::Options;
+
+use crate::{
+    Running,
+    client::get,
+    fake::{Fixed, full},
+    programs::{TEMPLATES, promtool},
+    text::Page,
+};
+
+fn template(name: &str) -> String {
+    fs::read_to_string(Path::new(TEMPLATES).join(name)).unwrap()
+}
+
+fn rules() -> String {
+    template("prometheus/tcp-status.rules.yml")
+}
+
+/// The dashboard, and its panels without the rows.
+pub(crate) fn dashboard() -> (Value, Vec<Value>) {
+    let dashboard: Value = serde_json::from_str(&template("grafana/tcp-status.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let panels = panels
+        .filter(|panel| panel["type"] != "row")
+        .cloned()
+        .collect();
+    (dashboard, panels)
+}
+
+/// Every query of the dashboard.
+pub(crate) fn queries() -> Vec<String> {
+    let targets = |panel: &Value| panel["targets"].as_array().unwrap().clone();
+    let (_, panels) = dashboard();
+    let expressions = panels.iter().flat_map(targets);
+    expressions
+        .map(|target| target["expr"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// Values of a key in a YAML file of ours: on its line, or indented below it.
+fn values<'a>(text: &'a str, key: &str) -> Vec<String> {
+    let indent = |line: &str| line.len() - line.trim_start_matches([' ', '-']).len();
+    let lines: Vec<&'a str> = text.lines().collect();
+    let mut values = Vec::new();
+    for (i, line) in lines.iter().enumerate() {
+        let Some(value) = line
+            .trim_start_matches([' ', '-'])
+            .strip_prefix(&format!("{key}: "))
+        else {
+            continue;
+        };
+        let below = lines[i + 1..]
+            .iter()
+            .take_while(|below| indent(below) > indent(line));
+        values.push(match value {
+            "|" | ">-" => below.map(|line| line.trim()).collect::<Vec<_>>().join(" "),
+            _ => value.trim_matches('"').into(),
+        });
+    }
+    values
+}
+
+/// Words and other signs of a PromQL expression, without strings, matchers and ranges.
+fn tokens(expression: &str) -> Vec<String> {
+    let mut tokens = vec![String::new()];
+    let (mut quoted, mut inside) = (false, 0);
+    for c in expression.chars() {
+        match c {
+            '"' => quoted = !quoted,
+            _ if quoted => {}
+            '{' | '[' => inside += 1,
+            '}' | ']' => inside -= 1,
+            _ if inside > 0 => {}
+            _ if c.is_ascii_alphanumeric() || matches!(c, '_' | ':' | '.') => {
+                tokens.last_mut().unwrap().push(c);
+                continue;
+            }
+            _ => tokens.push(c.into()),
+        }
+        tokens.push(String::new());
+    }
+    tokens.retain(|token| !token.trim().is_empty());
+    tokens
+}
+
+/// The metrics that a PromQL expression names: what is neither a label, a function nor a keyword.
+fn metrics(expression: &str) -> BTreeSet<String> {
+    const BEFORE_LABELS: [&str; 4] = ["by", "without", "on", "ignoring"];
+    const BETWEEN: [&str; 4] = ["and", "or", "unless", "offset"];
+    let tokens = tokens(expression);
+    let mut names = BTreeSet::new();
+    let mut rest = tokens.iter().map(String::as_str).peekable();
+    while let Some(token) = rest.next() {
+        if BEFORE_LABELS.contains(&token) {
+            rest.find(|token| *token == ")");
+        } else if token.starts_with(|c: char| c.is_ascii_alphabetic()) && !BETWEEN.contains(&token)
+        {
+            let next = rest.peek().copied().unwrap_or_default();
+            if next != "(" && !matches!(next, "by" | "without") {
+                names.insert(token.into());
+            }
+        }
+    }
+    names
+}
+
+#[test]
+fn names_of_metrics_are_told_from_what_is_around_them() {
+    for (expression, expected) in [
+        ("a", vec!["a"]),
+        (
+            "sum by (x, y) (rate(a_total{l=\"b\",m=~\"c|d\"}[$__rate_interval])) > 0",
+            vec!["a_total"],
+        ),
+        (
+            "sum without (x) (a:b:sum) and on(i) c or e offset 10m",
+            vec!["a:b:sum", "c", "e"],
+        ),
+        (
+            "topk(10, a > 3 * avg_over_time(b[1h] offset 10m))",
+            vec!["a", "b"],
+        ),
+        (
+            "0.8 * 28232 unless ignoring (x) (max_over_time(f[5m]) + g)",
+            vec!["f", "g"],
+        ),
+    ] {
+        let found = metrics(expression);
+        assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{expression}");
+    }
+}
+
+#[test]
+fn every_metric_in_rules_and_dashboard_exists() {
+    let server = Running::with(Fixed(vec![full()]), Options::default());
+    let page = Page::parse(&get(server.address, "/metrics").body);
+    let mut known: BTreeSet<_> = page.kinds.into_keys().collect();
+    known.insert("up".into());
+    let in_dashboard = queries();
+    assert!(in_dashboard.len() > 40);
+    let recorded = values(&rules(), "record");
+    let in_rules = values(&rules(), "expr");
+    assert_eq!(
+        in_rules.len(),
+        values(&rules(), "alert").len() + recorded.len()
+    );
+    for expression in &in_dashboard {
+        for name in metrics(expression) {
+            // Not what rules record: a dashboard has to work without them.
+            assert!(known.contains(&name), "{name} in {expression}");
+        }
+    }
+    known.extend(recorded);
+    for expression in &in_rules {
+        let names = metrics(expression);
+        assert!(!names.is_empty(), "{expression}");
+        assert!(names.is_subset(&known), "{names:?} in {expression}");
+    }
+}
+
+#[test]
+fn every_alert_says_what_why_and_what_to_do_and_has_a_test() {
+    let alerts = values(&rules(), "alert");
+    assert!(alerts.len() >= 10, "{alerts:?}");
+    for key in ["summary", "description", "runbook", "severity"] {
+        let texts = values(&rules(), key);
+        assert_eq!(texts.len(), alerts.len(), "{key}");
+        assert!(texts.iter().all(|text| text.len() > 3), "{key}");
+    }
+    let tests = template("prometheus/tcp-status.rules_test.yml");
+    let tested = values(&tests, "alertname");
+    for alert in &alerts {
+        assert!(
+            tested.iter().filter(|name| *name == alert).count() > 0,
+            "{alert}"
+        );
+    }
+}
+
+#[test]
+fn promtool_accepts_the_rules_and_their_tests_pass() {
+    let directory = Path::new(TEMPLATES).join("prometheus");
+    let check = [
+        "check",
+        "rules",
+        "--lint=all",
+        "--lint-fatal",
+        "tcp-status.rules.yml",
+    ];
+    let Some(said) = promtool(&directory, &check, "") else {
+        return;
+    };
+    let count = values(&rules(), "expr").len();
+    assert!(
+        said.contains(&format!("SUCCESS: {count} rules found")),
+        "{said}"
+    );
+    for arguments in [
+        ["check", "config", "prometheus.yml"],
+        ["test", "rules", "tcp-status.rules_test.yml"],
+    ] {
+        let said = promtool(&directory, &arguments, "").unwrap();
+        assert!(said.contains("SUCCESS"), "{said}");
+    }
+}
+
+#[test]
+fn the_dashboard_is_sound() {
+    let (dashboard, panels) = dashboard();
+    assert!(
+        dashboard["schemaVersion"].as_u64().unwrap() >= 38,
+        "Grafana 10"
+    );
+    assert_eq!(dashboard["id"], Value::Null);
+    assert_eq!(dashboard["uid"], "tcp-status");
+    let names = |list: &Value, key: &str| -> Vec<String> {
+        let all = list.as_array().unwrap().iter();
+        all.filter_map(|one| Some(one[key].as_str()?.to_owned()))
+            .collect()
+    };
+    assert_eq!(
+        names(&dashboard["templating"]["list"], "name"),
+        ["datasource", "instance", "netns", "port"]
+    );
+    let mut ids = BTreeSet::new();
+    let mut taken = BTreeMap::new();
+    let mut titles = BTreeSet::new();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        let title = panel["title"].as_str().unwrap();
+        assert!(
+            ids.insert(panel["id"].as_u64().unwrap()),
+            "{title}: its number is taken"
+        );
+        assert!(titles.insert(title.to_owned()), "{title}: twice");
+        let place = |key: &str| panel["gridPos"][key].as_u64().unwrap();
+        assert!(
+            place("w") > 0 && place("h") > 0 && place("x") + place("w") <= 24,
+            "{title}"
+        );
+        for x in place("x")..place("x") + place("w") {
+            for y in place("y")..place("y") + place("h") {
+                let other = taken.insert((x, y), title);
+                assert_eq!(other, None, "under {title}");
+            }
+        }
+    }
+    for panel in &panels {
+        let title = panel["title"].as_str().unwrap();
+        assert!(
+            panel["description"].as_str().unwrap().ends_with('.'),
+            "{title}"
+        );
+        assert_eq!(panel["datasource"]["uid"], "${datasource}", "{title}");
+        let refs = names(&panel["targets"], "refId");
+        let distinct: BTreeSet<_> = refs.iter().collect();
+        assert!(!refs.is_empty() && refs.len() == distinct.len(), "{title}");
+        for target in panel["targets"].as_array().unwrap() {
+            let expression = target["expr"].as_str().unwrap();
+            assert_eq!(target["datasource"]["uid"], "${datasource}", "{title}");
+            assert!(
+                expression.contains("$instance") || expression.contains("tcp_status_build_info"),
+                "{expression}"
+            );
+        }
+    }
+}
