@@ -126,7 +126,8 @@ impl Bpf {
                 .fold(WriterStats::default(), |sum, cpu| sum.plus(&cpu.0)))
         };
         let (first, second) = (stats(Writer::First)?, stats(Writer::Second)?);
-        let all = first.plus(&second).plus(&stats(Writer::Walk)?);
+        let rest = stats(Writer::Walk)?.plus(&stats(Writer::Timewait)?);
+        let all = first.plus(&second).plus(&rest);
         Ok(WriterTotals {
             first: first.events,
             second: second.events,
