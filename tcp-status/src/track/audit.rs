@@ -3,8 +3,6 @@
 
 use std::{collections::BTreeMap, sync::Arc, thread, time::Duration};
 
-use tcp_status_common::state::State;
-
 use super::{
     confirm::Finding,
     cost::Cost,
@@ -176,7 +174,7 @@ impl Tracker {
                 let corrections = agreed.distance(&Gauges::default());
                 book.base = book.base + agreed;
                 book.audited(corrections, finding.doubt());
-                report(cause, netns, corrections, finding);
+                report(cause, netns, finding);
             }
         }
         ledger.audited(cost, baseline);
@@ -186,18 +184,13 @@ impl Tracker {
 /// What was found in each namespace.
 type Findings = BTreeMap<u32, Finding>;
 
-fn report(cause: &Cause, netns: u32, corrections: [u64; State::COUNT], finding: &Finding) {
+fn report(cause: &Cause, netns: u32, finding: &Finding) {
     let recounts = finding.recounts();
-    let total: u64 = corrections.iter().sum();
-    if total == 0 {
+    let corrected = finding.describe();
+    if corrected.is_empty() {
         log::debug!(cause:%, netns, recounts; "audited");
-        return;
+    } else {
+        log::warn!(cause:%, netns, recounts, corrected = corrected.as_str();
+            "audit corrected the counts");
     }
-    let states = State::ALL.into_iter().zip(corrections);
-    let states: Vec<_> = states
-        .filter(|&(_, by)| by > 0)
-        .map(|(state, by)| format!("{state} {by}"))
-        .collect();
-    log::warn!(cause:%, netns, recounts, corrections = total, states = states.join(", ").as_str();
-        "audit corrected the counts");
 }

@@ -65,6 +65,22 @@ impl Finding {
         }
     }
 
+    /// What is corrected, in words; empty if nothing is.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let mut words = Vec::new();
+        for (family, cells) in ["ipv4", "ipv6"].into_iter().zip(self.agreed.0) {
+            for (cell, by) in (0..).zip(cells) {
+                if by != 0 {
+                    let place =
+                        State::try_from(cell).map_or("finwait2 minisocket", |state| state.name());
+                    words.push(format!("{family} {place} {by:+}"));
+                }
+            }
+        }
+        words.join(", ")
+    }
+
     /// Why the counts cannot be vouched for even now.
     #[must_use]
     pub fn doubt(&self) -> Option<&'static str> {
@@ -172,6 +188,7 @@ mod tests {
             (1, State::SynSent, 1),
         ]));
         assert_eq!(finding.agreed(), found(&[(0, State::FinWait1, 5)]));
+        assert!(finding.describe().contains("ipv4 finwait1 +5"));
         assert!(finding.doubt().unwrap().contains("did not agree"));
     }
 }

@@ -45,6 +45,14 @@ pub fn quiet() -> RwLockReadGuard<'static, ()> {
     TURN.read().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Where corrections of audits are told in full, as a user would see them.
+static LOG: LazyLock<()> = LazyLock::new(|| {
+    env_logger::Builder::new()
+        .filter_level(log::LevelFilter::Warn)
+        .target(env_logger::Target::Stdout)
+        .init();
+});
+
 /// The host. It takes a second where nothing is optimised, and does not change.
 static HOST: LazyLock<(Facts, Option<Btf>)> = LazyLock::new(Facts::probe);
 
@@ -120,6 +128,7 @@ impl Subject {
     }
 
     fn start_set(change: impl FnOnce(EbpfPlan) -> EbpfPlan, settings: Settings) -> Self {
+        LazyLock::force(&LOG);
         let (facts, btf) = &*HOST;
         let Ok(Plan::Ebpf(plan)) = Plan::from_facts(facts, Backend::Ebpf) else {
             panic!("place() found eBPF possible");
