@@ -86,7 +86,7 @@ fn keys_steer_it() {
     let mut terminal = host.top(SIZE);
     terminal.wait_for("Listeners 40");
     terminal.send("\tss");
-    terminal.wait_for("Ports 30 of at most 30  by closewait");
+    terminal.wait_for("Ports 30 of at most 30, * not all counted yet  by closewait");
     terminal.send("/801");
     terminal.wait_for("/801_");
     terminal.send("\r");

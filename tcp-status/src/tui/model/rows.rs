@@ -12,6 +12,8 @@ pub struct PortRow {
     pub port: Option<u16>,
     /// Its connections.
     pub states: Counts,
+    /// Not all of them yet: those that were there before the first listener are missing.
+    pub unaudited: bool,
 }
 
 impl Model {
@@ -42,10 +44,15 @@ impl Model {
             .map(|one| PortRow {
                 port: Some(one.port),
                 states: one.states,
+                unaudited: ports.unaudited.contains(&one.port),
             })
             .collect();
         rows.sort_by(|a, b| self.ports.compare(a, b));
-        rows.extend(ports.other.map(|states| PortRow { port: None, states }));
+        rows.extend(ports.other.map(|states| PortRow {
+            port: None,
+            states,
+            unaudited: false,
+        }));
         rows
     }
 

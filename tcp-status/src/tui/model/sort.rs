@@ -56,8 +56,9 @@ impl SortKey for ListenerSort {
             Self::Queue => {
                 // Where one socket of a group is full, the whole is not.
                 let full = |of: &Group<'_>| Reverse(of.full() > 0);
-                let key = |of: &Group<'_>| part(of.accept_queue(), of.accept_queue_limit());
-                (full(a), key(a)).cmp(&(full(b), key(b)))
+                let taken = |of: &Group<'_>| part(of.accept_queue(), of.accept_queue_limit());
+                let key = |of: &Group<'_>| (full(of), taken(of), Reverse(of.accept_queue()));
+                key(a).cmp(&key(b))
             }
             Self::Peak => {
                 let key = |of: &Group<'_>| part(of.accept_queue_peak(), of.accept_queue_limit());

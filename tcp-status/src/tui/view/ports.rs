@@ -10,7 +10,9 @@ use tcp_status_common::state::State;
 use super::{number::count, text::right, theme::Theme, title};
 use crate::tui::model::{Model, Panel, PortRow};
 
-const PORT: u16 = 5;
+/// A number, and a mark.
+const PORT: u16 = 6;
+const TOTAL: u16 = 8;
 
 /// States in the order of what is asked most; as many are shown as fit.
 const STATES: [State; 9] = [
@@ -31,31 +33,28 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: &The
     let limit = ports
         .limit
         .map_or_else(String::new, |limit| format!(" of at most {limit}"));
-    let what = format!("Ports {}{limit}", ports.tracked.len());
-    title::draw(frame, area, model, Panel::Ports, (what, rows.len()), theme);
+    let mark = if ports.unaudited.is_empty() {
+        ""
+    } else {
+        ", * not all counted yet"
+    };
+    let what = format!("Ports {}{limit}{mark}", ports.tracked.len());
+    let what = (what, rows.len());
+    title::draw(frame, area, model, Panel::Ports, what, theme);
     let below = Rect {
         y: area.y + 1,
         height: area.height - 1,
         ..area
     };
     let states = fitting(below.width);
-    let heads = ["port", "total"]
-        .into_iter()
-        .chain(states.iter().map(|state| state.name()));
+    let names = states.iter().map(|state| state.name());
+    // The mark has a column of its own.
+    let heads = ["port ", "total"].into_iter().chain(names);
     let heads = Row::new(heads.map(|name| right(name.into())));
     let shown = rows.iter().skip(model.offset(Panel::Ports));
-    let shown = shown.take(below.height.into()).map(
-        |PortRow {
-             port,
-             states: counts,
-         }| {
-            let name = port.map_or_else(|| "other".into(), |port| port.to_string());
-            let numbers = std::iter::once((counts.total(), TOTAL))
-                .chain(states.iter().map(|state| (counts[*state], width(*state))));
-            let numbers = numbers.map(|(number, width)| right(count(number, width.into())));
-            Row::new(std::iter::once(right(name)).chain(numbers))
-        },
-    );
+    let shown = shown
+        .take(below.height.into())
+        .map(|shown| row(shown, states));
     let widths = [PORT, TOTAL]
         .into_iter()
         .chain(states.iter().map(|state| width(*state)));
@@ -65,7 +64,20 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: &The
     frame.render_widget(table, below);
 }
 
-const TOTAL: u16 = 8;
+fn row(row: &PortRow, states: &[State]) -> Row<'static> {
+    let number = row
+        .port
+        .map_or_else(|| "other".into(), |port| port.to_string());
+    let mark = if row.unaudited { '*' } else { ' ' };
+    let counts = states
+        .iter()
+        .map(|state| (row.states[*state], width(*state)));
+    let counts = std::iter::once((row.states.total(), TOTAL))
+        .chain(counts)
+        .map(|(number, width)| count(number, width.into()));
+    let cells = std::iter::once(format!("{number}{mark}")).chain(counts);
+    Row::new(cells.map(right))
+}
 
 fn width(state: State) -> u16 {
     u16::try_from(state.name().len()).unwrap_or(u16::MAX)
@@ -88,8 +100,8 @@ mod tests {
 
     #[test]
     fn the_most_important_states_come_first() {
-        assert_eq!(fitting(25), []);
-        assert_eq!(fitting(26), [State::Established]);
+        assert_eq!(fitting(26), []);
+        assert_eq!(fitting(27), [State::Established]);
         assert_eq!(fitting(80), &STATES[..7]);
         assert_eq!(fitting(200), STATES);
     }
