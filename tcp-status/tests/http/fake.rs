@@ -101,6 +101,7 @@ pub(crate) fn full() -> Snapshot {
                 },
             ],
             other: Some(counts(5)),
+            unaudited: vec![9090],
         },
         ..Snapshot::of(Tier::Full, 4_026_531_833, [counts(1), counts(2)])
     }
