@@ -47,11 +47,14 @@ fn write(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
     overflows(out, snapshot)?;
     let full: usize = groups.iter().map(Group::full).sum();
     let sockets = snapshot.listeners.len();
-    let addresses = groups.len();
+    let addresses = match groups.len() {
+        1 => "1 address".into(),
+        number => format!("{number} addresses"),
+    };
     field(
         out,
         "sockets",
-        &format!("{sockets} at {addresses} addresses; accept queue full: {full}"),
+        &format!("{sockets} at {addresses}; accept queue full: {full}"),
     )?;
     writeln!(
         out,

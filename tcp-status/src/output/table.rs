@@ -122,7 +122,7 @@ fn per_second(out: &mut String, rates: &Rates) -> fmt::Result {
 
 fn sitting(stale: &Stale) -> String {
     format!(
-        "{} in closewait and {} in finwait2 for more than {} s, walked {} s ago",
+        "{} in closewait, {} in finwait2 for over {} s; walked {} s ago",
         stale.closewait, stale.finwait2, stale.older_than_seconds, stale.walked_seconds_ago
     )
 }
@@ -253,7 +253,7 @@ established     4294967305  4294967295          10
             "netns     4026531833 (blue[2J red)\n",
             "opened/s  12.0 active, 1000000.0 passive, 0.0 failed, over 60 s\n",
             "closed/s  0.0 by this side, 0.0 by the peer, 0.0 aborted\n",
-            "stale     3 in closewait and 0 in finwait2 for more than 60 s, walked 4 s ago\n",
+            "stale     3 in closewait, 0 in finwait2 for over 60 s; walked 4 s ago\n",
             "overflows 7 for a full accept queue, 9 drops by listeners in all\n",
             "peaks     min and max of the last 60 s, sampled every 100 ms\n",
             "\nstate                total        ipv4        ipv6         min         max\n",

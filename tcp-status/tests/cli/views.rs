@@ -131,7 +131,7 @@ fn show_has_history_of_all_ports_together() {
     let table = served.printed(&["show"]);
     for part in [
         "\nopened/s  5.0 active, 1234.5 passive, 0.4 failed, over 60 s\n",
-        "\nstale     17 in closewait and 2 in finwait2 for more than 60 s, walked 4 s ago\n",
+        "\nstale     17 in closewait, 2 in finwait2 for over 60 s; walked 4 s ago\n",
         "\noverflows 700 for a full accept queue, 750 drops by listeners in all\n",
         "\nsynrecv                  3           3           0           0        4096\n",
     ] {
