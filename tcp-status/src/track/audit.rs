@@ -80,12 +80,12 @@ impl Watch {
             self.audited = Some(events);
             self.settled = quiet;
             tracker.audit(&cause)?;
+            // Only what an audit has looked into and left: another kind of audit may have come
+            // before what makes the difference.
             let in_doubt = tracker.ledger_mut().own.doubt.is_some();
-            self.accepted = if in_doubt {
-                invariants::Differences::default()
-            } else {
-                tracker.differences()?
-            };
+            if matches!(cause, Cause::Invariant(_)) && !in_doubt {
+                self.accepted = tracker.differences()?;
+            }
         }
         Ok(())
     }

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{
+        Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -50,8 +53,19 @@ static LOG: LazyLock<()> = LazyLock::new(|| {
     env_logger::Builder::new()
         .filter_level(log::LevelFilter::Warn)
         .target(env_logger::Target::Stdout)
+        .write_style(env_logger::WriteStyle::Never)
         .init();
 });
+
+/// How often a tracker was attached or detached by any test so far.
+static ATTACHMENTS: AtomicU64 = AtomicU64::new(0);
+
+/// As [`ATTACHMENTS`]: with each, the kernel replaces the trampolines of the functions that
+/// trackers watch, and keeps the end of a call that is going on from every tracker
+/// (`bpf_tramp_image_put()`).
+pub fn attachments() -> u64 {
+    ATTACHMENTS.load(Ordering::Relaxed)
+}
 
 /// The host. It takes a second where nothing is optimised, and does not change.
 static HOST: LazyLock<(Facts, Option<Btf>)> = LazyLock::new(Facts::probe);
@@ -100,6 +114,12 @@ pub struct Subject {
     _sampler: Sampler,
 }
 
+impl Drop for Subject {
+    fn drop(&mut self) {
+        ATTACHMENTS.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 impl Subject {
     pub fn start() -> Self {
         Self::start_with(|plan| plan, 0.005)
@@ -134,6 +154,7 @@ impl Subject {
             panic!("place() found eBPF possible");
         };
         let plan = change(plan);
+        ATTACHMENTS.fetch_add(1, Ordering::Relaxed);
         let tracker = Arc::new(Tracker::start(plan, btf.as_ref().unwrap(), settings).unwrap());
         let auditor = Auditor::spawn(Arc::clone(&tracker)).unwrap();
         let sampler = Sampler::spawn(Arc::clone(&tracker)).unwrap();
