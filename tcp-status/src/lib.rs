@@ -7,6 +7,7 @@ pub mod cli;
 pub mod http;
 pub mod kernel;
 pub mod output;
+pub mod privilege;
 pub mod server;
 pub mod snapshot;
 pub mod track;

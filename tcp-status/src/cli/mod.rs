@@ -10,6 +10,7 @@ mod run;
 mod top;
 mod usage;
 mod verify;
+mod watchdog;
 
 use std::{env, process::ExitCode};
 

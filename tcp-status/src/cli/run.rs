@@ -18,11 +18,15 @@ use tokio::{
     try_join,
 };
 
-use super::args::{CompatOption, NamespaceOption, RunOptions};
+use super::{
+    args::{CompatOption, NamespaceOption, RunOptions},
+    watchdog,
+};
 use crate::{
     bpf::Limits as Kept,
     http,
     output::{print, table},
+    privilege,
     server::{
         DEFAULT_SOCKET, Source,
         protocol::Show,
@@ -63,6 +67,10 @@ fn serve(
 ) -> anyhow::Result<()> {
     let default = env_logger::Env::default().default_filter_or("info");
     env_logger::Builder::from_env(default).init();
+    // Before there is a second thread.
+    if let Err(error) = privilege::gain_none() {
+        log::warn!(error:%; "a privilege is kept");
+    }
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
@@ -98,8 +106,11 @@ async fn serve_until_signal(
             log::info!(signal = name; "ended before it started");
             return Ok(());
         }
-        running = spawn_blocking(start) => running.context("start, on the tracker")??,
+        running = spawn_blocking(|| drop_privileges_after(start)) => {
+            running.context("start, on the tracker")??
+        }
     };
+    drop_privileges();
     if let Some(metrics) = &metrics {
         log::info!(address:% = metrics.address(); "metrics");
     }
@@ -112,16 +123,36 @@ async fn serve_until_signal(
         drop(stop);
         Ok(())
     };
-    try_join!(
-        stopping,
-        async {
-            Ok(server
-                .run(Arc::clone(&running.source), dropped(stopped.clone()))
-                .await?)
-        },
-        serve_metrics(metrics, &running.source, dropped(stopped.clone())),
-    )?;
-    Ok(())
+    let serving = async {
+        try_join!(
+            stopping,
+            async {
+                Ok(server
+                    .run(Arc::clone(&running.source), dropped(stopped.clone()))
+                    .await?)
+            },
+            serve_metrics(metrics, &running.source, dropped(stopped.clone())),
+        )
+    };
+    select! {
+        served = serving => served.map(|_| ()),
+        never = watchdog::feed(Arc::clone(&running.source)) => match never {},
+    }
+}
+
+/// For the thread that loads the programs, which later answers queries.
+fn drop_privileges_after<T>(start: impl FnOnce() -> T) -> T {
+    let started = start();
+    drop_privileges();
+    started
+}
+
+/// Of the calling thread. A tracker that cannot drop them works.
+fn drop_privileges() {
+    match privilege::keep_needed() {
+        Ok(kept) => log::debug!(kept:?; "dropped privileges"),
+        Err(error) => log::warn!(error:%; "privileges are kept"),
+    }
 }
 
 async fn serve_metrics(
@@ -176,7 +207,7 @@ async fn announce(source: &Arc<dyn Source>, path: &Path) {
     notify(&[NotifyState::Ready]);
 }
 
-fn notify(states: &[NotifyState]) {
+pub(super) fn notify(states: &[NotifyState]) {
     if let Err(error) = sd_notify::notify(states) {
         log::warn!(error:%; "the service manager cannot be told");
     }
