@@ -1,0 +1,113 @@
+//! What `docs/operations.md` says of log lines is all that the program can log.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The macros whose lines an operator sees without asking for more.
+const LEVELS: [&str; 3] = ["info", "warn", "error"];
+
+/// The longest call of one of them, in bytes.
+const LONGEST: usize = 400;
+
+/// `level` and message of every call in a source.
+fn logged(source: &str) -> BTreeSet<(&'static str, String)> {
+    let mut found = BTreeSet::new();
+    for level in LEVELS {
+        for (_, call) in source
+            .match_indices(&format!("log::{level}!("))
+            .map(|(at, marker)| (at, &source[at + marker.len()..]))
+        {
+            let end = call.len().min(LONGEST);
+            let call: String = call.chars().take(end).collect();
+            let message = message(&call).expect("a call without a message");
+            found.insert((level, message));
+        }
+    }
+    found
+}
+
+/// The string that the call begins with, or the one after its fields.
+fn message(call: &str) -> Option<String> {
+    let parts: Vec<_> = call.split('"').collect();
+    let is_message = |index: &usize| {
+        let before = parts[index - 1].trim_end();
+        before.is_empty() || before.ends_with(';')
+    };
+    let index = (1..parts.len()).step_by(2).find(is_message)?;
+    // A string that goes on in the next line.
+    let lines = parts[index].split("\\\n").map(str::trim_start);
+    Some(lines.collect())
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn every_log_line_is_explained() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manual = fs::read_to_string(root.join("../docs/operations.md")).unwrap();
+    let mut files = Vec::new();
+    sources(&root.join("src"), &mut files);
+    let mut all = BTreeSet::new();
+    for path in files {
+        all.extend(logged(&fs::read_to_string(path).unwrap()));
+    }
+    assert!(all.len() > 10, "{all:?}");
+    let rows: Vec<_> = manual
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .collect();
+    for (level, message) in &all {
+        let explained = rows.iter().any(|row| {
+            row.starts_with(&format!("| {level} |")) && row.contains(&format!("`{message}`"))
+        });
+        assert!(
+            explained,
+            "docs/operations.md has no row for {level} `{message}`"
+        );
+    }
+    for row in rows.iter().filter(|row| {
+        LEVELS
+            .iter()
+            .any(|it| row.starts_with(&format!("| {it} |")))
+    }) {
+        let lines = row.split('|').nth(2).unwrap().split('`').skip(1).step_by(2);
+        for line in lines {
+            let exists = all.iter().any(|(_, message)| message == line);
+            assert!(
+                exists,
+                "docs/operations.md explains `{line}`, which nothing logs"
+            );
+        }
+    }
+}
+
+#[test]
+fn messages_are_found_among_fields() {
+    let source = r#"
+        log::warn!(states = states.join(", ").as_str();
+            "corrected");
+        log::info!(tier = tier.unwrap_or("unknown"), of:%; "ready");
+        log::debug!("quiet");
+        log::error!(error:%; "lost, \
+                              and found")
+    "#;
+    let found: Vec<_> = logged(source).into_iter().collect();
+    let wanted = [
+        ("error", "lost, and found"),
+        ("info", "ready"),
+        ("warn", "corrected"),
+    ];
+    assert_eq!(found, wanted.map(|(level, text)| (level, text.to_owned())));
+}
