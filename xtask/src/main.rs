@@ -4,6 +4,7 @@
 mod build;
 mod libtest;
 mod lint;
+mod package;
 mod run;
 mod step;
 mod tally;
@@ -44,6 +45,8 @@ enum Command {
     Test(test::TestArgs),
     /// The tests on several kernels, each in a virtual machine
     Vm(vm::VmArgs),
+    /// A .deb, a .rpm and a static tarball of what is committed, in target/package
+    Package(package::PackageArgs),
     /// Formatting, and clippy for all crates
     Lint,
 }
@@ -67,6 +70,7 @@ fn run(command: &Command) -> Result<ExitCode> {
         }
         Command::Test(args) => test::run(&workspace, args),
         Command::Vm(args) => vm::run(&workspace, args),
+        Command::Package(args) => package::run(&workspace, args),
         Command::Lint => lint::run(&workspace),
     }
 }

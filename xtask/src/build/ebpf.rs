@@ -109,10 +109,18 @@ fn path_with(folder: &Path) -> Result<OsString> {
 
 /// Folders of this machine that sources lie in, and what the object calls them instead.
 fn places(workspace: &Workspace, toolchain: &Toolchain) -> Result<Vec<(PathBuf, &'static str)>> {
-    let mut places = vec![
+    let mut places = registries()?;
+    places.extend([
         (workspace.root.clone(), "/tcp-status"),
         (toolchain.compiler.sysroot.join("lib/rustlib"), "/rust"),
-    ];
+    ]);
+    places.sort();
+    Ok(places)
+}
+
+/// Folders of dependencies' sources, and what a build calls them instead.
+pub(crate) fn registries() -> Result<Vec<(PathBuf, &'static str)>> {
+    let mut places = Vec::new();
     // Below it, a folder for each registry, with the registry's name.
     let registries = cargo_home()?.join("registry/src");
     if registries.is_dir() {
@@ -157,7 +165,8 @@ fn rustflags(places: &[(PathBuf, &'static str)]) -> Vec<OsString> {
     flags
 }
 
-fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
+/// Whether `wanted` is somewhere in `bytes`.
+pub(crate) fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
     bytes.windows(wanted.len()).any(|window| window == wanted)
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use super::{
     initramfs::{self, Content},
     kernels::Kernel,
-    qemu::{Accel, Machine, Next, Port},
+    qemu::{Accel, MEMORY, Machine, Next, Port},
     report::Reader,
 };
 
@@ -58,6 +58,7 @@ fn works(folder: &Path, kernel: &Kernel, content: &Content<'_>) -> Result<bool> 
         kernel: &kernel.image,
         initramfs: &initramfs,
         cpus: kernel.cpus(),
+        memory: MEMORY,
         accel: Accel::Kvm,
         silence: LIMIT,
         limit: LIMIT,

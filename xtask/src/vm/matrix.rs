@@ -16,7 +16,7 @@ use super::{
     initramfs::{self, Content},
     kernels::{Kernel, Version},
     lines::Lines,
-    qemu::{Accel, Machine, Next, Port},
+    qemu::{Accel, MEMORY, Machine, Next, Port},
     report::{Outcome, Reader, Report, Test},
     verdict::{self, Evidence},
 };
@@ -126,6 +126,7 @@ impl Matrix<'_> {
             kernel: &kernel.image,
             initramfs: &initramfs,
             cpus: kernel.cpus(),
+            memory: MEMORY,
             accel: self.accel,
             silence: SILENCE,
             limit: LIMIT,

@@ -12,6 +12,7 @@ mod matrix;
 mod qemu;
 mod report;
 mod table;
+pub(crate) mod trial;
 mod verdict;
 
 use std::{
@@ -75,7 +76,7 @@ pub(crate) fn run(workspace: &Workspace, args: &VmArgs) -> Result<ExitCode> {
 
 /// Runs the tests, and says how each came out.
 pub(crate) fn tests(workspace: &Workspace, args: &VmArgs) -> Result<Tally> {
-    provide_programs(args.install)?;
+    provide(&PROGRAMS, args.install, "vm")?;
     let versions = if args.versions.is_empty() {
         let versions: Result<Vec<_>> = kernels::DEFAULT.iter().map(|text| text.parse()).collect();
         versions?
@@ -142,11 +143,12 @@ fn jobs(given: Option<NonZeroUsize>) -> usize {
     )
 }
 
-/// Makes sure of everything that is not brought by this program itself.
-fn provide_programs(install: bool) -> Result<()> {
+/// Makes sure of everything that is not brought by this program itself, which `command` of it
+/// needs.
+fn provide(programs: &[(&str, &str)], install: bool, command: &str) -> Result<()> {
     ensure!(
         cfg!(target_arch = "x86_64"),
-        "the kernel matrix runs on x86-64 only: tests and kernels are for the machine they run on"
+        "virtual machines run on x86-64 only: tests and kernels are for the machine they run on"
     );
     for program in ["apt-get", "apt-cache", "dpkg-deb"] {
         ensure!(
@@ -154,7 +156,7 @@ fn provide_programs(install: bool) -> Result<()> {
             "no {program}: kernels come as Debian packages; run this on Debian or in its container"
         );
     }
-    let missing: Vec<_> = PROGRAMS
+    let missing: Vec<_> = programs
         .iter()
         .filter(|(program, _)| !exists(program))
         .collect();
@@ -168,11 +170,11 @@ fn provide_programs(install: bool) -> Result<()> {
     if install {
         return toolchain::apt_install(&packages);
     }
-    let programs: Vec<_> = missing.iter().map(|(program, _)| *program).collect();
+    let names: Vec<_> = missing.iter().map(|(program, _)| *program).collect();
     bail!(
         "missing: {}; `apt-get install --no-install-recommends {}` as root brings it, and so does \
-         `cargo xtask vm --install`",
-        programs.join(", "),
+         `cargo xtask {command} --install`",
+        names.join(", "),
         packages.join(" ")
     )
 }

@@ -16,6 +16,9 @@ use crate::step::Step;
 
 pub(super) const PROGRAM: &str = "qemu-system-x86_64";
 
+/// In MiB: enough for any of the tests.
+pub(super) const MEMORY: u32 = 1024;
+
 /// Who executes the machine's instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Accel {
@@ -49,6 +52,8 @@ pub(super) struct Machine<'a> {
     pub(super) kernel: &'a Path,
     pub(super) initramfs: &'a Path,
     pub(super) cpus: u32,
+    /// In MiB.
+    pub(super) memory: u32,
     pub(super) accel: Accel,
     /// How long it may say nothing.
     pub(super) silence: Duration,
@@ -103,7 +108,8 @@ impl Machine<'_> {
     /// QEMU for this machine: the console on its stderr, the report on its stdout.
     pub(super) fn step(&self) -> Step {
         Step::new(PROGRAM)
-            .args(["-accel", self.accel.option(), "-cpu", "max", "-m", "1024"])
+            .args(["-accel", self.accel.option(), "-cpu", "max"])
+            .args(["-m", &self.memory.to_string()])
             .args(["-smp", &self.cpus.to_string()])
             .args(["-nodefaults", "-no-user-config", "-no-reboot"])
             .args(["-display", "none"])
@@ -198,6 +204,7 @@ mod tests {
             kernel: Path::new("/k/vmlinuz"),
             initramfs: Path::new("/k/initramfs"),
             cpus: 2,
+            memory: MEMORY,
             accel: Accel::Tcg,
             silence: Duration::from_secs(1),
             limit: Duration::from_secs(1),
