@@ -109,30 +109,12 @@ impl Sock {
         self.read(host!(skc_num))
     }
 
-    /// The local port that a TCP socket has, or had last.
+    /// The same socket with all that one of TCP has; none if it is no full socket.
     #[inline(always)]
-    pub(crate) fn last_port(self) -> u16 {
+    pub(crate) fn as_tcp(self) -> Option<TcpSock> {
         // SAFETY: the helper looks at the socket before it says that it is one of TCP.
         let tcp = unsafe { bpf_skc_to_tcp_sock(self.0.cast_mut().cast()) };
-        if tcp.is_null() {
-            return 0;
-        }
-        u16::from_be(Sock(tcp.cast_const().cast()).read(host!(inet_sport)))
-    }
-
-    /// Whole seconds since the peer's last acknowledgement.
-    #[inline(always)]
-    pub(crate) fn idle_seconds(self) -> Result<u32, i32> {
-        let last: u32 = self.probe(host!(rcv_tstamp))?;
-        // SAFETY: no arguments.
-        let now = unsafe { bpf_jiffies64() } as u32;
-        let since = now.wrapping_sub(last);
-        // Acknowledged while this was read.
-        if since > u32::MAX / 2 {
-            return Ok(0);
-        }
-        // The loader never leaves a zero; the verifier wants to be told.
-        Ok(since / host!(hz).max(1))
+        (!tcp.is_null()).then(|| TcpSock(Sock(tcp.cast_const().cast())))
     }
 
     /// Substate of what the verifier knows as `struct inet_timewait_sock *`, which begins with a
@@ -148,31 +130,10 @@ impl Sock {
         self.probe(host!(tw_substate))
     }
 
-    /// Request sockets that wait at a listener.
-    #[inline(always)]
-    pub(crate) fn request_count(self) -> Result<u32, i32> {
-        self.probe(host!(icsk_qlen))
-    }
-
-    /// Connections that wait at a listener, and how many may.
-    #[inline(always)]
-    pub(crate) fn accept_queue(self) -> Result<[u32; 2], i32> {
-        Ok([
-            self.probe(host!(sk_ack_backlog))?,
-            self.probe(host!(sk_max_ack_backlog))?,
-        ])
-    }
-
-    /// Whether a listener belongs to a group at one address.
-    #[inline(always)]
-    pub(crate) fn in_group(self) -> Result<bool, i32> {
-        Ok(self.probe::<u64>(host!(sk_reuseport_cb))? != 0)
-    }
-
     /// The local IPv4 address.
     #[inline(always)]
-    pub(crate) fn address_v4(self) -> Result<[u8; 4], i32> {
-        self.probe(host!(skc_rcv_saddr))
+    pub(crate) fn address_v4(self) -> u32 {
+        self.read(host!(skc_rcv_saddr))
     }
 
     /// The local IPv6 address.
@@ -187,6 +148,57 @@ impl Sock {
     fn probe<T>(self, offset: u32) -> Result<T, i32> {
         // SAFETY: the helper checks the address.
         unsafe { bpf_probe_read_kernel(self.0.add(offset as usize).cast()) }
+    }
+}
+
+/// A pointer that the verifier knows as `struct tcp_sock *`: everything can be loaded directly.
+#[derive(Clone, Copy)]
+pub(crate) struct TcpSock(Sock);
+
+impl TcpSock {
+    /// The local port that it has, or had last.
+    #[inline(always)]
+    pub(crate) fn last_port(self) -> u16 {
+        u16::from_be(self.0.read(host!(inet_sport)))
+    }
+
+    /// Request sockets that wait at a listener.
+    #[inline(always)]
+    pub(crate) fn request_count(self) -> u32 {
+        self.0.read(host!(icsk_qlen))
+    }
+
+    /// Connections that wait at a listener.
+    #[inline(always)]
+    pub(crate) fn accept_queue(self) -> u32 {
+        self.0.read(host!(sk_ack_backlog))
+    }
+
+    /// How many may wait.
+    #[inline(always)]
+    pub(crate) fn accept_queue_limit(self) -> u32 {
+        self.0.read(host!(sk_max_ack_backlog))
+    }
+
+    /// Whether a listener belongs to a group at one address.
+    #[inline(always)]
+    pub(crate) fn in_group(self) -> bool {
+        self.0.read::<u64>(host!(sk_reuseport_cb)) != 0
+    }
+
+    /// Whole seconds since the peer's last acknowledgement.
+    #[inline(always)]
+    pub(crate) fn idle_seconds(self) -> u32 {
+        let last: u32 = self.0.read(host!(rcv_tstamp));
+        // SAFETY: no arguments.
+        let now = unsafe { bpf_jiffies64() } as u32;
+        let since = now.wrapping_sub(last);
+        // Acknowledged while this was read.
+        if since > u32::MAX / 2 {
+            return 0;
+        }
+        // The loader never leaves a zero; the verifier wants to be told.
+        since / host!(hz).max(1)
     }
 }
 

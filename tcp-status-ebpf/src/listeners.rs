@@ -13,7 +13,7 @@ use tcp_status_common::{
 use crate::{
     book::Book,
     count::{LISTEN, tell},
-    host::Sock,
+    host::{Sock, TcpSock},
     maps::{self, LISTENERS, WRITERS},
     ports,
     walk::TcpIterContext,
@@ -40,19 +40,19 @@ pub(crate) fn visit(ctx: &TcpIterContext) -> i32 {
     if u32::from(sock.state()) != LISTEN || found.listeners >= found.expected {
         return END;
     }
-    let Some(family) = Family::from_address_family(sock.address_family()) else {
-        return GO_ON;
-    };
-    let Ok(requests) = sock.request_count() else {
+    let (Some(family), Some(listener)) = (
+        Family::from_address_family(sock.address_family()),
+        sock.as_tcp(),
+    ) else {
         return GO_ON;
     };
     let is_last = found.listeners + 1 >= found.expected;
-    if found.wanted == 1 && !record(ctx, sock, family, requests, is_last, found) {
+    if found.wanted == 1 && !record(ctx, sock, family, listener, is_last, found) {
         // No room left in the reader's buffer: the kernel shows the listener again.
         return GO_ON;
     }
     enter_port(sock);
-    found.requests[family.index()] += u64::from(requests);
+    found.requests[family.index()] += u64::from(listener.request_count());
     found.listeners += 1;
     if is_last { END } else { GO_ON }
 }
@@ -63,22 +63,13 @@ fn record(
     ctx: &TcpIterContext,
     sock: Sock,
     family: Family,
-    requests: u32,
+    listener: TcpSock,
     is_last: bool,
     found: &mut Listeners,
 ) -> bool {
-    let (Ok([accept_queue, accept_queue_limit]), Ok(in_group)) =
-        (sock.accept_queue(), sock.in_group())
-    else {
-        return true;
-    };
     let mut address = [0; 16];
     match family {
-        Family::V4 => {
-            if let Ok(v4) = sock.address_v4() {
-                address[..4].copy_from_slice(&v4);
-            }
-        }
+        Family::V4 => address[..4].copy_from_slice(&sock.address_v4().to_ne_bytes()),
         Family::V6 => address = sock.address_v6().unwrap_or_default(),
     }
     let record = ListenerRecord {
@@ -86,10 +77,10 @@ fn record(
         address_family: sock.address_family(),
         port: sock.port(),
         uid: ctx.uid,
-        accept_queue,
-        accept_queue_limit,
-        requests,
-        reuseport: in_group.into(),
+        accept_queue: listener.accept_queue(),
+        accept_queue_limit: listener.accept_queue_limit(),
+        requests: listener.request_count(),
+        reuseport: listener.in_group().into(),
     };
     if is_last {
         found.last = record;

@@ -7,7 +7,7 @@ use tcp_status_common::counters::{OTHER_PORTS, PortGauges, PortKey};
 use crate::{
     book::{Book, ONLY_NEW},
     count::{self, Place},
-    host::Sock,
+    host::{Sock, TcpSock},
     maps::{FREE_PORTS_0, FREE_PORTS_1, PORT_GAUGES, PORTS},
 };
 
@@ -41,7 +41,7 @@ pub(crate) fn local(sock: Sock, closing: bool) -> u16 {
     let port = sock.port();
     // A port that was not chosen by bind() is given back before the end is reported.
     if port == 0 && closing {
-        return sock.last_port();
+        return sock.as_tcp().map_or(0, TcpSock::last_port);
     }
     port
 }

@@ -81,10 +81,9 @@ fn listens(book: Book, mode: Mode, port: u16) {
 /// The half-open connections of a closed listener can no longer be read from it.
 #[inline(always)]
 fn abandon(writer: Writer, listener: Sock) {
-    if let (Ok(requests), Some(stats)) =
-        (listener.request_count(), WRITERS.get_ptr_mut(writer as u32))
-    {
+    if let (Some(listener), Some(stats)) = (listener.as_tcp(), WRITERS.get_ptr_mut(writer as u32)) {
+        let requests = listener.request_count();
         // SAFETY: the map gave the pointer.
-        count::add(unsafe { &raw mut (*stats).abandoned }, u64::from(requests));
+        count::add(unsafe { &raw mut (*stats).abandoned }, requests.into());
     }
 }

@@ -84,9 +84,9 @@ fn minisocket(tw: Sock, family: usize, walked: &mut Walked) {
 /// One socket more of its age.
 #[inline(always)]
 fn idle(sock: Sock, ages: &mut [u64; AGES]) {
-    if let Ok(seconds) = sock.idle_seconds() {
+    if let Some(tcp) = sock.as_tcp() {
         // A mask as well, which the verifier follows.
-        ages[(seconds as usize).min(AGES - 1) & (AGES - 1)] += 1;
+        ages[(tcp.idle_seconds() as usize).min(AGES - 1) & (AGES - 1)] += 1;
     }
 }
 

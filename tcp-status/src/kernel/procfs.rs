@@ -207,6 +207,17 @@ pub fn invariants() -> Result<Invariants, Error> {
     Ok(totals)
 }
 
+/// The kernel's own number of timewait minisockets (`tw` of sockstat), where it tells: one small
+/// file.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn timewait() -> Result<Option<u64>, Error> {
+    let mut text = String::with_capacity(512);
+    read(SOCKSTAT, &mut text)?;
+    Ok(sockstat(&text, "TCP:", "tw"))
+}
+
 /// What accept queues could not take; none where the kernel does not tell.
 ///
 /// # Errors

@@ -466,12 +466,9 @@ const fn aside(walked: &Walked) -> MiniSplit {
 
 /// The kernel's own count of timewait minisockets.
 fn minisocket_count() -> Result<u64, Refusal> {
-    procfs::invariants()
-        .map_err(unavailable)?
-        .timewait
-        .ok_or_else(|| {
-            unavailable("read timewait count, on /proc/net/sockstat: no tw field; mount /proc")
-        })
+    procfs::timewait().map_err(unavailable)?.ok_or_else(|| {
+        unavailable("read timewait count, on /proc/net/sockstat: no tw field; mount /proc")
+    })
 }
 
 pub(super) fn unavailable(why: impl std::fmt::Display) -> Refusal {

@@ -245,7 +245,12 @@ fn what_sits_in_close_wait_for_a_minute_is_told() {
             assert_eq!(stale(), (5, 5));
             drop(old);
             subject.assert_exact_within(SOON);
-            assert_eq!(stale(), (0, 0));
+            // Until an audit has walked again, some of those that are left may be taken for old.
+            let dropped = Instant::now();
+            while stale() != (0, 0) {
+                assert!(dropped.elapsed() < SOON, "{:?}", stale());
+                thread::sleep(Duration::from_millis(50));
+            }
             drop(young);
         })
         .unwrap();
