@@ -10,7 +10,6 @@ use std::{
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tcp_status::{
-    http::Options,
     server::{
         Source,
         protocol::{Get, Refusal, Show},
@@ -25,6 +24,9 @@ use crate::{
     fake::{Fixed, Slow, full},
     limits,
 };
+
+/// Shorter than everything that would be wrong.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 fn assert_served(address: SocketAddr) {
     let began = Instant::now();
@@ -44,10 +46,7 @@ fn those_who_trickle_are_cut_off() {
     slow.send("GET /metrics HTTP/1.1\r\n").unwrap();
     // A line every now and then, for ever.
     while slow.send("X-Slow: very\r\n").is_ok() {
-        assert!(
-            began.elapsed() < Duration::from_secs(5),
-            "it may go on for ever"
-        );
+        assert!(began.elapsed() < PATIENCE, "it may go on for ever");
         thread::sleep(Duration::from_millis(50));
     }
     assert!(began.elapsed() >= limits().request, "{:?}", began.elapsed());
@@ -61,28 +60,12 @@ fn those_who_trickle_are_cut_off() {
         "{:?}",
         began.elapsed()
     );
-    assert!(
-        began.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
 }
 
 #[test]
 fn many_who_say_nothing_make_room() {
-    // Nobody has to go for being late.
-    let patient = tcp_status::http::Limits {
-        request: Duration::from_secs(3600),
-        idle: Duration::from_secs(3600),
-        ..limits()
-    };
-    let server = Running::with(
-        Fixed(vec![full()]),
-        Options {
-            limits: patient,
-            ..Options::default()
-        },
-    );
+    let server = Running::patient(Fixed(vec![full()]));
     let mut prometheus = Connection::open(server.address);
     prometheus.ask("GET", "/metrics", "").unwrap();
     let mut crowd = Vec::new();
@@ -108,7 +91,7 @@ fn many_who_say_nothing_make_room() {
 
 #[test]
 fn many_who_have_asked_make_room_too() {
-    let server = Running::start(Fixed(vec![full()]));
+    let server = Running::patient(Fixed(vec![full()]));
     let mut crowd: Vec<_> = (0..40)
         .map(|_| {
             let mut connection = Connection::open(server.address);
@@ -147,10 +130,7 @@ fn who_asks_and_does_not_read_is_not_answered_for_ever() {
     let requests = "GET /metrics HTTP/1.1\r\n\r\n".repeat(1000);
     let began = Instant::now();
     while greedy.write_all(requests.as_bytes()).is_ok() {
-        assert!(
-            began.elapsed() < Duration::from_secs(5),
-            "it takes requests for ever"
-        );
+        assert!(began.elapsed() < PATIENCE, "it takes requests for ever");
     }
     let page = get(server.address, "/metrics").body.len();
     let buffered = READINGS.load(Ordering::Relaxed) * page;
@@ -163,9 +143,7 @@ fn who_asks_and_does_not_read_is_not_answered_for_ever() {
     assert_served(server.address);
     // It does not read, so it does not see the end.
     thread::sleep(limits().idle * 2);
-    greedy
-        .set_read_timeout(Some(Duration::from_secs(5)))
-        .unwrap();
+    greedy.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut rest = Vec::new();
     let read = greedy.read_to_end(&mut rest);
     assert!(read.is_ok() || rest.len() < 16 << 20, "{read:?}");
@@ -173,7 +151,7 @@ fn who_asks_and_does_not_read_is_not_answered_for_ever() {
 
 #[test]
 fn a_source_that_hangs_is_waited_for_by_a_few_only() {
-    let slow: &'static Slow = Box::leak(Box::new(Slow::new(Duration::from_secs(2))));
+    let slow: &'static Slow = Box::leak(Box::new(Slow::new(Duration::from_secs(4))));
     let server = Running::start(slow);
     let address = server.address;
     let clients: Vec<_> = (0..limits().connections - 1)
@@ -182,9 +160,9 @@ fn a_source_that_hangs_is_waited_for_by_a_few_only() {
                 let began = Instant::now();
                 let reply = get(address, "/metrics");
                 assert_eq!(reply.status, 503);
-                assert!(reply.line().contains("none within 600ms"), "{}", reply.body);
+                assert!(reply.line().contains("none within 1.5s"), "{}", reply.body);
                 assert!(
-                    began.elapsed() < Duration::from_millis(1900),
+                    began.elapsed() < Duration::from_millis(3900),
                     "{:?}",
                     began.elapsed()
                 );

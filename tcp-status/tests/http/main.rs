@@ -44,6 +44,23 @@ impl Running {
         )
     }
 
+    /// With clients that never have to go for being late.
+    fn patient(source: impl Source) -> Self {
+        let for_ever = Duration::from_secs(3600);
+        let limits = Limits {
+            request: for_ever,
+            idle: for_ever,
+            ..limits()
+        };
+        Self::with(
+            source,
+            Options {
+                limits,
+                ..Options::default()
+            },
+        )
+    }
+
     fn with(source: impl Source, options: Options) -> Self {
         let server = Server::bind(([127, 0, 0, 1], 0).into(), options).unwrap();
         let address = server.address();
@@ -87,13 +104,13 @@ impl Drop for Running {
     }
 }
 
-/// Those of a real server, but impatient.
+/// Those of a real server, but impatient; still enough for a machine that does much else.
 fn limits() -> Limits {
     Limits {
         connections: 8,
-        request: Duration::from_millis(400),
-        idle: Duration::from_millis(800),
-        reading: Duration::from_millis(600),
+        request: Duration::from_millis(1000),
+        idle: Duration::from_millis(2000),
+        reading: Duration::from_millis(1500),
         ..Limits::default()
     }
 }

@@ -102,6 +102,8 @@ fn every_number_is_on_the_page() {
         ("tcp_status_stale_threshold_seconds", 60.0),
         ("tcp_status_stale_age_seconds", 9.0),
         ("tcp_status_peak_window_seconds", 30.0),
+        ("tcp_status_ports_limit", 2.0),
+        ("tcp_status_ports_unaudited", 1.0),
         ("tcp_status_listen_overflows_total", 10.0),
         ("tcp_status_listen_drops_total", 11.0),
         ("tcp_status_events_total", 42.0),

@@ -5,16 +5,20 @@ use std::{
     net::{Ipv4Addr, TcpListener, TcpStream},
     os::unix::net::UnixStream,
     path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
-use nix::sys::signal::Signal;
+use nix::sys::{
+    signal::Signal,
+    socket::{Backlog, listen},
+};
 use tcp_status_common::state::State;
 use tcp_status_testkit::{
     hold::{Hold, Plan},
     netns::Netns,
     oracle::{Counts, Table},
-    seed,
+    seed, skip,
 };
 
 use crate::{
@@ -75,6 +79,93 @@ fn assert_equal_to_the_listing(connection: &mut Connection) {
         );
         std::thread::sleep(Duration::from_millis(200));
     }
+}
+
+/// Whether a page is made with eBPF; says so if not.
+fn is_by_events(page: &Page) -> bool {
+    let scans = page.samples.keys().any(|series| {
+        series.starts_with("tcp_status_tier_info") && series.contains("tier=\"scan\"")
+    });
+    if scans {
+        skip("http: no eBPF here, so neither peaks nor other namespaces");
+    }
+    !scans
+}
+
+#[test]
+fn a_full_accept_queue_is_seen() {
+    let Some(netns) = Netns::for_test() else {
+        return;
+    };
+    netns
+        .run(|| {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            listen(&listener, Backlog::new(1).unwrap()).unwrap();
+            let address = listener.local_addr().unwrap();
+            let tracker = Tracker::start(&["--metrics", "127.0.0.1:0"]);
+            let labels = format!("{{address=\"127.0.0.1\",port=\"{}\"}}", address.port());
+            let page = || Page::parse(&get(tracker.address(), "/metrics").body);
+            let value = |metric: &str| page().value(&format!("{metric}{labels}")).to_string();
+            assert_eq!(value("tcp_status_accept_queue_length"), "0");
+            assert_eq!(value("tcp_status_accept_queue_limit"), "1");
+            // One more than the limit is let in.
+            let _waiting = [(); 2].map(|()| TcpStream::connect(address).unwrap());
+            assert_eq!(value("tcp_status_accept_queue_length"), "2");
+            assert_eq!(value("tcp_status_listeners"), "1");
+            TcpStream::connect_timeout(&address, Duration::from_millis(100)).unwrap_err();
+            let page = page();
+            assert!(page.value("tcp_status_listen_drops_total") > 0.0);
+            if is_by_events(&page) {
+                let ratio = format!("tcp_status_accept_queue_peak_ratio{labels}");
+                assert_eq!(page.value(&ratio).to_string(), "1");
+                let port = address.port();
+                let waiting =
+                    format!("tcp_status_port_connections{{port=\"{port}\",state=\"established\"}}");
+                assert_eq!(page.value(&waiting).to_string(), "2");
+            }
+        })
+        .unwrap();
+}
+
+#[test]
+fn with_all_namespaces_every_series_names_its_own() {
+    let (Some(own), Some(other)) = (Netns::for_test(), Netns::for_test()) else {
+        return;
+    };
+    // A namespace is known by who lives there.
+    let sleep = || Command::new("sleep").arg("60").spawn();
+    let mut inhabitant = other.run(sleep).unwrap().unwrap();
+    let listeners = [Ipv4Addr::LOCALHOST; 2].map(|address| {
+        other
+            .run(|| TcpListener::bind((address, 0)).unwrap())
+            .unwrap()
+    });
+    own.run(|| {
+        let tracker = Tracker::start(&["--metrics", "127.0.0.1:0", "--netns", "all"]);
+        let page = Page::parse(&get(tracker.address(), "/metrics").body);
+        if !is_by_events(&page) {
+            return;
+        }
+        for (netns, listening) in [(&own, "1"), (&other, "2")] {
+            let labels = format!(
+                "netns=\"{}\",state=\"listen\",family=\"ipv4\"",
+                netns.inode()
+            );
+            let series = format!("tcp_status_connections{{{labels}}}");
+            assert_eq!(page.value(&series).to_string(), listening);
+        }
+        for listener in &listeners {
+            let labels = format!(
+                "netns=\"{}\",address=\"127.0.0.1\",port=\"{}\"",
+                other.inode(),
+                listener.local_addr().unwrap().port()
+            );
+            page.value(&format!("tcp_status_accept_queue_limit{{{labels}}}"));
+        }
+    })
+    .unwrap();
+    inhabitant.kill().unwrap();
+    inhabitant.wait().unwrap();
 }
 
 #[test]

@@ -21,12 +21,17 @@ fn template(name: &str) -> String {
     fs::read_to_string(Path::new(TEMPLATES).join(name)).unwrap()
 }
 
-fn rules() -> String {
+fn rules_file() -> String {
     template("prometheus/tcp-status.rules.yml")
 }
 
+/// Every expression of the rules.
+pub(crate) fn rules() -> Vec<String> {
+    values(&rules_file(), "expr")
+}
+
 /// The dashboard, and its panels without the rows.
-pub(crate) fn dashboard() -> (Value, Vec<Value>) {
+fn dashboard() -> (Value, Vec<Value>) {
     let dashboard: Value = serde_json::from_str(&template("grafana/tcp-status.json")).unwrap();
     let panels = dashboard["panels"].as_array().unwrap().iter();
     let panels = panels
@@ -93,7 +98,7 @@ fn tokens(expression: &str) -> Vec<String> {
 }
 
 /// The metrics that a PromQL expression names: what is neither a label, a function nor a keyword.
-fn metrics(expression: &str) -> BTreeSet<String> {
+pub(crate) fn metrics(expression: &str) -> BTreeSet<String> {
     const BEFORE_LABELS: [&str; 4] = ["by", "without", "on", "ignoring"];
     const BETWEEN: [&str; 4] = ["and", "or", "unless", "offset"];
     let tokens = tokens(expression);
@@ -147,11 +152,11 @@ fn every_metric_in_rules_and_dashboard_exists() {
     known.insert("up".into());
     let in_dashboard = queries();
     assert!(in_dashboard.len() > 40);
-    let recorded = values(&rules(), "record");
-    let in_rules = values(&rules(), "expr");
+    let recorded = values(&rules_file(), "record");
+    let in_rules = rules();
     assert_eq!(
         in_rules.len(),
-        values(&rules(), "alert").len() + recorded.len()
+        values(&rules_file(), "alert").len() + recorded.len()
     );
     for expression in &in_dashboard {
         for name in metrics(expression) {
@@ -169,10 +174,10 @@ fn every_metric_in_rules_and_dashboard_exists() {
 
 #[test]
 fn every_alert_says_what_why_and_what_to_do_and_has_a_test() {
-    let alerts = values(&rules(), "alert");
+    let alerts = values(&rules_file(), "alert");
     assert!(alerts.len() >= 10, "{alerts:?}");
     for key in ["summary", "description", "runbook", "severity"] {
-        let texts = values(&rules(), key);
+        let texts = values(&rules_file(), key);
         assert_eq!(texts.len(), alerts.len(), "{key}");
         assert!(texts.iter().all(|text| text.len() > 3), "{key}");
     }
@@ -199,7 +204,7 @@ fn promtool_accepts_the_rules_and_their_tests_pass() {
     let Some(said) = promtool(&directory, &check, "") else {
         return;
     };
-    let count = values(&rules(), "expr").len();
+    let count = rules().len();
     assert!(
         said.contains(&format!("SUCCESS: {count} rules found")),
         "{said}"

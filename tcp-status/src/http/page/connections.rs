@@ -104,6 +104,21 @@ fn write_ports(pen: &mut Pen<'_>, readings: &[Reading]) -> fmt::Result {
         "TCP sockets by local port that has or had a listener, and state; port other is what is \
          beyond the limit of ports.",
         states,
+    )?;
+    pen.gauges(
+        ("tcp_status_ports_limit", None),
+        "How many ports are told apart at most.",
+        readings
+            .iter()
+            .filter_map(|one| Some((&*one.netns, [], one.of.ports.limit?))),
+    )?;
+    pen.gauges(
+        ("tcp_status_ports_unaudited", None),
+        "Ports that got their first listener a moment ago: connections that they had before are \
+         not in their counts until the next audit.",
+        readings
+            .iter()
+            .map(|one| (&*one.netns, [], one.of.ports.unaudited.len())),
     )
 }
 

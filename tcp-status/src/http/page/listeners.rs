@@ -1,64 +1,30 @@
 //! Listening sockets: their queues, by address and port, and what the queues could not take.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::fmt;
 
 use prometheus_client::encoding::EncodeGaugeValue;
 
 use super::{Pen, Reading};
-use crate::snapshot::{Listener, Overflows};
+use crate::snapshot::{Group, Listener, Overflows};
 
-/// The listening sockets of one address and port: one, or a group by `SO_REUSEPORT`.
-#[derive(Debug, Default, PartialEq)]
-struct Group {
-    sockets: u64,
-    length: u64,
-    limit: u64,
-    peak: u64,
-    /// Of the socket that is worst off: a full one among empty ones turns clients away.
-    peak_ratio: f64,
-    /// None unless it is known of all.
-    syn_queue: Option<u64>,
+/// Of the socket that is worst off: a full one among empty ones turns clients away.
+fn peak_ratio(group: &Group<'_>) -> f64 {
+    // 1 where it was full: the kernel admits one more than the limit.
+    let of_one = |socket: &&Listener| {
+        f64::from(socket.accept_queue_peak) / (f64::from(socket.accept_queue_limit) + 1.0)
+    };
+    group.sockets.iter().map(of_one).fold(0.0, f64::max)
 }
 
-impl Group {
-    fn add(&mut self, listener: &Listener) {
-        let syn_queue = listener.syn_queue.map(u64::from);
-        self.syn_queue = match self.sockets {
-            0 => syn_queue,
-            _ => self.syn_queue.zip(syn_queue).map(|(sum, one)| sum + one),
-        };
-        self.sockets += 1;
-        self.length += u64::from(listener.accept_queue);
-        self.limit += u64::from(listener.accept_queue_limit);
-        self.peak += u64::from(listener.accept_queue_peak);
-        self.peak_ratio = self.peak_ratio.max(peak_ratio(listener));
-    }
-}
-
-/// 1 where it was full: the kernel admits one more than the limit.
-fn peak_ratio(listener: &Listener) -> f64 {
-    f64::from(listener.accept_queue_peak) / (f64::from(listener.accept_queue_limit) + 1.0)
-}
-
-fn groups(listeners: &[Listener]) -> BTreeMap<(IpAddr, u16), Group> {
-    let mut groups = BTreeMap::<_, Group>::new();
-    for listener in listeners {
-        groups
-            .entry((listener.address, listener.port))
-            .or_default()
-            .add(listener);
-    }
-    groups
-}
-
-/// A reading and its groups, with their labels.
-type Grouped<'a> = (&'a Reading, Vec<([String; 2], Group)>);
+/// A reading and its listening sockets by address, with their labels.
+type Grouped<'a> = (&'a Reading, Vec<([String; 2], Group<'a>)>);
 
 fn grouped(reading: &Reading) -> Grouped<'_> {
-    let named = groups(&reading.of.listeners)
-        .into_iter()
-        .map(|((address, port), group)| ([address.to_string(), port.to_string()], group));
-    (reading, named.collect())
+    let groups = reading.of.groups().into_iter().map(|group| {
+        let (address, port) = group.address();
+        ([address.to_string(), port.to_string()], group)
+    });
+    (reading, groups.collect())
 }
 
 pub(super) fn write(pen: &mut Pen<'_>, readings: &[Reading]) -> fmt::Result {
@@ -68,14 +34,14 @@ pub(super) fn write(pen: &mut Pen<'_>, readings: &[Reading]) -> fmt::Result {
         &all,
         "tcp_status_listeners",
         "Listening sockets of this address and port.",
-        |group| Some(group.sockets),
+        |group| Some(group.sockets.len()),
     )?;
     family(
         pen,
         &all,
         "tcp_status_accept_queue_length",
         "Connections that wait for accept(), of all sockets of this address and port.",
-        |group| Some(group.length),
+        |group| Some(group.accept_queue()),
     )?;
     family(
         pen,
@@ -83,28 +49,28 @@ pub(super) fn write(pen: &mut Pen<'_>, readings: &[Reading]) -> fmt::Result {
         "tcp_status_accept_queue_limit",
         "How many may wait: the smaller of listen()'s backlog and net.core.somaxconn, of all sockets \
          together; the kernel admits one more each.",
-        |group| Some(group.limit),
+        |group| Some(group.accept_queue_limit()),
     )?;
     family(
         pen,
         &all,
         "tcp_status_accept_queue_peak",
         "The most that were seen waiting within the window: the sum of each socket's own peak.",
-        |group| Some(group.peak),
+        |group| Some(group.accept_queue_peak()),
     )?;
     family(
         pen,
         &all,
         "tcp_status_accept_queue_peak_ratio",
         "The fullest that any one socket was within the window; 1 is full.",
-        |group| Some(group.peak_ratio),
+        |group| Some(peak_ratio(group)),
     )?;
     family(
         pen,
         &all,
         "tcp_status_syn_queue_length",
         "Half-open connections, of all sockets of this address and port.",
-        |group| group.syn_queue,
+        |group| group.syn_queue(),
     )?;
     write_overflows(pen, readings)
 }
@@ -114,7 +80,7 @@ fn family<V: EncodeGaugeValue>(
     all: &[Grouped<'_>],
     name: &str,
     help: &str,
-    value: impl Fn(&Group) -> Option<V> + Copy,
+    value: impl Fn(&Group<'_>) -> Option<V> + Copy,
 ) -> fmt::Result {
     let samples = all.iter().flat_map(|(reading, groups)| {
         groups.iter().filter_map(move |([address, port], group)| {
@@ -142,57 +108,4 @@ fn write_overflows(pen: &mut Pen<'_>, readings: &[Reading]) -> fmt::Result {
         "The same, and handshakes that were dropped for another reason (ListenDrops).",
         of(|overflows| overflows.listen_drops),
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Group, Listener, groups};
-
-    fn listener(queue: u32, limit: u32, peak: u32, syn_queue: Option<u32>) -> Listener {
-        Listener {
-            family: 4,
-            address: [127, 0, 0, 1].into(),
-            port: 80,
-            uid: None,
-            reuseport: true,
-            accept_queue: queue,
-            accept_queue_limit: limit,
-            accept_queue_peak: peak,
-            syn_queue,
-        }
-    }
-
-    #[test]
-    fn sockets_of_one_address_are_one_group_in_which_the_worst_shows() {
-        let mut other = listener(0, 0, 1, Some(0));
-        other.address = [0; 16].into();
-        let all = [
-            listener(1, 9, 10, Some(3)),
-            other,
-            listener(2, 9, 4, Some(4)),
-        ];
-        let groups = groups(&all);
-        let group = Group {
-            sockets: 2,
-            length: 3,
-            limit: 18,
-            peak: 14,
-            peak_ratio: 1.0,
-            syn_queue: Some(7),
-        };
-        assert_eq!(groups[&([127, 0, 0, 1].into(), 80)], group);
-        let backlog_of_none = &groups[&([0; 16].into(), 80)];
-        assert!((backlog_of_none.peak_ratio - 1.0).abs() < f64::EPSILON);
-    }
-
-    #[test]
-    fn a_sum_with_an_unknown_part_is_unknown() {
-        for parts in [[Some(1), None], [None, Some(1)], [None, None]] {
-            let mut group = Group::default();
-            for part in parts {
-                group.add(&listener(0, 1, 0, part));
-            }
-            assert_eq!(group.syn_queue, None);
-        }
-    }
 }
