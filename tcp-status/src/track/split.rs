@@ -67,6 +67,12 @@ impl SplitCache {
     /// Keeps a new split. `abandoned` is how many half-open connections closed listeners had
     /// left behind by then, since start.
     pub fn put(&mut self, split: Split, abandoned: u64, cost: Duration) {
+        if split.orphaned == [0; Family::COUNT] {
+            // Then there are none at any port, and nobody looks at ports again for their sake.
+            for port in self.ports.values_mut() {
+                port.orphaned = [0; Family::COUNT];
+            }
+        }
         self.last = split;
         self.taken = Some(Instant::now());
         self.cost = cost;
@@ -151,5 +157,8 @@ mod tests {
         assert_eq!(cache.port(80).orphaned, [2, 0]);
         assert_eq!(cache.port(81).orphaned, [5, 0]);
         assert_eq!(cache.port(82), Split::default());
+        // A walk that did not look at ports finds that they are gone everywhere.
+        cache.put(Split::default(), 0, Duration::ZERO);
+        assert_eq!(cache.port(81).orphaned, [0, 0]);
     }
 }
