@@ -71,6 +71,22 @@ pub struct PortKey {
 
 const _: () = assert!(size_of::<PortKey>() == 8);
 
+/// Slots of the ports of the tracker's own namespace, of one bank: one load tells whether a port is
+/// kept apart, since most sockets are of ports that are not.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct PortPage {
+    /// By port: its slot plus one; 0 if it is not entered.
+    pub slots: [u16; 65_536],
+}
+
+const _: () = assert!(size_of::<PortPage>() == 131_072);
+
+impl PortPage {
+    /// No port is entered.
+    pub const EMPTY: Self = Self { slots: [0; 65_536] };
+}
+
 /// The slot of [`PortGauges`] that all ports share for which there is no slot left.
 pub const OTHER_PORTS: u32 = 0;
 

@@ -8,7 +8,8 @@ use aya_ebpf::{
 use tcp_status_common::{
     control::{Control, Counted, Mode, TASK_SLOTS},
     counters::{
-        BANKS, Bank, Listeners, NamespaceKey, PortGauges, PortKey, Walked, Writer, WriterStats,
+        BANKS, Bank, Listeners, NamespaceKey, PortGauges, PortKey, PortPage, Walked, Writer,
+        WriterStats,
     },
 };
 
@@ -34,6 +35,10 @@ pub(crate) static EMPTY_BANK: Array<Bank, 1> = Array::new();
 /// Slots of the ports that have, or had, a listener. In each bank, any port may be entered.
 #[btf_map]
 pub(crate) static PORTS: HashMap<PortKey, u32, { 2 * 65_536 }, ON_DEMAND> = HashMap::new();
+
+/// The same for the tracker's own namespace, by bank.
+#[btf_map]
+pub(crate) static PORT_PAGES: Array<PortPage, 2> = Array::new();
 
 /// Two banks for each slot. The loader says how many slots there are.
 #[btf_map]

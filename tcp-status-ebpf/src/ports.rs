@@ -1,6 +1,6 @@
 //! Connections by local port: which ports are kept apart, and their gauges.
 //!
-//! A port is entered when it gets a listener. Sockets of other ports cost a look-up that fails.
+//! A port is entered when it gets a listener. Sockets of other ports cost one load.
 
 use tcp_status_common::counters::{OTHER_PORTS, PortGauges, PortKey};
 
@@ -8,7 +8,7 @@ use crate::{
     book::{Book, ONLY_NEW},
     count::{self, Place},
     host::{Sock, TcpSock},
-    maps::{FREE_PORTS_0, FREE_PORTS_1, PORT_GAUGES, PORTS},
+    maps::{FREE_PORTS_0, FREE_PORTS_1, PORT_GAUGES, PORT_PAGES, PORTS},
 };
 
 /// A slot of [`PORT_GAUGES`], or none: what a port is kept in, in one bank.
@@ -52,6 +52,13 @@ pub(crate) fn slot(book: Book, bank: u32, port: u16) -> Slot {
     if port == 0 {
         return Slot::NONE;
     }
+    if book.is_own() {
+        let Some(page) = PORT_PAGES.get_ptr(bank & 1) else {
+            return Slot::NONE;
+        };
+        // SAFETY: the map gave the pointer; every port is in a page.
+        return Slot(u32::from(unsafe { (*page).slots[usize::from(port)] }));
+    }
     match PORTS.get_ptr(key(book, bank, port)) {
         // SAFETY: the map gave the pointer; an entry never changes.
         Some(index) => Slot::new(unsafe { *index }),
@@ -65,9 +72,26 @@ pub(crate) fn enter(book: Book, bank: u32, port: u16) -> bool {
     if port == 0 {
         return false;
     }
+    let Some(slot) = entered(book, bank, port) else {
+        return false;
+    };
+    if book.is_own()
+        && let Some(page) = PORT_PAGES.get_ptr_mut(bank & 1)
+    {
+        // SAFETY: as above. Whoever enters the port writes the same; slots are fewer than ports.
+        unsafe { (*page).slots[usize::from(port)] = slot.0 as u16 };
+    }
+    true
+}
+
+/// The slot of a port that is entered, or is entered now.
+#[inline(always)]
+fn entered(book: Book, bank: u32, port: u16) -> Option<Slot> {
     let key = key(book, bank, port);
-    if PORTS.get_ptr(key).is_some() {
-        return true;
+    // SAFETY: the map gave the pointer; an entry never changes.
+    let known = || PORTS.get_ptr(key).map(|index| Slot::new(unsafe { *index }));
+    if let Some(slot) = known() {
+        return Some(slot);
     }
     let free = if bank == 0 {
         FREE_PORTS_0.pop()
@@ -78,10 +102,10 @@ pub(crate) fn enter(book: Book, bank: u32, port: u16) -> bool {
         Ok(Some(index)) => index,
         // The others share a slot, of the tracker's own namespace only.
         _ if book.is_own() => OTHER_PORTS,
-        _ => return false,
+        _ => return None,
     };
     if PORTS.insert(key, index, ONLY_NEW).is_ok() {
-        return true;
+        return Some(Slot::new(index));
     }
     // Another CPU was first, or there is no room.
     if index != OTHER_PORTS {
@@ -91,7 +115,7 @@ pub(crate) fn enter(book: Book, bank: u32, port: u16) -> bool {
             FREE_PORTS_1.push(index, 0)
         };
     }
-    PORTS.get_ptr(key).is_some()
+    known()
 }
 
 #[inline(always)]

@@ -12,9 +12,9 @@ use tcp_status_common::{
 
 use crate::{
     book::Book,
-    count::{CLOSE, Place},
+    count::{CLOSE, Place, tell},
     host::Sock,
-    maps::{self, SUBSTATE},
+    maps::{self, SUBSTATE, WRITERS},
     mark, ports, seed,
     set_state::IPPROTO_TCP,
 };
@@ -112,6 +112,7 @@ fn changed(writer: Writer, sock: Sock, tw: *const u8, from: u32, to: u32) {
     if let Some(bank) = mode.live() {
         book.flow(bank, from, to);
         ports::flow(ports::slot(book, bank, port), bank, from, to);
+        tell!(writer, counted);
     }
     if let Some(bank) = mode.seed() {
         seed::minisocket_moved(book, bank, Sock(tw), to, port);

@@ -14,7 +14,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use tcp_status_common::{
     control::{Control, Mode},
-    counters::{Bank, Listeners, NamespaceKey, PortGauges, PortKey, Walked, WriterStats},
+    counters::{Bank, Listeners, NamespaceKey, PortGauges, PortKey, PortPage, Walked, WriterStats},
     host::Host,
 };
 
@@ -107,6 +107,8 @@ pub struct Limits {
 pub(super) struct Ports {
     /// Slots of the ports.
     pub(super) slots: HashMap<MapData, Record<PortKey>, u32>,
+    /// The same of the own namespace, by bank and port.
+    pub(super) pages: Array<MapData, Record<PortPage>>,
     pub(super) gauges: PerCpuArray<MapData, Record<PortGauges>>,
     /// Slots that are free, by bank.
     pub(super) free: [Queue<MapData, u32>; 2],
@@ -188,6 +190,7 @@ impl Bpf {
             namespaces: Mutex::new(map(&mut ebpf, "NAMESPACES")?),
             ports: Mutex::new(Ports {
                 slots: map(&mut ebpf, "PORTS")?,
+                pages: map(&mut ebpf, "PORT_PAGES")?,
                 gauges: map(&mut ebpf, "PORT_GAUGES")?,
                 free: [
                     map(&mut ebpf, "FREE_PORTS_0")?,

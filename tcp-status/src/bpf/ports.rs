@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aya::maps::MapError;
 use tcp_status_common::{
-    counters::{OTHER_PORTS, PortGauges, PortKey, STATE_SLOTS},
+    counters::{OTHER_PORTS, PortGauges, PortKey, PortPage, STATE_SLOTS},
     state::Family,
 };
 
@@ -88,22 +88,32 @@ impl Bpf {
         Ok(None)
     }
 
-    /// Enters a port that had a listener into `bank`, which no event may be using. False if
-    /// there is no slot left.
+    /// Enters ports that had a listener, by namespace, into `bank`, which is empty and which no
+    /// event may be using. Those for which there is no slot left are left out.
     ///
     /// # Errors
     /// If the kernel refuses the update.
-    pub fn keep_port(&self, netns: u32, port: u16, bank: u32) -> Result<bool, LoadError> {
+    pub fn keep_ports(
+        &self,
+        kept: impl IntoIterator<Item = (u32, u16)>,
+        bank: u32,
+    ) -> Result<(), LoadError> {
         let mut ports = lock(&self.ports);
-        match ports.free[bank as usize].pop(0) {
-            Ok(slot) => {
-                let key = key(netns, port, bank);
-                ports.slots.insert(key, slot, 0).map_err(ports_error)?;
-                Ok(true)
+        let mut page = Box::new(Record(PortPage::EMPTY));
+        for (netns, port) in kept {
+            let slot = match ports.free[bank as usize].pop(0) {
+                Ok(slot) => slot,
+                Err(MapError::ElementNotFound) => break,
+                Err(error) => return Err(free_error(error)),
+            };
+            let key = key(netns, port, bank);
+            ports.slots.insert(key, slot, 0).map_err(ports_error)?;
+            if netns == self.netns {
+                // As the programs have it: plus one. There are no more slots than ports.
+                page.0.slots[usize::from(port)] = u16::try_from(slot + 1).unwrap_or(0);
             }
-            Err(MapError::ElementNotFound) => Ok(false),
-            Err(error) => Err(free_error(error)),
         }
+        ports.pages.set(bank, *page, 0).map_err(pages_error)
     }
 
     /// Empties `bank`, which no event may be using, and makes all its slots free.
@@ -122,7 +132,8 @@ impl Bpf {
                     .map_err(free_error)?;
             }
         }
-        Ok(())
+        let empty = Box::new(Record(PortPage::EMPTY));
+        ports.pages.set(bank, *empty, 0).map_err(pages_error)
     }
 
     /// Makes all slots of both banks free, for the first time.
@@ -181,6 +192,13 @@ fn ports_error(source: MapError) -> LoadError {
 fn gauges_error(source: MapError) -> LoadError {
     LoadError::Map {
         name: "PORT_GAUGES",
+        source,
+    }
+}
+
+fn pages_error(source: MapError) -> LoadError {
+    LoadError::Map {
+        name: "PORT_PAGES",
         source,
     }
 }

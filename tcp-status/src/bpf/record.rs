@@ -3,7 +3,8 @@
 use tcp_status_common::{
     control::Control,
     counters::{
-        Bank, ListenerRecord, Listeners, NamespaceKey, PortGauges, PortKey, Walked, WriterStats,
+        Bank, ListenerRecord, Listeners, NamespaceKey, PortGauges, PortKey, PortPage, Walked,
+        WriterStats,
     },
     host::Host,
 };
@@ -30,6 +31,7 @@ plain_data!(
     NamespaceKey,
     PortGauges,
     PortKey,
+    PortPage,
     Walked,
     WriterStats
 );

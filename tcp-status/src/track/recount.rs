@@ -173,7 +173,7 @@ impl Tracker {
     }
 
     /// Keeps what an audit's walks met beside full sockets.
-    fn saw_aside(&self, walks: &Walks) -> Result<(), LoadError> {
+    pub(super) fn saw_aside(&self, walks: &Walks) -> Result<(), LoadError> {
         let abandoned = self.bpf.writers()?.abandoned;
         lock(&self.splits).retain(|netns, _| walks.contains_key(netns));
         for (&netns, walked) in walks {

@@ -99,11 +99,11 @@ fn attempt(
 /// connections: before any connection is, so that none meets a port that is not entered yet.
 fn enter_ports(bpf: &Bpf, places: &Places, live: Option<u32>, bank: u32) -> Result<(), LoadError> {
     if let Some(live) = live {
-        for ((netns, port), sockets) in bpf.ports(live)? {
-            if sockets.iter().flatten().any(|&count| count != 0) {
-                bpf.keep_port(netns, port, bank)?;
-            }
-        }
+        let used = bpf.ports(live)?.into_iter().filter(|(_, sockets)| {
+            // Whatever a gauge is off by, a port with sockets is not forgotten.
+            sockets.iter().flatten().any(|&count| count != 0)
+        });
+        bpf.keep_ports(used.map(|(port, _)| port), bank)?;
     }
     bpf.switch(Mode::entering_ports(live, bank))?;
     quiesce();

@@ -209,6 +209,7 @@ impl Tracker {
         ledger.unplaced = unplaced;
         ledger.walked_ports = self.bpf.port_keys(0)?;
         self.meet(&mut ledger, &walks)?;
+        self.saw_aside(&walks)?;
         let sockets: u64 = walks.values().map(|walked| walked.sockets).sum();
         log::info!(sockets, namespaces = walks.len(), milliseconds = elapsed.as_millis(); "seeded");
         Ok(ledger)
