@@ -10,25 +10,17 @@ use std::{
 
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::{
-    net::TcpStream,
-    pin, select,
-    task::JoinSet,
-    time::{sleep, sleep_until, timeout},
-};
+use tokio::{net::TcpStream, pin, select, task::JoinSet, time::sleep_until};
 
 use super::{
     desk::Desk,
     guests::{Guests, Stay},
     page::Labels,
 };
-use crate::server::Source;
-
-/// How long to wait after a failed accept, usually for want of file descriptors.
-const BACK_OFF: Duration = Duration::from_millis(50);
-
-/// How long answers that are under way may take after the shutdown.
-const GRACE: Duration = Duration::from_millis(250);
+use crate::server::{
+    Source,
+    accept::{accept, finish},
+};
 
 /// The longest head of a request, in bytes: many times what Prometheus sends.
 const MAX_HEAD: usize = 8192;
@@ -179,10 +171,7 @@ impl Server {
         }
         drop(listener);
         hall.guests.drop_idle();
-        let rest = async { while connections.join_next().await.is_some() {} };
-        if timeout(GRACE, rest).await.is_err() {
-            log::debug!("answers under way were dropped");
-        }
+        finish(connections).await;
         Ok(())
     }
 }
@@ -200,22 +189,9 @@ impl Hall {
         listener: &tokio::net::TcpListener,
         connections: &mut JoinSet<()>,
     ) {
-        let mut failing = false;
         for number in 0.. {
-            let stream = loop {
-                match accept(listener, connections).await {
-                    Ok(stream) => break stream,
-                    Err(error) => {
-                        if !failing {
-                            log::warn!(error:%; "no connection for metrics can be accepted for now");
-                        }
-                        failing = true;
-                        self.guests.drop_one();
-                        sleep(BACK_OFF).await;
-                    }
-                }
-            };
-            failing = false;
+            let next = async || Ok(listener.accept().await?.0);
+            let stream = accept(next, connections, || self.guests.drop_one()).await;
             while connections.len() >= self.connections {
                 self.guests.drop_one();
                 connections.join_next().await;
@@ -256,19 +232,5 @@ impl Hall {
         let answer = self.desk.answer(&request).await;
         self.guests.answered(number);
         answer
-    }
-}
-
-/// The next connection; the ones that ended are cleared away in the meantime.
-async fn accept(
-    listener: &tokio::net::TcpListener,
-    connections: &mut JoinSet<()>,
-) -> io::Result<TcpStream> {
-    loop {
-        select! {
-            biased;
-            Some(_) = connections.join_next() => {}
-            accepted = listener.accept() => return accepted.map(|(stream, _)| stream),
-        }
     }
 }

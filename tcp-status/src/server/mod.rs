@@ -1,5 +1,6 @@
 //! The Unix socket: what may be asked, who answers, and both ends of the wire.
 
+pub(crate) mod accept;
 pub mod client;
 pub mod place;
 pub mod protocol;

@@ -16,20 +16,15 @@ use tokio::{
     net::UnixStream,
     sync::Semaphore,
     task::{self, AbortHandle, JoinSet},
-    time::{sleep, timeout},
+    time::timeout,
 };
 
 use super::{
     Source,
+    accept::{accept, finish},
     place::{Access, Place, PlaceError},
     protocol::{Answer, MAX_ANSWER, MAX_REQUEST, Query, Refusal, Request, encode},
 };
-
-/// How long to wait after a failed accept, usually for want of file descriptors.
-const BACK_OFF: Duration = Duration::from_millis(50);
-
-/// How long answers that are under way may take after the shutdown.
-const GRACE: Duration = Duration::from_millis(250);
 
 /// What clients may take of the tracker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,10 +120,7 @@ impl Server {
         // While it listens, no other tracker takes its place: so the place goes first.
         drop(place);
         drop(listener);
-        let rest = async { while connections.join_next().await.is_some() {} };
-        if timeout(GRACE, rest).await.is_err() {
-            log::debug!("answers under way were dropped");
-        }
+        finish(connections).await;
         Ok(())
     }
 }
@@ -150,22 +142,9 @@ impl Desk {
         listener: &tokio::net::UnixListener,
         connections: &mut JoinSet<()>,
     ) {
-        let mut failing = false;
         for number in 0.. {
-            let stream = loop {
-                match accept(listener, connections).await {
-                    Ok(stream) => break stream,
-                    Err(error) => {
-                        if !failing {
-                            log::warn!(error:%; "no connection can be accepted for now");
-                        }
-                        failing = true;
-                        self.drop_idlest();
-                        sleep(BACK_OFF).await;
-                    }
-                }
-            };
-            failing = false;
+            let next = async || Ok(listener.accept().await?.0);
+            let stream = accept(next, connections, || self.drop_idlest()).await;
             while connections.len() >= self.limits.connections {
                 self.drop_idlest();
                 connections.join_next().await;
@@ -224,20 +203,6 @@ impl Desk {
             answer.unwrap_or_else(Answer::Error)
         });
         call.await.unwrap_or_else(|_| failed())
-    }
-}
-
-/// The next connection; the ones that ended are cleared away in the meantime.
-async fn accept(
-    listener: &tokio::net::UnixListener,
-    connections: &mut JoinSet<()>,
-) -> io::Result<UnixStream> {
-    loop {
-        tokio::select! {
-            biased;
-            Some(_) = connections.join_next() => {}
-            accepted = listener.accept() => return accepted.map(|(stream, _)| stream),
-        }
     }
 }
 
