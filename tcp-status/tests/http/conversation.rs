@@ -1,6 +1,7 @@
 //! Requests of well-behaved clients.
 
 use std::{
+    sync::atomic::AtomicBool,
     thread,
     time::{Duration, Instant},
 };
@@ -10,7 +11,7 @@ use tcp_status::snapshot::Snapshot;
 use crate::{
     Running,
     client::{Connection, OPEN_METRICS, ask, get},
-    fake::{Fixed, Panics, full},
+    fake::{FailsFirst, Fixed, Panics, full},
     limits,
     text::Page,
 };
@@ -160,6 +161,19 @@ fn probes_tell_doubt_from_death() {
     ] {
         let reply = get(server.address, path);
         assert_eq!((reply.status, reply.line()), (status, line), "{path}");
+    }
+}
+
+#[test]
+fn scrapes_that_fail_are_counted() {
+    let server = Running::start(FailsFirst(AtomicBool::new(false)));
+    assert_eq!(get(server.address, "/metrics").status, 503);
+    let page = Page::parse(&get(server.address, "/metrics").body);
+    for (series, value) in [
+        ("tcp_status_scrapes_total", "2"),
+        ("tcp_status_scrape_errors_total", "1"),
+    ] {
+        assert_eq!(page.value(series).to_string(), value, "{series}");
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -159,6 +162,23 @@ impl Source for &'static Slow {
         thread::sleep(self.time);
         self.now_and_most.lock().unwrap().0 -= 1;
         Ok(vec![full()])
+    }
+}
+
+/// Fails once.
+pub(crate) struct FailsFirst(pub(crate) AtomicBool);
+
+impl Source for FailsFirst {
+    fn get(&self, _: &Get) -> Result<u64, Refusal> {
+        unreachable!("pages are made from readings")
+    }
+
+    fn show(&self, _: &Show) -> Result<Vec<Snapshot>, Refusal> {
+        if self.0.swap(true, Ordering::Relaxed) {
+            Ok(vec![full()])
+        } else {
+            Err(Refusal::unavailable("not yet; try again".into()))
+        }
     }
 }
 
