@@ -12,6 +12,7 @@ pub mod server;
 pub mod snapshot;
 pub mod track;
 pub mod tui;
+pub mod zabbix;
 
 // Test data of the integration tests serves unit tests as well.
 #[cfg(test)]

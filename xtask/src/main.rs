@@ -1,6 +1,7 @@
 //! `cargo xtask`: builds, runs and tests tcp-status. One clap definition; one file or folder for
 //! each subcommand. Progress goes to stderr.
 
+mod apt;
 mod build;
 mod libtest;
 mod lint;
@@ -12,6 +13,7 @@ mod test;
 mod toolchain;
 mod vm;
 mod workspace;
+mod zabbix;
 
 use std::process::ExitCode;
 
@@ -47,6 +49,8 @@ enum Command {
     Vm(vm::VmArgs),
     /// A .deb, a .rpm and a static tarball of what is committed, in target/package
     Package(package::PackageArgs),
+    /// Agent, template and tracker with real Zabbix servers, on loopback
+    Zabbix(zabbix::ZabbixArgs),
     /// Formatting, and clippy for all crates
     Lint,
 }
@@ -71,6 +75,7 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Test(args) => test::run(&workspace, args),
         Command::Vm(args) => vm::run(&workspace, args),
         Command::Package(args) => package::run(&workspace, args),
+        Command::Zabbix(args) => zabbix::run(&workspace, args),
         Command::Lint => lint::run(&workspace),
     }
 }

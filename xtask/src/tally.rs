@@ -40,6 +40,18 @@ impl Tally {
         }
     }
 
+    /// Reads back what [`fmt::Display`] wrote.
+    pub(crate) fn parse(line: &str) -> Option<Self> {
+        let mut counts = line.trim().split(", ");
+        let mut count = |word: &str| counts.next()?.strip_suffix(word)?.trim_end().parse().ok();
+        let tally = Self {
+            passed: count("passed")?,
+            failed: count("failed")?,
+            skipped: count("skipped")?,
+        };
+        counts.next().is_none().then_some(tally)
+    }
+
     pub(crate) fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
@@ -88,6 +100,15 @@ mod tests {
             skipped: 1,
         });
         assert_eq!(tally.to_string(), "3 passed, 1 failed, 2 skipped");
+        assert_eq!(Tally::parse("3 passed, 1 failed, 2 skipped\n"), Some(tally));
+        for other in [
+            "",
+            "3 passed",
+            "3 passed, 1 failed, x skipped",
+            "1 passed, 2 skipped",
+        ] {
+            assert_eq!(Tally::parse(other), None, "{other}");
+        }
     }
 
     #[test]

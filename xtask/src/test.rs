@@ -19,6 +19,7 @@ use crate::{
     toolchain::{self, Facts, Plan, Toolchain},
     vm,
     workspace::Workspace,
+    zabbix,
 };
 
 /// Programs that tests compare with or run under, and clippy for the BPF target.
@@ -40,6 +41,9 @@ pub(crate) struct TestArgs {
     /// Install what is missing for the tests and for the BPF target (Debian, as root)
     #[arg(long)]
     install: bool,
+    /// Then the same as `zabbix`, counted together
+    #[arg(long)]
+    zabbix: bool,
     /// Then the same as `vm` with these kernels, counted together
     #[arg(long, value_name = "VERSION", num_args = 1..)]
     vm: Vec<vm::Version>,
@@ -69,6 +73,9 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<ExitCode> {
     let tests = cargo_test(workspace)?;
     eprintln!("== tests: {tests}");
     tally.add(tests);
+    if args.zabbix {
+        tally.add(zabbix_servers(workspace, args));
+    }
     if !args.vm.is_empty() {
         tally.add(virtual_machines(workspace, args));
     }
@@ -79,6 +86,20 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     Ok(tally.exit_code())
+}
+
+/// Counts as a failure what keeps the servers from being tried at all.
+fn zabbix_servers(workspace: &Workspace, args: &TestArgs) -> Tally {
+    eprintln!("== zabbix");
+    let steps = zabbix::run_all(workspace, args.install).unwrap_or_else(|error| {
+        eprintln!("== zabbix: FAILED: {error:#}");
+        Tally {
+            failed: 1,
+            ..Tally::default()
+        }
+    });
+    eprintln!("== zabbix: {steps}");
+    steps
 }
 
 /// Counts as a failure what keeps the machines from being run at all.

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use ipnet::IpNet;
 use tcp_status_common::state::State;
 
 use super::parse;
@@ -63,6 +64,9 @@ pub enum Command {
     Verify(VerifyOptions),
     /// Say what this host offers and what follows from it: attaches, detaches, exits
     Check,
+    /// Put the Zabbix agent's configuration in place, remove it, or see whether it works
+    #[command(subcommand)]
+    Zabbix(ZabbixCommand),
     /// Print shell completions
     Completions {
         /// The shell
@@ -131,6 +135,14 @@ pub struct RunOptions {
     /// Metrics under the names of another exporter as well
     #[arg(long, value_name = "EXPORTER", value_enum, requires = "metrics")]
     pub metrics_compat: Option<CompatOption>,
+    /// Answer passive checks of Zabbix servers, as an agent would, as in 192.0.2.7:10060
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse::address)]
+    #[arg(allow_hyphen_values = true)]
+    pub zabbix: Option<SocketAddr>,
+    /// Addresses and networks that passive checks are answered to [default: this host]
+    #[arg(long, value_name = "CIDR", value_parser = parse::network, value_delimiter = ',')]
+    #[arg(requires = "zabbix", allow_hyphen_values = true)]
+    pub zabbix_allow: Vec<IpNet>,
 }
 
 /// Whose names metrics have as well.
@@ -262,6 +274,40 @@ pub struct DiscoverOptions {
     /// Every network namespace that is counted
     #[arg(long, conflicts_with = "netns")]
     pub all_netns: bool,
+    /// Where the tracker is.
+    #[command(flatten)]
+    pub socket: SocketOption,
+}
+
+/// What can be done about the Zabbix agents of this host.
+#[derive(Debug, Subcommand)]
+#[command(disable_help_subcommand = true)]
+pub enum ZabbixCommand {
+    /// Show what would change, ask, and put the configuration in place; exit 1 if it is not wanted
+    Install(ZabbixFile),
+    /// Show what would go, ask, and remove the configuration; exit 1 if it is not wanted
+    Uninstall(ZabbixFile),
+    /// Say whether file, socket and agent work together; exit 1 if they do not
+    Check(ZabbixCheck),
+}
+
+/// Options of `zabbix install` and `zabbix uninstall`.
+#[derive(Args, Debug)]
+pub struct ZabbixFile {
+    /// Change files without asking
+    #[arg(long)]
+    pub yes: bool,
+    /// Directory to take for the root of the host
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+}
+
+/// Options of `zabbix check`.
+#[derive(Args, Debug)]
+pub struct ZabbixCheck {
+    /// Directory to take for the root of the host: only files are looked at
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
     /// Where the tracker is.
     #[command(flatten)]
     pub socket: SocketOption,

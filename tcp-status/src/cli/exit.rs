@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    http::BindError,
+    http,
     kernel::procfs,
     server::{
         client::ClientError,
@@ -16,6 +16,7 @@ use crate::{
         protocol::{Refusal, RefusalKind},
         serve::ServeError,
     },
+    zabbix::passive,
 };
 
 /// Success.
@@ -91,8 +92,12 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
             | PlaceError::UnknownGroup(_) => USAGE,
         });
     }
-    if let Some(error) = cause.downcast_ref::<BindError>() {
-        return Some(if error.is_argument() { USAGE } else { REFUSED });
+    let another_address = cause
+        .downcast_ref()
+        .map(http::BindError::is_argument)
+        .or_else(|| cause.downcast_ref().map(passive::BindError::is_argument));
+    if let Some(another_address) = another_address {
+        return Some(if another_address { USAGE } else { REFUSED });
     }
     if cause.is::<Usage>() {
         return Some(USAGE);

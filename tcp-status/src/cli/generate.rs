@@ -53,21 +53,25 @@ pub(super) fn man() -> io::Result<String> {
     page.render_options_section(&mut text)?;
     text.extend_from_slice(b".SH COMMANDS\n");
     for subcommand in command.get_subcommands() {
-        section(subcommand, &mut text)?;
+        section(subcommand.get_name(), subcommand, &mut text)?;
+        for part in subcommand.get_subcommands() {
+            let name = format!("{} {}", subcommand.get_name(), part.get_name());
+            section(&name, part, &mut text)?;
+        }
     }
     page.render_extra_section(&mut text)?;
     text.extend_from_slice(FILES.as_bytes());
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-fn section(command: &clap::Command, text: &mut Vec<u8>) -> io::Result<()> {
+fn section(name: &str, command: &clap::Command, text: &mut Vec<u8>) -> io::Result<()> {
     let page = Man::new(command.clone());
     let mut parts = Vec::new();
     page.render_synopsis_section(&mut parts)?;
     page.render_description_section(&mut parts)?;
     page.render_options_section(&mut parts)?;
     page.render_extra_section(&mut parts)?;
-    text.extend_from_slice(format!(".SS {}\n", command.get_name()).as_bytes());
+    text.extend_from_slice(format!(".SS {name}\n").as_bytes());
     // What is a section of its own there is a part of one here.
     for line in String::from_utf8_lossy(&parts).lines() {
         if line.starts_with(".SH ") {

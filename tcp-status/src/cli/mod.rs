@@ -5,12 +5,14 @@ mod check;
 pub mod exit;
 mod generate;
 mod parse;
+mod passive;
 mod query;
 mod run;
 mod top;
 mod usage;
 mod verify;
 mod watchdog;
+mod zabbix;
 
 use std::{env, process::ExitCode};
 
@@ -42,6 +44,7 @@ fn dispatch(command: Command) -> anyhow::Result<Verdict> {
         Command::Discover(options) => query::discover(options)?,
         Command::Verify(options) => return verify::verify(&options),
         Command::Check => check::check()?,
+        Command::Zabbix(command) => return zabbix::zabbix(&command),
         Command::Completions { shell } => print(&generate::completions(shell))?,
         Command::Man => print(&generate::man()?)?,
     }

@@ -1,13 +1,20 @@
 //! From one argument to one value. Errors say why, and what to use instead; the argument itself
 //! is named by [`super::usage`].
 
-use std::{ffi::OsStr, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsStr,
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{
     Arg, Command, Error,
     builder::TypedValueParser,
     error::{ContextKind, ContextValue, ErrorKind},
 };
+use ipnet::IpNet;
 use tcp_status_common::state::{State, UnknownState};
 
 use crate::{server::place, snapshot::MAX_WINDOW};
@@ -104,6 +111,13 @@ fn time(text: &str) -> Option<Duration> {
 pub(super) fn address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse()
         .map_err(|_| "not an address and port; use numbers, such as 127.0.0.1:9889 or [::1]:9889")
+}
+
+/// An address alone is a network of one.
+pub(super) fn network(text: &str) -> Result<IpNet, &'static str> {
+    text.parse()
+        .or_else(|_| text.parse().map(|address: IpAddr| address.into()))
+        .map_err(|_| "not an address or network; use numbers, such as 192.0.2.7 or 10.0.0.0/8")
 }
 
 pub(super) fn share(text: &str) -> Result<f64, &'static str> {
@@ -261,6 +275,21 @@ mod tests {
             "1.2.3.4:65536",
         ] {
             assert!(address(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn networks_are_numbers() {
+        for (text, network) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("192.0.2.7", "192.0.2.7/32"),
+            ("::1", "::1/128"),
+            ("2001:db8::/32", "2001:db8::/32"),
+        ] {
+            assert_eq!(super::network(text).unwrap().to_string(), network);
+        }
+        for text in ["", "localhost", "10.0.0.0/33", "10.0.0", "10.0.0.1:5", "/8"] {
+            assert!(super::network(text).is_err(), "{text:?}");
         }
     }
 

@@ -20,16 +20,17 @@ use tokio::{
 
 use super::{
     args::{CompatOption, NamespaceOption, RunOptions},
-    watchdog,
+    passive, watchdog,
 };
 use crate::{
     bpf::Limits as Kept,
     http,
+    kernel::plan::Backend,
     output::{print, table},
     privilege,
     server::{
         DEFAULT_SOCKET, Source,
-        protocol::Show,
+        protocol::{Refusal, Show},
         serve::{Limits, Server},
     },
     track::{self, Pace, Running, Settings},
@@ -41,6 +42,10 @@ const PATIENCE: Duration = Duration::from_millis(250);
 pub(super) fn run(options: &RunOptions) -> anyhow::Result<()> {
     let settings = settings(options);
     let backend = options.backend.into();
+    if settings.all_namespaces && backend == Backend::Scan {
+        let why = "run, on --netns all: a scan counts one namespace; leave --backend scan out";
+        return Err(Refusal::bad(why.into()).into());
+    }
     serve(options, move || Ok(track::start(backend, settings)?))
 }
 
@@ -100,6 +105,7 @@ async fn serve_until_signal(
         .metrics
         .map(|address| http::Server::bind(address, page(options)));
     let metrics = metrics.transpose()?;
+    let zabbix = passive::bind(options)?;
     let running = select! {
         biased;
         name = signals.any() => {
@@ -132,6 +138,7 @@ async fn serve_until_signal(
                     .await?)
             },
             serve_metrics(metrics, &running.source, dropped(stopped.clone())),
+            passive::serve(zabbix, &running.source, dropped(stopped.clone())),
         )
     };
     select! {

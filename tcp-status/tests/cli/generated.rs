@@ -4,7 +4,7 @@ use std::{io, process::Stdio};
 
 use crate::{printed, tcp_status};
 
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 11] = [
     "run",
     "get",
     "show",
@@ -13,6 +13,7 @@ const COMMANDS: [&str; 10] = [
     "discover",
     "verify",
     "check",
+    "zabbix",
     "completions",
     "man",
 ];
@@ -43,10 +44,13 @@ fn completions_and_manual_name_every_command_and_option() {
         .into_iter()
         .chain([printed(&["man"]).replace("\\-", "-")]);
     for text in generated {
-        for word in COMMANDS
-            .into_iter()
-            .chain(["socket-group", "audit-interval", "all-netns"])
-        {
+        for word in COMMANDS.into_iter().chain([
+            "socket-group",
+            "audit-interval",
+            "all-netns",
+            "zabbix-allow",
+            "uninstall",
+        ]) {
             assert!(text.contains(word), "{word} in {text}");
         }
     }

@@ -121,3 +121,15 @@ fn a_full_device_is_an_error() {
         assert!(line.contains("print, on standard output: "), "{line}");
     }
 }
+
+#[test]
+fn a_scan_does_not_pretend_to_count_all_namespaces() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("s");
+    let arguments = ["run", "--netns", "all", "--backend", "scan", "--socket"];
+    let arguments = arguments.map(std::ffi::OsStr::new).into_iter();
+    let arguments: Vec<_> = arguments.chain([socket.as_os_str()]).collect();
+    let line = complaint(&output(&arguments), 2);
+    assert!(line.contains("--netns all"), "{line}");
+    assert!(!socket.exists());
+}

@@ -27,9 +27,9 @@ pub(crate) struct Binary {
 /// Builds the binary for this machine.
 pub(crate) fn build(workspace: &Workspace, profile: Profile) -> Result<Binary> {
     let triple = static_triple(workspace);
-    let (name, folder) = match profile {
-        Profile::Release => ("release", "release"),
-        Profile::Debug => ("dev", "debug"),
+    let name = match profile {
+        Profile::Release => "release",
+        Profile::Debug => "dev",
     };
     eprintln!("building tcp-status, static, for {triple} ({name})");
     let step = Step::cargo()
@@ -38,17 +38,26 @@ pub(crate) fn build(workspace: &Workspace, profile: Profile) -> Result<Binary> {
         .args(["--target", &triple, "--profile", name])
         .env("CARGO_ENCODED_RUSTFLAGS", flags());
     workspace.at_root(step).run()?;
-    let path = workspace
-        .target
-        .join(&triple)
-        .join(folder)
-        .join("tcp-status");
+    let path = place(workspace, profile);
     ensure!(
         path.is_file(),
         "cargo built no {}; is there another `build.target-dir`?",
         path.display()
     );
     Ok(Binary { path, triple })
+}
+
+/// Where it lies once it is built.
+pub(crate) fn place(workspace: &Workspace, profile: Profile) -> PathBuf {
+    let folder = match profile {
+        Profile::Release => "release",
+        Profile::Debug => "debug",
+    };
+    workspace
+        .target
+        .join(static_triple(workspace))
+        .join(folder)
+        .join("tcp-status")
 }
 
 /// The target for static binaries that run on this machine.

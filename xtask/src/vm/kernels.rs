@@ -10,8 +10,10 @@ use std::{
 
 use anyhow::{Context as _, Error, Result, bail, ensure};
 
-use super::apt::Apt;
-use crate::step::Step;
+use crate::{
+    apt::{self, Apt},
+    step::Step,
+};
 
 /// The kernels of the matrix, as a user names them.
 pub(super) const DEFAULT: [&str; 4] = ["5.10", "6.1", "6.12", "7.2"];
@@ -146,20 +148,11 @@ fn fetch(apt: &Apt, metapackage: &str, version: &str, folder: &Path) -> Result<(
         apt.dependencies(package, version)
     })? {
         let deb = apt.download(&package, &version, &work)?;
-        unpack(&deb, &tree)?;
+        apt::unpack(&deb, &tree)?;
     }
     keep(&tree, &kept)?;
     fs::rename(&kept, folder).with_context(|| format!("cannot make {}", folder.display()))?;
     fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))
-}
-
-/// Unpacks a Debian package, without installing it.
-pub(super) fn unpack(deb: &Path, tree: &Path) -> Result<()> {
-    Step::new("dpkg-deb")
-        .arg("--extract")
-        .arg(deb)
-        .arg(tree)
-        .run()
 }
 
 /// Every package that holds a part of the kernel of the metapackage's `version`.

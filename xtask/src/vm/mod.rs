@@ -2,7 +2,6 @@
 //! Debian's packages, a small initramfs, QEMU. The result is read from what the machine prints.
 
 mod accel;
-mod apt;
 mod binaries;
 mod cpio;
 mod initramfs;
@@ -28,8 +27,14 @@ use clap::Args;
 
 pub(crate) use self::kernels::Version;
 
-use self::{apt::Apt, initramfs::Content, matrix::Matrix, matrix::Run};
-use crate::{step::Step, tally::Tally, toolchain, workspace::Workspace};
+use self::{initramfs::Content, matrix::Matrix, matrix::Run};
+use crate::{
+    apt::{self, Apt},
+    step::Step,
+    tally::Tally,
+    toolchain,
+    workspace::Workspace,
+};
 
 /// Programs beside Debian's own, and the packages that bring them.
 const PROGRAMS: [(&str, &str); 2] = [(qemu::PROGRAM, "qemu-system-x86"), ("xz", "xz-utils")];
@@ -195,7 +200,7 @@ fn busybox(apt: &Apt, folder: &Path) -> Result<PathBuf> {
     let versions = apt.versions(PACKAGE)?;
     let version = versions.first().context("no package busybox-static")?;
     let deb = apt.download(PACKAGE, version, folder)?;
-    kernels::unpack(&deb, &tree)?;
+    apt::unpack(&deb, &tree)?;
     // In /bin or, since Debian 13, in /usr/bin.
     let unpacked = ["usr/bin/busybox", "bin/busybox"]
         .map(|place| tree.join(place))

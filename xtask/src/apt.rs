@@ -15,8 +15,8 @@ use crate::step::Step;
 
 const MIRROR: &str = "http://deb.debian.org/debian";
 
-/// The kernel matrix is for this architecture only.
-pub(super) const ARCHITECTURE: &str = "amd64";
+/// Kernels and servers are for this architecture only.
+pub(crate) const ARCHITECTURE: &str = "amd64";
 
 /// Signs all suites; where it is missing, the keys that the system trusts have to do.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -26,13 +26,13 @@ const FRESH: Duration = Duration::from_hours(12);
 
 /// Apt with its own folder below `target`.
 #[derive(Debug)]
-pub(super) struct Apt {
+pub(crate) struct Apt {
     folder: PathBuf,
 }
 
 impl Apt {
     /// Prepares the folder, and fetches the lists of `suites` if they are not fresh.
-    pub(super) fn new(folder: PathBuf, suites: &[&str]) -> Result<Self> {
+    pub(crate) fn new(folder: PathBuf, suites: &[&str]) -> Result<Self> {
         for part in ["lists/partial", "cache/archives/partial"] {
             let part = folder.join(part);
             fs::create_dir_all(&part).with_context(|| format!("cannot make {}", part.display()))?;
@@ -74,13 +74,13 @@ impl Apt {
     }
 
     /// Every version of `package` on offer.
-    pub(super) fn versions(&self, package: &str) -> Result<Vec<String>> {
+    pub(crate) fn versions(&self, package: &str) -> Result<Vec<String>> {
         let listing = self.step("apt-cache").args(["madison", package]).read()?;
         Ok(madison(&listing, package))
     }
 
     /// What `package` at `version` depends on: names and exact versions, where one is asked for.
-    pub(super) fn dependencies(
+    pub(crate) fn dependencies(
         &self,
         package: &str,
         version: &str,
@@ -92,7 +92,7 @@ impl Apt {
     }
 
     /// Downloads a package into `folder`; gives the path of the file.
-    pub(super) fn download(&self, package: &str, version: &str, folder: &Path) -> Result<PathBuf> {
+    pub(crate) fn download(&self, package: &str, version: &str, folder: &Path) -> Result<PathBuf> {
         eprintln!("downloading {package} {version}");
         let before = debs(folder)?;
         self.step("apt-get")
@@ -110,6 +110,30 @@ impl Apt {
             folder.display()
         );
         new.into_iter().next().context("no file")
+    }
+
+    /// Downloads `packages` of `suite` into `folder`, and what they depend on and this host has
+    /// not. Nothing is installed.
+    pub(crate) fn download_missing(
+        &self,
+        suite: &str,
+        packages: &[&str],
+        folder: &Path,
+    ) -> Result<()> {
+        let partial = folder.join("partial");
+        fs::create_dir_all(&partial)
+            .with_context(|| format!("cannot make {}", partial.display()))?;
+        let mut archives = OsString::from("-oDir::Cache::archives=");
+        archives.push(folder);
+        self.step("apt-get")
+            .args(["install", "-qq", "-y", "--no-install-recommends"])
+            // Also those that are installed: the ones that are asked for must lie in the folder.
+            .args(["--download-only", "--reinstall", "--target-release", suite])
+            // Nothing of the system is changed, so nothing has to be locked.
+            .arg("-oDebug::NoLocking=1")
+            .arg(archives)
+            .args(packages.iter().copied())
+            .run()
     }
 
     /// An apt program with this state instead of the system's.
@@ -140,7 +164,16 @@ impl Apt {
     }
 }
 
-fn debs(folder: &Path) -> Result<Vec<PathBuf>> {
+/// Unpacks a Debian package, without installing it.
+pub(crate) fn unpack(deb: &Path, tree: &Path) -> Result<()> {
+    Step::new("dpkg-deb")
+        .arg("--extract")
+        .arg(deb)
+        .arg(tree)
+        .run()
+}
+
+pub(crate) fn debs(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries =
         fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
     let mut debs = Vec::new();

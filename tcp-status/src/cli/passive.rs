@@ -1,0 +1,39 @@
+//! `run --zabbix`: from options to an address where passive checks are answered.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use super::args::RunOptions;
+use crate::{
+    server::Source,
+    zabbix::passive::{Allowed, BindError, Limits, Passive},
+};
+
+/// Listens, if that is asked for.
+pub(super) fn bind(options: &RunOptions) -> Result<Option<Passive>, BindError> {
+    let allowed = if options.zabbix_allow.is_empty() {
+        Allowed::default()
+    } else {
+        Allowed::new(options.zabbix_allow.clone())
+    };
+    options
+        .zabbix
+        .map(|address| Passive::bind(address, allowed, Limits::default()))
+        .transpose()
+}
+
+/// Answers until `shutdown`.
+pub(super) async fn serve(
+    passive: Option<Passive>,
+    source: &Arc<dyn Source>,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let Some(passive) = passive else {
+        return Ok(());
+    };
+    let address = passive.address();
+    log::info!(address:%, allowed:% = passive.allowed(); "passive checks of zabbix");
+    let served = passive.run(Arc::clone(source), shutdown).await;
+    served.with_context(|| format!("listen, on --zabbix {address}"))
+}
