@@ -52,6 +52,14 @@ pub fn keep_needed() -> Result<CapsHashSet, Error> {
     Ok(kept)
 }
 
+/// The same, for a tracker that goes on if it cannot.
+pub fn drop_unneeded() {
+    match keep_needed() {
+        Ok(kept) => log::debug!(kept:?; "dropped privileges"),
+        Err(error) => log::warn!(error:%; "privileges are kept"),
+    }
+}
+
 fn needed(held: &CapsHashSet) -> CapsHashSet {
     held.intersection(&KEPT.into()).copied().collect()
 }

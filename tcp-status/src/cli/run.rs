@@ -116,7 +116,7 @@ async fn serve_until_signal(
             running.context("start, on the tracker")??
         }
     };
-    drop_privileges();
+    privilege::drop_unneeded();
     if let Some(metrics) = &metrics {
         log::info!(address:% = metrics.address(); "metrics");
     }
@@ -150,16 +150,8 @@ async fn serve_until_signal(
 /// For the thread that loads the programs, which later answers queries.
 fn drop_privileges_after<T>(start: impl FnOnce() -> T) -> T {
     let started = start();
-    drop_privileges();
+    privilege::drop_unneeded();
     started
-}
-
-/// Of the calling thread. A tracker that cannot drop them works.
-fn drop_privileges() {
-    match privilege::keep_needed() {
-        Ok(kept) => log::debug!(kept:?; "dropped privileges"),
-        Err(error) => log::warn!(error:%; "privileges are kept"),
-    }
 }
 
 async fn serve_metrics(

@@ -13,6 +13,7 @@ use crate::{
         facts::Facts,
         plan::{ASKED_FOR, Backend, Impossible, Plan},
     },
+    privilege,
     server::Source,
 };
 
@@ -62,6 +63,8 @@ fn attempt(backend: Backend, settings: Settings) -> Result<Running, StartError> 
     match plan {
         Ok(tracker) => {
             let tracker = Arc::new(tracker);
+            // Before its threads start: each has what its creator has.
+            privilege::drop_unneeded();
             let auditor = Auditor::spawn(Arc::clone(&tracker)).map_err(StartError::Thread)?;
             let sampler = Sampler::spawn(Arc::clone(&tracker)).map_err(StartError::Thread)?;
             Ok(Running {

@@ -53,7 +53,7 @@ capabilities() {
     for thread in /proc/"$pid"/task/*; do
         echo "$(cat "$thread/comm") $(grep -E 'CapEff|CapBnd' "$thread/status" | tr '\n\t' '  ')"
     done
-    is "$(sed -n 's/^CapEff:\t//p' /proc/"$pid"/status)" 0000008000000000
+    is "$(sed -n 's/^CapEff:\t//p' /proc/"$pid"/task/*/status | sort -u)" 0000008000000000
 }
 
 # The unit with what standard input adds to it, until the next one.
