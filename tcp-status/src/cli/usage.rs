@@ -201,8 +201,7 @@ mod tests {
     fn every_error_names_command_object_and_cure() {
         let states = "use one of established, synsent, synrecv, finwait1, finwait2, timewait, \
                       closed, closewait, lastack, listen, closing";
-        let commands =
-            "use one of run, get, show, top, listeners, discover, verify, check, completions, man";
+        let commands = "use one of run, get, show, top, listeners, discover, verify, check, zabbix, completions, man";
         let cases: [(&[&str], &str); 16] = [
             (&[], &format!("start, on command: missing; {commands}")),
             (

@@ -1,11 +1,6 @@
 //! What `tcp-status zabbix check` sees: a tracker's socket as another user, and an agent's answers.
 
-use std::{
-    net::TcpListener,
-    path::{Path, PathBuf},
-    sync::Arc,
-    thread,
-};
+use std::{net::TcpListener, path::Path, sync::Arc, thread};
 
 use nix::unistd::Uid;
 use tcp_status::{
