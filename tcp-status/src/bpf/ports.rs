@@ -60,21 +60,6 @@ impl Bpf {
         Ok(sums)
     }
 
-    /// All ports of one namespace that are kept apart in `bank`.
-    ///
-    /// # Errors
-    /// If the kernel refuses the read.
-    pub fn ports_of(&self, netns: u32, bank: u32) -> Result<BTreeMap<u16, PortSum>, LoadError> {
-        let ports = lock(&self.ports);
-        let mut sums = BTreeMap::new();
-        for (key, slot) in ports.entries(bank)? {
-            if key.netns == netns && slot != OTHER_PORTS {
-                sums.insert(key.port, ports.sum(slot, bank)?);
-            }
-        }
-        Ok(sums)
-    }
-
     /// All ports of the own namespace that have no slot in `bank`, together; none if all have.
     ///
     /// # Errors

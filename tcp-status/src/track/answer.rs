@@ -38,6 +38,9 @@ use crate::{
 /// The counts of IPv4 and of IPv6.
 type Families = [Counts; Family::COUNT];
 
+/// The sockets of every port that is kept apart, by namespace and port.
+type AllPorts = BTreeMap<(u32, u16), PortSum>;
+
 /// How far an answer may go to split minisockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effort {
@@ -87,7 +90,19 @@ impl Tracker {
 
     /// Everything about one namespace. Peaks and rates reach `window` seconds back.
     pub(super) fn snapshot(&self, netns: u32, window: u32) -> Result<Snapshot, Refusal> {
-        let ports = self.ports_of(netns)?;
+        self.snapshot_with(netns, window, &self.ports_by_namespace()?)
+    }
+
+    fn snapshot_with(
+        &self,
+        netns: u32,
+        window: u32,
+        ports: &AllPorts,
+    ) -> Result<Snapshot, Refusal> {
+        let ports = ports
+            .range((netns, 0)..=(netns, u16::MAX))
+            .map(|(&(_, port), &sum)| (port, sum))
+            .collect();
         match self.enter(netns) {
             Ok(None) => self.snapshot_here(netns, window, &ports),
             Ok(Some(target)) => {
@@ -109,9 +124,10 @@ impl Tracker {
         };
         let appeared = self.bpf.other_namespaces(live).map_err(unavailable)?;
         let others: BTreeSet<_> = others.into_iter().chain(appeared).collect();
-        let mut snapshots = vec![self.snapshot(self.netns, window)?];
+        let ports = self.ports_by_namespace()?;
+        let mut snapshots = vec![self.snapshot_with(self.netns, window, &ports)?];
         for netns in others {
-            let snapshot = self.snapshot(netns, window)?;
+            let snapshot = self.snapshot_with(netns, window, &ports)?;
             // One that is gone, until an audit closes its book.
             if snapshot.states.total() > 0 || self.knows(netns) {
                 snapshots.push(snapshot);
@@ -276,10 +292,10 @@ impl Tracker {
         self.bpf.port(netns, port, live).map_err(unavailable)
     }
 
-    fn ports_of(&self, netns: u32) -> Result<BTreeMap<u16, PortSum>, Refusal> {
+    fn ports_by_namespace(&self) -> Result<AllPorts, Refusal> {
         // Held, so that the bank is not emptied meanwhile.
         let ledger = self.ledger();
-        let ports = self.bpf.ports_of(netns, ledger.live).map_err(unavailable)?;
+        let ports = self.bpf.ports(ledger.live).map_err(unavailable)?;
         Ok(ports)
     }
 
