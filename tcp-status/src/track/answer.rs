@@ -358,6 +358,9 @@ impl Tracker {
         let mut splits = lock(&self.splits);
         let cache = splits.entry(netns).or_default();
         let unsplit = !events && beside.minisockets > 0;
+        if closing && beside.minisockets == 0 {
+            cache.no_minisockets();
+        }
         let orphans = half_open && cache.may_have_orphans(abandoned);
         if (unsplit || orphans) && effort != Effort::Last {
             // A walk that somebody waits for may cost as much as an audit that has a reason.

@@ -79,6 +79,15 @@ impl SplitCache {
         self.abandoned = abandoned;
     }
 
+    /// The kernel counts no minisockets: then there are none at any port, and nobody walks for
+    /// them.
+    pub fn no_minisockets(&mut self) {
+        for split in self.ports.values_mut().chain([&mut self.last]) {
+            split.timewait = [0; Family::COUNT];
+            split.finwait2 = [0; Family::COUNT];
+        }
+    }
+
     /// Keeps a new split of ports.
     pub fn put_ports(&mut self, ports: BTreeMap<u16, Split>) {
         self.ports = ports;
@@ -157,6 +166,18 @@ mod tests {
         assert_eq!(cache.port(80).orphaned, [2, 0]);
         assert_eq!(cache.port(81).orphaned, [5, 0]);
         assert_eq!(cache.port(82), Split::default());
+        let closing = Split {
+            finwait2: [1, 0],
+            orphaned: [1, 0],
+            ..Split::default()
+        };
+        cache.put_ports([(80, closing)].into());
+        cache.no_minisockets();
+        assert_eq!(
+            (cache.port(80).finwait2, cache.port(80).orphaned),
+            ([0, 0], [1, 0])
+        );
+        cache.put_ports([(81, closing)].into());
         // A walk that did not look at ports finds that they are gone everywhere.
         cache.put(Split::default(), 0, Duration::ZERO);
         assert_eq!(cache.port(81).orphaned, [0, 0]);
