@@ -2,6 +2,8 @@
 //!
 //! A port is entered when it gets a listener. Sockets of other ports cost one load.
 
+use core::hint::black_box;
+
 use tcp_status_common::counters::{OTHER_PORTS, PortGauges, PortKey};
 
 use crate::{
@@ -57,13 +59,20 @@ pub(crate) fn slot(book: Book, bank: u32, port: u16) -> Slot {
             return Slot::NONE;
         };
         // SAFETY: the map gave the pointer; every port is in a page.
-        return Slot(u32::from(unsafe { (*page).slots[usize::from(port)] }));
+        return Slot(u32::from(unsafe { (*page).slots[place(port)] }));
     }
     match PORTS.get_ptr(key(book, bank, port)) {
         // SAFETY: the map gave the pointer; an entry never changes.
         Some(index) => Slot::new(unsafe { *index }),
         None => Slot::NONE,
     }
+}
+
+/// A port as an index. Before 6.7 the verifier forgets the bounds of a number that lay on the stack,
+/// and the compiler would leave out a mask that changes nothing.
+#[inline(always)]
+fn place(port: u16) -> usize {
+    black_box(usize::from(port)) & 0xffff
 }
 
 /// Enters a port that gets a listener. False if it could not be.
@@ -79,7 +88,7 @@ pub(crate) fn enter(book: Book, bank: u32, port: u16) -> bool {
         && let Some(page) = PORT_PAGES.get_ptr_mut(bank & 1)
     {
         // SAFETY: as above. Whoever enters the port writes the same; slots are fewer than ports.
-        unsafe { (*page).slots[usize::from(port)] = slot.0 as u16 };
+        unsafe { (*page).slots[place(port)] = slot.0 as u16 };
     }
     true
 }
