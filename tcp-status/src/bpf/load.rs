@@ -341,6 +341,12 @@ fn recursion_misses(fdinfo: &str) -> u64 {
         .unwrap_or(0)
 }
 
+/// What `/proc` says of a program.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(bytes: &[u8]) {
+    recursion_misses(&String::from_utf8_lossy(bytes));
+}
+
 #[cfg(test)]
 mod tests {
     use super::recursion_misses;

@@ -11,3 +11,10 @@ mod record;
 pub use counters::{Banks, WriterTotals};
 pub use load::{Bpf, Limits, LoadError};
 pub use ports::PortSum;
+
+/// What a walk over listeners writes, and the text form of a program.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(bytes: &[u8]) -> Vec<tcp_status_common::counters::ListenerRecord> {
+    load::fuzz(bytes);
+    record::fuzz(bytes)
+}

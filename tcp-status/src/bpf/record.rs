@@ -44,3 +44,11 @@ pub(super) fn listeners(bytes: &[u8]) -> Vec<ListenerRecord> {
         .map(|record| unsafe { record.as_ptr().cast::<ListenerRecord>().read_unaligned() })
         .collect()
 }
+
+/// What a walk over listeners writes: as many records as fit.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(bytes: &[u8]) -> Vec<ListenerRecord> {
+    let records = listeners(bytes);
+    assert_eq!(records.len(), bytes.len() / size_of::<ListenerRecord>());
+    records
+}

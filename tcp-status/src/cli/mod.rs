@@ -14,6 +14,9 @@ mod verify;
 mod watchdog;
 mod zabbix;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use usage::fuzz;
+
 use std::{env, process::ExitCode};
 
 use clap::Parser as _;

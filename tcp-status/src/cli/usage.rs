@@ -21,6 +21,10 @@ use crate::output::print;
 /// How much of an argument is shown.
 const SHOWN: usize = 60;
 
+/// No message is as long, in bytes.
+#[cfg(any(test, fuzzing))]
+const LONGEST: usize = 700;
+
 /// What was asked for, where that is help; else why it cannot be done.
 pub(super) fn answer(error: &Error, arguments: &[OsString]) -> anyhow::Result<Verdict> {
     match error.kind() {
@@ -173,6 +177,28 @@ fn quoted(text: &str) -> String {
         shown.push('…');
     }
     format!("{shown:?}")
+}
+
+/// A command line, an argument to each line of `bytes`: what is refused is refused in one line.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    use clap::Parser as _;
+
+    let arguments: Vec<_> = std::iter::once(&b"tcp-status"[..])
+        .chain(bytes.split(|byte| *byte == b'\n'))
+        .map(|argument| OsString::from(std::ffi::OsStr::from_bytes(argument)))
+        .collect();
+    if let Err(error) = Cli::try_parse_from(&arguments)
+        && !matches!(
+            error.kind(),
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+        )
+    {
+        let line = line(&error, &arguments);
+        assert!(line.len() < LONGEST && !line.contains('\n'), "{line:?}");
+    }
 }
 
 #[cfg(test)]

@@ -9,4 +9,6 @@ mod page;
 mod route;
 mod serve;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use route::fuzz;
 pub use serve::{BindError, Limits, Options, Server};

@@ -93,6 +93,31 @@ fn window(query: Option<&str>) -> Result<u32, Refused> {
     }
 }
 
+/// What a client sends: a line with a method and a target, then a line for each `Accept`.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    let mut words = lines
+        .next()
+        .unwrap_or_default()
+        .splitn(2, |byte| *byte == b' ');
+    let mut request = Request::builder().method(words.next().unwrap_or_default());
+    request = request.uri(words.next().unwrap_or_default());
+    for accepted in lines {
+        request = request.header(header::ACCEPT, accepted);
+    }
+    let Ok(request) = request.body(http_body_util::Empty::<hyper::body::Bytes>::new()) else {
+        return;
+    };
+    match route(&request) {
+        Ok(Route::Metrics { format, window }) => {
+            assert!((1..=MAX_WINDOW).contains(&window) && !format.content_type().is_empty());
+        }
+        Ok(_) => {}
+        Err(refused) => assert!(refused.status.is_client_error()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use http_body_util::{Empty, Full};

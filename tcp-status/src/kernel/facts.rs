@@ -57,16 +57,9 @@ impl Facts {
     /// programs needs them again.
     #[must_use]
     pub fn probe() -> (Self, Option<Btf>) {
-        let path = Path::new(VMLINUX_BTF);
-        let (types, btf) = match Btf::parse_file(path, aya::Endianness::default()) {
-            Ok(btf) => (
-                KernelTypes::read(&btf, path).map_err(|e| e.to_string()),
-                Some(btf),
-            ),
-            Err(error) => (
-                Err(format!("read kernel types, on {VMLINUX_BTF}: {error}")),
-                None,
-            ),
+        let (types, btf) = match KernelTypes::read(Path::new(VMLINUX_BTF)) {
+            Ok((types, btf)) => (Ok(types), Some(btf)),
+            Err(error) => (Err(error.to_string()), None),
         };
         let facts = Self {
             release: line("/proc/sys/kernel/osrelease"),
@@ -98,6 +91,14 @@ fn effective(status: &str) -> Option<Capabilities> {
 fn selected(modes: &str) -> Option<String> {
     let (_, rest) = modes.split_once('[')?;
     Some(rest.split_once(']')?.0.to_owned())
+}
+
+/// What `/proc` and `/sys` say of this process and of the kernel.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    effective(&text);
+    selected(&text);
 }
 
 #[cfg(test)]

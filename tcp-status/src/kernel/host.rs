@@ -3,7 +3,7 @@
 
 use std::{fs, io, path::Path, time::Duration};
 
-use aya::Btf;
+use aya::{Btf, Endianness};
 use aya_obj::btf::BtfKind;
 use btfparse::{Offset, Readable, TypeInformation};
 use nix::{
@@ -11,6 +11,8 @@ use nix::{
     unistd::{SysconfVar, sysconf},
 };
 use tcp_status_common::host::Host;
+
+use super::btf;
 
 /// Where the kernel shows its own types.
 pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -60,23 +62,31 @@ const TIMEWAIT_HOOKS: [&str; 3] = [
 ];
 
 impl KernelTypes {
-    /// Reads the types that `btf` was parsed from, at `path`.
+    /// Reads the types at `path`. As aya has them, they come along: loading programs needs them.
     ///
     /// # Errors
     /// If the file cannot be read or parsed.
-    pub fn read(btf: &Btf, path: &Path) -> Result<Self, Error> {
+    pub fn read(path: &Path) -> Result<(Self, Btf), Error> {
         let shown = || path.display().to_string();
         let bytes = fs::read(path).map_err(|source| Error::Unreadable {
             path: shown(),
             source,
         })?;
-        let members = TypeInformation::new(&Bytes(bytes)).map_err(|error| Error::Malformed {
-            path: shown(),
-            why: error.message().to_owned(),
-        })?;
+        Self::parse(bytes).map_err(|why| Error::Malformed { path: shown(), why })
+    }
+
+    fn parse(bytes: Vec<u8>) -> Result<(Self, Btf), String> {
+        btf::check(&bytes)?;
+        let btf = Btf::parse(&bytes, Endianness::default()).map_err(|error| error.to_string())?;
+        let members =
+            TypeInformation::new(&Bytes(bytes)).map_err(|error| error.message().to_owned())?;
+        Ok((Self::of(&btf, &members), btf))
+    }
+
+    fn of(btf: &Btf, members: &TypeInformation) -> Self {
         let has = |name: &str, kind| btf.id_by_type_name_kind(name, kind).is_ok();
-        Ok(Self {
-            host: host(btf, &members),
+        Self {
+            host: host(btf, members),
             tracepoint: has("btf_trace_inet_sock_set_state", BtfKind::Typedef),
             tcp_iterator: has("bpf_iter_tcp", BtfKind::Func),
             current_task_btf: has("btf_bpf_get_current_task_btf", BtfKind::Typedef),
@@ -84,7 +94,7 @@ impl KernelTypes {
                 .into_iter()
                 .filter(|hook| !has(hook, BtfKind::Func))
                 .collect(),
-        })
+        }
     }
 }
 
@@ -169,4 +179,10 @@ impl Readable for Bytes {
         buffer.copy_from_slice(self.0.get(start..end).ok_or_else(eof)?);
         Ok(())
     }
+}
+
+/// The kernel's types, whatever they are: read or refused.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    drop(KernelTypes::parse(bytes.to_vec()));
 }

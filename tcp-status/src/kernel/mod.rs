@@ -1,5 +1,6 @@
 //! What the kernel offers and what it lists, read from user space.
 
+mod btf;
 pub mod facts;
 pub mod host;
 pub mod netns;

@@ -263,6 +263,21 @@ fn snmp(text: &str, label: &str, name: &str) -> Option<u64> {
     lines.next()?.split_whitespace().nth(column)?.parse().ok()
 }
 
+/// A table of sockets, and totals: every line of a table that is read has been visited.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let mut visited = 0;
+    if count(bytes, "fuzz", |_, _| visited += 1).is_ok() {
+        let lines = bytes.split_inclusive(|byte| *byte == b'\n').count();
+        assert_eq!(visited, lines.saturating_sub(1));
+    }
+    let text = String::from_utf8_lossy(bytes);
+    for name in ["inuse", "tw", "alloc"] {
+        sockstat(&text, "TCP:", name);
+    }
+    snmp(&text, "Tcp:", "CurrEstab");
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Error, State, count, snmp, socket, sockstat};

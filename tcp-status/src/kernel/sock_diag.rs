@@ -302,6 +302,12 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
+/// See [`wire::fuzz`].
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(datagram: &[u8]) {
+    wire::fuzz(datagram);
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};

@@ -42,3 +42,36 @@ pub fn json(value: &impl Serialize) -> serde_json::Result<String> {
     line.push('\n');
     Ok(line)
 }
+
+/// What a tracker answers, whatever it says: every output can be made of it, and none of them
+/// moves a terminal.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(line: &[u8]) {
+    use crate::{
+        server::protocol::{Answer, encode},
+        snapshot::compare::Comparison,
+    };
+
+    let Ok(answer) = serde_json::from_slice::<Answer>(line) else {
+        return;
+    };
+    encode(&answer).expect("what was read can be written");
+    let Answer::Snapshots(all) = answer else {
+        return;
+    };
+    json(&discovery::ports(&all)).expect("ports can be written");
+    for snapshot in &all {
+        json(&listeners::Listeners::from(snapshot)).expect("listeners can be written");
+        let listing = (snapshot.ipv6, snapshot.ipv4);
+        let compared = Comparison::new(&all[0], snapshot, &listing, &all[all.len() - 1]);
+        for text in [
+            table::render(snapshot),
+            listeners::render(snapshot),
+            verify::render(&compared),
+        ] {
+            let left = plain(&text);
+            let lines = text.matches('\n').count();
+            assert_eq!(left.len() + lines, text.len(), "{text:?}");
+        }
+    }
+}

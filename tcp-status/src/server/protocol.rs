@@ -208,6 +208,29 @@ pub fn encode(message: &impl Serialize) -> serde_json::Result<Vec<u8>> {
     Ok(line)
 }
 
+/// What a client sends: understood, it reads back; refused, the refusal fits into a line.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(line: &[u8]) {
+    let encoded = |line: serde_json::Result<Vec<u8>>| {
+        let line = line.expect("encoding never fails");
+        assert_eq!(
+            line.iter().position(|byte| *byte == b'\n'),
+            Some(line.len() - 1)
+        );
+        line
+    };
+    match Request::decode(line) {
+        Ok(request) => {
+            match &request.query {
+                Query::Get(get) => drop((get.state(), get.families())),
+                Query::Show(show) => assert!((1..=MAX_WINDOW).contains(&show.window())),
+            }
+            assert_eq!(Request::decode(&encoded(encode(&request))), Ok(request));
+        }
+        Err(refusal) => drop(encoded(encode(&Answer::Error(refusal)))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Answer, Get, Query, Refusal, RefusalKind, Request, Show, encode};

@@ -23,6 +23,8 @@ mod ticker;
 mod tracker;
 
 pub use audit::Auditor;
+#[cfg(any(test, fuzzing))]
+pub(crate) use queues::fuzz;
 pub use sample::Sampler;
 pub use schedule::Pace;
 pub use start::{Running, StartError, start};

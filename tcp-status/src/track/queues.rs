@@ -102,6 +102,19 @@ pub fn total(requests: &Requests) -> [u64; Family::COUNT] {
     })
 }
 
+/// Records of a walk, whatever they say.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz(records: &[ListenerRecord]) {
+    let mut listeners = listeners(records);
+    assert!(listeners.len() <= records.len());
+    let each = listeners.iter().filter_map(|listener| listener.syn_queue);
+    let all: u64 = each.map(u64::from).sum();
+    assert_eq!(total(&requests(&listeners)).iter().sum::<u64>(), all);
+    let mut queues = Queues::default();
+    queues.enter(1, &listeners);
+    queues.tell(1, MAX_WINDOW, &mut listeners);
+}
+
 #[cfg(test)]
 mod tests {
     use super::{ListenerRecord, Queues, listeners, requests};

@@ -91,6 +91,18 @@ fn container_id(cgroup: &str) -> Option<String> {
         .map(|id| id[..SHOWN].to_owned())
 }
 
+/// Lines of mountinfo, and of the cgroups of a process.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    for line in text.lines() {
+        mounted(line);
+    }
+    if let Some(id) = container_id(&text) {
+        assert!(id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;

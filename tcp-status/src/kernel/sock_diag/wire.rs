@@ -182,6 +182,17 @@ fn array<const N: usize>(payload: &[u8], at: usize) -> [u8; N] {
         .unwrap_or([0; N])
 }
 
+/// One datagram, of the request with number 1: each entry takes its own bytes.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(datagram: &[u8]) {
+    let mut entries = 0;
+    let read = read_datagram(datagram, 1, |_| entries += 1);
+    assert!(entries * size_of::<InetResponseBuffer>() <= datagram.len());
+    if let Err(error) = read {
+        assert!(!error.to_string().contains('\n'));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use netlink_packet_core::{NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP};
