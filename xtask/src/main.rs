@@ -3,6 +3,7 @@
 
 mod apt;
 mod build;
+mod fuzz;
 mod libtest;
 mod lint;
 mod package;
@@ -45,6 +46,8 @@ enum Command {
     Load(run::RunArgs),
     /// Build, lint and test everything; ends with `N passed, N failed, N skipped`
     Test(test::TestArgs),
+    /// Feed invented bytes to every parser that reads what others control
+    Fuzz(fuzz::FuzzArgs),
     /// The tests on several kernels, each in a virtual machine
     Vm(vm::VmArgs),
     /// A .deb, a .rpm and a static tarball of what is committed, in target/package
@@ -73,6 +76,7 @@ fn run(command: &Command) -> Result<ExitCode> {
             run::run(&workspace, args).map(|never| match never {})
         }
         Command::Test(args) => test::run(&workspace, args),
+        Command::Fuzz(args) => fuzz::run(&workspace, args),
         Command::Vm(args) => vm::run(&workspace, args),
         Command::Package(args) => package::run(&workspace, args),
         Command::Zabbix(args) => zabbix::run(&workspace, args),
