@@ -8,6 +8,7 @@ mod libtest;
 mod lint;
 mod package;
 mod run;
+mod soak;
 mod step;
 mod tally;
 mod test;
@@ -48,6 +49,8 @@ enum Command {
     Test(test::TestArgs),
     /// Feed invented bytes to every parser that reads what others control
     Fuzz(fuzz::FuzzArgs),
+    /// A tracker beside mixed churn for long: flat memory and files, exact counts
+    Soak(soak::SoakArgs),
     /// The tests on several kernels, each in a virtual machine
     Vm(vm::VmArgs),
     /// A .deb, a .rpm and a static tarball of what is committed, in target/package
@@ -77,6 +80,7 @@ fn run(command: &Command) -> Result<ExitCode> {
         }
         Command::Test(args) => test::run(&workspace, args),
         Command::Fuzz(args) => fuzz::run(&workspace, args),
+        Command::Soak(args) => soak::run(&workspace, args),
         Command::Vm(args) => vm::run(&workspace, args),
         Command::Package(args) => package::run(&workspace, args),
         Command::Zabbix(args) => zabbix::run(&workspace, args),
