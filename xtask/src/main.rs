@@ -2,6 +2,7 @@
 //! each subcommand. Progress goes to stderr.
 
 mod apt;
+mod bench;
 mod build;
 mod fuzz;
 mod libtest;
@@ -57,6 +58,10 @@ enum Command {
     Package(package::PackageArgs),
     /// Agent, template and tracker with real Zabbix servers, on loopback
     Zabbix(zabbix::ZabbixArgs),
+    /// Measure what counting and asking cost, beside what else there is, as root
+    ///
+    /// Writes tables and plots. Makes its traffic in a network namespace of its own.
+    Bench(bench::BenchArgs),
     /// Formatting, and clippy for all crates
     Lint,
 }
@@ -84,6 +89,7 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Vm(args) => vm::run(&workspace, args),
         Command::Package(args) => package::run(&workspace, args),
         Command::Zabbix(args) => zabbix::run(&workspace, args),
+        Command::Bench(args) => bench::run(&workspace, args).map(|()| ExitCode::SUCCESS),
         Command::Lint => lint::run(&workspace),
     }
 }

@@ -26,19 +26,39 @@ pub(crate) struct Binary {
 
 /// Builds the binary for this machine.
 pub(crate) fn build(workspace: &Workspace, profile: Profile) -> Result<Binary> {
+    build_of(workspace, "tcp-status", "tcp-status", profile)
+}
+
+/// Builds `tcp-traffic`, which makes connections for measurements.
+pub(crate) fn traffic(workspace: &Workspace) -> Result<PathBuf> {
+    let built = build_of(
+        workspace,
+        "tcp-status-testkit",
+        "tcp-traffic",
+        Profile::Release,
+    )?;
+    Ok(built.path)
+}
+
+fn build_of(
+    workspace: &Workspace,
+    package: &str,
+    binary: &str,
+    profile: Profile,
+) -> Result<Binary> {
     let triple = static_triple(workspace);
     let name = match profile {
         Profile::Release => "release",
         Profile::Debug => "dev",
     };
-    eprintln!("building tcp-status, static, for {triple} ({name})");
+    eprintln!("building {binary}, static, for {triple} ({name})");
     let step = Step::cargo()
-        .args(["build", "--locked", "--package", "tcp-status"])
+        .args(["build", "--locked", "--package", package])
         // Even for the host: without it the flags would reach proc macros, which cannot be static.
         .args(["--target", &triple, "--profile", name])
         .env("CARGO_ENCODED_RUSTFLAGS", flags());
     workspace.at_root(step).run()?;
-    let path = place(workspace, profile);
+    let path = place(workspace, binary, profile);
     ensure!(
         path.is_file(),
         "cargo built no {}; is there another `build.target-dir`?",
@@ -48,7 +68,7 @@ pub(crate) fn build(workspace: &Workspace, profile: Profile) -> Result<Binary> {
 }
 
 /// Where it lies once it is built.
-pub(crate) fn place(workspace: &Workspace, profile: Profile) -> PathBuf {
+pub(crate) fn place(workspace: &Workspace, binary: &str, profile: Profile) -> PathBuf {
     let folder = match profile {
         Profile::Release => "release",
         Profile::Debug => "debug",
@@ -57,7 +77,7 @@ pub(crate) fn place(workspace: &Workspace, profile: Profile) -> PathBuf {
         .target
         .join(static_triple(workspace))
         .join(folder)
-        .join("tcp-status")
+        .join(binary)
 }
 
 /// The target for static binaries that run on this machine.

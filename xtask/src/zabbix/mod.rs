@@ -149,7 +149,7 @@ fn start_round(version: Version) -> Result<Child> {
 fn round(workspace: &Workspace, version: Version) -> Result<Tally> {
     let parts = Parts {
         root: &workspace.root,
-        binary: binary::place(workspace, BUILT),
+        binary: binary::place(workspace, "tcp-status", BUILT),
         packages: packages_of(workspace, version),
         pictures: folder(workspace).join("pictures"),
     };

@@ -1,0 +1,217 @@
+//! Part `event`: what one state change costs the kernel, and what a connection costs more with
+//! a tracker than without.
+
+use std::{
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result};
+use aya::sys::{Stats, enable_stats};
+use tcp_status_testkit::netns::set_sysctl;
+
+use super::{
+    Bench,
+    cost::{self, Cost, Spread},
+    kernel::{Empty, Object, programs},
+    report::Report,
+    table::{Table, number},
+    tracker::Tracker,
+};
+
+/// Options of `run`, by name: what is measured beside the default.
+const SETUPS: [(&str, &[&str]); 3] = [
+    ("default", &[]),
+    ("ports: 16", &["--max-ports", "16"]),
+    ("all namespaces", &["--netns", "all"]),
+];
+
+pub(super) fn measure(bench: &Bench<'_>) -> Result<Report> {
+    // Else the minisockets use up the ports of the loop within seconds.
+    set_sysctl("ipv4/tcp_max_tw_buckets", "1000")?;
+    let mut report = Report::new("event", "What a state change costs");
+    report.tables.push(handlers(bench)?);
+    report.tables.push(connections(bench)?);
+    report.notes.push(
+        "Net is what both copies of the handler take together, less twice what an empty program \
+         takes: the kernel's statistics cost time themselves, and so does calling any program."
+            .into(),
+    );
+    report.notes.push(
+        "Connections are made by one thread on loopback, both ends, with the ends of handshake \
+         and close: its CPU time has what the kernel does for them. Pairs of rounds, with and \
+         without a tracker, in changing order."
+            .into(),
+    );
+    Ok(report)
+}
+
+/// Nanoseconds for each program, by setup.
+fn handlers(bench: &Bench<'_>) -> Result<Table> {
+    let mut table = Table::new(
+        "Nanoseconds for each state change",
+        &[
+            "setup",
+            "events",
+            "empty program",
+            "first copy",
+            "second copy",
+            "net, both",
+            "lowest",
+            "highest",
+        ],
+    );
+    let _statistics =
+        enable_stats(Stats::RunTime).context("cannot have statistics of eBPF programs")?;
+    for (name, options) in SETUPS {
+        bench.say(&format!("handler, {name}"));
+        let tracker = Tracker::start(bench.binary, bench.folder, options)?;
+        let empty = Empty::attach()?;
+        // Caches, and the branches of the loop.
+        connect(bench.pick(2_000, 500))?;
+        let rounds = (0..bench.pick(9, 3))
+            .map(|_| Round::measure(&tracker, &empty, bench.pick(10_000, 2_000)))
+            .collect::<Result<Vec<_>>>()?;
+        let figure = |of: fn(&Round) -> f64| {
+            let spread = Spread::of(rounds.iter().map(of));
+            number(spread.map_or(0.0, |spread| spread.median))
+        };
+        let net = Spread::of(rounds.iter().map(Round::net)).context("no round")?;
+        table.row([
+            name.to_owned(),
+            rounds
+                .iter()
+                .map(|round| round.events)
+                .sum::<u64>()
+                .to_string(),
+            figure(|round| round.empty),
+            figure(|round| round.first),
+            figure(|round| round.second),
+            number(net.median),
+            number(net.low),
+            number(net.high),
+        ]);
+    }
+    Ok(table)
+}
+
+struct Round {
+    events: u64,
+    empty: f64,
+    first: f64,
+    second: f64,
+}
+
+impl Round {
+    fn measure(tracker: &Tracker, empty: &Empty, connections: u32) -> Result<Self> {
+        let before = (programs(tracker.pid())?, empty.runs()?);
+        connect(connections)?;
+        let after = (programs(tracker.pid())?, empty.runs()?);
+        let each = |name: &str| {
+            let find = |object: &&Object| object.name == name;
+            let (before, after) = (before.0.values().find(find), after.0.values().find(find));
+            let (before, after) = before
+                .zip(after)
+                .with_context(|| format!("no program {name}"))?;
+            let grown = |figure| after.figure(figure) - before.figure(figure);
+            Ok::<_, anyhow::Error>(ratio(grown("run_time_ns"), grown("run_cnt")))
+        };
+        let events = after.1.0 - before.1.0;
+        Ok(Self {
+            events,
+            empty: ratio(after.1.1 - before.1.1, events),
+            // The kernel keeps 15 characters of a name.
+            first: each("set_state_first")?,
+            second: each("set_state_secon")?,
+        })
+    }
+
+    fn net(&self) -> f64 {
+        self.first + self.second - 2.0 * self.empty
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures of a measurement")]
+fn ratio(sum: u64, count: u64) -> f64 {
+    sum as f64 / count.max(1) as f64
+}
+
+/// Connections with and without a tracker, in pairs.
+fn connections(bench: &Bench<'_>) -> Result<Table> {
+    let mut pairs = Vec::new();
+    let count = bench.pick(8_000, 1_000);
+    for round in 0..bench.pick(24, 4) {
+        bench.say(&format!("connections, pair {round}"));
+        let with = || {
+            let _tracker = Tracker::start::<&str>(bench.binary, bench.folder, &[])?;
+            loop_cost(count)
+        };
+        pairs.push(if round % 2 == 0 {
+            (loop_cost(count)?, with()?)
+        } else {
+            let with = with()?;
+            (loop_cost(count)?, with)
+        });
+    }
+    let mut table = Table::new(
+        "Connections with a tracker, relative to without",
+        &[
+            "figure",
+            "without, us",
+            "with, us",
+            "rate with / without",
+            "lowest",
+            "highest",
+        ],
+    );
+    for (name, of) in [
+        (
+            "CPU time for each connection",
+            (|cost| cost.cpu.as_secs_f64()) as fn(&Cost) -> f64,
+        ),
+        ("wall time for each connection", |cost| {
+            cost.wall.as_secs_f64()
+        }),
+    ] {
+        let median = |side: fn(&(Cost, Cost)) -> &Cost| {
+            let spread = Spread::of(pairs.iter().map(|pair| 1e6 * of(side(pair))));
+            number(spread.map_or(0.0, |spread| spread.median))
+        };
+        let rates = pairs.iter().map(|(without, with)| of(without) / of(with));
+        let rate = Spread::of(rates).context("no round")?;
+        table.row([
+            name.to_owned(),
+            median(|pair| &pair.0),
+            median(|pair| &pair.1),
+            format!("{:.3}", rate.median),
+            format!("{:.3}", rate.low),
+            format!("{:.3}", rate.high),
+        ]);
+    }
+    Ok(table)
+}
+
+/// The cost of one connection; the first ones are not counted.
+fn loop_cost(count: u32) -> Result<Cost> {
+    connect(count / 4)?;
+    let (start, before) = (Instant::now(), cost::cpu_of_thread()?);
+    connect(count)?;
+    Ok(Cost {
+        wall: start.elapsed() / count,
+        cpu: (cost::cpu_of_thread()? - before) / count,
+        peak: None,
+    })
+}
+
+/// Opens and closes connections, one by one, the client first.
+pub(super) fn connect(count: u32) -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = listener.local_addr()?;
+    for _ in 0..count {
+        let client = TcpStream::connect(address)?;
+        let (server, _) = listener.accept()?;
+        drop(client);
+        drop(server);
+    }
+    Ok(())
+}

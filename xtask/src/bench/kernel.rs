@@ -1,0 +1,168 @@
+//! What the kernel says of the eBPF programs and maps of a process, and a program that does
+//! nothing: what any program costs.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+};
+
+use anyhow::{Context as _, Result, bail};
+use aya::{Btf, maps::MapInfo, programs::loaded_programs};
+use aya_obj::{
+    btf::BtfKind,
+    generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_insn, bpf_prog_type},
+};
+
+/// A program or a map of a process.
+#[derive(Clone, Debug)]
+pub(crate) struct Object {
+    pub(crate) name: String,
+    figures: HashMap<String, u64>,
+}
+
+impl Object {
+    /// A line of its fdinfo, as in `run_time_ns`; 0 if it has none.
+    pub(crate) fn figure(&self, name: &str) -> u64 {
+        self.figures.get(name).copied().unwrap_or(0)
+    }
+}
+
+/// The programs of a process by id, in the order in which they were loaded.
+pub(crate) fn programs(pid: u32) -> Result<BTreeMap<u64, Object>> {
+    let mut objects = objects(pid, "prog_id")?;
+    for info in loaded_programs() {
+        let info = info?;
+        if let Some(object) = objects.get_mut(&u64::from(info.id())) {
+            object.name = info.name_as_str().unwrap_or_default().to_owned();
+        }
+    }
+    Ok(objects)
+}
+
+/// The maps of a process by id.
+pub(crate) fn maps(pid: u32) -> Result<BTreeMap<u64, Object>> {
+    let mut objects = objects(pid, "map_id")?;
+    for (&id, object) in &mut objects {
+        // One that is made for an audit may be gone.
+        if let Ok(info) = MapInfo::from_id(id.try_into()?) {
+            object.name = info.name_as_str().unwrap_or_default().to_owned();
+        }
+    }
+    Ok(objects)
+}
+
+/// Everything among the open files of a process that has an id of this kind.
+fn objects(pid: u32, kind: &str) -> Result<BTreeMap<u64, Object>> {
+    let folder = format!("/proc/{pid}/fdinfo");
+    let mut objects = BTreeMap::new();
+    for entry in fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))? {
+        // A file may be closed meanwhile.
+        let Ok(text) = fs::read_to_string(entry?.path()) else {
+            continue;
+        };
+        let figures = figures(&text);
+        // What is attached names its program as well.
+        if let (Some(&id), true) = (figures.get(kind), figures.contains_key("memlock")) {
+            let name = String::new();
+            objects.insert(id, Object { name, figures });
+        }
+    }
+    Ok(objects)
+}
+
+fn figures(fdinfo: &str) -> HashMap<String, u64> {
+    let figure = |line: &str| {
+        let (name, value) = line.split_once(':')?;
+        Some((name.to_owned(), value.trim().parse().ok()?))
+    };
+    fdinfo.lines().filter_map(figure).collect()
+}
+
+/// A program that does nothing, at the tracepoint that the tracker uses. Goes with this value.
+#[derive(Debug)]
+pub(crate) struct Empty {
+    program: OwnedFd,
+    _link: OwnedFd,
+}
+
+impl Empty {
+    pub(crate) fn attach() -> Result<Self> {
+        let btf = Btf::from_sys_fs().context("cannot read the types of the kernel")?;
+        let hook = "btf_trace_inet_sock_set_state";
+        let hook = btf.id_by_type_name_kind(hook, BtfKind::Typedef)?;
+        let program = load(hook).context("cannot load an empty eBPF program; run as root")?;
+        // SAFETY: zeros are a valid attribute; its members are plain numbers.
+        let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+        attr.raw_tracepoint.prog_fd = program.as_raw_fd().cast_unsigned();
+        let link = bpf(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &attr)
+            .context("cannot attach an empty eBPF program")?;
+        Ok(Self {
+            program,
+            _link: link,
+        })
+    }
+
+    /// How often it ran, and for how many nanoseconds, as the kernel's statistics say.
+    pub(crate) fn runs(&self) -> Result<(u64, u64)> {
+        let path = format!("/proc/self/fdinfo/{}", self.program.as_raw_fd());
+        let figures = figures(&fs::read_to_string(path)?);
+        match (figures.get("run_cnt"), figures.get("run_time_ns")) {
+            (Some(&count), Some(&time)) => Ok((count, time)),
+            _ => bail!("the kernel keeps no statistics of eBPF programs (from 5.12 on it does)"),
+        }
+    }
+}
+
+fn load(hook: u32) -> Result<OwnedFd> {
+    let instruction = |code, imm| {
+        let mut instruction = bpf_insn {
+            code,
+            _bitfield_align_1: [],
+            _bitfield_1: bpf_insn::new_bitfield_1(0, 0),
+            off: 0,
+            imm,
+        };
+        instruction.set_dst_reg(0);
+        instruction
+    };
+    // r0 = 0; exit
+    let instructions = [instruction(0xb7, 0), instruction(0x95, 0)];
+    // SAFETY: zeros are a valid attribute; its members are plain numbers.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    // SAFETY: this member of the union is what BPF_PROG_LOAD reads.
+    let load = unsafe { &mut attr.__bindgen_anon_3 };
+    load.prog_type = bpf_prog_type::BPF_PROG_TYPE_TRACING as u32;
+    load.expected_attach_type = bpf_attach_type::BPF_TRACE_RAW_TP as u32;
+    load.insn_cnt = 2;
+    load.insns = instructions.as_ptr() as u64;
+    load.license = c"GPL".as_ptr() as u64;
+    load.attach_btf_id = hook;
+    bpf(bpf_cmd::BPF_PROG_LOAD, &attr)
+}
+
+/// The system call, for commands that give a file.
+fn bpf(command: bpf_cmd, attr: &bpf_attr) -> Result<OwnedFd> {
+    // SAFETY: the attribute is as large as is said, and what it points to outlives the call.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command as u32, attr, size_of::<bpf_attr>()) };
+    match i32::try_from(result) {
+        // SAFETY: the kernel gave this file to nobody else.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(std::io::Error::last_os_error().into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::figures;
+
+    #[test]
+    fn figures_of_a_program_are_read() {
+        let text = "pos:\t0\nprog_tag:\ta04f5e\nmemlock:\t4096\nrun_time_ns:\t77\nrun_cnt:\t3\n";
+        let figures = figures(text);
+        assert_eq!(figures.get("run_time_ns"), Some(&77));
+        assert_eq!(figures.get("memlock"), Some(&4096));
+        assert_eq!(figures.get("prog_tag"), None);
+    }
+}

@@ -1,0 +1,279 @@
+//! The ways to ask for TCP states: the tracker's own, and what users would pick instead.
+
+use std::{
+    fs::{self, File},
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{
+    Bench,
+    cost::{self, Cost},
+    dump,
+    tracker::{GET, SHOW, Tracker},
+};
+use crate::step::Step;
+
+/// Where the tracker serves metrics; in the bench's own namespace, every port is free.
+pub(super) const METRICS: &str = "127.0.0.1:9889";
+const NODE_EXPORTER: &str = "127.0.0.1:9100";
+const ZABBIX_AGENT: &str = "127.0.0.1:10050";
+
+const ZABBIX_KEY: &str = "net.tcp.socket.count[,,,,established]";
+
+/// What all else is compared with: all states, without the start of a process.
+pub(super) const SHOW_ROUND_TRIP: &str = "`show`, round trip on the socket";
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One way to ask.
+pub(super) struct Method<'a> {
+    pub(super) name: String,
+    run: Box<dyn FnMut(u32) -> Result<Cost> + 'a>,
+}
+
+impl<'a> Method<'a> {
+    fn new(name: impl Into<String>, run: impl FnMut(u32) -> Result<Cost> + 'a) -> Self {
+        let (name, run) = (name.into(), Box::new(run));
+        Self { name, run }
+    }
+
+    /// A command, that processes `others` work for.
+    fn process(name: &str, mut command: Command, others: Vec<u32>) -> Self {
+        Self::new(name, move |turns| {
+            let mut sum = Cost {
+                wall: Duration::ZERO,
+                cpu: Duration::ZERO,
+                peak: None,
+            };
+            for _ in 0..turns {
+                let one = cost::process(&mut command, &others)?;
+                sum.wall += one.wall / turns;
+                sum.cpu += one.cpu / turns;
+                sum.peak = sum.peak.max(one.peak);
+            }
+            Ok(sum)
+        })
+    }
+
+    /// Asks so many times; the cost of one answer.
+    pub(super) fn run(&mut self, turns: u32) -> Result<Cost> {
+        (self.run)(turns).with_context(|| format!("cannot measure {}", self.name))
+    }
+}
+
+/// All ways that this host has; `skipped` is told what it lacks.
+pub(super) fn all<'a>(
+    bench: &Bench<'a>,
+    tracker: &'a Tracker,
+    mut skipped: impl FnMut(&str, &str),
+) -> Result<Vec<Method<'a>>> {
+    let mut methods = own(bench, tracker);
+    match static_true(bench.folder) {
+        Ok(path) => {
+            let name = "`/bin/true`, statically linked";
+            methods.insert(0, Method::process(name, Command::new(path), Vec::new()));
+        }
+        Err(error) => skipped("a static /bin/true", &format!("{error:#}")),
+    }
+    let shell = |text: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", text]);
+        command
+    };
+    for (program, name, text) in [
+        (
+            "netstat",
+            "`netstat -ant | awk`",
+            "netstat -ant | awk '{ n[$6]++ } END { for (s in n) print s, n[s] }'",
+        ),
+        (
+            "ss",
+            "`ss -Htan | awk`",
+            "ss -Htan | awk '{ n[$1]++ } END { for (s in n) print s, n[s] }'",
+        ),
+        ("ss", "`ss -s` (no states)", "exec ss -s"),
+    ] {
+        if Step::new(program).arg("--version").ask().is_some() {
+            methods.push(Method::process(name, shell(text), Vec::new()));
+        } else {
+            skipped(name, &format!("there is no {program}"));
+        }
+    }
+    methods.push(Method::new("read of /proc/net/tcp and tcp6", |turns| {
+        cost::turns(turns, &[], read_procfs)
+    }));
+    methods.push(Method::new("sock_diag dump", |turns| {
+        cost::turns(turns, &[], || dump::states().map(drop))
+    }));
+    match Peer::zabbix_agent(bench.folder) {
+        Ok(peer) => methods.push(Method::new(
+            "Zabbix agent, `net.tcp.socket.count`, one state",
+            move |turns| {
+                cost::turns(turns, &peer.pids()?, || {
+                    let answer = exchange(ZABBIX_AGENT, &zabbix_request(ZABBIX_KEY))?;
+                    let counts = answer.ends_with(|last: char| last.is_ascii_digit());
+                    ensure!(counts, "the agent gives no number: {answer:?}");
+                    Ok(())
+                })
+            },
+        )),
+        Err(error) => skipped("Zabbix agent", &format!("{error:#}")),
+    }
+    match Peer::node_exporter(bench.folder) {
+        Ok(peer) => methods.push(Method::new("node_exporter, `tcpstat` only", move |turns| {
+            cost::turns(turns, &peer.pids()?, || {
+                let page = scrape(NODE_EXPORTER)?;
+                ensure!(page.contains("node_tcp_connection_states"), "no TCP states");
+                Ok(())
+            })
+        })),
+        Err(error) => skipped("node_exporter", &format!("{error:#}")),
+    }
+    if Step::new("telegraf").arg("--version").ask().is_none() {
+        skipped(
+            "Telegraf",
+            "there is no telegraf; Debian has no package of it",
+        );
+    }
+    Ok(methods)
+}
+
+fn own<'a>(bench: &Bench<'a>, tracker: &'a Tracker) -> Vec<Method<'a>> {
+    let command = |args: &[&str]| {
+        let mut command = Command::new(bench.binary);
+        command.args(args).arg("--socket").arg(tracker.socket());
+        command
+    };
+    let pid = tracker.pid();
+    let round_trip = |name, request| {
+        Method::new(name, move |turns| {
+            cost::turns(turns, &[pid], || tracker.ask(request).map(drop))
+        })
+    };
+    vec![
+        Method::process(
+            "`tcp-status get`",
+            command(&["get", "established"]),
+            vec![pid],
+        ),
+        Method::process(
+            "`tcp-status show --json`",
+            command(&["show", "--json"]),
+            vec![pid],
+        ),
+        round_trip("`get`, round trip on the socket", GET),
+        round_trip(SHOW_ROUND_TRIP, SHOW),
+        Method::new("tcp-status, `/metrics`", move |turns| {
+            cost::turns(turns, &[pid], || scrape(METRICS).map(drop))
+        }),
+    ]
+}
+
+/// The least that a process can cost.
+fn static_true(folder: &Path) -> Result<PathBuf> {
+    let (source, program) = (folder.join("true.c"), folder.join("true"));
+    fs::write(&source, "int main(void) { return 0; }\n")?;
+    let step = Step::new("cc").args(["-static", "-O2", "-o"]);
+    step.arg(&program).arg(&source).run()?;
+    Ok(program)
+}
+
+fn read_procfs() -> Result<()> {
+    let mut part = vec![0; 1 << 16];
+    for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let mut file = File::open(path).with_context(|| format!("cannot open {path}"))?;
+        while file.read(&mut part)? > 0 {}
+    }
+    Ok(())
+}
+
+fn scrape(address: &str) -> Result<String> {
+    let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    exchange(address, request.as_bytes())
+}
+
+/// A key in Zabbix's framing: a mark, the length in 8 bytes, the text.
+fn zabbix_request(key: &str) -> Vec<u8> {
+    let length = key.len() as u64;
+    [b"ZBXD\x01", &length.to_le_bytes()[..], key.as_bytes()].concat()
+}
+
+fn exchange(address: &str, request: &[u8]) -> Result<String> {
+    let mut stream =
+        TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
+    stream.write_all(request)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// A program of others that answers over TCP. Ends with this value.
+struct Peer(Child);
+
+impl Peer {
+    fn zabbix_agent(folder: &Path) -> Result<Self> {
+        let path = folder.join("zabbix.conf");
+        let text = format!(
+            "Server=127.0.0.1\nListenIP=127.0.0.1\nLogType=console\nAllowRoot=1\n\
+             StartAgents=1\nTimeout=30\nPidFile={}\n",
+            folder.join("zabbix.pid").display()
+        );
+        fs::write(&path, text)?;
+        let mut command = Command::new("zabbix_agentd");
+        command.arg("-f").arg("-c").arg(path);
+        Self::start(command, ZABBIX_AGENT)
+    }
+
+    fn node_exporter(folder: &Path) -> Result<Self> {
+        let mut command = Command::new("prometheus-node-exporter");
+        command.args(["--collector.disable-defaults", "--collector.tcpstat"]);
+        command.arg(format!("--web.listen-address={NODE_EXPORTER}"));
+        command.current_dir(folder);
+        Self::start(command, NODE_EXPORTER)
+    }
+
+    fn start(mut command: Command, address: &str) -> Result<Self> {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .with_context(|| format!("cannot start {name}"))?;
+        let peer = Self(child);
+        let start = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            ensure!(start.elapsed() < PATIENCE, "{name} does not listen");
+            sleep(Duration::from_millis(20));
+        }
+        Ok(peer)
+    }
+
+    /// The process and its children.
+    fn pids(&self) -> Result<Vec<u32>> {
+        let own = self.0.id();
+        let children = fs::read_to_string(format!("/proc/{own}/task/{own}/children"))?;
+        let children = children.split_whitespace().map(str::parse);
+        Ok(std::iter::once(Ok(own))
+            .chain(children)
+            .collect::<Result<_, _>>()?)
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        if let Ok(pid) = self.0.id().try_into() {
+            // Not by SIGKILL, which would leave its children behind.
+            let pid = nix::unistd::Pid::from_raw(pid);
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        }
+        let _ = self.0.wait();
+    }
+}
