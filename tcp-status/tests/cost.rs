@@ -1,0 +1,147 @@
+//! What must not grow unnoticed: figures of the object and of a query that are the same on every
+//! machine. Times are measured by `cargo xtask bench`, and checked nowhere.
+//!
+//! A bound that is passed for a good reason is raised here, with the reason in the commit.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    os::unix::net::UnixListener,
+    path::Path,
+    process::Command,
+    thread,
+};
+
+use aya_obj::{Map, Object};
+use tcp_status_testkit::skip;
+
+/// Programs that run for each state change, or for each minisocket, and how many instructions
+/// each may have, of all its branches: a part of them runs.
+const HANDLERS: [(&str, usize); 7] = [
+    ("set_state_first", 1700),
+    ("set_state_second", 1700),
+    ("timewait_born_first", 1200),
+    ("timewait_born_second", 1200),
+    ("timewait_before_segment", 25),
+    ("timewait_after_segment", 1100),
+    ("timewait_ended", 1100),
+];
+
+/// `BPF_F_NO_PREALLOC`
+const ON_DEMAND: u32 = 1;
+
+fn object() -> Object {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("bpf/tcp-status.bpf.o");
+    Object::parse(&fs::read(path).unwrap()).unwrap()
+}
+
+#[test]
+fn handlers_stay_short() {
+    let object = object();
+    for (name, bound) in HANDLERS {
+        let program = &object.programs[name];
+        let length = object.functions[&program.function_key()].instructions.len();
+        println!("{name}: {length} instructions, at most {bound}");
+        assert!(length <= bound, "{name} has {length} instructions");
+        assert!(length > bound / 2, "{name}: {length}; lower its bound");
+    }
+}
+
+/// What maps take at the default limits, on a machine of one CPU and of 256, without what the
+/// kernel adds.
+#[test]
+fn maps_stay_small() {
+    let object = object();
+    let (ports, namespaces) = (option("max_ports"), option("max_namespaces"));
+    let bytes = |cpus: u64| -> u64 {
+        let sizes = object.maps.iter().map(|(name, map)| {
+            let entries = match name.as_str() {
+                "PORT_GAUGES" => (ports + 1) * 2,
+                "FREE_PORTS_0" | "FREE_PORTS_1" => ports + 1,
+                "NAMESPACES" => namespaces * 2,
+                _ => u64::from(map.max_entries()),
+            };
+            size(map, entries, cpus)
+        });
+        sizes.sum()
+    };
+    let (one, many) = (bytes(1), bytes(256));
+    println!("{one} bytes, {} more for each CPU", (many - one) / 255);
+    assert!(one < 4 << 20);
+    assert!((many - one) / 255 < 128 << 10);
+}
+
+/// Of maps that are filled on demand, only what they begin with, a pointer for each bucket.
+fn size(map: &Map, entries: u64, cpus: u64) -> u64 {
+    use aya_obj::generated::bpf_map_type as kind;
+    let value = u64::from(map.value_size()).next_multiple_of(8);
+    let per_cpu = [
+        kind::BPF_MAP_TYPE_PERCPU_ARRAY as u32,
+        kind::BPF_MAP_TYPE_PERCPU_HASH as u32,
+    ];
+    if map.map_flags() & ON_DEMAND != 0 {
+        16 * entries.next_power_of_two()
+    } else if per_cpu.contains(&map.map_type()) {
+        entries * value * cpus
+    } else {
+        entries * (value + u64::from(map.key_size()).next_multiple_of(8))
+    }
+}
+
+/// The default of an option of `run`, from the one definition of the command line.
+fn option(name: &str) -> u64 {
+    use clap::CommandFactory as _;
+    let cli = tcp_status::cli::args::Cli::command();
+    let run = cli.find_subcommand("run").unwrap();
+    let option = run.get_arguments().find(|option| option.get_id() == name);
+    let default = &option.unwrap().get_default_values()[0];
+    default.to_str().unwrap().parse().unwrap()
+}
+
+/// Answers `get` so often; one line for each connection.
+fn serve(listener: UnixListener) {
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut line = String::new();
+            BufReader::new(&stream).read_line(&mut line).unwrap();
+            assert!(line.ends_with("}\n"), "{line:?}");
+            stream.write_all(b"{\"value\":7}\n").unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_query_takes_few_system_calls() {
+    let folder = tempfile::tempdir().unwrap();
+    let (socket, trace) = (folder.path().join("s"), folder.path().join("trace"));
+    serve(UnixListener::bind(&socket).unwrap());
+    let run = Command::new("strace")
+        .arg("-o")
+        .arg(&trace)
+        .arg(env!("CARGO_BIN_EXE_tcp-status"))
+        .args(["get", "established", "--socket"])
+        .arg(&socket)
+        .output();
+    let output = match run {
+        Ok(output) => output,
+        Err(error) => return skip(&format!("cannot start strace: {error}")),
+    };
+    if String::from_utf8_lossy(&output.stderr).contains("PTRACE") {
+        return skip("strace may trace nothing here");
+    }
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "7\n");
+    let trace = fs::read_to_string(trace).unwrap();
+    let calls: Vec<_> = trace
+        .lines()
+        .skip_while(|line| !line.starts_with("socket("))
+        .take_while(|line| !line.starts_with("exit_group("))
+        .collect();
+    println!("{}", calls.join("\n"));
+    let count = |name: &str| calls.iter().filter(|call| call.starts_with(name)).count();
+    assert_eq!(count("connect("), 1);
+    // One request, one answer, one line on standard output.
+    assert_eq!(count("write(") + count("send"), 2);
+    assert_eq!(count("read(") + count("recv"), 1);
+    assert!(calls.len() <= 14, "{} system calls", calls.len());
+}
