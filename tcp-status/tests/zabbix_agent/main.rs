@@ -30,6 +30,7 @@ fn agent_answers_with_the_kernels_numbers() {
     assert_gauges_equal_the_listing(&agent);
     assert_ports_narrow_the_answer(&agent, listener_port);
     assert_json_is_whole(&agent);
+    assert_listener_is_found(&agent, listener_port);
     let unknown = assert_error(&agent, "tcp.status[open]");
     for state in State::ALL {
         assert!(unknown.contains(state.name()), "{unknown}");
@@ -97,6 +98,22 @@ fn assert_json_is_whole(agent: &Agent<'_>) {
     for state in State::ALL {
         assert!(json["states"][state.name()].is_u64(), "{state}: {text}");
     }
+}
+
+/// By discovery as a row of macros, and among the listeners with its queue.
+fn assert_listener_is_found(agent: &Agent<'_>, listener_port: u16) {
+    let rows = agent.ask("tcp.status.discovery");
+    let row = format!("{{\"{{#PORT}}\":\"{listener_port}\",");
+    assert!(rows.contains(&row), "{row} in {rows}");
+    let text = agent.ask("tcp.status.listeners");
+    let json: serde_json::Value =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let listeners = json["listeners"].as_array().unwrap();
+    let listener = listeners
+        .iter()
+        .find(|listener| listener["port"] == listener_port)
+        .unwrap_or_else(|| panic!("no port {listener_port} in {text}"));
+    assert!(listener["accept_queue_limit"].is_u64(), "{text}");
 }
 
 /// One readable line that no server takes for a number; gives it.
