@@ -50,13 +50,12 @@ fn soak(duration: Duration) {
     let began = Instant::now();
     let mut samples = Samples::default();
     let (mut connections, mut failures, mut namespaces) = (0, 0, 0);
-    let mut seed = seed();
     let mut add = |report: &Report| {
         connections += report.connections();
         failures += report.failures();
     };
     println!("{}", Samples::HEADING);
-    for second in 1.. {
+    for (second, seed) in (1..).zip(seed()..) {
         let next = began + Duration::from_secs(second);
         add(&churn(PER_SECOND, seed));
         if second % ELSEWHERE == 0 {
@@ -74,7 +73,6 @@ fn soak(duration: Duration) {
         if began.elapsed() >= duration {
             break;
         }
-        seed += 1;
         thread::sleep(next.saturating_duration_since(Instant::now()));
     }
     println!(
