@@ -187,6 +187,10 @@ impl TcpSock {
     }
 
     /// Whole seconds since the peer's last acknowledgement.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the kernel keeps the lower half of its jiffies"
+    )]
     #[inline(always)]
     pub(crate) fn idle_seconds(self) -> u32 {
         let last: u32 = self.0.read(host!(rcv_tstamp));

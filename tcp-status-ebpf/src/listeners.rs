@@ -19,6 +19,10 @@ use crate::{
     walk::TcpIterContext,
 };
 
+/// Length of a record.
+#[expect(clippy::cast_possible_truncation, reason = "40 bytes")]
+const RECORD: u32 = size_of::<ListenerRecord>() as u32;
+
 const GO_ON: i32 = 0;
 /// Ends the walk: the reader gets what was found and then EAGAIN.
 const END: i32 = 1;
@@ -88,9 +92,8 @@ fn record(
     }
     // SAFETY: the kernel gives a valid `struct bpf_iter_meta`, whose first member is the file.
     let file = unsafe { read_volatile(ctx.meta.cast::<*mut _>()) };
-    let length = size_of::<ListenerRecord>() as u32;
     // SAFETY: the record is on the stack.
-    unsafe { bpf_seq_write(file, from_ref(&record).cast(), length) == 0 }
+    unsafe { bpf_seq_write(file, from_ref(&record).cast(), RECORD) == 0 }
 }
 
 /// In the bank for which ports are being entered.

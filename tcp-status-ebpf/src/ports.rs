@@ -76,6 +76,10 @@ fn place(port: u16) -> usize {
 }
 
 /// Enters a port that gets a listener. False if it could not be.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "slots are fewer than ports"
+)]
 #[inline(always)]
 pub(crate) fn enter(book: Book, bank: u32, port: u16) -> bool {
     if port == 0 {
@@ -87,7 +91,7 @@ pub(crate) fn enter(book: Book, bank: u32, port: u16) -> bool {
     if book.is_own()
         && let Some(page) = PORT_PAGES.get_ptr_mut(bank & 1)
     {
-        // SAFETY: as above. Whoever enters the port writes the same; slots are fewer than ports.
+        // SAFETY: as above. Whoever enters the port writes the same.
         unsafe { (*page).slots[place(port)] = slot.0 as u16 };
     }
     true

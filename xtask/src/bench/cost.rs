@@ -180,7 +180,8 @@ mod tests {
     #[test]
     fn own_status_is_read() {
         let own = std::process::id();
-        assert!(status(own, "VmHWM").unwrap() >= status(own, "VmRSS").unwrap());
+        // Not compared: other tests allocate between the two readings.
+        assert!(status(own, "VmHWM").unwrap() > 0 && status(own, "VmRSS").unwrap() > 0);
         assert!(wakeups(own).unwrap() > 0);
         assert!(status(own, "VmNothing").is_err());
     }
