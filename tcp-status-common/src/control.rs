@@ -69,19 +69,39 @@ pub struct Control {
 
 const _: () = assert!(size_of::<Control>() == 8);
 
-/// What one copy of a handler leaves for the other: the event it has counted.
+impl Control {
+    /// What a fresh map holds.
+    pub const OFF: Self = Self {
+        mode: Mode::OFF,
+        netns: 0,
+    };
+}
+
+/// What one copy of a handler leaves for the other: the event that it has seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Counted {
+pub struct Mark {
     /// Address of the socket; 0 where nothing is left.
     pub sock: u64,
     /// Old state in bits 32 to 63, new state in bits 8 to 31, writer in bits 0 to 7.
     pub change: u64,
 }
 
-const _: () = assert!(size_of::<Counted>() == 16);
+const _: () = assert!(size_of::<Mark>() == 16);
 
-/// How many slots for [`Counted`] there are for events on a task's own stack, indexed by pid.
+/// One level of execution of a CPU.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Level {
+    /// Address of the stack that it was last seen to run on; 0 before.
+    pub stack: u64,
+    /// The last event on it.
+    pub mark: Mark,
+}
+
+const _: () = assert!(size_of::<Level>() == 24);
+
+/// How many slots for [`Mark`] there are for events on a task's own stack, indexed by pid.
 pub const TASK_SLOTS: u32 = 65_536;
 
 #[cfg(test)]

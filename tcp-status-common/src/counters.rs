@@ -1,6 +1,6 @@
 //! Layout of the counters: per CPU, per copy of the handler, per bank.
 
-use crate::state::Family;
+use crate::{control::Level, state::Family};
 
 /// Rows and columns of the flows: the kernel's state numbers 1 to 11, and
 /// [`MINI_FIN_WAIT2`](crate::state::MINI_FIN_WAIT2).
@@ -34,12 +34,15 @@ pub struct NamespaceKey {
 
 const _: () = assert!(size_of::<NamespaceKey>() == 8);
 
-/// The sockets of one local port, of one bank, on one CPU. Gauges, not flows: a sum over CPUs.
+/// The sockets of one local port, of one bank, on one CPU. Gauges, not flows: all sums are modulo
+/// 2^32, so that it does not matter on which CPU a socket opens and on which it closes.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct PortGauges {
-    /// `[family][state]`; every addition is atomic, since all writers share it.
-    pub gauges: [[i64; STATE_SLOTS]; Family::COUNT],
+    /// What the first copy of the handler counted, `[family][state]`: nearly everything.
+    pub first: [[u32; STATE_SLOTS]; Family::COUNT],
+    /// What all other writers did; every addition is atomic.
+    pub others: [[u32; STATE_SLOTS]; Family::COUNT],
 }
 
 const _: () = assert!(size_of::<PortGauges>() == 192);
@@ -47,7 +50,8 @@ const _: () = assert!(size_of::<PortGauges>() == 192);
 impl PortGauges {
     /// No sockets.
     pub const ZERO: Self = Self {
-        gauges: [[0; STATE_SLOTS]; Family::COUNT],
+        first: [[0; STATE_SLOTS]; Family::COUNT],
+        others: [[0; STATE_SLOTS]; Family::COUNT],
     };
 
     /// The index of what `slot` has in `bank`.
@@ -119,24 +123,29 @@ impl Writer {
     /// All writers.
     pub const ALL: [Self; 4] = [Self::First, Self::Second, Self::Walk, Self::Timewait];
 
-    /// The index of this writer's part of `bank` (0 or 1) in the map of banks.
+    /// The index of this writer's part of `bank` (0 or 1) in the map of banks; none for the first
+    /// copy, which has its banks in [`Cpu`].
     #[must_use]
-    pub const fn bank(self, bank: u32) -> u32 {
-        self as u32 * 2 + bank
+    pub const fn bank(self, bank: u32) -> Option<u32> {
+        match self {
+            Self::First => None,
+            _ => Some((self as u32 - 1) * 2 + bank),
+        }
     }
 }
 
-/// How many banks the map holds: two per writer.
-pub const BANKS: u32 = Writer::COUNT * 2;
+/// How many banks the map holds: two for each writer but the first.
+pub const BANKS: u32 = (Writer::COUNT - 1) * 2;
 
 /// What a writer says of itself since it was loaded, on one CPU.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct WriterStats {
-    /// Events that this copy was the first to see, of any protocol and namespace.
-    pub events: u64,
     /// Events that were counted into a live bank.
     pub counted: u64,
+    /// Events that only this copy saw, of any protocol and namespace: what the kernel skipped the
+    /// first copy for. 0 for all but the second.
+    pub caught: u64,
     /// Map updates that failed: the seeding in progress is void.
     pub failures: u64,
     /// State numbers that do not exist.
@@ -149,6 +158,25 @@ pub struct WriterStats {
 }
 
 const _: () = assert!(size_of::<WriterStats>() == 48);
+
+/// What a CPU needs at each event, in one place: a look-up costs more than all that is done there.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Cpu {
+    /// Tasks, and interrupts: what one copy of the handler leaves for the other.
+    pub levels: [Level; 2],
+    /// The address of an event on its stack, as a number, by the copy that handles it.
+    pub addresses: [u64; 2],
+    /// The address of the tracker's own namespace, in which it is for as long as it runs; 0 until
+    /// an event has shown it.
+    pub own_net: u64,
+    /// By writer.
+    pub writers: [WriterStats; Writer::COUNT as usize],
+    /// The banks of the first copy of the handler.
+    pub first: [Bank; 2],
+}
+
+const _: () = assert!(size_of::<Cpu>() == 5256);
 
 /// How many ages [`Walked::idle`] tells apart: 0 to 62 seconds, and longer.
 pub const AGES: usize = 64;
@@ -225,7 +253,7 @@ impl WriterStats {
     #[must_use]
     pub const fn plus(self, other: &Self) -> Self {
         Self {
-            events: self.events + other.events,
+            caught: self.caught + other.caught,
             counted: self.counted + other.counted,
             failures: self.failures + other.failures,
             impossible: self.impossible + other.impossible,

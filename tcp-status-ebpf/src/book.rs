@@ -1,14 +1,11 @@
 //! The counters of one network namespace, as one writer sees them: which cell, and how to add.
 
-use tcp_status_common::{
-    control::Control,
-    counters::{Bank, NamespaceKey, Writer},
-};
+use tcp_status_common::counters::{Bank, Cpu, NamespaceKey, Writer};
 
 use crate::{
     count::{self, Place},
     host::{self, Sock},
-    maps::{COUNTERS, EMPTY_BANK, NAMESPACES},
+    maps::{self, COUNTERS, EMPTY_BANK, NAMESPACES},
 };
 
 /// `BPF_NOEXIST`: an update that fails where there is an entry already.
@@ -19,6 +16,7 @@ pub(crate) const ONLY_NEW: u64 = 1;
 pub(crate) struct Book {
     pub(crate) netns: u32,
     pub(crate) writer: Writer,
+    pub(crate) cpu: *mut Cpu,
     /// Not the tracker's own namespace: cells are shared by all CPUs and writers.
     shared: bool,
 }
@@ -26,14 +24,25 @@ pub(crate) struct Book {
 impl Book {
     /// None for a namespace that is not counted.
     #[inline(always)]
-    pub(crate) fn of(sock: Sock, control: &Control, writer: Writer) -> Option<Self> {
-        let netns = sock.netns();
-        let shared = netns != control.netns;
-        (!shared || host::all_namespaces()).then_some(Self {
-            netns,
+    pub(crate) fn of(sock: Sock, cpu: *mut Cpu, writer: Writer) -> Option<Self> {
+        let (net, own) = (sock.net(), maps::own_netns());
+        let mut book = Self {
+            netns: own,
             writer,
-            shared,
-        })
+            cpu,
+            shared: false,
+        };
+        // SAFETY: the map gave the pointer; whoever writes it writes the same.
+        let known = unsafe { &mut (*cpu).own_net };
+        if net.address() != *known {
+            book.netns = net.inode();
+            book.shared = book.netns != own;
+            if book.shared {
+                return host::all_namespaces().then_some(book);
+            }
+            *known = net.address();
+        }
+        Some(book)
     }
 
     /// Whether it is the tracker's own namespace.
@@ -76,7 +85,13 @@ impl Book {
     #[inline(always)]
     fn bank(self, bank: u32) -> Option<*mut Bank> {
         if !self.shared {
-            return COUNTERS.get_ptr_mut(self.writer.bank(bank));
+            return match self.writer.bank(bank) {
+                Some(index) => COUNTERS.get_ptr_mut(index),
+                // SAFETY: the map gave the pointer.
+                None if bank == 0 => Some(unsafe { &raw mut (*self.cpu).first[0] }),
+                // SAFETY: as above.
+                None => Some(unsafe { &raw mut (*self.cpu).first[1] }),
+            };
         }
         let key = NamespaceKey {
             netns: self.netns,

@@ -4,9 +4,9 @@ use core::{arch::asm, hint::black_box};
 
 use aya_ebpf::{EbpfContext, cty::c_void};
 use aya_log_ebpf::warn;
-use tcp_status_common::counters::{STATE_SLOTS, Writer, WriterStats};
+use tcp_status_common::counters::{Cpu, STATE_SLOTS, Writer, WriterStats};
 
-use crate::{host, maps::WRITERS};
+use crate::{host, maps};
 
 /// The kernel's number for a closed socket: where every socket comes from and goes to.
 pub(crate) const CLOSE: u32 = 7;
@@ -82,6 +82,17 @@ pub(crate) fn add(cell: *mut u64, by: u64) {
     }
 }
 
+/// The same, to one of 32 bits.
+#[inline(always)]
+pub(crate) fn add_narrow(cell: *mut u32, by: u32) {
+    if host::reentry() {
+        add_narrow_shared(cell, by);
+    } else {
+        // SAFETY: as above.
+        unsafe { *cell = (*cell).wrapping_add(by) };
+    }
+}
+
 /// Adds to a counter that others write at the same time.
 #[inline(always)]
 pub(crate) fn add_shared(cell: *mut u64, by: u64) {
@@ -90,22 +101,36 @@ pub(crate) fn add_shared(cell: *mut u64, by: u64) {
     unsafe { asm!("lock *(u64 *)({cell} + 0) += {by}", cell = in(reg) cell, by = in(reg) by) }
 }
 
+/// The same, to one of 32 bits.
+#[inline(always)]
+pub(crate) fn add_narrow_shared(cell: *mut u32, by: u32) {
+    // SAFETY: as above.
+    unsafe { asm!("lock *(u32 *)({cell} + 0) += {by}", cell = in(reg) cell, by = in(reg) by) }
+}
+
+/// What a writer says of itself.
+#[inline(always)]
+pub(crate) fn stats(cpu: *mut Cpu, writer: Writer) -> *mut WriterStats {
+    // SAFETY: the map gave the pointer; all writers are in range.
+    unsafe { &raw mut (*cpu).writers[writer as usize] }
+}
+
 /// A figure that a writer keeps of itself.
 macro_rules! tell {
-    ($writer:expr, $member:ident) => {
-        if let Some(stats) = WRITERS.get_ptr_mut($writer as u32) {
-            // SAFETY: the map gave the pointer.
-            $crate::count::add(unsafe { &raw mut (*stats).$member }, 1);
-        }
-    };
+    ($cpu:expr, $writer:expr, $member:ident) => {{
+        // SAFETY: the map gave the pointer.
+        let figure = unsafe { &raw mut (*$crate::count::stats($cpu, $writer)).$member };
+        $crate::count::add(figure, 1);
+    }};
 }
 pub(crate) use tell;
 
 /// A map update failed: the seeding in progress cannot be trusted.
 #[inline(never)]
 pub(crate) fn failed(writer: Writer) {
-    tell!(writer, failures);
-    if let Some(times) = rarely(writer, |stats| stats.failures) {
+    let Some(cpu) = maps::cpu() else { return };
+    tell!(cpu, writer, failures);
+    if let Some(times) = rarely(cpu, writer, |stats| stats.failures) {
         warn!(
             &NoContext,
             "a map update failed, {} times on this cpu", times
@@ -116,8 +141,9 @@ pub(crate) fn failed(writer: Writer) {
 /// The kernel reported a state that does not exist.
 #[inline(never)]
 pub(crate) fn impossible(writer: Writer, from: u32, to: u32) {
-    tell!(writer, impossible);
-    if let Some(times) = rarely(writer, |stats| stats.impossible) {
+    let Some(cpu) = maps::cpu() else { return };
+    tell!(cpu, writer, impossible);
+    if let Some(times) = rarely(cpu, writer, |stats| stats.impossible) {
         warn!(
             &NoContext,
             "impossible state change from {} to {}, {} times on this cpu", from, to, times
@@ -128,9 +154,9 @@ pub(crate) fn impossible(writer: Writer, from: u32, to: u32) {
 /// The figure, at the first, second, fourth, eighth, ... time: an anomaly must be seen, but must
 /// not cost.
 #[inline(always)]
-fn rarely(writer: Writer, figure: impl Fn(&WriterStats) -> u64) -> Option<u64> {
-    let stats = WRITERS.get(writer as u32)?;
-    let times = figure(stats);
+fn rarely(cpu: *mut Cpu, writer: Writer, figure: impl Fn(&WriterStats) -> u64) -> Option<u64> {
+    // SAFETY: as above.
+    let times = figure(unsafe { &*stats(cpu, writer) });
     (times & times.wrapping_sub(1) == 0).then_some(times)
 }
 

@@ -13,10 +13,16 @@ use tcp_status_common::host::Host;
 static HOST: Host = Host {
     sk_protocol: 0,
     skc_family: 0,
-    skc_state: 0,
+    skc_num: 0,
     skc_net: 0,
     net_inum: 0,
-    skc_num: 0,
+    thread_size: 0,
+    no_reentry: 0,
+    two_copies: 0,
+    tracepoints_preemptible: 1,
+    timewait_events: 0,
+    all_namespaces: 0,
+    skc_state: 0,
     skc_rcv_saddr: 0,
     skc_v6_rcv_saddr: 0,
     sk_ack_backlog: 0,
@@ -28,11 +34,6 @@ static HOST: Host = Host {
     icsk_qlen: 0,
     task_stack: 0,
     task_pid: 0,
-    thread_size: 0,
-    no_reentry: 0,
-    two_copies: 0,
-    timewait_events: 0,
-    all_namespaces: 0,
     hz: 1,
 };
 
@@ -54,6 +55,18 @@ pub(crate) fn reentry() -> bool {
 #[inline(always)]
 pub(crate) fn two_copies() -> bool {
     host!(two_copies) == 1
+}
+
+/// Size of a kernel stack in bytes, which it is aligned to.
+#[inline(always)]
+pub(crate) fn thread_size() -> u64 {
+    host!(thread_size).into()
+}
+
+/// Whether a task may be preempted, or moved to another CPU, in a tracepoint.
+#[inline(always)]
+pub(crate) fn tracepoints_preemptible() -> bool {
+    host!(tracepoints_preemptible) == 1
 }
 
 /// Whether timewait minisockets are followed by events.
@@ -96,11 +109,10 @@ impl Sock {
         self.read(host!(skc_state))
     }
 
-    /// Inode number of the network namespace, as `/proc/PID/ns/net` shows it.
+    /// The network namespace.
     #[inline(always)]
-    pub(crate) fn netns(self) -> u32 {
-        let net: *const u8 = self.read(host!(skc_net));
-        Sock(net).read(host!(net_inum))
+    pub(crate) fn net(self) -> Net {
+        Net(Sock(self.read(host!(skc_net))))
     }
 
     /// The local port, or 0.
@@ -148,6 +160,23 @@ impl Sock {
     fn probe<T>(self, offset: u32) -> Result<T, i32> {
         // SAFETY: the helper checks the address.
         unsafe { bpf_probe_read_kernel(self.0.add(offset as usize).cast()) }
+    }
+}
+
+/// A pointer that the verifier knows as `struct net *`.
+#[derive(Clone, Copy)]
+pub(crate) struct Net(Sock);
+
+impl Net {
+    #[inline(always)]
+    pub(crate) fn address(self) -> u64 {
+        self.0.0 as u64
+    }
+
+    /// Inode number, as `/proc/PID/ns/net` shows it.
+    #[inline(always)]
+    pub(crate) fn inode(self) -> u32 {
+        self.0.read(host!(net_inum))
     }
 }
 
@@ -219,7 +248,7 @@ impl Task {
     #[inline(always)]
     pub(crate) fn stack_holds(&self, address: *const u8) -> bool {
         let bottom: u64 = Sock(self.0).read(host!(task_stack));
-        let top = core::hint::black_box(bottom + u64::from(host!(thread_size)));
+        let top = core::hint::black_box(bottom + thread_size());
         // Two comparisons: the verifier accepts them on a pointer, a subtraction it does not.
         address as u64 >= bottom && (address as u64) < top
     }

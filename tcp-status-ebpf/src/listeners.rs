@@ -14,7 +14,7 @@ use crate::{
     book::Book,
     count::{LISTEN, tell},
     host::{Sock, TcpSock},
-    maps::{self, LISTENERS, WRITERS},
+    maps::{self, LISTENERS},
     ports,
     walk::TcpIterContext,
 };
@@ -99,12 +99,12 @@ fn record(
 /// In the bank for which ports are being entered.
 #[inline(always)]
 fn enter_port(sock: Sock) {
-    let Some((control, mode)) = maps::control() else {
+    let (Some(mode), Some(cpu)) = (maps::mode(), maps::cpu()) else {
         return;
     };
-    if let (Some(bank), Some(book)) = (mode.ports(), Book::of(sock, control, Writer::Walk))
+    if let (Some(bank), Some(book)) = (mode.ports(), Book::of(sock, cpu, Writer::Walk))
         && !ports::enter(book, bank, sock.port())
     {
-        tell!(Writer::Walk, unplaced);
+        tell!(cpu, Writer::Walk, unplaced);
     }
 }

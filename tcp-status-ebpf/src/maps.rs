@@ -1,16 +1,15 @@
 //! All maps of the object.
 
+use core::ptr::read_volatile;
+
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, Queue},
     macros::btf_map,
 };
 use tcp_status_common::{
-    control::{Control, Counted, Mode, TASK_SLOTS},
-    counters::{
-        BANKS, Bank, Listeners, NamespaceKey, PortGauges, PortKey, PortPage, Walked, Writer,
-        WriterStats,
-    },
+    control::{Control, Mark, Mode, TASK_SLOTS},
+    counters::{BANKS, Bank, Cpu, Listeners, NamespaceKey, PortGauges, PortKey, PortPage, Walked},
 };
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
@@ -18,8 +17,10 @@ const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 /// Address of a socket to the slot of its port (upper 16 bits) and its place (lower 16 bits).
 pub(crate) type Seen = HashMap<u64, u32, 1>;
 
-#[btf_map]
-pub(crate) static CONTROL: Array<Control, 1> = Array::new();
+/// Global data: no look-up at each event.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.control")]
+static mut CONTROL: Control = Control::OFF;
 
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<Bank, { BANKS as usize }> = PerCpuArray::new();
@@ -36,9 +37,15 @@ pub(crate) static EMPTY_BANK: Array<Bank, 1> = Array::new();
 #[btf_map]
 pub(crate) static PORTS: HashMap<PortKey, u32, { 2 * 65_536 }, ON_DEMAND> = HashMap::new();
 
-/// The same for the tracker's own namespace, by bank.
-#[btf_map]
-pub(crate) static PORT_PAGES: Array<PortPage, 2> = Array::new();
+/// The same for the tracker's own namespace, of bank 0.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.ports.0")]
+static mut PORT_PAGE_0: PortPage = PortPage::EMPTY;
+
+/// The same of bank 1.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.ports.1")]
+static mut PORT_PAGE_1: PortPage = PortPage::EMPTY;
 
 /// Two banks for each slot. The loader says how many slots there are.
 #[btf_map]
@@ -53,17 +60,11 @@ pub(crate) static FREE_PORTS_0: Queue<u32, 1> = Queue::new();
 pub(crate) static FREE_PORTS_1: Queue<u32, 1> = Queue::new();
 
 #[btf_map]
-pub(crate) static WRITERS: PerCpuArray<WriterStats, { Writer::COUNT as usize }> =
-    PerCpuArray::new();
+pub(crate) static CPUS: PerCpuArray<Cpu, 1> = PerCpuArray::new();
 
-/// Events on the stack of a task. Global, since a task may be moved to another CPU
-/// between the two copies.
+/// Marks of events on the stack of a task that may be moved to another CPU between the two copies.
 #[btf_map]
-pub(crate) static TASK_COUNTED: Array<Counted, { TASK_SLOTS as usize }> = Array::new();
-
-/// Events on an interrupt stack.
-#[btf_map]
-pub(crate) static IRQ_COUNTED: PerCpuArray<Counted, 1> = PerCpuArray::new();
+pub(crate) static TASK_MARKS: Array<Mark, { TASK_SLOTS as usize }> = Array::new();
 
 /// The sockets that the seeding in progress has counted. The inner map is made for each
 /// seeding by the loader and dropped after it.
@@ -80,12 +81,34 @@ pub(crate) static WALKED: PerCpuArray<Walked, 1> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static LISTENERS: Array<Listeners, 1> = Array::new();
 
-/// What user space wants, and the mode, read once: an event belongs to the mode that it sees
-/// here, whatever follows. Nothing while nothing is counted.
+/// What user space wants, read once: an event belongs to the mode that it sees here, whatever
+/// follows. Nothing while nothing is counted.
 #[inline(always)]
-pub(crate) fn control() -> Option<(&'static Control, Mode)> {
-    let control = CONTROL.get(0)?;
-    // SAFETY: a member of a map's value, which user space may write at any time.
-    let mode = unsafe { core::ptr::read_volatile(&raw const control.mode) };
-    (mode != Mode::OFF).then_some((control, mode))
+pub(crate) fn mode() -> Option<Mode> {
+    // SAFETY: user space may write it at any time.
+    let mode = unsafe { read_volatile(&raw const CONTROL.mode) };
+    (mode != Mode::OFF).then_some(mode)
+}
+
+/// Inode number of the tracker's own namespace.
+#[inline(always)]
+pub(crate) fn own_netns() -> u32 {
+    // SAFETY: as above.
+    unsafe { read_volatile(&raw const CONTROL.netns) }
+}
+
+/// The slots of the ports of the tracker's own namespace in `bank`.
+#[inline(always)]
+pub(crate) fn port_page(bank: u32) -> *mut PortPage {
+    if bank & 1 == 0 {
+        &raw mut PORT_PAGE_0
+    } else {
+        &raw mut PORT_PAGE_1
+    }
+}
+
+/// What this CPU keeps for itself.
+#[inline(always)]
+pub(crate) fn cpu() -> Option<*mut Cpu> {
+    CPUS.get_ptr_mut(0)
 }

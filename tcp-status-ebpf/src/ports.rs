@@ -4,13 +4,13 @@
 
 use core::hint::black_box;
 
-use tcp_status_common::counters::{OTHER_PORTS, PortGauges, PortKey};
+use tcp_status_common::counters::{OTHER_PORTS, PortGauges, PortKey, Writer};
 
 use crate::{
     book::{Book, ONLY_NEW},
     count::{self, Place},
     host::{Sock, TcpSock},
-    maps::{FREE_PORTS_0, FREE_PORTS_1, PORT_GAUGES, PORT_PAGES, PORTS},
+    maps::{self, FREE_PORTS_0, FREE_PORTS_1, PORT_GAUGES, PORTS},
 };
 
 /// A slot of [`PORT_GAUGES`], or none: what a port is kept in, in one bank.
@@ -55,10 +55,8 @@ pub(crate) fn slot(book: Book, bank: u32, port: u16) -> Slot {
         return Slot::NONE;
     }
     if book.is_own() {
-        let Some(page) = PORT_PAGES.get_ptr(bank & 1) else {
-            return Slot::NONE;
-        };
-        // SAFETY: the map gave the pointer; every port is in a page.
+        let page = maps::port_page(bank);
+        // SAFETY: a static of these programs; every port is in a page.
         return Slot(u32::from(unsafe { (*page).slots[place(port)] }));
     }
     match PORTS.get_ptr(key(book, bank, port)) {
@@ -88,9 +86,8 @@ pub(crate) fn enter(book: Book, bank: u32, port: u16) -> bool {
     let Some(slot) = entered(book, bank, port) else {
         return false;
     };
-    if book.is_own()
-        && let Some(page) = PORT_PAGES.get_ptr_mut(bank & 1)
-    {
+    if book.is_own() {
+        let page = maps::port_page(bank);
         // SAFETY: as above. Whoever enters the port writes the same.
         unsafe { (*page).slots[place(port)] = slot.0 as u16 };
     }
@@ -143,25 +140,44 @@ fn key(book: Book, bank: u32, port: u16) -> PortKey {
 
 /// A socket of the port goes from one place to another.
 #[inline(always)]
-pub(crate) fn flow(slot: Slot, bank: u32, from: Place, to: Place) {
+pub(crate) fn flow(writer: Writer, slot: Slot, bank: u32, from: Place, to: Place) {
+    let Some(gauges) = gauges(slot, bank) else {
+        return;
+    };
     // The child of a listener is born; the listener stays.
     let birth = from.is_listening() && to.is_half_open();
     if !birth {
-        count(slot, bank, from, -1);
+        add(writer, gauges, from, -1);
     }
-    count(slot, bank, to, 1);
+    add(writer, gauges, to, 1);
 }
 
-/// One socket more (`by` 1) or less (-1). Closed ones are not counted.
+/// One socket more (`by` 1) or less (-1).
 #[inline(always)]
-pub(crate) fn count(slot: Slot, bank: u32, place: Place, by: i64) {
-    if slot == Slot::NONE || place.is_closed() {
-        return;
+pub(crate) fn count(writer: Writer, slot: Slot, bank: u32, place: Place, by: i32) {
+    if let Some(gauges) = gauges(slot, bank) {
+        add(writer, gauges, place, by);
     }
-    if let Some(gauges) = PORT_GAUGES.get_ptr_mut(PortGauges::index(slot.0 - 1, bank & 1)) {
-        // SAFETY: the map gave the pointer, a place is in range.
-        let cell = unsafe { &raw mut (*gauges).gauges[place.family()][place.state()] };
-        // Writers share the cell, and may interrupt each other.
-        count::add_shared(cell.cast(), by.cast_unsigned());
+}
+
+#[inline(always)]
+fn gauges(slot: Slot, bank: u32) -> Option<*mut PortGauges> {
+    if slot == Slot::NONE {
+        return None;
+    }
+    PORT_GAUGES.get_ptr_mut(PortGauges::index(slot.0 - 1, bank & 1))
+}
+
+/// Closed sockets are not counted: what their place holds is never read.
+#[inline(always)]
+fn add(writer: Writer, gauges: *mut PortGauges, place: Place, by: i32) {
+    let (family, state, by) = (place.family(), place.state(), by.cast_unsigned());
+    // SAFETY: the map gave the pointer, a place is in range.
+    unsafe {
+        match writer {
+            Writer::First => count::add_narrow(&raw mut (*gauges).first[family][state], by),
+            // Writers share the cell, and may interrupt each other.
+            _ => count::add_narrow_shared(&raw mut (*gauges).others[family][state], by),
+        }
     }
 }

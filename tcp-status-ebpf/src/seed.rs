@@ -31,10 +31,11 @@ pub(crate) fn visit(book: Book, bank: u32, sock: Sock, place: Place) -> bool {
     false
 }
 
-/// A full socket is now at `to`. One that closes is unhashed before it is reported, so that the
-/// walk cannot meet it any more.
-#[inline(always)]
-pub(crate) fn moved(book: Book, bank: u32, sock: Sock, to: Place, port: u16) {
+/// A full socket is now at `to`, which is packed. One that closes is unhashed before it is
+/// reported, so that the walk cannot meet it any more.
+#[inline(never)]
+pub(crate) fn moved(book: Book, bank: u32, sock: Sock, to: u32, port: u16) {
+    let Some(to) = Place::unpack(to) else { return };
     let Some(seen) = SEEN.get(0) else {
         return count::failed(book.writer);
     };
@@ -52,10 +53,11 @@ pub(crate) fn moved(book: Book, bank: u32, sock: Sock, to: Place, port: u16) {
     }
 }
 
-/// A minisocket is now at `to`. One that ends is reported while the walk may still meet it, so
-/// that its entry stays, as closed, until another one is born at the same address.
-#[inline(always)]
-pub(crate) fn minisocket_moved(book: Book, bank: u32, tw: Sock, to: Place, port: u16) {
+/// A minisocket is now at `to`, which is packed. One that ends is reported while the walk may still
+/// meet it, so that its entry stays, as closed, until another one is born at the same address.
+#[inline(never)]
+pub(crate) fn minisocket_moved(book: Book, bank: u32, tw: Sock, to: u32, port: u16) {
+    let Some(to) = Place::unpack(to) else { return };
     let Some(seen) = SEEN.get(0) else {
         return count::failed(book.writer);
     };
@@ -98,7 +100,7 @@ fn depart(book: Book, bank: u32, known: *const u32) {
     };
     if !from.is_closed() {
         book.seed(bank, from, -1);
-        ports::count(Slot::unpack(known), bank, from, -1);
+        ports::count(book.writer, Slot::unpack(known), bank, from, -1);
     }
 }
 
@@ -106,6 +108,6 @@ fn depart(book: Book, bank: u32, known: *const u32) {
 fn arrive(book: Book, bank: u32, to: Place, slot: Slot) {
     if !to.is_closed() {
         book.seed(bank, to, 1);
-        ports::count(slot, bank, to, 1);
+        ports::count(book.writer, slot, bank, to, 1);
     }
 }

@@ -1,4 +1,5 @@
-//! One state change of one full socket.
+//! One state change of one full socket. What happens rarely is out of line: what runs each time
+//! stays together, and small.
 
 use aya_ebpf::{EbpfContext as _, programs::BtfTracePointContext};
 use tcp_status_common::{control::Mode, counters::Writer, state::Family};
@@ -7,8 +8,7 @@ use crate::{
     book::Book,
     count::{self, Place, tell},
     host::Sock,
-    maps::{self, WRITERS},
-    mark, ports, seed,
+    maps, mark, ports, seed,
 };
 
 /// The tracepoint reports MPTCP and SCTP sockets as well; these are no TCP entries.
@@ -16,19 +16,21 @@ pub(crate) const IPPROTO_TCP: u16 = 6;
 
 #[inline(always)]
 pub(crate) fn handle(ctx: &BtfTracePointContext, writer: Writer) {
-    let Some((control, mode)) = maps::control() else {
+    let (Some(mode), Some(cpu)) = (maps::mode(), maps::cpu()) else {
         return;
     };
     let sock = Sock(ctx.arg(0));
     let [from, to] = [1, 2].map(|state| ctx.arg::<i32>(state).cast_unsigned());
-    if !mark::first_to_see(ctx.as_ptr(), writer, sock.0, from, to) {
+    if !mark::first_at_tracepoint(ctx.as_ptr(), cpu, writer, sock.0, from, to) {
         return;
     }
-    tell!(writer, events);
+    if writer == Writer::Second {
+        tell!(cpu, writer, caught);
+    }
     if sock.protocol() != IPPROTO_TCP {
         return;
     }
-    let Some(book) = Book::of(sock, control, writer) else {
+    let Some(book) = Book::of(sock, cpu, writer) else {
         return;
     };
     let Some(family) = Family::from_address_family(sock.address_family()) else {
@@ -53,19 +55,19 @@ fn changed(sock: Sock, book: Book, mode: Mode, from: Place, to: Place) {
     }
     if let Some(bank) = mode.live() {
         book.flow(bank, from, to);
-        ports::flow(ports::slot(book, bank, port), bank, from, to);
-        tell!(writer, counted);
+        ports::flow(writer, ports::slot(book, bank, port), bank, from, to);
+        tell!(book.cpu, writer, counted);
     }
     if from.is_listening() && to.is_closed() {
-        abandon(writer, sock);
+        abandon(book, sock);
     }
     if let Some(bank) = mode.seed() {
-        seed::moved(book, bank, sock, to, port);
+        seed::moved(book, bank, sock, to.pack(), port);
     }
 }
 
 /// A port gets a listener: from now on its connections are counted.
-#[inline(always)]
+#[inline(never)]
 fn listens(book: Book, mode: Mode, port: u16) {
     let live = mode
         .live()
@@ -74,16 +76,19 @@ fn listens(book: Book, mode: Mode, port: u16) {
         .ports()
         .is_none_or(|bank| ports::enter(book, bank, port));
     if !live || !other {
-        tell!(book.writer, unplaced);
+        tell!(book.cpu, book.writer, unplaced);
     }
 }
 
 /// The half-open connections of a closed listener can no longer be read from it.
-#[inline(always)]
-fn abandon(writer: Writer, listener: Sock) {
-    if let (Some(listener), Some(stats)) = (listener.as_tcp(), WRITERS.get_ptr_mut(writer as u32)) {
+#[inline(never)]
+fn abandon(book: Book, listener: Sock) {
+    if let Some(listener) = listener.as_tcp() {
         let requests = listener.request_count();
         // SAFETY: the map gave the pointer.
-        count::add(unsafe { &raw mut (*stats).abandoned }, requests.into());
+        count::add(
+            unsafe { &raw mut (*count::stats(book.cpu, book.writer)).abandoned },
+            requests.into(),
+        );
     }
 }

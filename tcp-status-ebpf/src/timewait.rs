@@ -14,7 +14,7 @@ use crate::{
     book::Book,
     count::{CLOSE, Place, tell},
     host::Sock,
-    maps::{self, SUBSTATE, WRITERS},
+    maps::{self, SUBSTATE},
     mark, ports, seed,
     set_state::IPPROTO_TCP,
 };
@@ -42,7 +42,7 @@ pub(crate) fn born(ctx: &FExitContext, writer: Writer) {
         return;
     }
     let to = place(ctx.arg::<i32>(2).cast_unsigned());
-    if !mark::first_to_see(ctx.as_ptr(), writer, tw, CLOSE, to) {
+    if !mark::first_at_function(ctx.as_ptr(), writer, tw, CLOSE, to) {
         return;
     }
     if sock.protocol() == IPPROTO_TCP {
@@ -93,10 +93,10 @@ pub(crate) fn ended(ctx: &FEntryContext) {
 /// `sock` is what tells the namespace, the family and the port: at the birth, the socket that it replaces.
 #[inline(always)]
 fn changed(writer: Writer, sock: Sock, tw: *const u8, from: u32, to: u32) {
-    let Some((control, mode)) = maps::control() else {
+    let (Some(mode), Some(cpu)) = (maps::mode(), maps::cpu()) else {
         return;
     };
-    let Some(book) = Book::of(sock, control, writer) else {
+    let Some(book) = Book::of(sock, cpu, writer) else {
         return;
     };
     let Some(family) = Family::from_address_family(sock.address_family()) else {
@@ -111,10 +111,10 @@ fn changed(writer: Writer, sock: Sock, tw: *const u8, from: u32, to: u32) {
     let port = sock.port();
     if let Some(bank) = mode.live() {
         book.flow(bank, from, to);
-        ports::flow(ports::slot(book, bank, port), bank, from, to);
-        tell!(writer, counted);
+        ports::flow(writer, ports::slot(book, bank, port), bank, from, to);
+        tell!(cpu, writer, counted);
     }
     if let Some(bank) = mode.seed() {
-        seed::minisocket_moved(book, bank, Sock(tw), to, port);
+        seed::minisocket_moved(book, bank, Sock(tw), to.pack(), port);
     }
 }

@@ -92,10 +92,10 @@ fn idle(sock: Sock, ages: &mut [u64; AGES]) {
 
 #[inline(always)]
 fn visit_socket(sock: Sock, place: Place) -> bool {
-    let Some((control, mode)) = maps::control() else {
+    let (Some(mode), Some(cpu)) = (maps::mode(), maps::cpu()) else {
         return false;
     };
-    match (mode.seed(), Book::of(sock, control, Writer::Walk)) {
+    match (mode.seed(), Book::of(sock, cpu, Writer::Walk)) {
         (Some(bank), Some(book)) => seed::visit(book, bank, sock, place),
         _ => false,
     }

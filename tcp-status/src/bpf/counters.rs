@@ -1,11 +1,13 @@
 //! Reading the counters: sums over CPUs and writers.
 
+use std::sync::PoisonError;
+
 use aya::{
     maps::{MapError, PerCpuValues},
     util::nr_cpus,
 };
 use tcp_status_common::{
-    counters::{Bank, Writer, WriterStats},
+    counters::{Bank, Cpu, Writer, WriterStats},
     state::Family,
 };
 
@@ -14,10 +16,8 @@ use super::{Bpf, LoadError, record::Record};
 /// What the writers say of themselves, summed over CPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WriterTotals {
-    /// Events that the first copy saw.
-    pub first: u64,
-    /// Events that only the second copy saw.
-    pub second: u64,
+    /// Events that only the second copy of the handler saw.
+    pub caught: u64,
     /// Events counted into a live bank.
     pub counted: u64,
     /// Map updates that failed, and state changes that cannot be.
@@ -51,6 +51,19 @@ impl Banks {
         self
     }
 
+    /// What came after `earlier`.
+    fn since(mut self, earlier: &Self) -> Self {
+        for family in 0..Family::COUNT {
+            for from in 0..self.flows[family].len() {
+                for to in 0..self.flows[family][from].len() {
+                    self.flows[family][from][to] -= earlier.flows[family][from][to];
+                }
+                self.seeded[family][from] -= earlier.seeded[family][from];
+            }
+        }
+        self
+    }
+
     pub(super) fn add(&mut self, bank: &Bank) {
         for family in 0..Family::COUNT {
             for from in 0..bank.flows[family].len() {
@@ -69,21 +82,31 @@ impl Bpf {
     /// # Errors
     /// If the kernel refuses the read.
     pub fn bank(&self, bank: u32) -> Result<Banks, LoadError> {
-        let counters = self
-            .counters
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        // Held, so that the bank is not emptied meanwhile.
+        let emptied = self.emptied.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(self.all_of(bank)?.since(&emptied[bank as usize]))
+    }
+
+    /// What `bank` has ever counted.
+    fn all_of(&self, bank: u32) -> Result<Banks, LoadError> {
         let mut sum = Banks::default();
-        for writer in Writer::ALL {
-            for cpu in counters
-                .get(&writer.bank(bank), 0)
-                .map_err(counters_error)?
-                .iter()
-            {
+        for cpu in self.cpus()?.iter() {
+            sum.add(&cpu.0.first[bank as usize]);
+        }
+        for index in Writer::ALL.iter().filter_map(|writer| writer.bank(bank)) {
+            let counters = self.counters.get(&index, 0);
+            for cpu in counters.map_err(counters_error)?.iter() {
                 sum.add(&cpu.0);
             }
         }
         Ok(sum)
+    }
+
+    fn cpus(&self) -> Result<PerCpuValues<Record<Cpu>>, LoadError> {
+        self.cpus.get(&0, 0).map_err(|source| LoadError::Map {
+            name: "CPUS",
+            source,
+        })
     }
 
     /// Empties `bank`, which no event may be using, of all that it has of any namespace and port.
@@ -91,17 +114,9 @@ impl Bpf {
     /// # Errors
     /// If the kernel refuses the update.
     pub fn clear(&self, bank: u32) -> Result<(), LoadError> {
-        let mut counters = self
-            .counters
-            .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        for writer in Writer::ALL {
-            let zeros = per_cpu(Record(Bank::ZERO)).map_err(counters_error)?;
-            counters
-                .set(writer.bank(bank), zeros, 0)
-                .map_err(counters_error)?;
-        }
-        drop(counters);
+        // Nothing is written to what the programs write: from here on it is counted anew.
+        let all = self.all_of(bank)?;
+        self.emptied.write().unwrap_or_else(PoisonError::into_inner)[bank as usize] = all;
         for netns in self.other_namespaces(bank)? {
             self.forget_namespace(netns, bank)?;
         }
@@ -113,24 +128,13 @@ impl Bpf {
     /// # Errors
     /// If the kernel refuses the read.
     pub fn writers(&self) -> Result<WriterTotals, LoadError> {
-        let stats = |writer: Writer| -> Result<WriterStats, LoadError> {
-            let per_cpu =
-                self.writers
-                    .get(&(writer as u32), 0)
-                    .map_err(|source| LoadError::Map {
-                        name: "WRITERS",
-                        source,
-                    })?;
-            Ok(per_cpu
-                .iter()
-                .fold(WriterStats::default(), |sum, cpu| sum.plus(&cpu.0)))
-        };
-        let (first, second) = (stats(Writer::First)?, stats(Writer::Second)?);
-        let rest = stats(Writer::Walk)?.plus(&stats(Writer::Timewait)?);
-        let all = first.plus(&second).plus(&rest);
+        let all = self
+            .cpus()?
+            .iter()
+            .flat_map(|cpu| cpu.0.writers)
+            .fold(WriterStats::default(), |sum, writer| sum.plus(&writer));
         Ok(WriterTotals {
-            first: first.events,
-            second: second.events,
+            caught: all.caught,
             counted: all.counted,
             failures: all.failures + all.impossible,
             abandoned: all.abandoned,

@@ -14,11 +14,11 @@ use aya::{
 use aya_log::EbpfLogger;
 use tcp_status_common::{
     control::{Control, Mode},
-    counters::{Bank, Listeners, NamespaceKey, PortGauges, PortKey, PortPage, Walked, WriterStats},
+    counters::{Bank, Cpu, Listeners, NamespaceKey, PortGauges, PortKey, PortPage, Walked},
     host::Host,
 };
 
-use super::record::Record;
+use super::{counters::Banks, record::Record};
 
 /// Built by `cargo xtask build`; a test ties it to its sources.
 static OBJECT: &[u8] =
@@ -28,6 +28,7 @@ static OBJECT: &[u8] =
 pub(super) type Seen = HashMap<MapData, u64, u32>;
 
 /// The programs that see state changes, in the order in which they must be attached.
+const CONTROL: &str = ".bss.control";
 const HANDLERS: [&str; 2] = ["set_state_first", "set_state_second"];
 /// The programs that see minisockets: what is attached where, and whether it is a second copy.
 /// What ends them comes first: an end that was not begun does less harm than the other way round.
@@ -108,7 +109,7 @@ pub(super) struct Ports {
     /// Slots of the ports.
     pub(super) slots: HashMap<MapData, Record<PortKey>, u32>,
     /// The same of the own namespace, by bank and port.
-    pub(super) pages: Array<MapData, Record<PortPage>>,
+    pub(super) pages: [Array<MapData, Record<PortPage>>; 2],
     pub(super) gauges: PerCpuArray<MapData, Record<PortGauges>>,
     /// Slots that are free, by bank.
     pub(super) free: [Queue<MapData, u32>; 2],
@@ -118,8 +119,10 @@ pub(super) struct Ports {
 pub struct Bpf {
     pub(super) ebpf: Mutex<Ebpf>,
     pub(super) control: Mutex<Array<MapData, Record<Control>>>,
-    pub(super) counters: RwLock<PerCpuArray<MapData, Record<Bank>>>,
-    pub(super) writers: PerCpuArray<MapData, Record<WriterStats>>,
+    pub(super) counters: PerCpuArray<MapData, Record<Bank>>,
+    /// What each bank had counted when it was emptied last.
+    pub(super) emptied: RwLock<[Banks; 2]>,
+    pub(super) cpus: PerCpuArray<MapData, Record<Cpu>>,
     pub(super) walked: Mutex<PerCpuArray<MapData, Record<Walked>>>,
     pub(super) listeners: Mutex<Array<MapData, Record<Listeners>>>,
     pub(super) seen: Mutex<ArrayOfMaps<MapData, Seen>>,
@@ -181,16 +184,20 @@ impl Bpf {
             .inspect_err(|error| log::warn!(error:%; "anomalies in the kernel cannot be logged"))
             .ok();
         let bpf = Self {
-            control: Mutex::new(map(&mut ebpf, "CONTROL")?),
-            counters: RwLock::new(map(&mut ebpf, "COUNTERS")?),
-            writers: map(&mut ebpf, "WRITERS")?,
+            control: Mutex::new(map(&mut ebpf, CONTROL)?),
+            counters: map(&mut ebpf, "COUNTERS")?,
+            emptied: RwLock::default(),
+            cpus: map(&mut ebpf, "CPUS")?,
             walked: Mutex::new(map(&mut ebpf, "WALKED")?),
             listeners: Mutex::new(map(&mut ebpf, "LISTENERS")?),
             seen: Mutex::new(map(&mut ebpf, "SEEN")?),
             namespaces: Mutex::new(map(&mut ebpf, "NAMESPACES")?),
             ports: Mutex::new(Ports {
                 slots: map(&mut ebpf, "PORTS")?,
-                pages: map(&mut ebpf, "PORT_PAGES")?,
+                pages: [
+                    map(&mut ebpf, ".bss.ports.0")?,
+                    map(&mut ebpf, ".bss.ports.1")?,
+                ],
                 gauges: map(&mut ebpf, "PORT_GAUGES")?,
                 free: [
                     map(&mut ebpf, "FREE_PORTS_0")?,
@@ -218,7 +225,7 @@ impl Bpf {
         lock(&self.control)
             .set(0, Record(control), 0)
             .map_err(|source| LoadError::Map {
-                name: "CONTROL",
+                name: CONTROL,
                 source,
             })
     }

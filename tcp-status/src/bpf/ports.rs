@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aya::maps::MapError;
 use tcp_status_common::{
     counters::{OTHER_PORTS, PortGauges, PortKey, PortPage, STATE_SLOTS},
-    state::Family,
+    state::{Family, State},
 };
 
 use super::{
@@ -98,7 +98,9 @@ impl Bpf {
                 page.0.slots[usize::from(port)] = u16::try_from(slot + 1).unwrap_or(0);
             }
         }
-        ports.pages.set(bank, *page, 0).map_err(pages_error)
+        ports.pages[bank as usize]
+            .set(0, *page, 0)
+            .map_err(pages_error)
     }
 
     /// Empties `bank`, which no event may be using, and makes all its slots free.
@@ -118,7 +120,9 @@ impl Bpf {
             }
         }
         let empty = Box::new(Record(PortPage::EMPTY));
-        ports.pages.set(bank, *empty, 0).map_err(pages_error)
+        ports.pages[bank as usize]
+            .set(0, *empty, 0)
+            .map_err(pages_error)
     }
 
     /// Makes all slots of both banks free, for the first time.
@@ -146,16 +150,22 @@ impl Ports {
     }
 
     fn sum(&self, slot: u32, bank: u32) -> Result<PortSum, LoadError> {
-        let mut sum = PortSum::default();
+        let mut sum = [[0_u32; STATE_SLOTS]; Family::COUNT];
         let index = PortGauges::index(slot, bank);
         for cpu in self.gauges.get(&index, 0).map_err(gauges_error)?.iter() {
-            for (sums, gauges) in sum.iter_mut().zip(&cpu.0.gauges) {
-                for (sum, gauge) in sums.iter_mut().zip(gauges) {
-                    *sum += gauge;
+            let gauges = cpu.0.first.iter().zip(&cpu.0.others);
+            for (sums, (first, others)) in sum.iter_mut().zip(gauges) {
+                for (sum, (first, other)) in sums.iter_mut().zip(first.iter().zip(others)) {
+                    *sum = sum.wrapping_add(*first).wrapping_add(*other);
                 }
             }
         }
-        Ok(sum)
+        let closed = usize::from(State::Closed.number());
+        for sums in &mut sum {
+            // Where sockets come from and go to, not how many there are.
+            sums[closed] = 0;
+        }
+        Ok(sum.map(|family| family.map(|sum| sum.cast_signed().into())))
     }
 }
 
@@ -183,7 +193,7 @@ fn gauges_error(source: MapError) -> LoadError {
 
 fn pages_error(source: MapError) -> LoadError {
     LoadError::Map {
-        name: "PORT_PAGES",
+        name: ".bss.ports",
         source,
     }
 }

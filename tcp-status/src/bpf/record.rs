@@ -3,8 +3,7 @@
 use tcp_status_common::{
     control::Control,
     counters::{
-        Bank, ListenerRecord, Listeners, NamespaceKey, PortGauges, PortKey, PortPage, Walked,
-        WriterStats,
+        Bank, Cpu, ListenerRecord, Listeners, NamespaceKey, PortGauges, PortKey, PortPage, Walked,
     },
     host::Host,
 };
@@ -26,14 +25,14 @@ macro_rules! plain_data {
 plain_data!(
     Bank,
     Control,
+    Cpu,
     Host,
     Listeners,
     NamespaceKey,
     PortGauges,
     PortKey,
     PortPage,
-    Walked,
-    WriterStats
+    Walked
 );
 
 /// The records that a listener walk wrote to its reader.

@@ -47,6 +47,9 @@ pub struct KernelTypes {
     pub tracepoint: bool,
     /// Whether programs can iterate over TCP sockets (`iter/tcp`).
     pub tcp_iterator: bool,
+    /// Whether the iterator passes over the first bucket of connections of a namespace without
+    /// listeners (5.15 to 6.16: `tcp_seek_last_pos()` comes from the listeners with an offset of -1).
+    pub tcp_iterator_skips: bool,
     /// Whether programs can see the running task as a typed pointer.
     pub current_task_btf: bool,
     /// The functions in which timewait minisockets are born, change and end, as far as this
@@ -89,6 +92,9 @@ impl KernelTypes {
             host: host(btf, members),
             tracepoint: has("btf_trace_inet_sock_set_state", BtfKind::Typedef),
             tcp_iterator: has("bpf_iter_tcp", BtfKind::Func),
+            // The batches came with the fault; what they hold changed when it was mended.
+            tcp_iterator_skips: has("bpf_tcp_iter_state", BtfKind::Struct)
+                && !has("bpf_tcp_iter_batch_item", BtfKind::Union),
             current_task_btf: has("btf_bpf_get_current_task_btf", BtfKind::Typedef),
             missing_timewait_hooks: TIMEWAIT_HOOKS
                 .into_iter()
@@ -137,12 +143,25 @@ fn host(btf: &Btf, members: &TypeInformation) -> Result<Host, String> {
             .id_by_type_name_kind("bpf_raw_tp_link", BtfKind::Struct)
             .is_ok()
             .into(),
+        tracepoints_preemptible: tracepoints_preemptible(btf, members).into(),
         // The plan decides.
         two_copies: 0,
         timewait_events: 0,
         all_namespaces: 0,
         hz: jiffies_per_second(),
     })
+}
+
+/// Whether tracepoints may run with preemption on. Removing a program has to wait until those under
+/// way have ended: where it does that by sleepable RCU as well, they may be preempted. The structure
+/// that remembers what was waited for is there from 5.14 on; a kernel that does not have it is not
+/// trusted.
+fn tracepoints_preemptible(btf: &Btf, members: &TypeInformation) -> bool {
+    let Ok(id) = btf.id_by_type_name_kind("tp_transition_snapshot", BtfKind::Struct) else {
+        return true;
+    };
+    let waits_for = |kind| members.offset_of(id, kind).is_ok();
+    !waits_for("rcu") || waits_for("srcu_gp")
 }
 
 /// `CONFIG_HZ`, which no type shows: the coarse clocks advance once per jiffy.

@@ -45,6 +45,8 @@ pub struct EbpfPlan {
     pub host: Host,
     /// Where the first counts come from.
     pub seed: SeedMethod,
+    /// Whether a walk may pass over sockets of a namespace without listeners.
+    pub walk_skips: bool,
     /// Where the split of minisockets comes from.
     pub split: SplitMethod,
     /// Why the tier that follows is not `full`.
@@ -139,6 +141,7 @@ fn ebpf(facts: &Facts) -> Result<EbpfPlan, String> {
     let plan = EbpfPlan {
         host,
         seed: SeedMethod::Iterator,
+        walk_skips: types.tcp_iterator_skips,
         split: SplitMethod::Events,
         reason: None,
     };
@@ -172,6 +175,7 @@ mod tests {
                 host: Ok(Host::default()),
                 tracepoint: true,
                 tcp_iterator: true,
+                tcp_iterator_skips: false,
                 current_task_btf: true,
                 missing_timewait_hooks: Vec::new(),
             }),

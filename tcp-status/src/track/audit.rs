@@ -161,6 +161,7 @@ impl Tracker {
                 self.ledger_mut().doubt = Some("an audit looks again at what differed".into());
             }
         }
+        self.decide(&mut findings)?;
         self.settle(cause, &findings, cost.spent(), baseline);
         Ok(())
     }

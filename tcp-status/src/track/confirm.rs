@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tcp_status_common::state::State;
 
-use super::gauge::Gauges;
+use super::{gauge::Gauges, recount::SKIPPED};
 
 /// How patient the second recount is, and the third, in looking for sockets that were reported
 /// before it began.
@@ -20,6 +20,8 @@ pub struct Finding {
     agreed: Gauges,
     last: Gauges,
     recounts: u32,
+    /// No recount can be trusted.
+    undecided: bool,
 }
 
 impl Finding {
@@ -30,7 +32,18 @@ impl Finding {
             agreed: found,
             last: found,
             recounts: 1,
+            undecided: false,
         }
+    }
+
+    /// After a listing at rest, which decides.
+    pub const fn decided(&mut self, found: Gauges) {
+        (self.agreed, self.last) = (found, found);
+    }
+
+    /// There was no rest for a listing that decides, and recounts may have passed over sockets.
+    pub fn is_undecided(&mut self) {
+        (self.agreed, self.undecided) = (Gauges::default(), true);
     }
 
     /// After one more recount.
@@ -39,6 +52,7 @@ impl Finding {
             agreed: common(&self.agreed, &found),
             last: found,
             recounts: self.recounts + 1,
+            undecided: false,
         };
     }
 
@@ -84,7 +98,9 @@ impl Finding {
     /// Why the counts cannot be vouched for even now.
     #[must_use]
     pub fn doubt(&self) -> Option<&'static str> {
-        if self.last != self.agreed {
+        if self.undecided {
+            Some(SKIPPED)
+        } else if self.last != self.agreed {
             Some("the last audit's recounts did not agree; the next audit decides")
         } else if is_short(&self.agreed) {
             Some("the last audit found fewer sockets than were counted; the next audit decides")
@@ -173,6 +189,21 @@ mod tests {
             assert_eq!((finding.wants_recount(), finding.doubt()), (None, None));
             assert_eq!((finding.agreed(), finding.recounts()), (drift, 2));
         }
+    }
+
+    #[test]
+    fn a_listing_at_rest_decides() {
+        let passed_over = found(&[(1, State::TimeWait, -1)]);
+        let mut finding = Finding::new(passed_over);
+        finding.decided(Gauges::default());
+        assert_eq!(
+            (finding.agreed(), finding.doubt()),
+            (Gauges::default(), None)
+        );
+        let mut finding = Finding::new(passed_over);
+        finding.is_undecided();
+        assert_eq!(finding.agreed(), Gauges::default());
+        assert!(finding.doubt().unwrap().contains("at rest decides"));
     }
 
     #[test]

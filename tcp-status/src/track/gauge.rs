@@ -76,6 +76,18 @@ impl Gauges {
         gauges
     }
 
+    /// Minisockets, in their places.
+    #[must_use]
+    pub fn minisockets_of(split: &MiniSplit) -> Self {
+        let mut gauges = Self::default();
+        let [timewait, finwait2] = MINISOCKETS;
+        for (family, cells) in gauges.0.iter_mut().enumerate() {
+            cells[timewait] = split.timewait[family].cast_signed();
+            cells[finwait2] = split.finwait2[family].cast_signed();
+        }
+        gauges
+    }
+
     /// One gauge; what is below zero shows as zero.
     #[must_use]
     pub fn get(&self, family: Family, state: State) -> u64 {

@@ -7,22 +7,35 @@ use std::{
     time::Duration,
 };
 
-use tcp_status_common::{control::Mode, state::Family};
+use tcp_status_common::{
+    control::Mode,
+    state::{Family, State},
+};
 
 use super::{
+    confirm::Finding,
     gauge::Gauges,
     ledger::{Book, Ledger},
     seed::{self, SeedError, Walks},
-    tracker::{Tracker, lock, sockets_listed},
+    tracker::{Reading, Tracker, lock, sockets_listed},
 };
 use crate::{
     bpf::{Banks, LoadError},
-    kernel::{plan::SeedMethod, quiesce::quiesce, sock_diag},
+    kernel::{
+        netns,
+        plan::{SeedMethod, SplitMethod},
+        quiesce::quiesce,
+        sock_diag,
+    },
 };
 
 /// A namespace that is counted by events, but that no walk has visited.
 pub const UNREACHABLE: &str = "nothing leads into this network namespace: \
      its sockets are counted since the first event there, and cannot be audited";
+
+/// A namespace in which a walk may have passed over sockets, and that was never at rest since.
+pub const SKIPPED: &str = "this kernel's iterator may pass over sockets of a network namespace \
+     without listeners; the first audit at rest decides";
 
 /// A namespace that no audit has met yet.
 pub const APPEARED: &str = "this network namespace appeared since the last audit";
@@ -55,7 +68,7 @@ impl Tracker {
             SeedMethod::Iterator => self.recount_by_iterator(patience),
             SeedMethod::Procfs => {
                 thread::sleep(patience);
-                Ok([(self.netns, self.recount_at_rest()?)].into())
+                Ok([(self.netns, self.recount_at_rest(self.netns)?)].into())
             }
         }
     }
@@ -160,16 +173,47 @@ impl Tracker {
         Ok(found)
     }
 
-    /// Where the kernel has no iterator: a dump, which tells the truth only if nothing moved.
-    fn recount_at_rest(&self) -> Result<Gauges, Error> {
-        let before = self.bpf.writers()?.counted;
-        let beside = sock_diag::minisockets(&BTreeSet::new())?.all;
-        let truth = Gauges::full_sockets(&sock_diag::listing(None)?, &beside);
-        let counted = self.read(self.netns)?.gauges;
-        if self.bpf.writers()?.counted != before {
+    /// By how much the sockets that the kernel lists in the calling thread's namespace exceed those
+    /// that are counted. A dump tells the truth only if nothing moved.
+    fn recount_at_rest(&self, netns: u32) -> Result<Gauges, Error> {
+        let minisockets = || Ok::<_, Error>(sock_diag::minisockets(&BTreeSet::new())?.all);
+        let (before, beside) = (self.read(netns)?, minisockets()?);
+        let mut truth = Gauges::full_sockets(&sock_diag::listing(None)?, &beside);
+        if self.plan.split == SplitMethod::Events {
+            truth = truth + Gauges::minisockets_of(&beside);
+        }
+        let (after, still_beside) = (self.read(netns)?, minisockets()?);
+        let moved = |reading: &Reading| (reading.gauges, reading.events);
+        if moved(&before) != moved(&after) || beside != still_beside {
             return Err(Error::Unrest);
         }
-        Ok(truth - counted)
+        Ok(truth - after.gauges)
+    }
+
+    /// Whether a walk may have passed over sockets of a namespace that is counted like this.
+    pub(super) fn may_have_skipped(&self, gauges: &Gauges) -> bool {
+        self.plan.walk_skips && gauges.sum(&[State::Listen]) == 0
+    }
+
+    /// Has a listing at rest decide what was found where walks may have passed over sockets.
+    pub(super) fn decide(&self, findings: &mut BTreeMap<u32, Finding>) -> Result<(), Error> {
+        if !self.plan.walk_skips {
+            return Ok(());
+        }
+        let listed = self.places().each(|| {
+            let netns = netns::own().unwrap_or(self.netns);
+            let skipped = self.may_have_skipped(&self.read(netns)?.gauges);
+            Ok(skipped.then(|| self.recount_at_rest(netns)))
+        })?;
+        for (netns, listed) in listed {
+            if let (Some(listed), Some(finding)) = (listed, findings.get_mut(&netns)) {
+                match listed {
+                    Err(Error::Unrest) => finding.is_undecided(),
+                    listed => finding.decided(listed?),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Keeps what an audit's walks met beside full sockets.
@@ -177,8 +221,9 @@ impl Tracker {
         let abandoned = self.bpf.writers()?.abandoned;
         lock(&self.splits).retain(|netns, _| walks.contains_key(netns));
         for (&netns, walked) in walks {
+            let skipped = self.may_have_skipped(&self.read(netns)?.gauges);
             // What the listeners of other namespaces hold is known only inside them.
-            if netns == self.netns {
+            if netns == self.netns && !skipped {
                 let requests = self.requests_here()?;
                 self.keep_aside(netns, walked, requests, abandoned);
             }

@@ -15,6 +15,7 @@ use super::{
     gauge::{self, Gauges},
     ledger::Ledger,
     places::Places,
+    recount::SKIPPED,
     sample::Samples,
     scan::Scan,
     schedule::Pace,
@@ -209,10 +210,23 @@ impl Tracker {
         ledger.unplaced = unplaced;
         ledger.walked_ports = self.bpf.port_keys(0)?;
         self.meet(&mut ledger, &walks)?;
+        self.doubt_skipped(&mut ledger)?;
         self.saw_aside(&walks)?;
         let sockets: u64 = walks.values().map(|walked| walked.sockets).sum();
         log::info!(sockets, namespaces = walks.len(), milliseconds = elapsed.as_millis(); "seeded");
         Ok(ledger)
+    }
+
+    /// The first walk had nothing to compare with: where it may have passed over sockets, an audit
+    /// has to look.
+    fn doubt_skipped(&self, ledger: &mut Ledger) -> Result<(), LoadError> {
+        let live = ledger.live;
+        for (netns, book) in ledger.books_mut(self.netns) {
+            if self.may_have_skipped(&Gauges::of(&self.bank(netns, live)?)) {
+                book.doubt = Some(SKIPPED.into());
+            }
+        }
+        Ok(())
     }
 
     /// Events first, so that nothing in between is lost; what is counted twice is for the audit.
@@ -306,7 +320,7 @@ pub(super) fn sockets_listed() -> u64 {
 /// unless the kernel kept something from both.
 pub(super) fn disagreement(bpf: &Bpf) -> Result<i64, LoadError> {
     // In this order: the second copy sees an event after it was skipped for the first.
-    let second = bpf.writers()?.second;
-    let skipped = bpf.skipped().unwrap_or(second);
-    Ok(skipped.cast_signed() - second.cast_signed())
+    let caught = bpf.writers()?.caught;
+    let skipped = bpf.skipped().unwrap_or(caught);
+    Ok(skipped.cast_signed() - caught.cast_signed())
 }
