@@ -24,6 +24,20 @@ impl Mode {
         Self(Self::encode(live) | Self::encode(Some(bank)) << 8)
     }
 
+    /// The same, but the next event wakes user space.
+    #[must_use]
+    pub const fn armed(self) -> Self {
+        Self(self.0 | Self::ARMED)
+    }
+
+    /// Whether an event is to wake user space.
+    #[must_use]
+    pub const fn is_armed(self) -> bool {
+        self.0 & Self::ARMED != 0
+    }
+
+    const ARMED: u32 = 1 << 12;
+
     const fn encode(bank: Option<u32>) -> u32 {
         match bank {
             Some(bank) => (bank & 1) + 1,
@@ -116,6 +130,9 @@ mod tests {
                 let mode = Mode::new(live, seed);
                 assert_eq!((mode.live(), mode.seed()), (live, seed));
                 assert_eq!(mode.ports(), seed);
+                let armed = mode.armed();
+                assert_eq!((armed.live(), armed.seed()), (live, seed));
+                assert!(armed.is_armed() && !mode.is_armed());
             }
             let mode = Mode::entering_ports(live, 1);
             assert_eq!(

@@ -3,8 +3,8 @@
 use core::ptr::read_volatile;
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, Queue},
+    bindings::{BPF_F_NO_PREALLOC, BPF_RB_FORCE_WAKEUP},
+    btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, Queue, RingBuf},
     macros::btf_map,
 };
 use tcp_status_common::{
@@ -75,6 +75,10 @@ pub(crate) static SEEN: ArrayOfMaps<Seen, 1> = ArrayOfMaps::new();
 #[btf_map]
 pub(crate) static SUBSTATE: PerCpuArray<u32, 1> = PerCpuArray::new();
 
+/// Wakes the sampler, which sleeps while nothing happens.
+#[btf_map]
+static WAKE: RingBuf<u8, 4096> = RingBuf::new();
+
 #[btf_map]
 pub(crate) static WALKED: PerCpuArray<Walked, 1> = PerCpuArray::new();
 
@@ -111,4 +115,10 @@ pub(crate) fn port_page(bank: u32) -> *mut PortPage {
 #[inline(always)]
 pub(crate) fn cpu() -> Option<*mut Cpu> {
     CPUS.get_ptr_mut(0)
+}
+
+/// Something happens. That there is no room says that user space knows.
+#[inline(never)]
+pub(crate) fn wake() {
+    let _: Result<(), i32> = WAKE.output(&1, BPF_RB_FORCE_WAKEUP.into());
 }

@@ -19,6 +19,9 @@ pub(crate) fn handle(ctx: &BtfTracePointContext, writer: Writer) {
     let (Some(mode), Some(cpu)) = (maps::mode(), maps::cpu()) else {
         return;
     };
+    if mode.is_armed() {
+        maps::wake();
+    }
     let sock = Sock(ctx.arg(0));
     let [from, to] = [1, 2].map(|state| ctx.arg::<i32>(state).cast_unsigned());
     if !mark::first_at_tracepoint(ctx.as_ptr(), cpu, writer, sock.0, from, to) {

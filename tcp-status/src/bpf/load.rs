@@ -8,7 +8,7 @@ use std::{
 
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader,
-    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, Queue},
+    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, Queue, RingBuf},
     programs::{BtfTracePoint, FEntry, FExit, Iter, ProgramError},
 };
 use aya_log::EbpfLogger;
@@ -28,7 +28,7 @@ static OBJECT: &[u8] =
 pub(super) type Seen = HashMap<MapData, u64, u32>;
 
 /// The programs that see state changes, in the order in which they must be attached.
-const CONTROL: &str = ".bss.control";
+pub(super) const CONTROL: &str = ".bss.control";
 const HANDLERS: [&str; 2] = ["set_state_first", "set_state_second"];
 /// The programs that see minisockets: what is attached where, and whether it is a second copy.
 /// What ends them comes first: an end that was not begun does less harm than the other way round.
@@ -115,10 +115,19 @@ pub(super) struct Ports {
     pub(super) free: [Queue<MapData, u32>; 2],
 }
 
+/// What the programs are told.
+pub(super) struct Switch {
+    pub(super) map: Array<MapData, Record<Control>>,
+    pub(super) mode: Mode,
+    /// The next event is to wake the sampler.
+    pub(super) armed: bool,
+}
+
 /// The running programs and their maps. Everything goes when this is dropped.
 pub struct Bpf {
     pub(super) ebpf: Mutex<Ebpf>,
-    pub(super) control: Mutex<Array<MapData, Record<Control>>>,
+    pub(super) control: Mutex<Switch>,
+    pub(super) wake: Mutex<RingBuf<MapData>>,
     pub(super) counters: PerCpuArray<MapData, Record<Bank>>,
     /// What each bank had counted when it was emptied last.
     pub(super) emptied: RwLock<[Banks; 2]>,
@@ -184,7 +193,12 @@ impl Bpf {
             .inspect_err(|error| log::warn!(error:%; "anomalies in the kernel cannot be logged"))
             .ok();
         let bpf = Self {
-            control: Mutex::new(map(&mut ebpf, CONTROL)?),
+            control: Mutex::new(Switch {
+                map: map(&mut ebpf, CONTROL)?,
+                mode: Mode::OFF,
+                armed: false,
+            }),
+            wake: Mutex::new(map(&mut ebpf, "WAKE")?),
             counters: map(&mut ebpf, "COUNTERS")?,
             emptied: RwLock::default(),
             cpus: map(&mut ebpf, "CPUS")?,
@@ -211,23 +225,6 @@ impl Bpf {
         };
         bpf.open_ports()?;
         Ok(bpf)
-    }
-
-    /// From now on, events go where `mode` says.
-    ///
-    /// # Errors
-    /// If the kernel refuses the update.
-    pub fn switch(&self, mode: Mode) -> Result<(), LoadError> {
-        let control = Control {
-            mode,
-            netns: self.netns,
-        };
-        lock(&self.control)
-            .set(0, Record(control), 0)
-            .map_err(|source| LoadError::Map {
-                name: CONTROL,
-                source,
-            })
     }
 
     /// How often the kernel skipped the first copy of the handler, since it was loaded: 0 where

@@ -7,10 +7,12 @@ mod load;
 mod namespaces;
 mod ports;
 mod record;
+mod switch;
 
 pub use counters::{Banks, WriterTotals};
 pub use load::{Bpf, Limits, LoadError};
 pub use ports::PortSum;
+pub(crate) use switch::wait;
 
 /// What a walk over listeners writes, and the text form of a program.
 #[cfg(any(test, fuzzing))]

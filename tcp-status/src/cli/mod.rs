@@ -19,17 +19,28 @@ pub(crate) use usage::fuzz;
 
 use std::{env, process::ExitCode};
 
-use clap::Parser as _;
+use clap::Parser;
 
-use args::{Cli, Command};
+use args::{Cli, Command, GetOptions};
 use exit::Verdict;
 
 use crate::output::print;
+
+/// What an agent starts a process for again and again: describing all commands to the parser would
+/// cost it more than the question. What this does not understand, the whole description does, or
+/// refuses.
+#[derive(Parser)]
+enum Frequent {
+    Get(GetOptions),
+}
 
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments: Vec<_> = env::args_os().collect();
+    if let Ok(Frequent::Get(options)) = Frequent::try_parse_from(&arguments) {
+        return exit::code(dispatch(Command::Get(options)));
+    }
     let done = match Cli::try_parse_from(&arguments) {
         Ok(cli) => dispatch(cli.command),
         Err(error) => usage::answer(&error, &arguments),

@@ -21,6 +21,12 @@ pub trait Source: Send + Sync + 'static {
     /// A [`Refusal`] that the client prints as it is.
     fn get(&self, query: &Get) -> Result<u64, Refusal>;
 
+    /// The same, if it can be had without waiting for anything: who asks for it may do so where
+    /// others must not be held up.
+    fn get_at_once(&self, _query: &Get) -> Option<Result<u64, Refusal>> {
+        None
+    }
+
     /// Whole readings: one, or one per namespace that is tracked.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use super::{
     queues::{self, Requests},
     recount::{APPEARED, UNREACHABLE},
     split::{self, Split, SplitCache},
-    tracker::{Reading, Tracker, lock},
+    tracker::{Reading, Tracker, lock, needs_more_than_counters},
 };
 use crate::{
     bpf::PortSum,
@@ -341,6 +341,9 @@ impl Tracker {
         wanted: &[State],
         effort: Effort,
     ) -> Result<Beside, Refusal> {
+        if !wanted.iter().any(|&state| needs_more_than_counters(state)) {
+            return Ok(Beside::default());
+        }
         let half_open = wanted.contains(&State::SynRecv);
         let closing = wanted.contains(&State::TimeWait) || wanted.contains(&State::FinWait2);
         let mut beside = Beside {

@@ -33,6 +33,7 @@ impl Auditor {
         let interval = tracker.settings.pace.interval;
         let ticker = Ticker::spawn("audit", interval, move || {
             tracker.bpf.flush_log();
+            tracker.sample_at_rest();
             if let Err(error) = watch.look(&tracker) {
                 log::warn!(error:%; "audit failed");
                 tracker.doubt(format!("the last audit failed: {error}"));

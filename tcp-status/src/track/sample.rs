@@ -3,25 +3,37 @@
 
 use std::{
     io,
-    sync::Arc,
+    os::fd::AsFd as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use tcp_status_common::state::State;
 
 use super::{
-    answer::Effort,
+    answer::{Effort, unavailable},
     assemble::assemble,
     cost::Cost,
     history::History,
     queues::{self, Queues},
-    ticker::Ticker,
     tracker::{Reading, Tracker, lock},
 };
 use crate::{
+    bpf::wait,
     server::protocol::Refusal,
     snapshot::{Counts, Listener, Snapshot},
 };
+
+/// So many samples without any change, and the sampler rests.
+const QUIET: u32 = 20;
+
+/// How often it is looked for what changes without an event, at least.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The most of one core that samples may take: many listeners make them rarer.
 const SHARE: f64 = 0.02;
@@ -32,6 +44,10 @@ pub struct Samples {
     period: Duration,
     history: History,
     queues: Queues,
+    /// The sampler sleeps until something happens.
+    resting: bool,
+    /// Counts, events since start, and connections that wait to be accepted.
+    last: (Counts, u64, u64),
 }
 
 impl Default for Samples {
@@ -41,6 +57,8 @@ impl Default for Samples {
             period: Duration::ZERO,
             history: History::default(),
             queues: Queues::default(),
+            resting: false,
+            last: (Counts::default(), 0, 0),
         }
     }
 }
@@ -69,9 +87,38 @@ impl Samples {
     }
 }
 
+/// Wakes the sampler, for good or for a look.
+#[derive(Debug)]
+pub(super) struct Bell {
+    event: EventFd,
+    end: AtomicBool,
+}
+
+impl Bell {
+    fn new() -> io::Result<Self> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        Ok(Self {
+            event: EventFd::from_value_and_flags(0, flags)?,
+            end: AtomicBool::new(false),
+        })
+    }
+
+    fn ring(&self) {
+        // It can only be full, and has rung then.
+        let _: nix::Result<usize> = self.event.write(1);
+    }
+
+    /// Whether the end was called for. Nothing that rang before counts any more.
+    fn is_over(&self) -> bool {
+        // There is nothing to read if it has not rung.
+        let _: nix::Result<u64> = self.event.read();
+        self.end.load(Ordering::Acquire)
+    }
+}
+
 /// The thread that samples. Ends when dropped.
 pub struct Sampler {
-    _ticker: Ticker,
+    bell: Arc<Bell>,
 }
 
 impl Sampler {
@@ -80,45 +127,119 @@ impl Sampler {
     /// # Errors
     /// If no thread can be had.
     pub fn spawn(tracker: Arc<Tracker>) -> io::Result<Self> {
-        let shortest = tracker.settings.sample_interval;
-        let mut failing = false;
-        let ticker = Ticker::spawn("sample", Duration::ZERO, move || {
-            let cost = Cost::start();
-            let sampled = tracker.sample();
-            if let Err(error) = &sampled
-                && !failing
-            {
-                log::warn!(error:%; "peaks are incomplete");
-            }
-            failing = sampled.is_err();
-            let period = shortest.max(cost.spent().div_f64(SHARE));
-            lock(&tracker.samples).period = period;
-            period
-        })?;
-        Ok(Self { _ticker: ticker })
+        let bell = Arc::new(Bell::new()?);
+        let rung = Arc::clone(tracker.bell.get_or_init(|| Arc::clone(&bell)));
+        thread::Builder::new()
+            .name("sample".into())
+            .spawn(move || {
+                let mut sampling = Sampling::default();
+                while !rung.is_over() {
+                    if let Err(error) = sampling.turn(&tracker, &rung)
+                        && !sampling.failing
+                    {
+                        log::warn!(error:%; "peaks are incomplete");
+                        sampling.failing = true;
+                    }
+                }
+            })?;
+        Ok(Self { bell })
     }
 }
 
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        self.bell.end.store(true, Ordering::Release);
+        self.bell.ring();
+    }
+}
+
+/// What the thread remembers.
+#[derive(Default)]
+struct Sampling {
+    failing: bool,
+    /// Samples since something changed.
+    quiet: u32,
+}
+
+impl Sampling {
+    /// One sample, and the pause after it: for as long as nothing happens, if nothing did for a
+    /// while. Then an event ends it at once, and what changes without one is seen by the audit's
+    /// looks.
+    fn turn(&mut self, tracker: &Tracker, bell: &Bell) -> Result<(), Refusal> {
+        let cost = Cost::start();
+        let sampled = tracker.sample();
+        let period = tracker
+            .settings
+            .sample_interval
+            .max(cost.spent().div_f64(SHARE));
+        lock(&tracker.samples).period = period;
+        let moved = sampled.as_ref().map_or(true, |&moved| moved);
+        self.quiet = if moved { 0 } else { self.quiet + 1 };
+        self.failing &= sampled.is_err();
+        let rested = if self.quiet < QUIET {
+            wait(&[bell.event.as_fd()], Some(period))
+        } else {
+            rest(tracker, bell)
+        };
+        rested.map_err(unavailable)?;
+        sampled.map(|_| ())
+    }
+}
+
+fn rest(tracker: &Tracker, bell: &Bell) -> io::Result<()> {
+    let interval = tracker.settings.pace.interval;
+    let limit = (interval > LOOK).then_some(LOOK);
+    tracker.bpf.arm().map_err(io::Error::other)?;
+    // What came before that wakes nobody.
+    let moved = tracker.sample().unwrap_or(true);
+    let rested = if moved {
+        Ok(())
+    } else {
+        lock(&tracker.samples).resting = true;
+        tracker.bpf.wait(bell.event.as_fd(), limit)
+    };
+    lock(&tracker.samples).resting = false;
+    tracker.bpf.disarm().map_err(io::Error::other)?;
+    rested
+}
+
 impl Tracker {
-    /// Takes one sample. Walks over listeners, and over nothing else.
-    fn sample(&self) -> Result<(), Refusal> {
-        let reading = self.read(self.netns).map_err(super::answer::unavailable)?;
+    /// While the sampler rests, looks for what changes without an event: queues, and minisockets
+    /// that end.
+    pub(super) fn sample_at_rest(&self) {
+        if lock(&self.samples).resting
+            && self.sample().unwrap_or(true)
+            && let Some(bell) = self.bell.get()
+        {
+            bell.ring();
+        }
+    }
+
+    /// Takes one sample, and says whether it differs from the last. Walks over listeners, and over
+    /// nothing else.
+    fn sample(&self) -> Result<bool, Refusal> {
+        let reading = self.read(self.netns).map_err(unavailable)?;
         let gauges = reading.gauges;
         let listeners = self.listeners(self.netns, &gauges)?;
         let requests = queues::total(&queues::requests(&listeners));
         let beside = self.beside(self.netns, &gauges, requests, &State::ALL, Effort::Last)?;
         let [mut counts, v6] = assemble(&gauges, &beside);
         counts += &v6;
-        self.keep_sample(&reading, &counts, &listeners);
-        Ok(())
+        Ok(self.keep_sample(&reading, &counts, &listeners))
     }
 
-    fn keep_sample(&self, reading: &Reading, counts: &Counts, listeners: &[Listener]) {
+    fn keep_sample(&self, reading: &Reading, counts: &Counts, listeners: &[Listener]) -> bool {
         let mut samples = lock(&self.samples);
         let now = samples.now();
         samples
             .history
             .enter(now, counts, &reading.transitions, reading.events);
         samples.queues.enter(now, listeners);
+        let queued = listeners
+            .iter()
+            .map(|one| u64::from(one.accept_queue))
+            .sum();
+        let last = (*counts, reading.events, queued);
+        std::mem::replace(&mut samples.last, last) != last
     }
 }

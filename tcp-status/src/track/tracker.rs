@@ -3,12 +3,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    },
     time::{Duration, Instant},
 };
 
 use aya::Btf;
-use tcp_status_common::{control::Mode, state::Family};
+use tcp_status_common::{
+    control::Mode,
+    state::{Family, State},
+};
 
 use super::{
     cost::Cost,
@@ -16,7 +21,7 @@ use super::{
     ledger::Ledger,
     places::Places,
     recount::SKIPPED,
-    sample::Samples,
+    sample::{Bell, Samples},
     scan::Scan,
     schedule::Pace,
     seed::{self, SeedError},
@@ -86,6 +91,8 @@ pub struct Tracker {
     ledger: RwLock<Ledger>,
     pub(super) splits: Mutex<BTreeMap<u32, SplitCache>>,
     pub(super) samples: Mutex<Samples>,
+    /// Of the thread that samples, once there is one.
+    pub(super) bell: OnceLock<Arc<Bell>>,
     /// Namespaces that were found when last looked.
     pub(super) known: RwLock<BTreeMap<u32, Known>>,
     pub(super) scan: Scan,
@@ -125,6 +132,7 @@ impl Tracker {
             ledger: RwLock::new(Ledger::new(Duration::ZERO, 0)),
             splits: Mutex::default(),
             samples: Mutex::default(),
+            bell: OnceLock::new(),
             known: RwLock::default(),
             scan: Scan::new("what is not tracked is counted by a scan".into()),
         };
@@ -281,6 +289,14 @@ impl Source for Tracker {
         Ok(families.iter().map(sum).sum())
     }
 
+    fn get_at_once(&self, query: &Get) -> Option<Result<u64, Refusal>> {
+        let own = query.netns.is_none() && query.port.is_none();
+        let counters_tell = query
+            .state()
+            .is_ok_and(|state| !needs_more_than_counters(state));
+        (own && counters_tell).then(|| self.get(query))
+    }
+
     fn show(&self, query: &Show) -> Result<Vec<Snapshot>, Refusal> {
         let window = query.window();
         if query.all_netns {
@@ -300,6 +316,11 @@ impl Source for Tracker {
             Some(_) => self.scan.show(query),
         }
     }
+}
+
+/// Whether a state has sockets that are no full ones: somebody may be walking over them just now.
+pub(super) const fn needs_more_than_counters(state: State) -> bool {
+    matches!(state, State::SynRecv | State::TimeWait | State::FinWait2)
 }
 
 /// A lock that a panic elsewhere leaves nothing half-done in.

@@ -1,0 +1,97 @@
+//! Telling the programs where events go, and being woken by them.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, BorrowedFd},
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
+use tcp_status_common::control::{Control, Mode};
+
+use super::{
+    Bpf, LoadError,
+    load::{CONTROL, lock},
+    record::Record,
+};
+
+impl Bpf {
+    /// From now on, events go where `mode` says.
+    ///
+    /// # Errors
+    /// If the kernel refuses the update.
+    pub fn switch(&self, mode: Mode) -> Result<(), LoadError> {
+        self.tell(Some(mode), None)
+    }
+
+    /// From now on, an event wakes who [waits](Bpf::wait).
+    ///
+    /// # Errors
+    /// If the kernel refuses the update.
+    pub fn arm(&self) -> Result<(), LoadError> {
+        let mut wake = lock(&self.wake);
+        // What is left of the last time.
+        while wake.next().is_some() {}
+        self.tell(None, Some(true))
+    }
+
+    /// Events wake nobody any more.
+    ///
+    /// # Errors
+    /// If the kernel refuses the update.
+    pub fn disarm(&self) -> Result<(), LoadError> {
+        self.tell(None, Some(false))
+    }
+
+    /// Sleeps until an event comes, `bell` can be read, or `limit` is over.
+    ///
+    /// # Errors
+    /// If the kernel cannot wait.
+    pub fn wait(&self, bell: BorrowedFd<'_>, limit: Option<Duration>) -> io::Result<()> {
+        wait(&[lock(&self.wake).as_fd(), bell], limit)
+    }
+
+    fn tell(&self, mode: Option<Mode>, armed: Option<bool>) -> Result<(), LoadError> {
+        let mut switch = lock(&self.control);
+        switch.mode = mode.unwrap_or(switch.mode);
+        switch.armed = armed.unwrap_or(switch.armed);
+        let mode = match switch.mode {
+            // Nothing is counted, so that nothing comes.
+            Mode::OFF => Mode::OFF,
+            mode if switch.armed => mode.armed(),
+            mode => mode,
+        };
+        let control = Record(Control {
+            mode,
+            netns: self.netns,
+        });
+        switch
+            .map
+            .set(0, control, 0)
+            .map_err(|source| LoadError::Map {
+                name: CONTROL,
+                source,
+            })
+    }
+}
+
+/// Sleeps until one of `files` can be read, or `limit` is over.
+///
+/// # Errors
+/// If the kernel cannot wait.
+pub(crate) fn wait(files: &[BorrowedFd<'_>], limit: Option<Duration>) -> io::Result<()> {
+    let mut files: Vec<_> = files
+        .iter()
+        .map(|file| PollFd::new(*file, PollFlags::POLLIN))
+        .collect();
+    let limit = limit.map_or(PollTimeout::NONE, |limit| {
+        PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX)
+    });
+    match poll(&mut files, limit) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
