@@ -120,5 +120,5 @@ pub(crate) fn cpu() -> Option<*mut Cpu> {
 /// Something happens. That there is no room says that user space knows.
 #[inline(never)]
 pub(crate) fn wake() {
-    let _: Result<(), i32> = WAKE.output(&1, BPF_RB_FORCE_WAKEUP.into());
+    let _: Result<(), i32> = WAKE.output(1, BPF_RB_FORCE_WAKEUP.into());
 }
