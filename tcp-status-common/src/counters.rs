@@ -120,22 +120,22 @@ pub enum Writer {
 impl Writer {
     /// How many writers there are.
     pub const COUNT: u32 = 4;
-    /// All writers.
-    pub const ALL: [Self; 4] = [Self::First, Self::Second, Self::Walk, Self::Timewait];
-
-    /// The index of this writer's part of `bank` (0 or 1) in the map of banks; none for the first
-    /// copy, which has its banks in [`Cpu`].
-    #[must_use]
-    pub const fn bank(self, bank: u32) -> Option<u32> {
-        match self {
-            Self::First => None,
-            _ => Some((self as u32 - 1) * 2 + bank),
-        }
-    }
 }
 
-/// How many banks the map holds: two for each writer but the first.
-pub const BANKS: u32 = (Writer::COUNT - 1) * 2;
+/// One bank of all writers but the first copy of the handler, which has its banks in [`Cpu`], on
+/// one CPU.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Others {
+    /// Of the second copy of the handler.
+    pub second: Bank,
+    /// Of the walk.
+    pub walk: Bank,
+    /// Of what happens to minisockets.
+    pub timewait: Bank,
+}
+
+const _: () = assert!(size_of::<Others>() == 7488);
 
 /// What a writer says of itself since it was loaded, on one CPU.
 #[derive(Clone, Copy, Debug, Default)]

@@ -85,13 +85,7 @@ impl Book {
     #[inline(always)]
     fn bank(self, bank: u32) -> Option<*mut Bank> {
         if !self.shared {
-            return match self.writer.bank(bank) {
-                Some(index) => COUNTERS.get_ptr_mut(index),
-                // SAFETY: the map gave the pointer.
-                None if bank == 0 => Some(unsafe { &raw mut (*self.cpu).first[0] }),
-                // SAFETY: as above.
-                None => Some(unsafe { &raw mut (*self.cpu).first[1] }),
-            };
+            return self.own_bank(bank);
         }
         let key = NamespaceKey {
             netns: self.netns,
@@ -100,6 +94,28 @@ impl Book {
         match NAMESPACES.get_ptr_mut(key) {
             Some(bank) => Some(bank),
             None => open(self.writer, key),
+        }
+    }
+}
+
+impl Book {
+    /// The writer's own.
+    #[inline(always)]
+    fn own_bank(self, bank: u32) -> Option<*mut Bank> {
+        // SAFETY: the maps gave the pointers.
+        unsafe {
+            if self.writer == Writer::First {
+                return Some(match bank {
+                    0 => &raw mut (*self.cpu).first[0],
+                    _ => &raw mut (*self.cpu).first[1],
+                });
+            }
+            let others = COUNTERS.get_ptr_mut(bank)?;
+            Some(match self.writer {
+                Writer::Walk => &raw mut (*others).walk,
+                Writer::Timewait => &raw mut (*others).timewait,
+                _ => &raw mut (*others).second,
+            })
         }
     }
 }

@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use tcp_status_common::{
     control::{Control, Mark, Mode, TASK_SLOTS},
-    counters::{BANKS, Bank, Cpu, Listeners, NamespaceKey, PortGauges, PortKey, PortPage, Walked},
+    counters::{Bank, Cpu, Listeners, NamespaceKey, Others, PortGauges, PortKey, PortPage, Walked},
 };
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
@@ -23,7 +23,7 @@ pub(crate) type Seen = HashMap<u64, u32, 1>;
 static mut CONTROL: Control = Control::OFF;
 
 #[btf_map]
-pub(crate) static COUNTERS: PerCpuArray<Bank, { BANKS as usize }> = PerCpuArray::new();
+pub(crate) static COUNTERS: PerCpuArray<Others, 2> = PerCpuArray::new();
 
 /// Banks of namespaces other than the tracker's own. The loader says how many.
 #[btf_map]

@@ -7,7 +7,7 @@ use aya::{
     util::nr_cpus,
 };
 use tcp_status_common::{
-    counters::{Bank, Cpu, Writer, WriterStats},
+    counters::{Bank, Cpu, WriterStats},
     state::Family,
 };
 
@@ -93,10 +93,10 @@ impl Bpf {
         for cpu in self.cpus()?.iter() {
             sum.add(&cpu.0.first[bank as usize]);
         }
-        for index in Writer::ALL.iter().filter_map(|writer| writer.bank(bank)) {
-            let counters = self.counters.get(&index, 0);
-            for cpu in counters.map_err(counters_error)?.iter() {
-                sum.add(&cpu.0);
+        let others = self.counters.get(&bank, 0).map_err(counters_error)?;
+        for Record(cpu) in others.iter() {
+            for writer in [&cpu.second, &cpu.walk, &cpu.timewait] {
+                sum.add(writer);
             }
         }
         Ok(sum)

@@ -14,7 +14,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use tcp_status_common::{
     control::{Control, Mode},
-    counters::{Bank, Cpu, Listeners, NamespaceKey, PortGauges, PortKey, PortPage, Walked},
+    counters::{Bank, Cpu, Listeners, NamespaceKey, Others, PortGauges, PortKey, PortPage, Walked},
     host::Host,
 };
 
@@ -128,7 +128,7 @@ pub struct Bpf {
     pub(super) ebpf: Mutex<Ebpf>,
     pub(super) control: Mutex<Switch>,
     pub(super) wake: Mutex<RingBuf<MapData>>,
-    pub(super) counters: PerCpuArray<MapData, Record<Bank>>,
+    pub(super) counters: PerCpuArray<MapData, Record<Others>>,
     /// What each bank had counted when it was emptied last.
     pub(super) emptied: RwLock<[Banks; 2]>,
     pub(super) cpus: PerCpuArray<MapData, Record<Cpu>>,

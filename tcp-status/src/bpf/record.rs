@@ -3,7 +3,8 @@
 use tcp_status_common::{
     control::Control,
     counters::{
-        Bank, Cpu, ListenerRecord, Listeners, NamespaceKey, PortGauges, PortKey, PortPage, Walked,
+        Bank, Cpu, ListenerRecord, Listeners, NamespaceKey, Others, PortGauges, PortKey, PortPage,
+        Walked,
     },
     host::Host,
 };
@@ -29,6 +30,7 @@ plain_data!(
     Host,
     Listeners,
     NamespaceKey,
+    Others,
     PortGauges,
     PortKey,
     PortPage,

@@ -56,7 +56,7 @@ impl Tracker {
     /// The counts of a namespace, as far as `state` needs them.
     pub(super) fn counts(&self, netns: u32, state: State) -> Result<Families, Refusal> {
         self.within(netns, || {
-            let gauges = self.read(netns).map_err(unavailable)?.gauges;
+            let gauges = self.gauges(netns).map_err(unavailable)?;
             let requests = match state {
                 State::SynRecv => self.requests(netns, &gauges)?,
                 _ => [0; 2],
@@ -77,7 +77,7 @@ impl Tracker {
             return Ok(None);
         };
         self.within(netns, || {
-            let gauges = self.read(netns).map_err(unavailable)?.gauges;
+            let gauges = self.gauges(netns).map_err(unavailable)?;
             let mut requests = Requests::new();
             if state == State::SynRecv {
                 requests = queues::requests(&self.listeners(netns, &gauges)?);

@@ -101,7 +101,7 @@ impl Watch {
         if missed > 0 {
             return Ok(Some(Cause::Missed(missed)));
         }
-        if let Some(state) = tracker.read(tracker.netns)?.gauges.negative() {
+        if let Some(state) = tracker.gauges(tracker.netns)?.negative() {
             return Ok(Some(Cause::Negative(state)));
         }
         // What differs only in passing, because things move while they are read, is nothing.

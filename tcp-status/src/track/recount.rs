@@ -202,7 +202,7 @@ impl Tracker {
         }
         let listed = self.places().each(|| {
             let netns = netns::own().unwrap_or(self.netns);
-            let skipped = self.may_have_skipped(&self.read(netns)?.gauges);
+            let skipped = self.may_have_skipped(&self.gauges(netns)?);
             Ok(skipped.then(|| self.recount_at_rest(netns)))
         })?;
         for (netns, listed) in listed {
@@ -221,7 +221,7 @@ impl Tracker {
         let abandoned = self.bpf.writers()?.abandoned;
         lock(&self.splits).retain(|netns, _| walks.contains_key(netns));
         for (&netns, walked) in walks {
-            let skipped = self.may_have_skipped(&self.read(netns)?.gauges);
+            let skipped = self.may_have_skipped(&self.gauges(netns)?);
             // What the listeners of other namespaces hold is known only inside them.
             if netns == self.netns && !skipped {
                 let requests = self.requests_here()?;

@@ -177,6 +177,14 @@ impl Tracker {
         })
     }
 
+    /// The gauges of a namespace alone.
+    pub(super) fn gauges(&self, netns: u32) -> Result<Gauges, LoadError> {
+        let ledger = self.ledger();
+        let bank = Gauges::of(&self.bank(netns, ledger.live)?);
+        let book = ledger.book(self.netns, netns);
+        Ok(book.map_or(bank, |book| bank + book.base))
+    }
+
     /// Where walks go. Keeps the names of what was found.
     pub(super) fn places(&self) -> Places {
         if !self.settings.all_namespaces {
