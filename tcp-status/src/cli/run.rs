@@ -7,7 +7,8 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
+use nix::sys::resource::{Resource, getrlimit};
 use sd_notify::NotifyState;
 use tokio::{
     runtime::{Builder, Runtime},
@@ -38,6 +39,9 @@ use crate::{
 
 /// How long threads that are still at work may take at the end.
 const PATIENCE: Duration = Duration::from_millis(250);
+
+/// With fewer file descriptors the runtime panics, or has none for the first client.
+const FEWEST_FILES: u64 = 16;
 
 pub(super) fn run(options: &RunOptions) -> anyhow::Result<()> {
     let settings = settings(options);
@@ -72,6 +76,11 @@ fn serve(
 ) -> anyhow::Result<()> {
     let default = env_logger::Env::default().default_filter_or("info");
     env_logger::Builder::from_env(default).init();
+    let files = open_files();
+    ensure!(
+        files >= FEWEST_FILES,
+        "start, on open files: the limit is {files}; raise it to 1024 (ulimit -n, LimitNOFILE=)"
+    );
     // Before there is a second thread.
     if let Err(error) = privilege::gain_none() {
         log::warn!(error:%; "a privilege is kept");
@@ -83,6 +92,11 @@ fn serve(
     let served = runtime.block_on(serve_until_signal(options, start));
     end(runtime);
     served
+}
+
+/// How many file descriptors this process may have; any number, if the kernel does not say.
+fn open_files() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(files, _)| files)
 }
 
 /// A start or an answer that is under way does not hold up the end: the kernel clears away what
@@ -100,7 +114,8 @@ async fn serve_until_signal(
     let path = &options.socket.socket;
     let group = options.socket_group.as_deref();
     // Before the start: what cannot be served need not be counted. Clients wait meanwhile.
-    let server = Server::bind(path, group, options.socket_mode, Limits::default())?;
+    let limits = Limits::within(open_files());
+    let server = Server::bind(path, group, options.socket_mode, limits)?;
     let metrics = options
         .metrics
         .map(|address| http::Server::bind(address, page(options)));

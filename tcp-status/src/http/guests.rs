@@ -86,17 +86,8 @@ impl Guests {
 
     /// Drops the connection that is missed least: of those that have not asked anything the one
     /// that came first, else of those that were answered the one that was so first. None whose
-    /// answer is being made.
-    pub(super) fn drop_one(&self) {
-        self.drop_least();
-    }
-
-    /// Drops every connection whose answer is not being made.
-    pub(super) fn drop_idle(&self) {
-        while self.drop_least() {}
-    }
-
-    fn drop_least(&self) -> bool {
+    /// answer is being made. Whether there was one.
+    pub(super) fn drop_one(&self) -> bool {
         let mut open = self.open();
         let idle = open.iter().filter(|(_, (stage, _))| *stage != Stage::Asked);
         let Some(number) = idle
@@ -109,6 +100,11 @@ impl Guests {
             handle.abort();
         }
         true
+    }
+
+    /// Drops every connection whose answer is not being made.
+    pub(super) fn drop_idle(&self) {
+        while self.drop_one() {}
     }
 }
 

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::server::{
     Source,
-    accept::{accept, finish},
+    accept::{Door, finish},
 };
 
 /// The longest head of a request, in bytes: many times what Prometheus sends.
@@ -189,9 +189,12 @@ impl Hall {
         listener: &tokio::net::TcpListener,
         connections: &mut JoinSet<()>,
     ) {
+        let mut door = Door::default();
         for number in 0.. {
-            let next = async || Ok(listener.accept().await?.0);
-            let stream = accept(next, connections, || self.guests.drop_one()).await;
+            let accept = async || Ok(listener.accept().await?.0);
+            let stream = door
+                .next(accept, connections, || self.guests.drop_one())
+                .await;
             while connections.len() >= self.connections {
                 self.guests.drop_one();
                 connections.join_next().await;

@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{
     Source,
-    accept::{accept, finish},
+    accept::{Door, finish},
     place::{Access, Place, PlaceError},
     protocol::{Answer, MAX_ANSWER, MAX_REQUEST, Query, Refusal, Request, encode},
 };
@@ -38,6 +38,25 @@ pub struct Limits {
     pub request: Duration,
     /// The time a client has to read its answer.
     pub answer: Duration,
+}
+
+impl Limits {
+    /// With as many connections as leave file descriptors for answers and audits, where this
+    /// process may have `files` of them.
+    #[must_use]
+    pub fn within(files: u64) -> Self {
+        /// Programs and maps have some forty, the page for metrics up to 32, passive checks up to
+        /// 64, answers and audits a few each.
+        const RESERVED: u64 = 192;
+        /// So many are tried in any case.
+        const FEWEST: usize = 8;
+        let all = Self::default();
+        let room = usize::try_from(files.saturating_sub(RESERVED)).unwrap_or(usize::MAX);
+        Self {
+            connections: room.clamp(FEWEST, all.connections),
+            ..all
+        }
+    }
 }
 
 impl Default for Limits {
@@ -142,9 +161,10 @@ impl Desk {
         listener: &tokio::net::UnixListener,
         connections: &mut JoinSet<()>,
     ) {
+        let mut door = Door::default();
         for number in 0.. {
-            let next = async || Ok(listener.accept().await?.0);
-            let stream = accept(next, connections, || self.drop_idlest()).await;
+            let accept = async || Ok(listener.accept().await?.0);
+            let stream = door.next(accept, connections, || self.drop_idlest()).await;
             while connections.len() >= self.limits.connections {
                 self.drop_idlest();
                 connections.join_next().await;
@@ -160,10 +180,13 @@ impl Desk {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn drop_idlest(&self) {
-        if let Some((_, handle)) = self.waiting().pop_first() {
+    /// Whether there was one to drop.
+    fn drop_idlest(&self) -> bool {
+        let idlest = self.waiting().pop_first();
+        if let Some((_, handle)) = &idlest {
             handle.abort();
         }
+        idlest.is_some()
     }
 
     async fn converse(self: Arc<Self>, number: u64, mut stream: UnixStream) {
@@ -267,4 +290,17 @@ fn failed() -> Answer {
     Answer::Error(Refusal::unavailable(
         "query, on the tracker: it failed inside; see its log".into(),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Limits;
+
+    #[test]
+    fn connections_leave_files_for_answers() {
+        let connections = |files| Limits::within(files).connections;
+        assert_eq!([0, 64, 200].map(connections), [8, 8, 8]);
+        assert_eq!(connections(264), 72);
+        assert_eq!([1024, u64::MAX].map(connections), [256, 256]);
+    }
 }

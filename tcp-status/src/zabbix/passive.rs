@@ -19,20 +19,17 @@ use tokio::{
     select,
     sync::Semaphore,
     task::{self, JoinSet},
-    time::{sleep, timeout},
+    time::timeout,
 };
 
 use super::{
     key::{KeyError, Question},
     wire::{Heard, MAX_REQUEST, Request},
 };
-use crate::server::Source;
-
-/// How long to wait after a failed accept, usually for want of file descriptors.
-const BACK_OFF: Duration = Duration::from_millis(50);
-
-/// How long answers that are under way may take after the shutdown.
-const GRACE: Duration = Duration::from_millis(250);
+use crate::server::{
+    Source,
+    accept::{Door, finish},
+};
 
 /// What servers may take of the tracker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,10 +190,7 @@ impl Passive {
             () = shutdown => {}
         }
         drop(listener);
-        let rest = async { while connections.join_next().await.is_some() {} };
-        if timeout(GRACE, rest).await.is_err() {
-            log::debug!("answers to passive checks under way were dropped");
-        }
+        finish(connections).await;
         Ok(())
     }
 }
@@ -212,30 +206,18 @@ struct Desk {
 
 impl Desk {
     async fn accept_all(self: &Arc<Self>, listener: &TcpListener, connections: &mut JoinSet<()>) {
-        let mut failing = false;
+        let mut door = Door::default();
         loop {
             // Each ends by itself: its request and its answer have their time.
             while connections.len() >= self.limits.connections {
                 connections.join_next().await;
             }
-            let accepted = select! {
-                biased;
-                Some(_) = connections.join_next() => continue,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, peer)) if self.allowed.contains(peer.ip()) => {
-                    failing = false;
-                    connections.spawn(Arc::clone(self).converse(stream));
-                }
-                Ok((_, peer)) => self.turn_away(peer.ip()),
-                Err(error) => {
-                    if !failing {
-                        log::warn!(error:%; "no passive check can be accepted for now");
-                    }
-                    failing = true;
-                    sleep(BACK_OFF).await;
-                }
+            let accept = async || listener.accept().await;
+            let (stream, peer) = door.next(accept, connections, || false).await;
+            if self.allowed.contains(peer.ip()) {
+                connections.spawn(Arc::clone(self).converse(stream));
+            } else {
+                self.turn_away(peer.ip());
             }
         }
     }
