@@ -1,7 +1,9 @@
 //! From a plan to running programs.
 
 use std::{
+    error::Error,
     fs, io,
+    iter::successors,
     os::fd::{AsFd as _, AsRawFd as _},
     sync::{Mutex, RwLock},
 };
@@ -61,7 +63,7 @@ enum At {
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// Maps or read-only data.
-    #[error("load eBPF object, on this kernel: {0}")]
+    #[error("load eBPF object, on this kernel: {}", whole(.0))]
     Object(#[from] EbpfError),
     /// A program that follows timewait minisockets; everything else can do without it.
     #[error(
@@ -83,7 +85,7 @@ pub enum LoadError {
         source: ProgramError,
     },
     /// A map.
-    #[error("use eBPF map, on {name}: {source}")]
+    #[error("use eBPF map, on {name}: {}", whole(source))]
     Map {
         /// The map.
         name: &'static str,
@@ -249,6 +251,33 @@ impl Bpf {
     }
 }
 
+/// An error with its causes, each once, for libraries repeat some; and what to do, where the
+/// kernel's number says so.
+fn whole(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cure = None;
+    for cause in successors(error.source(), |&cause| cause.source()) {
+        let more = cause.to_string();
+        if !text.contains(&more) {
+            text += &format!(": {more}");
+        }
+        let errno = cause
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::raw_os_error);
+        cure = cure.or(match errno {
+            Some(libc::EMFILE | libc::ENFILE) => Some("; raise the limit of open files"),
+            Some(libc::ENOMEM | libc::ENOSPC | libc::E2BIG) => {
+                Some("; give it more memory, or lower --max-ports and --max-namespaces")
+            }
+            Some(libc::EPERM | libc::EACCES) => {
+                Some("; run as root or with CAP_BPF and CAP_PERFMON")
+            }
+            _ => None,
+        });
+    }
+    text + cure.unwrap_or_default()
+}
+
 /// The verifier's log is thousands of lines, of which the last but the statistics says why.
 fn brief(error: &ProgramError) -> String {
     let ProgramError::LoadError {
@@ -256,7 +285,7 @@ fn brief(error: &ProgramError) -> String {
         verifier_log,
     } = error
     else {
-        return error.to_string();
+        return whole(error);
     };
     let log = verifier_log.to_string();
     let statistics = ["processed ", "verification time ", "stack depth "];

@@ -123,8 +123,17 @@ fn line(error: &anyhow::Error) -> String {
     }
 
     let mut plain = Plain(String::new());
-    // Writing into a string cannot fail.
-    let _: fmt::Result = fmt::write(&mut plain, format_args!("{error:#}"));
+    let mut said = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        // Some errors tell their causes themselves.
+        if !said.contains(&text) {
+            let colon = if said.is_empty() { "" } else { ": " };
+            // Writing into a string cannot fail.
+            let _: fmt::Result = fmt::write(&mut plain, format_args!("{colon}{text}"));
+            said += &text;
+        }
+    }
     plain.0
 }
 
@@ -155,5 +164,7 @@ mod tests {
     fn errors_are_one_line() {
         let error = anyhow!("b\n\x1b[31m\u{9b}é").context("a\r\n");
         assert_eq!(line(&error), "a\\r\\n: b\\n\\u{1b}[31m\\u{9b}é");
+        let told = anyhow!("why").context("what: why; cure");
+        assert_eq!(line(&told), "what: why; cure");
     }
 }

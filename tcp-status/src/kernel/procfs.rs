@@ -23,7 +23,7 @@ const NETSTAT: &str = "/proc/thread-self/net/netstat";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file cannot be read.
-    #[error("read, on {path}: {error}; mount /proc, and let this user read it")]
+    #[error("read, on {path}: {error}; {}", cure(error))]
     Io {
         /// The file.
         path: &'static str,
@@ -38,6 +38,14 @@ pub enum Error {
         /// Counted from 1, the heading included.
         line: u64,
     },
+}
+
+fn cure(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE) => "raise the limit of open files",
+        Some(libc::ENOMEM) => "raise the limit of memory",
+        _ => "mount /proc, and let this user read it",
+    }
 }
 
 impl Error {
