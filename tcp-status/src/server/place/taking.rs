@@ -44,6 +44,9 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 /// The directory of the socket: clients have to get through it.
 const DIRECTORY_MODE: Mode = Mode::from_bits_truncate(0o755);
 
+/// What is said where the socket itself cannot be made.
+const BIND: &str = "bind";
+
 type Taken = (Place, UnixListener);
 
 /// See [`Place::take`].
@@ -162,7 +165,7 @@ impl<'a> Taking<'a> {
             parent,
             temporary,
             DIRECTORY_MODE,
-            FchmodatFlags::FollowSymlink,
+            FchmodatFlags::NoFollowSymlink,
         )
         .map_err(refused)?;
         match renameat(parent, temporary, parent, leaf) {
@@ -213,7 +216,7 @@ impl<'a> Taking<'a> {
         directory: impl AsFd + Copy,
         name: &OsStr,
     ) -> Result<(UnixListener, Identity), PlaceError> {
-        let refused = |errno| self.refused("bind", errno);
+        let refused = |errno| self.refused(BIND, errno);
         let socket = stream(SockFlag::SOCK_CLOEXEC).map_err(refused)?;
         let address = address(directory, name).map_err(refused)?;
         bind(socket.as_raw_fd(), &address).map_err(refused)?;
@@ -226,7 +229,7 @@ impl<'a> Taking<'a> {
             AtFlags::AT_SYMLINK_NOFOLLOW,
         )
         .map_err(|errno| self.refused("set group of socket", errno))?;
-        fchmodat(directory, name, self.mode, FchmodatFlags::FollowSymlink)
+        fchmodat(directory, name, self.mode, FchmodatFlags::NoFollowSymlink)
             .map_err(|errno| self.refused("set mode of socket", errno))?;
         let backlog = Backlog::new(BACKLOG).map_err(refused)?;
         listen(&socket, backlog).map_err(refused)?;
@@ -265,11 +268,18 @@ impl<'a> Taking<'a> {
 
     fn refused(&self, step: &'static str, errno: Errno) -> PlaceError {
         let (path, cure) = match errno {
+            // Sockets in an open directory are reached by way of it.
+            Errno::ENOENT if step == BIND && !Path::new("/proc/self/fd").exists() => {
+                (self.path, "mount /proc")
+            }
             Errno::ENOENT => (self.directory, "create its parent directory first"),
             Errno::EACCES | Errno::EPERM => (
                 self.path,
                 "run as root, or choose a --socket and a group that this user may use",
             ),
+            Errno::ENOSPC | Errno::EDQUOT => {
+                (self.path, "make room there, or choose another --socket")
+            }
             _ => (self.path, "choose another --socket"),
         };
         PlaceError::System {
