@@ -23,11 +23,12 @@ use crate::{
 };
 
 /// Programs that tests compare with or run under, and clippy for the BPF target.
-const PACKAGES: [&str; 5] = [
+const PACKAGES: [&str; 6] = [
     "iproute2",
     "net-tools",
     "prometheus",
     "rust-web-clippy",
+    "strace",
     "zabbix-agent",
 ];
 

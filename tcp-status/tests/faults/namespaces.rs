@@ -1,0 +1,232 @@
+//! Namespaces and ports beyond the limits; namespaces that vanish while they are looked at.
+
+use std::{
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    process::{Child, Command},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tcp_status::snapshot::Snapshot;
+use tcp_status_common::state::State;
+use tcp_status_testkit::netns::Netns;
+
+use crate::{
+    place,
+    tracker::{Refused, Tracker},
+};
+
+/// A namespace with a process in it, and a connection.
+struct Inhabited {
+    netns: Netns,
+    inhabitant: Child,
+    _ends: (TcpListener, TcpStream),
+}
+
+impl Inhabited {
+    fn new() -> Self {
+        let netns = Netns::new().unwrap();
+        let (inhabitant, ends) = netns
+            .run(|| {
+                let inhabitant = Command::new("sleep").arg("600").spawn().unwrap();
+                let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+                let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                (inhabitant, (listener, client))
+            })
+            .unwrap();
+        Self {
+            netns,
+            inhabitant,
+            _ends: ends,
+        }
+    }
+
+    fn of<'a>(&self, all: &'a [Snapshot]) -> Option<&'a Snapshot> {
+        all.iter()
+            .find(|snapshot| u64::from(snapshot.netns) == self.netns.inode())
+    }
+}
+
+impl Drop for Inhabited {
+    fn drop(&mut self) {
+        // It may have ended.
+        drop(self.inhabitant.kill());
+        drop(self.inhabitant.wait());
+    }
+}
+
+#[test]
+fn beyond_max_namespaces_it_does_not_start_or_no_count_is_wrong_unmarked() {
+    let Some((netns, _turn)) = place() else {
+        return;
+    };
+    netns
+        .run(|| {
+            let before: Vec<_> = (0..4).map(|_| Inhabited::new()).collect();
+            let arguments = [
+                "--backend",
+                "ebpf",
+                "--netns",
+                "all",
+                "--max-namespaces",
+                "1",
+            ];
+            let tracker = Tracker::launch(&arguments);
+            if let Some(status) = tracker.settled() {
+                let refused = Refused::from(status, &tracker.log());
+                println!("{}", refused.line);
+                assert_eq!(refused.status, 4);
+                assert!(
+                    refused.line.contains("raise --max-namespaces"),
+                    "{refused:?}"
+                );
+                return;
+            }
+            let after: Vec<_> = (0..4).map(|_| Inhabited::new()).collect();
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let began = Instant::now();
+            loop {
+                let all = tracker.all();
+                let wrong: Vec<_> = before
+                    .iter()
+                    .chain(&after)
+                    .filter_map(|place| place.of(&all))
+                    .filter(|found| found.degraded.is_none())
+                    .filter(|found| found.states[State::Established] != 2)
+                    .collect();
+                let own = &all[0].states;
+                if wrong.is_empty() && (own[State::Established], own[State::Listen]) == (2, 1) {
+                    let doubts: Vec<_> = all.iter().map(|one| (one.netns, &one.degraded)).collect();
+                    println!("{doubts:?}");
+                    break;
+                }
+                assert!(
+                    began.elapsed() < Duration::from_secs(20),
+                    "{wrong:?}, own {own:?}"
+                );
+                thread::sleep(Duration::from_millis(100));
+            }
+            println!("{}", tracker.end());
+        })
+        .unwrap();
+}
+
+#[test]
+fn beyond_max_ports_the_totals_are_exact_and_the_rest_is_told() {
+    let Some((netns, _turn)) = place() else {
+        return;
+    };
+    netns
+        .run(|| {
+            let tracker = Tracker::start(&["--backend", "ebpf", "--max-ports", "16"]);
+            let pairs: Vec<_> = (0..40)
+                .map(|_| {
+                    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+                    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                    (listener, client)
+                })
+                .collect();
+            tracker.assert_exact("forty ports");
+            let ports = tracker.snapshot().ports;
+            assert_eq!((ports.limit, ports.tracked.len()), (Some(16), 16));
+            assert!(
+                ports.other.is_some_and(|other| other[State::Listen] == 24),
+                "{ports:?}"
+            );
+            drop(pairs);
+            tracker.assert_exact("closed again");
+            println!("{}", tracker.end());
+        })
+        .unwrap();
+}
+
+/// Makes namespaces that soon vanish until it is told to stop; how many.
+fn come_and_go(stop: &AtomicBool) -> usize {
+    let mut made = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let vanishing: Vec<_> = (0..3).map(|_| Inhabited::new()).collect();
+        thread::sleep(Duration::from_millis(made as u64 % 7 * 10));
+        made += vanishing.len();
+    }
+    made
+}
+
+#[test]
+fn a_namespace_may_vanish_while_it_is_seeded() {
+    let Some((netns, _turn)) = place() else {
+        return;
+    };
+    netns
+        .run(|| {
+            let stays = Inhabited::new();
+            for round in 0..2 {
+                let stop = AtomicBool::new(false);
+                let (tracker, made) = thread::scope(|scope| {
+                    let others = scope.spawn(|| come_and_go(&stop));
+                    let tracker = Tracker::launch(&["--backend", "ebpf", "--netns", "all"]);
+                    let status = tracker.settled();
+                    stop.store(true, Ordering::Relaxed);
+                    let made = others.join().unwrap();
+                    assert_eq!(status, None, "{}", tracker.log());
+                    (tracker, made)
+                });
+                assert!(made > 3, "{made}");
+                tracker.assert_exact("after namespaces that vanished");
+                let all = tracker.all();
+                let found = stays.of(&all).expect("it is still there");
+                assert_eq!(found.states[State::Established], 2, "{found:?}");
+                let log = tracker.end();
+                println!("round {round}: {made} namespaces made and gone during the start");
+                assert!(!log.contains(" ERROR "), "{log}");
+            }
+        })
+        .unwrap();
+}
+
+#[test]
+fn a_namespace_may_vanish_while_it_is_counted() {
+    let Some((netns, _turn)) = place() else {
+        return;
+    };
+    netns
+        .run(|| {
+            let arguments = [
+                "--backend",
+                "ebpf",
+                "--netns",
+                "all",
+                "--audit-interval",
+                "100ms",
+                "--audit-share",
+                "100",
+            ];
+            let stays = Inhabited::new();
+            let tracker = Tracker::start(&arguments);
+            let began = Instant::now();
+            let mut made = 0;
+            while began.elapsed() < Duration::from_secs(5) {
+                let vanishing: Vec<_> = (0..3).map(|_| Inhabited::new()).collect();
+                thread::sleep(Duration::from_millis(made % 7 * 20));
+                made += vanishing.len() as u64;
+                drop(vanishing);
+                let all = tracker.all();
+                let found = stays.of(&all).expect("it is still there");
+                if found.degraded.is_none() {
+                    assert_eq!(found.states[State::Established], 2, "{found:?}");
+                }
+            }
+            tracker.assert_exact("after namespaces that vanished");
+            let drift = tracker.snapshot().drift;
+            println!("{made} namespaces made and gone, {} audits", drift.audits);
+            assert!(made > 20 && drift.audits > 5, "{made}, {drift:?}");
+            let log = tracker.end();
+            assert!(
+                !log.contains("audit failed") && !log.contains(" ERROR "),
+                "{log}"
+            );
+            println!("{log}");
+        })
+        .unwrap();
+}
