@@ -4,6 +4,7 @@
 mod battery;
 mod between_polls;
 mod churn;
+mod machine;
 mod namespaces;
 mod orphans;
 mod ports;

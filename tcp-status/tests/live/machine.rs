@@ -1,0 +1,193 @@
+//! What happens to a whole machine: its clock is set, a processor goes and comes back. Only in a
+//! machine that belongs to the test.
+
+use std::{
+    env, fs,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::time::{TimeSpec, TimeValLike as _},
+    time::{ClockId, clock_gettime, clock_settime},
+};
+use tcp_status_testkit::{
+    churn::Churn,
+    hold::{Hold, Plan},
+    netns::Netns,
+    raise_fd_limit, seed, skip,
+};
+
+use crate::subject::{SOON, Subject, place, turn};
+
+/// Set in the machines of `cargo xtask vm`.
+const OWN: &str = "TCP_STATUS_OWN_MACHINE";
+
+/// An emulated machine takes its time.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn place_of_its_own() -> Option<Netns> {
+    if env::var_os(OWN).is_none() {
+        skip(&format!(
+            "this sets the clock or the processors of everything that runs here; `cargo xtask vm` \
+             has machines for it, and {OWN}=1 says that this is one"
+        ));
+        return None;
+    }
+    raise_fd_limit().unwrap();
+    place()
+}
+
+fn churn() -> u64 {
+    let churn = Churn {
+        workers: 2,
+        connections: Some(400),
+        duration: None,
+        seed: seed(),
+    };
+    churn.run().unwrap().connections()
+}
+
+fn hold() -> Hold {
+    let hold = Hold::new(&Plan::random(8, seed())).unwrap();
+    hold.wait(PATIENCE).unwrap();
+    hold
+}
+
+/// The clock of the calendar, which goes on as if nothing had been when this is dropped.
+struct Calendar {
+    ahead: TimeSpec,
+}
+
+impl Calendar {
+    fn new() -> Self {
+        let [calendar, steady] = [ClockId::CLOCK_REALTIME, ClockId::CLOCK_MONOTONIC]
+            .map(|clock| clock_gettime(clock).unwrap());
+        Self {
+            ahead: calendar - steady,
+        }
+    }
+
+    fn set(&self, later: TimeSpec) {
+        let steady = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap();
+        clock_settime(ClockId::CLOCK_REALTIME, steady + self.ahead + later).unwrap();
+    }
+}
+
+impl Drop for Calendar {
+    fn drop(&mut self) {
+        self.set(TimeSpec::seconds(0));
+    }
+}
+
+#[test]
+fn no_step_of_the_clock_matters() {
+    let Some(netns) = place_of_its_own() else {
+        return;
+    };
+    let _turn = turn();
+    netns
+        .run(|| {
+            let _held = hold();
+            let subject = Subject::start_attentive();
+            let calendar = Calendar::new();
+            let day = 24 * 60 * 60;
+            for seconds in [3600, -3600, 400 * day, -2 * day, 0] {
+                let before = subject.vouched_within(PATIENCE).drift;
+                calendar.set(TimeSpec::seconds(seconds));
+                churn();
+                subject.assert_exact_within(SOON);
+                let began = Instant::now();
+                let after = loop {
+                    let drift = subject.vouched_within(PATIENCE).drift;
+                    if drift.audits > before.audits {
+                        break drift;
+                    }
+                    assert!(began.elapsed() < PATIENCE, "audits have stopped: {drift:?}");
+                    thread::sleep(Duration::from_millis(50));
+                };
+                let age = after.last_audit_seconds_ago.unwrap();
+                assert!(age < PATIENCE.as_secs(), "{after:?}");
+                println!("{seconds} s: {before:?}, {after:?}");
+            }
+        })
+        .unwrap();
+}
+
+/// A processor that is there again when this is dropped.
+struct Processor(PathBuf);
+
+impl Processor {
+    /// The last one that can be taken away.
+    fn find() -> Option<Self> {
+        let entries = fs::read_dir("/sys/devices/system/cpu").ok()?;
+        let switches = entries.flatten().map(|entry| entry.path().join("online"));
+        let mut switches: Vec<_> = switches
+            .filter(|switch| fs::read_to_string(switch).is_ok_and(|on| on.trim() == "1"))
+            // Beside it is the file `online` of all processors.
+            .filter(|switch| !switch.ends_with("cpu/online"))
+            .collect();
+        switches.sort();
+        switches.pop().map(Self)
+    }
+
+    fn set(&self, online: bool) {
+        fs::write(&self.0, u8::from(online).to_string()).unwrap();
+    }
+}
+
+impl Drop for Processor {
+    fn drop(&mut self) {
+        self.set(true);
+    }
+}
+
+#[test]
+fn a_processor_may_go_and_come_back() {
+    let Some(netns) = place_of_its_own() else {
+        return;
+    };
+    let _turn = turn();
+    let Some(processor) = Processor::find() else {
+        skip("no processor of this machine can be taken away (/sys/devices/system/cpu/*/online)");
+        return;
+    };
+    netns
+        .run(|| {
+            let _held = hold();
+            let subject = Subject::start_attentive();
+            for round in 0..3 {
+                for online in [false, true] {
+                    let moving = Churn {
+                        workers: 2,
+                        connections: None,
+                        duration: Some(PATIENCE),
+                        seed: seed(),
+                    };
+                    let moving = moving.start().unwrap();
+                    thread::sleep(Duration::from_millis(200));
+                    processor.set(online);
+                    thread::sleep(Duration::from_millis(200));
+                    let connections = moving.stop().unwrap().connections() + churn();
+                    subject.assert_exact_within(SOON);
+                    let snapshot = subject.vouched_within(PATIENCE);
+                    println!(
+                        "round {round}, online {online}: {connections} connections, {:?}, {:?}",
+                        snapshot.events, snapshot.drift
+                    );
+                    assert!(connections > 0);
+                    if !online {
+                        // One that starts meanwhile has a counter for the processor as well.
+                        let late = Subject::start();
+                        late.assert_exact_within(SOON);
+                        processor.set(true);
+                        churn();
+                        late.assert_exact_within(SOON);
+                        processor.set(false);
+                    }
+                }
+            }
+        })
+        .unwrap();
+}
