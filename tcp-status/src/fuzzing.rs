@@ -2,13 +2,13 @@
 //! or grow without bound. Each stands beside its parser and says what else must hold; here is only
 //! their list. `cargo xtask fuzz` feeds it what cargo-fuzz invents; the test below what was kept.
 
-use crate::{bpf, cli, http, kernel, output, server::protocol, track};
+use crate::{bpf, cli, http, kernel, output, server::protocol, track, zabbix};
 
 /// Takes any bytes.
 pub type Target = fn(&[u8]);
 
 /// By name: `fuzz/fuzz_targets/NAME.rs` and `fuzz/corpus/NAME/` belong to each.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("answer", output::fuzz),
     ("arguments", cli::fuzz),
     ("btf", kernel::host::fuzz),
@@ -21,6 +21,7 @@ pub const TARGETS: [(&str, Target); 9] = [
         kernel::facts::fuzz(bytes);
     }),
     ("request", protocol::fuzz),
+    ("zabbix", zabbix::wire::fuzz),
 ];
 
 /// Feeds `bytes` to the target with this name.

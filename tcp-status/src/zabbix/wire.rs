@@ -7,6 +7,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::key::KeyError;
+#[cfg(any(test, fuzzing))]
+use super::key::Question;
 
 /// The longest request, its header included: many times the longest key.
 pub const MAX_REQUEST: usize = 16 * 1024;
@@ -247,12 +249,47 @@ fn framed(payload: &[u8]) -> Vec<u8> {
     [MAGIC, &[flags], &length, payload].concat()
 }
 
+/// Any bytes are read to an end, and once they say something, more bytes change nothing. Every key
+/// has a question or a reason of one line, and every answer is a frame.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let heard = Request::read(bytes, false);
+    let part = Request::read(&bytes[..bytes.len() / 2], false);
+    if !matches!(part, Ok(Heard::Part) | Err(WireError::TooLong)) {
+        assert_eq!(part, heard);
+    }
+    let ended = Request::read(bytes, true);
+    for request in [heard, ended].into_iter().flatten() {
+        let Heard::Whole(request) = request else {
+            continue;
+        };
+        let values = request.keys().iter().map(|key| {
+            let question = Question::parse(key);
+            if let Err(error) = &question {
+                assert!(!error.to_string().contains(char::is_control), "{error}");
+            }
+            question.map(|question| format!("{question:?}"))
+        });
+        let values: Vec<_> = values.collect();
+        let count = values.len();
+        let answer = request.answer(values).expect("strings are JSON");
+        assert_ne!(reply(&answer), Reply::Nothing);
+        let payload = unframed(&answer).ok().flatten().expect("a frame");
+        if matches!(request, Request::Json(_)) {
+            let values: serde_json::Value = serde_json::from_slice(payload).expect("JSON");
+            assert_eq!(values["data"].as_array().map(Vec::len), Some(count));
+        }
+    }
+    let _: Reply = reply(bytes);
+}
+
 #[cfg(test)]
 mod tests {
     use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
-    use super::{Heard, KeyError, MAX_REQUEST, Reply, Request, WireError, framed, question, reply};
-    use crate::zabbix::key::Question;
+    use super::{
+        Heard, KeyError, MAX_REQUEST, Question, Reply, Request, WireError, framed, question, reply,
+    };
 
     fn plain(key: &str) -> Heard {
         Heard::Whole(Request::Plain(key.into()))
