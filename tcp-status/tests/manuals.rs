@@ -1,4 +1,5 @@
-//! What `docs/operations.md` says of log lines is all that the program can log.
+//! What `docs/operations.md` says of log lines is all that the program can log, and what
+//! `docs/faults.md` says of faults is seen by tests.
 
 use std::{
     collections::BTreeSet,
@@ -91,6 +92,46 @@ fn every_log_line_is_explained() {
             );
         }
     }
+}
+
+/// The names of the tests in a source.
+fn tests(source: &str) -> Vec<&str> {
+    let after = source.split("#[test]\nfn ").skip(1);
+    after.filter_map(|rest| rest.split('(').next()).collect()
+}
+
+#[test]
+fn every_fault_has_its_test_and_every_test_its_row() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manual = fs::read_to_string(root.join("../docs/faults.md")).unwrap();
+    let named: BTreeSet<_> = manual
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|code| code.split("::").count() == 3)
+        .map(str::to_owned)
+        .collect();
+    for name in &named {
+        let parts: Vec<_> = name.split("::").collect();
+        let path = root.join(format!("tests/{}/{}.rs", parts[0], parts[1]));
+        let source = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(tests(&source).contains(&parts[2]), "no test {name}");
+    }
+    let mut files = Vec::new();
+    sources(&root.join("tests/faults"), &mut files);
+    let mut count = 0;
+    for path in files {
+        let module = path.file_stem().unwrap().to_str().unwrap();
+        for test in tests(&fs::read_to_string(&path).unwrap()) {
+            let name = format!("faults::{module}::{test}");
+            assert!(
+                named.contains(&name),
+                "docs/faults.md has no row for {name}"
+            );
+            count += 1;
+        }
+    }
+    assert!(count > 15, "{count}");
 }
 
 #[test]
