@@ -42,7 +42,8 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Report> {
     report.notes.push(
         "Connections are made by one thread on loopback, both ends, with the ends of handshake \
          and close: its CPU time has what the kernel does for them. Pairs of rounds, with and \
-         without a tracker, in changing order."
+         without, in changing order. Two empty programs are what no tool that sees each state \
+         change twice can be below."
             .into(),
     );
     Ok(report)
@@ -152,29 +153,40 @@ fn ratio(sum: u64, count: u64) -> f64 {
     sum as f64 / count.max(1) as f64
 }
 
-/// Connections with and without a tracker, in pairs.
+/// Connections with and without something attached, in pairs.
 fn connections(bench: &Bench<'_>) -> Result<Table> {
-    let mut pairs = Vec::new();
     let count = bench.pick(8_000, 1_000);
+    let mut empty = Vec::new();
+    let mut tracked = Vec::new();
     for round in 0..bench.pick(24, 4) {
         bench.say(&format!("connections, pair {round}"));
-        let with = || {
+        let with_empty = || {
+            let _programs = [Empty::attach()?, Empty::attach()?];
+            loop_cost(count)
+        };
+        let with_tracker = || {
             let _tracker = Tracker::start::<&str>(bench.binary, bench.folder, &[])?;
             // What follows the start: its first audits.
             sleep(Duration::from_secs(2));
             loop_cost(count)
         };
-        pairs.push(if round % 2 == 0 {
-            (loop_cost(count)?, with()?)
+        let without = || loop_cost(count);
+        // In changing order.
+        if round % 2 == 0 {
+            empty.push((without()?, with_empty()?));
+            tracked.push((without()?, with_tracker()?));
         } else {
-            let with = with()?;
-            (loop_cost(count)?, with)
-        });
+            let with = with_tracker()?;
+            tracked.push((without()?, with));
+            let with = with_empty()?;
+            empty.push((without()?, with));
+        }
     }
     let mut table = Table::new(
-        "Connections with a tracker, relative to without",
+        "Connections with something attached, relative to without",
         &[
             "figure",
+            "attached",
             "without, us",
             "with, us",
             "rate with / without",
@@ -191,20 +203,23 @@ fn connections(bench: &Bench<'_>) -> Result<Table> {
             cost.wall.as_secs_f64()
         }),
     ] {
-        let median = |side: fn(&(Cost, Cost)) -> &Cost| {
-            let spread = Spread::of(pairs.iter().map(|pair| 1e6 * of(side(pair))));
-            number(spread.map_or(0.0, |spread| spread.median))
-        };
-        let rates = pairs.iter().map(|(without, with)| of(without) / of(with));
-        let rate = Spread::of(rates).context("no round")?;
-        table.row([
-            name.to_owned(),
-            median(|pair| &pair.0),
-            median(|pair| &pair.1),
-            format!("{:.3}", rate.median),
-            format!("{:.3}", rate.low),
-            format!("{:.3}", rate.high),
-        ]);
+        for (what, pairs) in [("two empty programs", &empty), ("the tracker", &tracked)] {
+            let median = |side: fn(&(Cost, Cost)) -> &Cost| {
+                let spread = Spread::of(pairs.iter().map(|pair| 1e6 * of(side(pair))));
+                number(spread.map_or(0.0, |spread| spread.median))
+            };
+            let rates = pairs.iter().map(|(without, with)| of(without) / of(with));
+            let rate = Spread::of(rates).context("no round")?;
+            table.row([
+                name.to_owned(),
+                what.to_owned(),
+                median(|pair| &pair.0),
+                median(|pair| &pair.1),
+                format!("{:.3}", rate.median),
+                format!("{:.3}", rate.low),
+                format!("{:.3}", rate.high),
+            ]);
+        }
     }
     Ok(table)
 }
