@@ -36,7 +36,21 @@ impl Mode {
         self.0 & Self::ARMED != 0
     }
 
+    /// The same, but the walk looks only for what a task may have reported before the seeding, and
+    /// listed after the first walk.
+    #[must_use]
+    pub const fn again(self) -> Self {
+        Self(self.0 | Self::AGAIN)
+    }
+
+    /// Whether the walk is the second one of a seeding.
+    #[must_use]
+    pub const fn is_again(self) -> bool {
+        self.0 & Self::AGAIN != 0
+    }
+
     const ARMED: u32 = 1 << 12;
+    const AGAIN: u32 = 1 << 13;
 
     const fn encode(bank: Option<u32>) -> u32 {
         match bank {
@@ -133,6 +147,9 @@ mod tests {
                 let armed = mode.armed();
                 assert_eq!((armed.live(), armed.seed()), (live, seed));
                 assert!(armed.is_armed() && !mode.is_armed());
+                let again = mode.again();
+                assert_eq!((again.live(), again.seed()), (live, seed));
+                assert!(again.is_again() && !again.is_armed() && !armed.is_again());
             }
             let mode = Mode::entering_ports(live, 1);
             assert_eq!(

@@ -19,9 +19,6 @@ pub(crate) fn handle(ctx: &BtfTracePointContext, writer: Writer) {
     let (Some(mode), Some(cpu)) = (maps::mode(), maps::cpu()) else {
         return;
     };
-    if mode.is_armed() {
-        maps::wake();
-    }
     let sock = Sock(ctx.arg(0));
     let [from, to] = [1, 2].map(|state| ctx.arg::<i32>(state).cast_unsigned());
     if !mark::first_at_tracepoint(ctx.as_ptr(), cpu, writer, sock.0, from, to) {
@@ -60,6 +57,10 @@ fn changed(sock: Sock, book: Book, mode: Mode, from: Place, to: Place) {
         book.flow(bank, from, to);
         ports::flow(writer, ports::slot(book, bank, port), bank, from, to);
         tell!(book.cpu, writer, counted);
+    }
+    // Who samples looks at nothing else.
+    if mode.is_armed() && book.is_own() {
+        maps::wake();
     }
     if from.is_listening() && to.is_closed() {
         abandon(book, sock);

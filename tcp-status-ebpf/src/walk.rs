@@ -1,6 +1,7 @@
 //! The seeding walk: visits every entry of the namespace once.
 
 use tcp_status_common::{
+    control::Mode,
     counters::{AGES, IDLE_CLOSE_WAIT, IDLE_FIN_WAIT2, Walked, Writer},
     state::{Family, MINI_FIN_WAIT2, NEW_SYN_RECV, State},
 };
@@ -13,6 +14,8 @@ use crate::{
     seed,
 };
 
+const LISTEN: u8 = State::Listen.number();
+const SYN_SENT: u8 = State::SynSent.number();
 const FIN_WAIT2: u8 = State::FinWait2.number();
 const TIME_WAIT: u8 = State::TimeWait.number();
 const CLOSE_WAIT: u8 = State::CloseWait.number();
@@ -34,6 +37,9 @@ pub(crate) fn visit(ctx: &TcpIterContext) {
         return;
     }
     let sock = Sock(ctx.sk_common);
+    if maps::mode().is_some_and(Mode::is_again) && !may_stall(sock.state()) {
+        return;
+    }
     let Some(family) = Family::from_address_family(sock.address_family()) else {
         return;
     };
@@ -59,6 +65,13 @@ pub(crate) fn visit(ctx: &TcpIterContext) {
             }
         }
     }
+}
+
+/// Whether a socket in this state is reported before it is listed, by a task that may be preempted
+/// in between. Later states are reported when they come.
+#[inline(always)]
+fn may_stall(state: u8) -> bool {
+    state == LISTEN || state == SYN_SENT
 }
 
 /// Counted like full sockets where events follow them, else only looked at.

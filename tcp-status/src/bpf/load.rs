@@ -15,7 +15,7 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use tcp_status_common::{
-    control::{Control, Mode},
+    control::{Control, Mode, TASK_SLOTS},
     counters::{Bank, Cpu, Listeners, NamespaceKey, Others, PortGauges, PortKey, PortPage, Walked},
     host::Host,
 };
@@ -160,9 +160,13 @@ impl Bpf {
         let host = Record(*host);
         // One slot more, for the ports that have none.
         let slots = limits.ports + 1;
+        // Where no task can be moved between two copies, none leaves a mark of its own.
+        let by_task = host.0.two_copies == 1
+            && (host.0.tracepoints_preemptible == 1 || host.0.timewait_events == 1);
         let mut ebpf = EbpfLoader::new()
             .btf(Some(btf))
             .override_global("HOST", &host, true)
+            .map_max_entries("TASK_MARKS", if by_task { TASK_SLOTS } else { 1 })
             .map_max_entries("PORT_GAUGES", slots * 2)
             .map_max_entries("FREE_PORTS_0", slots)
             .map_max_entries("FREE_PORTS_1", slots)

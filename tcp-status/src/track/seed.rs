@@ -87,10 +87,9 @@ fn attempt(
     let mut walks = places.each(|| bpf.walk_sockets())?;
     if !patience.is_zero() {
         thread::sleep(patience);
+        bpf.switch(Mode::new(live, Some(bank)).again())?;
         for (netns, again) in places.each(|| bpf.walk_sockets())? {
-            let walked = walks.entry(netns).or_default();
-            let sockets = walked.sockets + again.sockets;
-            *walked = Walked { sockets, ..again };
+            walks.entry(netns).or_default().sockets += again.sockets;
         }
     }
     Ok((bpf.writers()?.failures == failures).then_some(walks))
