@@ -19,6 +19,9 @@ const LISTENERS: &str = "tcp.status.listeners";
 /// The key of one number; its parameters are a state and a port.
 const NUMBER: &str = "tcp.status";
 
+/// How much of a key comes back in an error, in characters; no name is longer.
+const SHOWN: usize = 64;
+
 /// What a key asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Question {
@@ -61,7 +64,7 @@ impl Question {
             KeyError(format!(
                 "parse, on key \"{}\": its brackets or quotes do not end; write it as in \
                  tcp.status[established]",
-                key.escape_debug()
+                shown(key)
             ))
         })?;
         match name {
@@ -72,7 +75,7 @@ impl Question {
             _ => Err(KeyError(format!(
                 "parse, on key \"{}\": not a key of tcp-status; use tcp.status[STATE], \
                  tcp.status[STATE,PORT], {ALL}, {DISCOVERY} or {LISTENERS}",
-                key.escape_debug()
+                shown(key)
             ))),
         }
     }
@@ -112,12 +115,12 @@ fn number(parameters: &[String]) -> Result<Get, KeyError> {
         text => Some(port(text).ok_or_else(|| {
             KeyError(format!(
                 "get, on port \"{}\": not a tcp port; use 1 to 65535",
-                text.escape_debug()
+                shown(text)
             ))
         })?),
     };
     let get = Get {
-        state: parameter(0).to_owned(),
+        state: parameter(0).chars().take(SHOWN).collect(),
         port,
         family: None,
         netns: None,
@@ -125,6 +128,12 @@ fn number(parameters: &[String]) -> Result<Get, KeyError> {
     // Before the source is asked: a wrong name costs nothing.
     get.state()?;
     Ok(get)
+}
+
+/// The start of a text, without control characters.
+fn shown(text: &str) -> String {
+    let start = text.chars().take(SHOWN);
+    start.flat_map(char::escape_debug).collect()
 }
 
 fn port(text: &str) -> Option<u16> {
@@ -224,11 +233,15 @@ mod tests {
             ("tcp.status[listen]x", "do not end"),
             ("tcp.status[\"listen]", "do not end"),
             ("tcp.status[\"listen\"x]", "do not end"),
+            (&"\n".repeat(9999), "not a key"),
+            (&format!("tcp.status[{}]", "\n".repeat(9999)), "closewait"),
+            (&format!("tcp.status[listen,{}]", "1".repeat(9999)), "65535"),
         ] {
             let error = Question::parse(key).unwrap_err().to_string();
             assert!(error.starts_with("tcp-status: "), "{key}: {error}");
             assert!(error.contains(word), "{key}: {error}");
             assert!(!error.contains('\n'), "{key}: {error}");
+            assert!(error.len() < 1000, "{} bytes", error.len());
         }
     }
 
