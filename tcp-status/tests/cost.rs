@@ -6,14 +6,17 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
+    net::{TcpListener, TcpStream},
     os::unix::net::UnixListener,
     path::Path,
-    process::Command,
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
+    time::{Duration, Instant},
 };
 
 use aya_obj::{Map, Object};
-use tcp_status_testkit::skip;
+use tcp_status_testkit::{netns::Netns, skip};
 
 /// Programs that run for each state change, or for each minisocket, and how many instructions
 /// each may have, of all its branches: a part of them runs. What happens rarely is out of line.
@@ -144,4 +147,87 @@ fn a_query_takes_few_system_calls() {
     assert_eq!(count("write(") + count("send"), 2);
     assert_eq!(count("read(") + count("recv"), 1);
     assert!(calls.len() <= 14, "{} system calls", calls.len());
+}
+
+/// A tracker in the calling thread's namespace, once it answers; else why it does not.
+fn tracker(socket: &Path) -> Result<Child, String> {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tcp-status"))
+        .args(["run", "--backend", "ebpf", "--socket"])
+        .arg(socket)
+        .env_remove("NOTIFY_SOCKET")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(60) {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Err(format!("no tracker by eBPF here: {status}"));
+        }
+        let asked = Command::new(env!("CARGO_BIN_EXE_tcp-status"))
+            .args(["get", "established", "--socket"])
+            .arg(socket)
+            .output();
+        if asked.unwrap().status.success() {
+            return Ok(child);
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    panic!("the tracker does not answer");
+}
+
+/// How often the thread of that name slept so far.
+fn sleeps(process: &Child, name: &str) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{}/task", process.id())).unwrap();
+    let named = |folder: &Path| fs::read_to_string(folder.join("comm")).unwrap().trim() == name;
+    let folder = tasks
+        .map(|task| task.unwrap().path())
+        .find(|task| named(task));
+    let status = fs::read_to_string(folder.unwrap().join("status")).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.unwrap().trim().parse().unwrap()
+}
+
+#[test]
+fn nothing_wakes_at_rest_but_the_audit() {
+    const SECONDS: u64 = 4;
+    let Some(netns) = Netns::for_test() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("s");
+    let mut process = match netns.run(|| tracker(&socket)).unwrap() {
+        Ok(process) => process,
+        Err(why) => return skip(&why),
+    };
+    let over = AtomicBool::new(false);
+    let slept = thread::scope(|scope| {
+        // In another namespace there is no rest.
+        scope.spawn(|| {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            while !over.load(Ordering::Relaxed) {
+                TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                listener.accept().unwrap();
+                thread::sleep(Duration::from_millis(5));
+            }
+        });
+        // Until what came with the start is over.
+        thread::sleep(Duration::from_secs(6));
+        let slept = || ["sample", "audit"].map(|name| sleeps(&process, name));
+        let before = slept();
+        thread::sleep(Duration::from_secs(SECONDS));
+        let after = slept();
+        over.store(true, Ordering::Relaxed);
+        [after[0] - before[0], after[1] - before[1]]
+    });
+    process.kill().unwrap();
+    process.wait().unwrap();
+    println!(
+        "the sampler slept {} times, the audit {} times",
+        slept[0], slept[1]
+    );
+    assert_eq!(slept[0], 0);
+    assert!(slept[1] <= 3 * SECONDS, "{}", slept[1]);
 }
