@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::cost;
 use crate::{
     bpf::LoadError,
     kernel::netns::{
@@ -51,8 +52,10 @@ impl Places {
     ) -> Result<BTreeMap<u32, T>, LoadError> {
         let mut found = BTreeMap::from([(self.own, walk()?)]);
         for target in &self.others {
-            match netns::within(target, &walk) {
-                Ok(walked) => {
+            // On a thread of its own, but at the cost of this one.
+            match netns::within(target, || (walk(), cost::spent())) {
+                Ok((walked, spent)) => {
+                    cost::lent(spent);
                     found.insert(target.inode(), walked?);
                 }
                 Err(error) => log::debug!(error:%; "namespace is not walked"),
