@@ -173,6 +173,8 @@ fn tracker(socket: &Path) -> Result<Child, String> {
         }
         thread::sleep(Duration::from_millis(50));
     }
+    child.kill().unwrap();
+    child.wait().unwrap();
     panic!("the tracker does not answer");
 }
 
