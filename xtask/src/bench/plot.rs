@@ -57,6 +57,8 @@ fn try_draw(
         .light_line_style(WHITE)
         .x_desc(frame.x)
         .y_desc(frame.y)
+        .x_label_formatter(&|value| grouped(*value))
+        .y_label_formatter(&|value| grouped(*value))
         .draw()?;
     for (index, (name, line)) in lines.iter().enumerate() {
         let colour = Palette99::pick(index).to_rgba();
@@ -65,7 +67,8 @@ fn try_draw(
                 line.iter().copied(),
                 colour.stroke_width(2),
             ))?
-            .label(name)
+            // Names are those of the tables, where what is typed stands in backticks.
+            .label(name.replace('`', ""))
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
         chart.draw_series(
             line.iter()
@@ -81,9 +84,31 @@ fn try_draw(
     Ok(())
 }
 
+/// A tick of an axis, which is a power of ten: digits in groups of three.
+fn grouped(value: f64) -> String {
+    if value < 1.0 {
+        return format!("{value}");
+    }
+    let digits = format!("{value:.0}");
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ticks_can_be_read() {
+        let ticks = [0.1, 1.0, 100.0, 1_000.0, 1_000_000.0].map(grouped);
+        assert_eq!(ticks, ["0.1", "1", "100", "1,000", "1,000,000"]);
+    }
 
     #[test]
     fn every_line_is_named_in_the_picture() {
