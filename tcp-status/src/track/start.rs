@@ -44,6 +44,7 @@ pub struct Running {
 /// # Errors
 /// [`StartError`], if `backend` demands eBPF and it cannot be had.
 pub fn start(backend: Backend, settings: Settings) -> Result<Running, StartError> {
+    share_memory();
     let running = attempt(backend, settings);
     give_back_memory();
     running
@@ -84,6 +85,16 @@ fn scan(backend: Backend, reason: String) -> Running {
     Running {
         source: Arc::new(Scan::new(reason)),
         _threads: None,
+    }
+}
+
+/// Threads that walk in other namespaces come and go by the hundred. The allocator would keep a heap
+/// for each eight of a processor, and what was ever in it.
+fn share_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: only sets a parameter; heaps that there are stay.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
     }
 }
 
