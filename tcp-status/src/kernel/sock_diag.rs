@@ -129,6 +129,19 @@ pub fn listing_by_port() -> Result<PortListing, Error> {
     })
 }
 
+/// As [`listing`], for each of `ports` that has anything.
+///
+/// # Errors
+/// [`Error`].
+pub fn listings_of(ports: &BTreeSet<u16>) -> Result<BTreeMap<u16, Listing>, Error> {
+    dump(LISTED, None, |found: &mut BTreeMap<u16, Listing>, entry| {
+        if ports.contains(&entry.port) {
+            let listing = found.entry(entry.port).or_default();
+            listing.add(entry.family, entry.state);
+        }
+    })
+}
+
 /// Every listening socket; how many half-open connections it has, sock_diag does not tell. Walks
 /// over listeners only.
 ///

@@ -288,14 +288,23 @@ impl Tracker {
     }
 
     fn port_sum(&self, netns: u32, port: u16) -> Result<Option<PortSum>, Refusal> {
-        let live = self.ledger().live;
-        self.bpf.port(netns, port, live).map_err(unavailable)
+        // Held, so that the bank is not emptied meanwhile.
+        let ledger = self.ledger();
+        let sum = self.bpf.port(netns, port, ledger.live);
+        let base = ledger
+            .book(self.netns, netns)
+            .and_then(|book| book.ports.get(&port));
+        Ok(sum.map_err(unavailable)?.map(|sum| plus(sum, base)))
     }
 
     fn ports_by_namespace(&self) -> Result<AllPorts, Refusal> {
         // Held, so that the bank is not emptied meanwhile.
         let ledger = self.ledger();
-        let ports = self.bpf.ports(ledger.live).map_err(unavailable)?;
+        let mut ports = self.bpf.ports(ledger.live).map_err(unavailable)?;
+        for (&(netns, port), sum) in &mut ports {
+            let book = ledger.book(self.netns, netns);
+            *sum = plus(*sum, book.and_then(|book| book.ports.get(&port)));
+        }
         Ok(ports)
     }
 
@@ -475,6 +484,11 @@ impl Tracker {
 fn both([mut sum, v6]: Families) -> Counts {
     sum += &v6;
     sum
+}
+
+/// What the bank has of a port, and what is added to it.
+fn plus(sum: PortSum, base: Option<&Gauges>) -> PortSum {
+    base.map_or(sum, |&base| (Gauges::from(sum) + base).0)
 }
 
 /// What a walk met beside full sockets.

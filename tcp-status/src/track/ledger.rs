@@ -19,6 +19,8 @@ use crate::{
 pub struct Book {
     /// Added to the live bank's gauges: a seed or a correction made in user space.
     pub base: Gauges,
+    /// Added to the live bank's gauges of single ports: what a walk passed over there.
+    pub ports: BTreeMap<u16, Gauges>,
     /// Flows of banks that are no longer live.
     pub retired: Banks,
     /// Why its counts are in doubt until an audit has looked.

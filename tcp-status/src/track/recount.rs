@@ -1,11 +1,7 @@
 //! Counting everything again beside the count that is kept: what an audit compares. Decides
 //! nothing: see [`super::audit`].
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    thread,
-    time::Duration,
-};
+use std::{collections::BTreeMap, thread, time::Duration};
 
 use tcp_status_common::{
     control::Mode,
@@ -24,8 +20,9 @@ use crate::{
     kernel::{
         netns,
         plan::{SeedMethod, SplitMethod},
+        procfs::Listing,
         quiesce::quiesce,
-        sock_diag,
+        sock_diag::{self, MiniSplit},
     },
 };
 
@@ -57,6 +54,13 @@ pub enum Error {
     Unrest,
 }
 
+/// By how much a listing, taken while nothing moved, exceeds what is counted: in all, and beyond the
+/// live bank's gauges at each port that is kept apart.
+struct AtRest {
+    missing: Gauges,
+    ports: BTreeMap<u16, Gauges>,
+}
+
 /// What a book was before its bank was switched: its flows, and what it added.
 type Before = BTreeMap<u32, (Banks, Gauges)>;
 
@@ -68,7 +72,7 @@ impl Tracker {
             SeedMethod::Iterator => self.recount_by_iterator(patience),
             SeedMethod::Procfs => {
                 thread::sleep(patience);
-                Ok([(self.netns, self.recount_at_rest(self.netns)?)].into())
+                Ok([(self.netns, self.recount_at_rest(self.netns)?.missing)].into())
             }
         }
     }
@@ -168,6 +172,7 @@ impl Tracker {
             let missing = seeded - (Gauges::of(&counted) + *base);
             book.retired = counted.plus_flows(retired);
             book.base = -missing;
+            book.ports.clear();
             found.insert(netns, missing);
         }
         Ok(found)
@@ -175,19 +180,44 @@ impl Tracker {
 
     /// By how much the sockets that the kernel lists in the calling thread's namespace exceed those
     /// that are counted. A dump tells the truth only if nothing moved.
-    fn recount_at_rest(&self, netns: u32) -> Result<Gauges, Error> {
-        let minisockets = || Ok::<_, Error>(sock_diag::minisockets(&BTreeSet::new())?.all);
-        let (before, beside) = (self.read(netns)?, minisockets()?);
-        let mut truth = Gauges::full_sockets(&sock_diag::listing(None)?, &beside);
-        if self.plan.split == SplitMethod::Events {
-            truth = truth + Gauges::minisockets_of(&beside);
-        }
-        let (after, still_beside) = (self.read(netns)?, minisockets()?);
+    fn recount_at_rest(&self, netns: u32) -> Result<AtRest, Error> {
+        let counted = self.ports_of(netns)?;
+        let ports = counted.keys().copied().collect();
+        let (before, beside) = (self.read(netns)?, sock_diag::minisockets(&ports)?);
+        let truth = self.places_of(&sock_diag::listing(None)?, &beside.all);
+        let listings = sock_diag::listings_of(&ports)?;
+        let (after, still) = (self.read(netns)?, sock_diag::minisockets(&ports)?);
         let moved = |reading: &Reading| (reading.gauges, reading.events);
-        if moved(&before) != moved(&after) || beside != still_beside {
+        if moved(&before) != moved(&after) || beside != still {
             return Err(Error::Unrest);
         }
-        Ok(truth - after.gauges)
+        let missing = |(port, counted): (u16, Gauges)| {
+            let listing = listings.get(&port).copied().unwrap_or_default();
+            let beside = beside.ports.get(&port).copied().unwrap_or_default();
+            (port, self.places_of(&listing, &beside) - counted)
+        };
+        Ok(AtRest {
+            missing: truth - after.gauges,
+            ports: counted.into_iter().map(missing).collect(),
+        })
+    }
+
+    /// What the live bank has of the ports of a namespace.
+    fn ports_of(&self, netns: u32) -> Result<BTreeMap<u16, Gauges>, LoadError> {
+        // Held, so that the bank is not emptied meanwhile.
+        let ledger = self.ledger();
+        let ports = self.bpf.ports(ledger.live)?;
+        let range = ports.range((netns, 0)..=(netns, u16::MAX));
+        Ok(range.map(|(&(_, port), &sum)| (port, sum.into())).collect())
+    }
+
+    /// The places of what is listed: minisockets have some where events follow them.
+    fn places_of(&self, listing: &Listing, beside: &MiniSplit) -> Gauges {
+        let full = Gauges::full_sockets(listing, beside);
+        match self.plan.split {
+            SplitMethod::Events => full + Gauges::minisockets_of(beside),
+            SplitMethod::Walk => full,
+        }
     }
 
     /// Whether a walk may have passed over sockets of a namespace that is counted like this.
@@ -209,11 +239,23 @@ impl Tracker {
             if let (Some(listed), Some(finding)) = (listed, findings.get_mut(&netns)) {
                 match listed {
                     Err(Error::Unrest) => finding.is_undecided(),
-                    listed => finding.decided(listed?),
+                    listed => {
+                        let AtRest { missing, ports } = listed?;
+                        finding.decided(missing);
+                        self.keep_ports_at_rest(netns, ports);
+                    }
                 }
             }
         }
         Ok(())
+    }
+
+    fn keep_ports_at_rest(&self, netns: u32, ports: BTreeMap<u16, Gauges>) {
+        let mut ledger = self.ledger_mut();
+        let book = ledger.books_mut(self.netns).find(|(of, _)| *of == netns);
+        if let Some((_, book)) = book {
+            book.ports = ports;
+        }
     }
 
     /// Keeps what an audit's walks met beside full sockets.

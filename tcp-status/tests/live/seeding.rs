@@ -56,6 +56,21 @@ fn without_the_iterator_procfs_seeds_and_the_audit_settles_the_doubt() {
 /// so many that some are in it.
 const MANY: usize = 4000;
 
+/// Connections to one listener, of both families, so that one for the other shows.
+fn pairs(listener: &TcpListener) -> Vec<(TcpStream, TcpStream)> {
+    let port = listener.local_addr().unwrap().port();
+    let pair = |number: usize| {
+        let to = if number.is_multiple_of(2) {
+            "::1"
+        } else {
+            "127.0.0.1"
+        };
+        let client = TcpStream::connect((to, port)).unwrap();
+        (client, listener.accept().unwrap().0)
+    };
+    (0..MANY).map(pair).collect()
+}
+
 #[test]
 fn connections_without_any_listener_are_all_counted() {
     let Some(netns) = place() else { return };
@@ -64,18 +79,7 @@ fn connections_without_any_listener_are_all_counted() {
     netns
         .run(|| {
             let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();
-            let port = listener.local_addr().unwrap().port();
-            let pair = |number: usize| {
-                // Both families, so that one for the other shows.
-                let to = if number.is_multiple_of(2) {
-                    "::1"
-                } else {
-                    "127.0.0.1"
-                };
-                let client = TcpStream::connect((to, port)).unwrap();
-                (client, listener.accept().unwrap().0)
-            };
-            let mut pairs: Vec<_> = (0..MANY).map(pair).collect();
+            let mut pairs = pairs(&listener);
             drop(listener);
             let subject = Subject::start();
             subject.assert_exact_within(2 * SOON);
@@ -88,6 +92,31 @@ fn connections_without_any_listener_are_all_counted() {
             let drift = subject.snapshot().drift;
             println!("{drift:?}");
             assert!(drift.audits > 0, "{drift:?}");
+        })
+        .unwrap();
+}
+
+#[test]
+fn a_port_keeps_its_connections_when_nothing_listens_any_more() {
+    let Some(netns) = place() else { return };
+    let _turn = turn();
+    raise_fd_limit().unwrap();
+    netns
+        .run(|| {
+            let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();
+            let subject = Subject::start();
+            let mut pairs = pairs(&listener);
+            drop(listener);
+            let audits = || subject.snapshot().drift.audits;
+            let before = audits();
+            thread::sleep(2 * SOON);
+            assert!(audits() > before, "no audit has looked without a listener");
+            // By port as well.
+            subject.assert_exact_within(2 * SOON);
+            pairs.truncate(MANY / 2);
+            thread::sleep(2 * SOON);
+            subject.assert_exact_within(2 * SOON);
+            subject.vouched_within(2 * SOON);
         })
         .unwrap();
 }
