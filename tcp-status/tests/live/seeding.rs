@@ -2,13 +2,14 @@
 
 use std::{
     net::{Ipv6Addr, TcpListener, TcpStream},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
 
 use tcp_status::kernel::plan::{EbpfPlan, SeedMethod};
 use tcp_status_testkit::{
-    churn::Churn,
+    churn::{Churn, Ctx, SCENARIOS},
     hold::{Hold, Plan},
     raise_fd_limit, seed,
 };
@@ -56,6 +57,16 @@ fn without_the_iterator_procfs_seeds_and_the_audit_settles_the_doubt() {
 /// so many that some are in it.
 const MANY: usize = 4000;
 
+/// Runs `test` in a namespace where nothing is but this listener of both families.
+fn with_a_listener(test: impl FnOnce(TcpListener) + Send) {
+    let Some(netns) = place() else { return };
+    let _turn = turn();
+    raise_fd_limit().unwrap();
+    netns
+        .run(|| test(TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap()))
+        .unwrap();
+}
+
 /// Connections to one listener, of both families, so that one for the other shows.
 fn pairs(listener: &TcpListener) -> Vec<(TcpStream, TcpStream)> {
     let port = listener.local_addr().unwrap().port();
@@ -73,50 +84,79 @@ fn pairs(listener: &TcpListener) -> Vec<(TcpStream, TcpStream)> {
 
 #[test]
 fn connections_without_any_listener_are_all_counted() {
-    let Some(netns) = place() else { return };
-    let _turn = turn();
-    raise_fd_limit().unwrap();
-    netns
-        .run(|| {
-            let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();
-            let mut pairs = pairs(&listener);
-            drop(listener);
-            let subject = Subject::start();
-            subject.assert_exact_within(2 * SOON);
-            subject.vouched_within(2 * SOON);
-            // What was counted by events is not passed over by audits either.
-            pairs.truncate(MANY / 2);
-            thread::sleep(2 * SOON);
-            subject.assert_exact_within(SOON);
-            subject.vouched_within(2 * SOON);
-            let drift = subject.snapshot().drift;
-            println!("{drift:?}");
-            assert!(drift.audits > 0, "{drift:?}");
-        })
-        .unwrap();
+    with_a_listener(|listener| {
+        let mut pairs = pairs(&listener);
+        drop(listener);
+        let subject = Subject::start();
+        subject.assert_exact_within(2 * SOON);
+        subject.vouched_within(2 * SOON);
+        // What was counted by events is not passed over by audits either.
+        pairs.truncate(MANY / 2);
+        thread::sleep(2 * SOON);
+        subject.assert_exact_within(SOON);
+        subject.vouched_within(2 * SOON);
+        let drift = subject.snapshot().drift;
+        println!("{drift:?}");
+        assert!(drift.audits > 0, "{drift:?}");
+    });
 }
 
 #[test]
 fn a_port_keeps_its_connections_when_nothing_listens_any_more() {
-    let Some(netns) = place() else { return };
-    let _turn = turn();
-    raise_fd_limit().unwrap();
-    netns
-        .run(|| {
-            let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();
-            let subject = Subject::start();
-            let mut pairs = pairs(&listener);
-            drop(listener);
-            let audits = || subject.snapshot().drift.audits;
-            let before = audits();
+    with_a_listener(|listener| {
+        let subject = Subject::start();
+        let mut pairs = pairs(&listener);
+        drop(listener);
+        let audits = || subject.snapshot().drift.audits;
+        let before = audits();
+        thread::sleep(2 * SOON);
+        assert!(audits() > before, "no audit has looked without a listener");
+        // By port as well.
+        subject.assert_exact_within(2 * SOON);
+        pairs.truncate(MANY / 2);
+        thread::sleep(2 * SOON);
+        subject.assert_exact_within(2 * SOON);
+        subject.vouched_within(2 * SOON);
+    });
+}
+
+/// Sockets that connect to themselves need no listener: audits under this churn have only walks that
+/// pass over something, and no rest for a listing.
+#[test]
+fn churn_without_any_listener_is_exact_at_rest() {
+    let (_, scenario) = SCENARIOS
+        .iter()
+        .find(|(name, _)| *name == "simultaneous_open")
+        .unwrap();
+    with_a_listener(|listener| {
+        let resident = Subject::start_with(|plan| plan, 0.5);
+        let _held = pairs(&listener);
+        drop(listener);
+        let over = AtomicBool::new(false);
+        let contexts = (0..3).map(|number| Ctx::new(seed() + number, None).unwrap());
+        let contexts: Vec<_> = contexts.collect();
+        let late = thread::scope(|scope| {
+            for mut context in contexts {
+                let over = &over;
+                // Threads inherit the namespace.
+                scope.spawn(move || {
+                    while !over.load(Ordering::Relaxed) {
+                        scenario(&mut context).unwrap();
+                    }
+                });
+            }
+            thread::sleep(SOON);
+            let late = Subject::start_with(|plan| plan, 0.5);
             thread::sleep(2 * SOON);
-            assert!(audits() > before, "no audit has looked without a listener");
-            // By port as well.
-            subject.assert_exact_within(2 * SOON);
-            pairs.truncate(MANY / 2);
-            thread::sleep(2 * SOON);
+            over.store(true, Ordering::Relaxed);
+            late
+        });
+        for subject in [&resident, &late] {
             subject.assert_exact_within(2 * SOON);
             subject.vouched_within(2 * SOON);
-        })
-        .unwrap();
+        }
+        let end = resident.snapshot();
+        println!("{:?} {:?}", end.events, end.drift);
+        assert!(end.events.counted > 1000, "{:?}", end.events);
+    });
 }
