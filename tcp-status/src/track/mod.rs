@@ -4,6 +4,7 @@ mod ages;
 mod answer;
 mod assemble;
 mod audit;
+mod beside;
 mod confirm;
 mod cost;
 mod gauge;

@@ -16,8 +16,9 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use tcp_status_common::state::State;
 
 use super::{
-    answer::{Effort, unavailable},
+    answer::unavailable,
     assemble::assemble,
+    beside::Effort,
     cost::Cost,
     history::History,
     queues::{self, Queues},
