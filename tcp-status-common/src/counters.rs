@@ -237,6 +237,8 @@ pub struct Listeners {
     pub requests: [u64; Family::COUNT],
     /// Listeners met.
     pub listeners: u64,
+    /// Those of them that the seeding in progress had not seen before.
+    pub unseen: u64,
     /// How many there should be: the walk ends there. Written by user space.
     pub expected: u64,
     /// 1 if a record of each listener is wanted, else 0. Written by user space.
@@ -246,7 +248,7 @@ pub struct Listeners {
     pub last: ListenerRecord,
 }
 
-const _: () = assert!(size_of::<Listeners>() == 80);
+const _: () = assert!(size_of::<Listeners>() == 88);
 
 impl WriterStats {
     /// The sums of both.

@@ -1,22 +1,23 @@
 //! The listener walk: adds up the request sockets that wait at listeners, tells the reader of each
 //! listener, enters its port, and ends behind the last, so that its cost does not grow with
-//! connections.
+//! connections. As the second walk of a seeding, it seeds those that the first has not met.
 
 use core::ptr::{from_ref, read_volatile};
 
 use aya_ebpf::helpers::generated::bpf_seq_write;
 use tcp_status_common::{
+    control::Mode,
     counters::{ListenerRecord, Listeners, Writer},
     state::Family,
 };
 
 use crate::{
     book::Book,
-    count::{LISTEN, tell},
+    count::{LISTEN, Place, tell},
     host::{Sock, TcpSock},
     maps::{self, LISTENERS},
     ports,
-    walk::TcpIterContext,
+    walk::{self, TcpIterContext},
 };
 
 /// Length of a record.
@@ -56,6 +57,9 @@ pub(crate) fn visit(ctx: &TcpIterContext) -> i32 {
         return GO_ON;
     }
     enter_port(sock);
+    if maps::mode().is_some_and(Mode::is_again) && seed_listener(sock, family) {
+        found.unseen += 1;
+    }
     found.requests[family.index()] += u64::from(listener.request_count());
     found.listeners += 1;
     if is_last { END } else { GO_ON }
@@ -94,6 +98,12 @@ fn record(
     let file = unsafe { read_volatile(ctx.meta.cast::<*mut _>()) };
     // SAFETY: the record is on the stack.
     unsafe { bpf_seq_write(file, from_ref(&record).cast(), RECORD) == 0 }
+}
+
+/// In the bank that is being seeded, unless it is there. Whether it was not.
+#[inline(always)]
+fn seed_listener(sock: Sock, family: Family) -> bool {
+    Place::new(family.index(), LISTEN).is_some_and(|place| walk::visit_socket(sock, place))
 }
 
 /// In the bank for which ports are being entered.

@@ -103,8 +103,9 @@ fn idle(sock: Sock, ages: &mut [u64; AGES]) {
     }
 }
 
+/// Counts a socket in the bank that is being seeded, unless it is there. Whether it was not.
 #[inline(always)]
-fn visit_socket(sock: Sock, place: Place) -> bool {
+pub(crate) fn visit_socket(sock: Sock, place: Place) -> bool {
     let (Some(mode), Some(cpu)) = (maps::mode(), maps::cpu()) else {
         return false;
     };

@@ -88,11 +88,23 @@ fn attempt(
     if !patience.is_zero() {
         thread::sleep(patience);
         bpf.switch(Mode::new(live, Some(bank)).again())?;
-        for (netns, again) in places.each(|| bpf.walk_sockets())? {
-            walks.entry(netns).or_default().sockets += again.sockets;
+        for (netns, unseen) in places.each(|| look_again(bpf))? {
+            walks.entry(netns).or_default().sockets += unseen;
         }
     }
     Ok((bpf.writers()?.failures == failures).then_some(walks))
+}
+
+/// Looks for listeners and connection attempts that the first walk has not met, and seeds them.
+/// How many there were.
+fn look_again(bpf: &Bpf) -> Result<u64, LoadError> {
+    // A dump passes over all other sockets several times as fast as a walk. Where it cannot be
+    // had, the walk tells.
+    if sock_diag::attempt_count().is_ok_and(|attempts| attempts == 0) {
+        // However many there are: one that comes now must not hide another.
+        return Ok(bpf.walk_listeners(u64::MAX)?.unseen);
+    }
+    Ok(bpf.walk_sockets()?.sockets)
 }
 
 /// Enters the ports of all listeners into `bank`, and those that had one and still have
