@@ -23,9 +23,10 @@ use tracker::Tracker;
 
 /// Set by `cargo xtask soak`.
 const MINUTES: &str = "TCP_STATUS_SOAK_MINUTES";
+const RATE: &str = "TCP_STATUS_SOAK_RATE";
 
 /// Connections in each second: enough to meet every way of opening and closing in a minute, and
-/// little enough to leave a machine of two cores to others.
+/// little enough to leave a machine of two cores to others. An emulated one makes fewer.
 const PER_SECOND: u64 = 300;
 
 /// Every so many seconds, a part of them is in a namespace that has just been made.
@@ -42,10 +43,13 @@ fn memory_and_files_stay_flat_and_the_counts_exact() {
     raise_fd_limit().unwrap();
     let minutes = env::var(MINUTES).ok().map(|text| text.parse::<f64>());
     let duration = Duration::from_secs_f64(minutes.map_or(15.0, |minutes| minutes.unwrap() * 60.0));
-    netns.run(|| soak(duration)).unwrap();
+    let rate = env::var(RATE).ok().map(|text| text.parse().unwrap());
+    netns
+        .run(|| soak(duration, rate.unwrap_or(PER_SECOND)))
+        .unwrap();
 }
 
-fn soak(duration: Duration) {
+fn soak(duration: Duration, rate: u64) {
     let tracker = Tracker::start();
     let began = Instant::now();
     let mut samples = Samples::default();
@@ -57,16 +61,16 @@ fn soak(duration: Duration) {
     println!("{}", Samples::HEADING);
     for (second, seed) in (1..).zip(seed()..) {
         let next = began + Duration::from_secs(second);
-        add(&churn(PER_SECOND, seed));
+        add(&churn(rate, seed));
         if second % ELSEWHERE == 0 {
             let elsewhere = Netns::new().unwrap();
-            add(&elsewhere.run(|| churn(PER_SECOND / 4, seed)).unwrap());
+            add(&elsewhere.run(|| churn(rate / 4, seed)).unwrap());
             namespaces += 1;
         }
         tracker.page();
         let sample = tracker.sample(began.elapsed());
-        // Some sixty lines, however long it takes.
-        if second % (duration.as_secs() / 60).max(1) == 0 {
+        // Some sixty lines, and one in two minutes at least: who waits for a word may lose patience.
+        if second % (duration.as_secs() / 60).clamp(1, 120) == 0 {
             println!("{sample}");
         }
         samples.add(sample);

@@ -8,11 +8,6 @@ use serde_json::Value;
 
 use crate::{build::binary, step::Step, workspace::Workspace};
 
-/// What is proved on every kernel: first that the kit makes the sockets it says, which is what
-/// the others are judged by. Tests of the socket server and of the command line see the same
-/// kernel as natively, and stay there.
-const TESTS: [&str; 3] = ["hold", "sources", "live"];
-
 /// A built test binary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TestBinary {
@@ -20,8 +15,8 @@ pub(super) struct TestBinary {
     pub(super) path: PathBuf,
 }
 
-pub(super) fn build(workspace: &Workspace) -> Result<Vec<TestBinary>> {
-    eprintln!("building the tests {}, static", TESTS.join(", "));
+pub(super) fn build(workspace: &Workspace, tests: &[&str]) -> Result<Vec<TestBinary>> {
+    eprintln!("building the tests {}, static", tests.join(", "));
     let triple = binary::static_triple(workspace);
     let step = Step::cargo()
         .args([
@@ -32,12 +27,12 @@ pub(super) fn build(workspace: &Workspace) -> Result<Vec<TestBinary>> {
             "json-render-diagnostics",
         ])
         .args(["--package", "tcp-status", "--package", "tcp-status-testkit"])
-        .args(TESTS.iter().flat_map(|test| ["--test", test]))
+        .args(tests.iter().flat_map(|test| ["--test", test]))
         .args(["--profile", "vm", "--target", &triple])
         .env("CARGO_ENCODED_RUSTFLAGS", binary::flags());
     let messages = workspace.at_root(step).read()?;
     let mut built = executables(&messages)?;
-    TESTS
+    tests
         .iter()
         .map(|&name| {
             let path = built
@@ -49,6 +44,12 @@ pub(super) fn build(workspace: &Workspace) -> Result<Vec<TestBinary>> {
             })
         })
         .collect()
+}
+
+/// A program beside them, where its tests look for it once [`build`] has built them.
+pub(super) fn beside(workspace: &Workspace, name: &str) -> PathBuf {
+    let folder = workspace.target.join(binary::static_triple(workspace));
+    folder.join("vm").join(name)
 }
 
 /// The test binaries in what cargo prints, one JSON object a line.

@@ -1,7 +1,8 @@
 #!/bin/busybox sh
 # The first process of a machine of the matrix: mounts, runs the test binaries one after the
 # other, and powers off. It talks by lines that begin with "##vm " on the second serial port,
-# which no kernel message reaches. /plan sets NAME, TESTS, FILTER, LIMIT and SEED.
+# which no kernel message reaches. /plan sets NAME, TESTS, ARGUMENTS and LIMIT,
+# and exports what the tests are to know.
 /bin/busybox mkdir -p /proc /sys /dev /run /tmp
 /bin/busybox --install -s /bin
 # This machine is there for the tests: they may set its clock and take its processors away.
@@ -14,7 +15,6 @@ mount -t tmpfs tmp /tmp
 mount -t securityfs security /sys/kernel/security
 . /plan
 hostname "$NAME"
-[ -z "$SEED" ] || export TCP_STATUS_SEED="$SEED"
 # The tests bring many sockets, and the limit of the first process is low.
 echo 200000 >/proc/sys/fs/file-max
 ulimit -n 65536
@@ -31,7 +31,7 @@ echo 60 >/proc/sys/kernel/hung_task_timeout_secs
     echo "##vm kernel $(uname -r)"
     for test in $TESTS; do
         echo "##vm begin $test"
-        timeout -s KILL "$LIMIT" "/tests/$test" --test-threads=1 --show-output $FILTER
+        timeout -s KILL "$LIMIT" "/tests/$test" $ARGUMENTS
         status=$?
         echo
         echo "##vm end $test $status"

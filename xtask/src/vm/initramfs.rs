@@ -1,7 +1,13 @@
 //! What a machine of the matrix finds when it boots: busybox, the first process, modules, the
-//! test binaries. Does not build or fetch any of them.
+//! programs that it runs. Does not build or fetch any of them.
 
-use std::{fmt::Write as _, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 
@@ -14,12 +20,14 @@ const INIT: &str = include_str!("init.sh");
 pub(super) struct Content<'a> {
     pub(super) busybox: &'a Path,
     pub(super) tests: &'a [TestBinary],
-    /// Letters, digits, `_` and `:` only.
-    pub(super) filter: Option<&'a str>,
-    /// Of the random numbers of the tests.
-    pub(super) seed: Option<u64>,
-    /// How long one test binary may take, in seconds.
-    pub(super) limit: u64,
+    /// What each of the tests is started with. None has a space or a quote.
+    pub(super) arguments: &'a [String],
+    /// Variables for the tests; no quotes either.
+    pub(super) environment: &'a [(&'static str, String)],
+    /// Absolute: what the tests look for where it lies on this machine.
+    pub(super) files: &'a [PathBuf],
+    /// How long one test binary may take.
+    pub(super) limit: Duration,
 }
 
 /// Writes the initramfs for a machine with this kernel.
@@ -37,11 +45,28 @@ pub(super) fn write(path: &Path, kernel: &Kernel, content: &Content<'_>) -> Resu
     for test in content.tests {
         archive.file(&format!("tests/{}", test.name), 0o755, &read(&test.path)?)?;
     }
+    let mut folders = BTreeSet::new();
+    for file in content.files {
+        let place = file.strip_prefix("/").context("a path is not absolute")?;
+        let above: Vec<_> = place.ancestors().skip(1).collect();
+        // The outermost is nothing: the root is there.
+        for folder in above.into_iter().rev().skip(1) {
+            if folders.insert(folder) {
+                archive.folder(text(folder)?)?;
+            }
+        }
+        archive.file(text(place)?, 0o755, &read(file)?)?;
+    }
     fs::write(path, archive.finish()?).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn text(path: &Path) -> Result<&str> {
+    path.to_str()
+        .with_context(|| format!("{} is no text", path.display()))
 }
 
 /// Variables for the shell.
@@ -52,15 +77,16 @@ fn plan(kernel: &Kernel, content: &Content<'_>) -> String {
         .map(|test| test.name.as_str())
         .collect();
     let mut plan = format!(
-        "NAME='linux-{}'\nTESTS='{}'\nFILTER='{}'\nLIMIT='{}'\n",
+        "NAME='linux-{}'\nTESTS='{}'\nARGUMENTS='{}'\nLIMIT='{}'\n",
         kernel.version,
         names.join(" "),
-        content.filter.unwrap_or_default(),
-        content.limit
+        content.arguments.join(" "),
+        content.limit.as_secs()
     );
-    let seed = content.seed.map(|seed| seed.to_string());
-    // Writing to a string cannot fail.
-    let _ = writeln!(plan, "SEED='{}'", seed.unwrap_or_default());
+    for (name, value) in content.environment {
+        // Writing to a string cannot fail.
+        let _ = writeln!(plan, "export {name}='{value}'");
+    }
     plan
 }
 
@@ -86,16 +112,18 @@ mod tests {
             &Content {
                 busybox: Path::new("busybox"),
                 tests: &tests,
-                filter: Some("churn::"),
-                seed: Some(7),
-                limit: 60,
+                arguments: &["--exact".into(), "churn::a".into()],
+                environment: &[("TCP_STATUS_SEED", "7".into())],
+                files: &[],
+                limit: Duration::from_mins(1),
             },
         );
         assert_eq!(
             plan,
-            "NAME='linux-6.1'\nTESTS='live sources'\nFILTER='churn::'\nLIMIT='60'\nSEED='7'\n"
+            "NAME='linux-6.1'\nTESTS='live sources'\nARGUMENTS='--exact churn::a'\nLIMIT='60'\n\
+             export TCP_STATUS_SEED='7'\n"
         );
-        for line in plan.lines() {
+        for line in plan.lines().filter(|line| !line.starts_with("export ")) {
             let name = line.split('=').next().unwrap();
             assert!(INIT.contains(&format!("${name}")), "{name}");
         }

@@ -25,11 +25,9 @@ use crate::tally::Tally;
 /// Tests report only when they end. Emulated, on a host that is idle, the longest takes a minute.
 const SILENCE: Duration = Duration::from_mins(5);
 
-/// A machine that takes longer hangs somewhere.
-const LIMIT: Duration = Duration::from_mins(30);
-
-/// A test binary that takes longer is killed, so that the next one has its turn.
-pub(super) const BINARY_LIMIT: Duration = Duration::from_mins(25);
+/// What a machine may take beside its longest test binary, which is killed when its time is over,
+/// so that the next one has its turn. A machine that takes longer hangs somewhere.
+const REST: Duration = Duration::from_mins(5);
 
 /// How many lines of the console are shown when something went wrong.
 const TAIL: usize = 40;
@@ -43,6 +41,8 @@ pub(super) struct Matrix<'a> {
     pub(super) content: Content<'a>,
     /// Leave the initramfs, and say how to boot it.
     pub(super) keep: bool,
+    /// Show all that the tests say, as they say it.
+    pub(super) aloud: bool,
 }
 
 /// What came out of one machine.
@@ -129,7 +129,7 @@ impl Matrix<'_> {
             memory: MEMORY,
             accel: self.accel,
             silence: SILENCE,
-            limit: LIMIT,
+            limit: self.content.limit + REST,
         };
         eprintln!(
             "{version}: booting {} with {} processors, {}",
@@ -137,7 +137,7 @@ impl Matrix<'_> {
             machine.cpus,
             self.accel.name()
         );
-        let mut watch = Watch::new(version, &self.log(version))?;
+        let mut watch = Watch::new(version, &self.log(version), self.aloud)?;
         let start = Instant::now();
         let end = machine.run(|port, bytes, now| watch.said(port, bytes, now))?;
         let time = start.elapsed();
@@ -164,7 +164,7 @@ impl Matrix<'_> {
             crash: crash.as_deref(),
             binaries: &names,
             silence: SILENCE,
-            limit: LIMIT,
+            limit: machine.limit,
         });
         if self.keep {
             eprintln!("{version}: to boot it again: {}", machine.step());
@@ -196,6 +196,7 @@ impl Matrix<'_> {
 struct Watch<'a> {
     version: &'a Version,
     log: File,
+    aloud: bool,
     reader: Reader,
     console: Lines,
     crash: Option<String>,
@@ -203,10 +204,11 @@ struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    fn new(version: &'a Version, log: &Path) -> Result<Self> {
+    fn new(version: &'a Version, log: &Path, aloud: bool) -> Result<Self> {
         Ok(Self {
             version,
             log: File::create(log).with_context(|| format!("cannot write {}", log.display()))?,
+            aloud,
             reader: Reader::default(),
             console: Lines::default(),
             crash: None,
@@ -223,6 +225,9 @@ impl<'a> Watch<'a> {
             if port == Port::Console && self.crash.is_none() && verdict::is_crash(&line) {
                 eprintln!("{}: {line}", self.version);
                 self.crash = Some(line.clone());
+            }
+            if self.aloud && port == Port::Report {
+                eprintln!("{line}");
             }
             // The log is a help; without it the run is what it is.
             let _ = writeln!(self.log, "{line}");

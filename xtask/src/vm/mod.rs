@@ -20,6 +20,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -27,7 +28,10 @@ use clap::Args;
 
 pub(crate) use self::kernels::Version;
 
-use self::{initramfs::Content, matrix::Matrix, matrix::Run};
+use self::{
+    initramfs::Content,
+    matrix::{Matrix, Run},
+};
 use crate::{
     apt::{self, Apt},
     step::Step,
@@ -42,6 +46,17 @@ const PROGRAMS: [(&str, &str); 2] = [(qemu::PROGRAM, "qemu-system-x86"), ("xz", 
 /// An emulated machine keeps one processor of the host busy. More would be faster where there are
 /// more, and disturb tests that wait for something to happen in time.
 const MOST_JOBS: usize = 2;
+
+/// Of the random numbers of the tests.
+const SEED: &str = "TCP_STATUS_SEED";
+
+/// What is proved on every kernel: first that the kit makes the sockets it says, which is what
+/// the others are judged by. Tests of the socket server and of the command line see the same
+/// kernel as natively, and stay there.
+const TESTS: [&str; 3] = ["hold", "sources", "live"];
+
+/// How long each of them may take.
+const TEST_LIMIT: Duration = Duration::from_mins(25);
 
 /// Arguments of `vm`.
 #[derive(Debug, Default, Args)]
@@ -81,6 +96,53 @@ pub(crate) fn run(workspace: &Workspace, args: &VmArgs) -> Result<ExitCode> {
 
 /// Runs the tests, and says how each came out.
 pub(crate) fn tests(workspace: &Workspace, args: &VmArgs) -> Result<Tally> {
+    let fixed = ["--test-threads=1", "--show-output"].map(str::to_owned);
+    let task = Task {
+        tests: &TESTS,
+        arguments: fixed.into_iter().chain(args.filter.clone()).collect(),
+        environment: Vec::new(),
+        files: Vec::new(),
+        limit: TEST_LIMIT,
+        aloud: false,
+    };
+    machines(workspace, args, task)
+}
+
+/// The soak on these kernels. `environment` is for the test.
+pub(crate) fn soak(
+    workspace: &Workspace,
+    args: &VmArgs,
+    environment: Vec<(&'static str, String)>,
+    limit: Duration,
+) -> Result<Tally> {
+    let task = Task {
+        tests: &["soak"],
+        arguments: ["--test-threads=1", "--nocapture"]
+            .map(str::to_owned)
+            .into(),
+        environment,
+        files: vec![binaries::beside(workspace, "tcp-status")],
+        limit,
+        aloud: true,
+    };
+    machines(workspace, args, task)
+}
+
+/// What the machines do.
+struct Task {
+    tests: &'static [&'static str],
+    /// Of each test binary.
+    arguments: Vec<String>,
+    environment: Vec<(&'static str, String)>,
+    /// What they look for where it lies on this machine.
+    files: Vec<PathBuf>,
+    /// How long a test binary may take.
+    limit: Duration,
+    /// Show what they say.
+    aloud: bool,
+}
+
+fn machines(workspace: &Workspace, args: &VmArgs, mut task: Task) -> Result<Tally> {
     provide(&PROGRAMS, args.install, "vm")?;
     let versions = if args.versions.is_empty() {
         let versions: Result<Vec<_>> = kernels::DEFAULT.iter().map(|text| text.parse()).collect();
@@ -95,16 +157,18 @@ pub(crate) fn tests(workspace: &Workspace, args: &VmArgs) -> Result<Tally> {
     let apt = Apt::new(folder.join("apt"), &kernels::SUITES)?;
     let kernels = kernels::get(&apt, &folder.join("kernels"), &versions)?;
     let busybox = busybox(&apt, &folder.join("busybox"))?;
-    let tests = binaries::build(workspace)?;
-    let seed = env::var("TCP_STATUS_SEED").ok();
+    let tests = binaries::build(workspace, task.tests)?;
+    if let Ok(seed) = env::var(SEED) {
+        let seed: u64 = seed.parse().context("TCP_STATUS_SEED is no number")?;
+        task.environment.push((SEED, seed.to_string()));
+    }
     let content = Content {
         busybox: &busybox,
         tests: &tests,
-        filter: args.filter.as_deref(),
-        seed: seed
-            .map(|seed| seed.parse().context("TCP_STATUS_SEED is no number"))
-            .transpose()?,
-        limit: matrix::BINARY_LIMIT.as_secs(),
+        arguments: &task.arguments,
+        environment: &task.environment,
+        files: &task.files,
+        limit: task.limit,
     };
     let first = kernels.first().context("no kernel")?;
     let accel = accel::best(&folder, first, &content)?;
@@ -113,6 +177,7 @@ pub(crate) fn tests(workspace: &Workspace, args: &VmArgs) -> Result<Tally> {
         accel,
         content,
         keep: args.keep,
+        aloud: task.aloud,
     };
     let runs = matrix.run(&kernels, jobs(args.jobs))?;
     for run in &runs {

@@ -6,7 +6,10 @@ mod machine;
 mod root;
 mod scratch;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 
@@ -57,9 +60,10 @@ pub(crate) fn run(
     let nothing = Content {
         busybox: &busybox,
         tests: &[],
-        filter: None,
-        seed: None,
-        limit: 0,
+        arguments: &[],
+        environment: &[],
+        files: &[],
+        limit: Duration::ZERO,
     };
     let accel = accel::best(&folder, kernel, &nothing)?;
     let trial = machine::Trial {
