@@ -178,6 +178,34 @@ fn tracker(socket: &Path) -> Result<Child, String> {
     panic!("the tracker does not answer");
 }
 
+/// Huge pages that the kernel makes by itself would fill up what the tracker has given back.
+#[test]
+fn memory_stays_in_small_pages() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut process = Command::new(env!("CARGO_BIN_EXE_tcp-status"))
+        .args(["run", "--backend", "scan", "--socket"])
+        .arg(folder.path().join("s"))
+        .env_remove("NOTIFY_SOCKET")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let started = Instant::now();
+    while !folder.path().join("s").exists() && started.elapsed() < Duration::from_secs(60) {
+        thread::sleep(Duration::from_millis(20));
+    }
+    let status = fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+    process.kill().unwrap();
+    process.wait().unwrap();
+    match status
+        .lines()
+        .find_map(|line| line.strip_prefix("THP_enabled:"))
+    {
+        Some(enabled) => assert_eq!(enabled.trim(), "0"),
+        None => skip("the kernel does not tell whether huge pages are made"),
+    }
+}
+
 /// How often the thread of that name slept so far.
 fn sleeps(process: &Child, name: &str) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{}/task", process.id())).unwrap();

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use nix::sys::prctl::set_thp_disable;
+
 use super::{
     audit::Auditor,
     sample::Sampler,
@@ -45,6 +47,7 @@ pub struct Running {
 /// [`StartError`], if `backend` demands eBPF and it cannot be had.
 pub fn start(backend: Backend, settings: Settings) -> Result<Running, StartError> {
     share_memory();
+    keep_pages_small();
     let running = attempt(backend, settings);
     give_back_memory();
     running
@@ -96,6 +99,13 @@ fn share_memory() {
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
     }
+}
+
+/// Where the kernel makes huge pages of its own accord (Debian's does), it would fill up what has been
+/// given back, ten seconds later: 40 MB at rest instead of 10.
+fn keep_pages_small() {
+    // Fails on kernels without huge pages.
+    let _ = set_thp_disable(true);
 }
 
 /// Reading the kernel's types takes tens of megabytes for a moment, which the allocator would
