@@ -64,6 +64,9 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Formatting, and clippy for all crates
     Lint,
+    /// What `bench` runs in a virtual machine
+    #[command(hide = true)]
+    Guest(bench::GuestArgs),
 }
 
 fn main() -> ExitCode {
@@ -77,19 +80,21 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &Command) -> Result<ExitCode> {
-    let workspace = Workspace::find()?;
+    // There is none in a virtual machine.
+    let workspace = Workspace::find;
     match command {
-        Command::Build(args) => build::run(&workspace, args).map(|()| ExitCode::SUCCESS),
+        Command::Build(args) => build::run(&workspace()?, args).map(|()| ExitCode::SUCCESS),
         Command::Run(args) | Command::Load(args) => {
-            run::run(&workspace, args).map(|never| match never {})
+            run::run(&workspace()?, args).map(|never| match never {})
         }
-        Command::Test(args) => test::run(&workspace, args),
-        Command::Fuzz(args) => fuzz::run(&workspace, args),
-        Command::Soak(args) => soak::run(&workspace, args),
-        Command::Vm(args) => vm::run(&workspace, args),
-        Command::Package(args) => package::run(&workspace, args),
-        Command::Zabbix(args) => zabbix::run(&workspace, args),
-        Command::Bench(args) => bench::run(&workspace, args).map(|()| ExitCode::SUCCESS),
-        Command::Lint => lint::run(&workspace),
+        Command::Test(args) => test::run(&workspace()?, args),
+        Command::Fuzz(args) => fuzz::run(&workspace()?, args),
+        Command::Soak(args) => soak::run(&workspace()?, args),
+        Command::Vm(args) => vm::run(&workspace()?, args),
+        Command::Package(args) => package::run(&workspace()?, args),
+        Command::Zabbix(args) => zabbix::run(&workspace()?, args),
+        Command::Bench(args) => bench::run(&workspace()?, args).map(|()| ExitCode::SUCCESS),
+        Command::Guest(args) => bench::inside(args).map(|()| ExitCode::SUCCESS),
+        Command::Lint => lint::run(&workspace()?),
     }
 }

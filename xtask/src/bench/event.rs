@@ -14,25 +14,48 @@ use tcp_status_testkit::netns::set_sysctl;
 use super::{
     Bench,
     cost::{self, Cost, Spread},
+    elsewhere::Elsewhere,
+    full::full_tier,
+    guest,
     kernel::{Empty, Object, programs},
     report::Report,
     table::{Table, number},
     tracker::Tracker,
 };
+use crate::workspace::Workspace;
 
-/// Options of `run`, by name: what is measured beside the default.
-const SETUPS: [(&str, &[&str]); 3] = [
-    ("default", &[]),
-    ("ports: 16", &["--max-ports", "16"]),
-    ("all namespaces", &["--netns", "all"]),
+/// Options of `run`, by name, and where the state changes happen.
+const SETUPS: [(&str, &[&str], Place); 6] = [
+    ("default", &[], Place::Own),
+    ("ports: 16", &["--max-ports", "16"], Place::Own),
+    ("all namespaces", ALL, Place::Own),
+    ("all namespaces, in another one", ALL, Place::Other),
+    ("all namespaces, in one made later", ALL, Place::Later),
+    ("default, in another one, not counted", &[], Place::Other),
 ];
 
-pub(super) fn measure(bench: &Bench<'_>) -> Result<Report> {
-    // Else the minisockets use up the ports of the loop within seconds.
-    set_sysctl("ipv4/tcp_max_tw_buckets", "1000")?;
+const ALL: &[&str] = &["--netns", "all"];
+
+/// In which namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// In that of the tracker.
+    Own,
+    /// In another, which is there before the tracker, so that it is seeded.
+    Other,
+    /// In another, which the programs meet before the tracker knows it.
+    Later,
+}
+
+pub(super) fn measure(bench: &Bench<'_>, workspace: &Workspace) -> Result<Report> {
+    few_minisockets()?;
     let mut report = Report::new("event", "What a state change costs");
     report.tables.push(handlers(bench)?);
     report.tables.push(connections(bench)?);
+    let full = guest(bench, workspace).and_then(|guest| full_tier(bench, &guest, &mut report));
+    if let Err(error) = full {
+        report.skipped("the full tier", &format!("{error:#}"));
+    }
     report.notes.push(
         "Net is what both copies of the handler take together, less what two programs take that do \
          nothing, in their place and in the same round: the kernel's statistics cost time \
@@ -66,10 +89,10 @@ fn handlers(bench: &Bench<'_>) -> Result<Table> {
     );
     let _statistics =
         enable_stats(Stats::RunTime).context("cannot have statistics of eBPF programs")?;
-    for (name, options) in SETUPS {
+    for (name, options, place) in SETUPS {
         bench.say(&format!("handler, {name}"));
         let rounds = (0..bench.pick(9, 3))
-            .map(|_| Round::measure(bench, options))
+            .map(|_| Round::measure(bench, options, place))
             .collect::<Result<Vec<_>>>()?;
         let figure = |of: fn(&Round) -> f64| {
             let spread = Spread::of(rounds.iter().map(of));
@@ -103,25 +126,37 @@ struct Round {
 }
 
 impl Round {
-    fn measure(bench: &Bench<'_>, options: &[&str]) -> Result<Self> {
+    fn measure(bench: &Bench<'_>, options: &[&str], place: Place) -> Result<Self> {
         let connections = bench.pick(10_000, 2_000);
-        // Caches, and the branches of the loop.
-        let warm = || connect(connections / 4);
+        let elsewhere = || -> Result<Elsewhere> {
+            let elsewhere = Elsewhere::new()?;
+            elsewhere.run(few_minisockets)?;
+            Ok(elsewhere)
+        };
+        let mut other = (place != Place::Own).then(elsewhere).transpose()?;
+        let connect = |other: &Option<Elsewhere>, count| match other {
+            None => connect(count),
+            Some(other) => other.run(|| connect(count)),
+        };
         let empty = {
             let programs = [Empty::attach()?, Empty::attach()?];
-            warm()?;
+            // Caches, and the branches of the loop.
+            connect(&other, connections / 4)?;
             let runs = || -> Result<Vec<_>> { programs.iter().map(Empty::runs).collect() };
             let before = runs()?;
-            connect(connections)?;
+            connect(&other, connections)?;
             let each = |(before, after): (&(u64, u64), &(u64, u64))| {
                 ratio(after.1 - before.1, after.0 - before.0)
             };
             before.iter().zip(&runs()?).map(each).sum()
         };
         let tracker = Tracker::start(bench.binary, bench.folder, options)?;
-        warm()?;
+        if place == Place::Later {
+            other = Some(elsewhere()?);
+        }
+        connect(&other, connections / 4)?;
         let before = programs(tracker.pid())?;
-        connect(connections)?;
+        connect(&other, connections)?;
         let after = programs(tracker.pid())?;
         let grown = |name: &str, figure: &str| {
             let find = |object: &&Object| object.name == name;
@@ -149,8 +184,13 @@ impl Round {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures of a measurement")]
-fn ratio(sum: u64, count: u64) -> f64 {
+pub(super) fn ratio(sum: u64, count: u64) -> f64 {
     sum as f64 / count.max(1) as f64
+}
+
+/// Else the minisockets use up the ports of the loop within seconds.
+fn few_minisockets() -> Result<()> {
+    Ok(set_sysctl("ipv4/tcp_max_tw_buckets", "1000")?)
 }
 
 /// Connections with and without something attached, in pairs.

@@ -79,7 +79,7 @@ fn figures(fdinfo: &str) -> HashMap<String, u64> {
     fdinfo.lines().filter_map(figure).collect()
 }
 
-/// A program that does nothing, at the tracepoint that the tracker uses. Goes with this value.
+/// A program that does nothing, where the tracker has its own. Goes with this value.
 #[derive(Debug)]
 pub(crate) struct Empty {
     program: OwnedFd,
@@ -87,11 +87,21 @@ pub(crate) struct Empty {
 }
 
 impl Empty {
+    /// At the tracepoint of state changes.
     pub(crate) fn attach() -> Result<Self> {
+        let hook = ("btf_trace_inet_sock_set_state", BtfKind::Typedef);
+        Self::at(hook, bpf_attach_type::BPF_TRACE_RAW_TP)
+    }
+
+    /// Where the kernel enters a function.
+    pub(crate) fn at_function(name: &str) -> Result<Self> {
+        Self::at((name, BtfKind::Func), bpf_attach_type::BPF_TRACE_FENTRY)
+    }
+
+    fn at((name, kind): (&str, BtfKind), how: bpf_attach_type) -> Result<Self> {
         let btf = Btf::from_sys_fs().context("cannot read the types of the kernel")?;
-        let hook = "btf_trace_inet_sock_set_state";
-        let hook = btf.id_by_type_name_kind(hook, BtfKind::Typedef)?;
-        let program = load(hook).context("cannot load an empty eBPF program; run as root")?;
+        let hook = btf.id_by_type_name_kind(name, kind)?;
+        let program = load(hook, how).context("cannot load an empty eBPF program; run as root")?;
         // SAFETY: zeros are a valid attribute; its members are plain numbers.
         let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
         attr.raw_tracepoint.prog_fd = program.as_raw_fd().cast_unsigned();
@@ -114,7 +124,7 @@ impl Empty {
     }
 }
 
-fn load(hook: u32) -> Result<OwnedFd> {
+fn load(hook: u32, how: bpf_attach_type) -> Result<OwnedFd> {
     let instruction = |code, imm| {
         let mut instruction = bpf_insn {
             code,
@@ -133,7 +143,7 @@ fn load(hook: u32) -> Result<OwnedFd> {
     // SAFETY: this member of the union is what BPF_PROG_LOAD reads.
     let load = unsafe { &mut attr.__bindgen_anon_3 };
     load.prog_type = bpf_prog_type::BPF_PROG_TYPE_TRACING as u32;
-    load.expected_attach_type = bpf_attach_type::BPF_TRACE_RAW_TP as u32;
+    load.expected_attach_type = how as u32;
     load.insn_cnt = 2;
     load.insns = instructions.as_ptr() as u64;
     load.license = c"GPL".as_ptr() as u64;

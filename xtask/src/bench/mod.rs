@@ -3,8 +3,10 @@
 
 mod cost;
 mod dump;
+mod elsewhere;
 mod event;
 mod footprint;
+mod full;
 mod growth;
 mod kernel;
 mod machine;
@@ -21,10 +23,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 use nix::unistd::Uid;
+use serde_json::Value;
 use tcp_status_testkit::{netns::Netns, raise_fd_limit};
 
 use crate::{
     build::binary::{self, Profile},
+    vm::guest::{FIGURES, Guest},
     workspace::Workspace,
 };
 use report::Report;
@@ -54,20 +58,74 @@ enum Part {
     Seed,
     /// What the tracker takes at rest
     Footprint,
-    /// What grows with listeners and namespaces
+    /// What grows with sockets, listeners, namespaces and CPUs
     Growth,
 }
 
 impl Part {
-    fn measure(self, bench: &Bench<'_>) -> Result<Report> {
+    fn measure(self, bench: &Bench<'_>, workspace: &Workspace) -> Result<Report> {
         match self {
             Self::Query => query::measure(bench),
-            Self::Event => event::measure(bench),
+            Self::Event => event::measure(bench, workspace),
             Self::Seed => seed::measure(bench),
             Self::Footprint => footprint::measure(bench),
-            Self::Growth => growth::measure(bench),
+            Self::Growth => growth::measure(bench, workspace),
         }
     }
+}
+
+/// Arguments of `guest`.
+#[derive(Debug, Args)]
+pub(crate) struct GuestArgs {
+    part: Inside,
+    /// The release binary
+    binary: PathBuf,
+    /// `tcp-traffic`
+    traffic: PathBuf,
+    #[arg(long)]
+    quick: bool,
+}
+
+/// What is measured in a virtual machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Inside {
+    Event,
+    Growth,
+}
+
+/// A machine to measure in.
+fn guest(bench: &Bench<'_>, workspace: &Workspace) -> Result<Guest> {
+    let files = [bench.binary, bench.traffic].map(Path::to_owned);
+    Guest::new(workspace, files.into())
+}
+
+/// Runs one part of another bench in a machine of its own: what it found.
+fn in_machine(bench: &Bench<'_>, guest: &Guest, part: Inside, possible: u32) -> Result<Value> {
+    let name = part.to_possible_value().context("a part has no name")?;
+    let mut words = vec!["guest".to_owned(), name.get_name().to_owned()];
+    for path in [bench.binary, bench.traffic] {
+        words.push(path.to_str().context("a path is no text")?.to_owned());
+    }
+    words.extend(bench.quick.then(|| "--quick".to_owned()));
+    guest.run(&words, possible)
+}
+
+/// `xtask guest`: measures, and prints what it found for [`in_machine`].
+pub(crate) fn inside(args: &GuestArgs) -> Result<()> {
+    let folder = tempfile::tempdir().context("cannot make a folder for sockets and logs")?;
+    raise_fd_limit()?;
+    let bench = Bench {
+        binary: &args.binary,
+        traffic: &args.traffic,
+        folder: folder.path(),
+        quick: args.quick,
+    };
+    let found = match args.part {
+        Inside::Event => full::inside(&bench)?,
+        Inside::Growth => growth::inside(&bench)?,
+    };
+    println!("{FIGURES}{found}");
+    Ok(())
 }
 
 /// What all parts need.
@@ -134,7 +192,7 @@ pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> Result<()> {
     };
     for part in parts {
         eprintln!("== {part:?}");
-        part.measure(&bench)?.write(&out, &machine)?;
+        part.measure(&bench, workspace)?.write(&out, &machine)?;
     }
     eprintln!("written to {}", out.display());
     Ok(())

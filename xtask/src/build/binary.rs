@@ -40,6 +40,11 @@ pub(crate) fn traffic(workspace: &Workspace) -> Result<PathBuf> {
     Ok(built.path)
 }
 
+/// Builds this program as a static one, to be taken elsewhere.
+pub(crate) fn xtask(workspace: &Workspace) -> Result<PathBuf> {
+    Ok(build_of(workspace, "xtask", "xtask", Profile::Debug)?.path)
+}
+
 fn build_of(
     workspace: &Workspace,
     package: &str,

@@ -58,6 +58,7 @@ fn works(folder: &Path, kernel: &Kernel, content: &Content<'_>) -> Result<bool> 
         kernel: &kernel.image,
         initramfs: &initramfs,
         cpus: kernel.cpus(),
+        room: 0,
         memory: MEMORY,
         accel: Accel::Kvm,
         silence: LIMIT,

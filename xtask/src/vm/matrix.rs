@@ -126,6 +126,7 @@ impl Matrix<'_> {
             kernel: &kernel.image,
             initramfs: &initramfs,
             cpus: kernel.cpus(),
+            room: 0,
             memory: MEMORY,
             accel: self.accel,
             silence: SILENCE,

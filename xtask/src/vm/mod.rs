@@ -4,6 +4,7 @@
 mod accel;
 mod binaries;
 mod cpio;
+pub(crate) mod guest;
 mod initramfs;
 mod kernels;
 mod lines;

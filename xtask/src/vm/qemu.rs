@@ -25,6 +25,9 @@ pub(super) enum Accel {
     Kvm,
     /// QEMU itself: slow, and works everywhere.
     Tcg,
+    /// The same, with a clock of its own: each instruction takes a nanosecond, and a wait none.
+    /// So what is measured depends on nothing but the instructions.
+    Counted,
 }
 
 impl Accel {
@@ -32,16 +35,27 @@ impl Accel {
         match self {
             Self::Kvm => "kvm",
             Self::Tcg => "tcg",
+            Self::Counted => "tcg, instructions counted",
         }
     }
 
-    /// QEMU's option. Emulated processors take turns in one thread: with a thread each, QEMU 7.2
+    /// QEMU's options. Emulated processors take turns in one thread: with a thread each, QEMU 7.2
     /// now and then goes on executing a breakpoint that the kernel had put where a BPF program
     /// was being attached, after it was taken away again, and the processor hangs there.
-    fn option(self) -> &'static str {
+    fn options(self) -> &'static [&'static str] {
         match self {
-            Self::Kvm => "kvm",
-            Self::Tcg => "tcg,thread=single",
+            Self::Kvm => &["-accel", "kvm", "-cpu", "max"],
+            Self::Tcg => &["-accel", "tcg,thread=single", "-cpu", "max"],
+            // An instruction that copies many bytes counts as one for each: without these two
+            // features of a processor, none copies bytes one by one.
+            Self::Counted => &[
+                "-accel",
+                "tcg,thread=single",
+                "-icount",
+                "shift=0,sleep=off",
+                "-cpu",
+                "max,-erms,-fsrm",
+            ],
         }
     }
 }
@@ -52,6 +66,8 @@ pub(super) struct Machine<'a> {
     pub(super) kernel: &'a Path,
     pub(super) initramfs: &'a Path,
     pub(super) cpus: u32,
+    /// For how many more there is room; the kernel makes what is there for each CPU for them, too.
+    pub(super) room: u32,
     /// In MiB.
     pub(super) memory: u32,
     pub(super) accel: Accel,
@@ -108,9 +124,9 @@ impl Machine<'_> {
     /// QEMU for this machine: the console on its stderr, the report on its stdout.
     pub(super) fn step(&self) -> Step {
         Step::new(PROGRAM)
-            .args(["-accel", self.accel.option(), "-cpu", "max"])
+            .args(self.accel.options().iter().copied())
             .args(["-m", &self.memory.to_string()])
-            .args(["-smp", &self.cpus.to_string()])
+            .args(["-smp", &self.processors()])
             .args(["-nodefaults", "-no-user-config", "-no-reboot"])
             .args(["-display", "none"])
             .args(["-chardev", "file,id=console,path=/dev/stderr"])
@@ -124,6 +140,14 @@ impl Machine<'_> {
             .arg("-append")
             // Stacks of hung tasks are shown; an oops, which would only end a thread, ends the machine.
             .arg("console=ttyS0 loglevel=7 oops=panic panic=-1")
+    }
+
+    /// QEMU's `-smp`.
+    fn processors(&self) -> String {
+        match self.room {
+            0 => self.cpus.to_string(),
+            room => format!("{},maxcpus={}", self.cpus, self.cpus + room),
+        }
     }
 
     /// Starts it and hands everything that it says to `said`, until it ends or is stopped.
@@ -204,6 +228,7 @@ mod tests {
             kernel: Path::new("/k/vmlinuz"),
             initramfs: Path::new("/k/initramfs"),
             cpus: 2,
+            room: 6,
             memory: MEMORY,
             accel: Accel::Tcg,
             silence: Duration::from_secs(1),
@@ -214,6 +239,7 @@ mod tests {
             shown.starts_with("qemu-system-x86_64 -accel tcg,thread=single -cpu max"),
             "{shown}"
         );
+        assert!(shown.contains(" -smp 2,maxcpus=8 "), "{shown}");
         assert!(shown.ends_with("-append 'console=ttyS0 loglevel=7 oops=panic panic=-1'"));
     }
 }

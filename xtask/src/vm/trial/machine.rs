@@ -53,6 +53,7 @@ impl Trial<'_> {
             kernel: &self.kernel.image,
             initramfs: &initramfs,
             cpus: self.kernel.cpus(),
+            room: 0,
             memory: MEMORY,
             accel: self.accel,
             silence: SILENCE,

@@ -1,0 +1,179 @@
+//! What the hooks of the full tier cost beside those of the reduced one, in a virtual machine:
+//! where a bench is run, the kernel may refuse them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
+    thread::sleep,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::sys::{Stats, enable_stats};
+use serde_json::{Value, json};
+
+use super::{
+    Bench, Inside,
+    cost::Spread,
+    event::ratio,
+    in_machine,
+    kernel::{Empty, Object, programs},
+    report::Report,
+    table::{Table, number},
+    tracker::{SHOW, Tracker},
+};
+use crate::vm::guest::Guest;
+
+/// How long the kernel keeps a minisocket, and a little more.
+const TIME_WAIT: Duration = Duration::from_secs(63);
+
+/// How the names of the programs at the tracepoint begin; these are all that the reduced tier has.
+const REDUCED: &str = "set_state";
+
+/// One program of one round.
+struct Figure {
+    /// For each connection.
+    runs: f64,
+    /// Times what an empty program takes in the same kind of place.
+    relative: f64,
+    /// Nanoseconds for each connection, net of an empty program.
+    net: f64,
+}
+
+pub(super) fn full_tier(bench: &Bench<'_>, guest: &Guest, report: &mut Report) -> Result<()> {
+    bench.say("the full tier, in a machine");
+    let found = in_machine(bench, guest, Inside::Event, 2)?;
+    let rounds = found.as_array().context("a machine measured no rounds")?;
+    let rounds: Option<Vec<_>> = rounds.iter().map(figures).collect();
+    let rounds = rounds.context("a machine measured something else")?;
+    let reduced = |round: &BTreeMap<&str, Figure>| -> f64 {
+        let both = round.iter().filter(|(name, _)| name.starts_with(REDUCED));
+        both.map(|(_, figure)| figure.net).sum()
+    };
+    let median = |of: &dyn Fn(&BTreeMap<&str, Figure>) -> Option<f64>| {
+        let spread = Spread::of(rounds.iter().filter_map(of));
+        spread.map_or_else(String::new, |spread| number(spread.median))
+    };
+    let mut table = Table::new(
+        "The full tier, in a virtual machine",
+        &[
+            "program",
+            "runs for each connection",
+            "times an empty one",
+            "net for each connection, relative to the reduced tier",
+        ],
+    );
+    for &name in rounds
+        .iter()
+        .flat_map(BTreeMap::keys)
+        .collect::<BTreeSet<_>>()
+    {
+        table.row([
+            name.to_owned(),
+            median(&|round| Some(round.get(name)?.runs)),
+            median(&|round| Some(round.get(name)?.relative)),
+            median(&|round| Some(round.get(name)?.net / reduced(round))),
+        ]);
+    }
+    table.row([
+        "all".to_owned(),
+        median(&|round| Some(round.values().map(|figure| figure.runs).sum())),
+        String::new(),
+        median(&|round| {
+            Some(round.values().map(|figure| figure.net).sum::<f64>() / reduced(round))
+        }),
+    ]);
+    report.tables.push(table);
+    report.notes.push(format!(
+        "The full tier was measured in {}. Times are those of an emulated CPU, so only ratios are \
+         given: {REDUCED} is all that the reduced tier has. The kernel keeps 15 letters of a name.",
+        guest.describe()
+    ));
+    Ok(())
+}
+
+fn figures(round: &Value) -> Option<BTreeMap<&str, Figure>> {
+    let connections = round["connections"].as_u64()?;
+    let empty = (round["tracepoint"].as_f64()?, round["function"].as_f64()?);
+    let programs = round["programs"].as_object()?;
+    let figure = |(name, counted): (&String, &Value)| {
+        let (count, time) = (counted[0].as_u64()?, counted[1].as_u64()?);
+        let empty = if name.starts_with(REDUCED) {
+            empty.0
+        } else {
+            empty.1
+        };
+        let (runs, each) = (ratio(count, connections), ratio(time, count));
+        Some(Figure {
+            runs,
+            relative: each / empty,
+            net: runs * (each - empty),
+        })
+    };
+    programs
+        .iter()
+        .map(|(name, counted)| Some((name.as_str(), figure((name, counted))?)))
+        .collect()
+}
+
+/// Measures in the machine that this runs in.
+pub(super) fn inside(bench: &Bench<'_>) -> Result<Value> {
+    let _statistics =
+        enable_stats(Stats::RunTime).context("cannot have statistics of eBPF programs")?;
+    let rounds: Result<Vec<_>> = (0..bench.pick(5, 1)).map(|_| round(bench)).collect();
+    Ok(rounds?.into())
+}
+
+fn round(bench: &Bench<'_>) -> Result<Value> {
+    let connections = 2_000;
+    let (tracepoint, function) = {
+        // The kernel meets this one once for each connection, when the minisocket ends.
+        let empty = (Empty::attach()?, Empty::at_function("inet_twsk_kill")?);
+        connect(connections)?;
+        sleep(TIME_WAIT);
+        let each = |empty: &Empty| empty.runs().map(|(count, time)| ratio(time, count));
+        (each(&empty.0)?, each(&empty.1)?)
+    };
+    let tracker = Tracker::start::<&str>(bench.binary, bench.folder, &[])?;
+    ensure!(
+        tracker.ask(SHOW)?.contains(r#""tier":"full""#),
+        "the tier is not full in the machine: {}",
+        tracker.ask(SHOW)?
+    );
+    // What follows the start: its first audits.
+    sleep(TIME_WAIT);
+    let before = programs(tracker.pid())?;
+    connect(connections)?;
+    sleep(TIME_WAIT);
+    let after = programs(tracker.pid())?;
+    let grown = |(id, after): (&u64, &Object)| {
+        let before = before.get(id)?;
+        let grown = |name| after.figure(name) - before.figure(name);
+        let counts = (grown("run_cnt"), grown("run_time_ns"));
+        // Those that walk have run, and not for a connection.
+        (counts.0 > u64::from(connections) / 2 && !after.name.starts_with("walk"))
+            .then(|| (after.name.clone(), json!([counts.0, counts.1])))
+    };
+    let programs: serde_json::Map<_, _> = after.iter().filter_map(grown).collect();
+    Ok(json!({
+        "connections": connections,
+        "tracepoint": tracepoint,
+        "function": function,
+        "programs": programs,
+    }))
+}
+
+/// Opens and closes connections, one by one, so that each has its minisocket in FIN_WAIT2 first, as
+/// across a network: on loopback, a client that closes at once skips it.
+fn connect(count: u32) -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = listener.local_addr()?;
+    for _ in 0..count {
+        let client = TcpStream::connect(address)?;
+        let (server, _) = listener.accept()?;
+        client.shutdown(Shutdown::Write)?;
+        drop(client);
+        drop(server);
+    }
+    Ok(())
+}
