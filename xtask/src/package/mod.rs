@@ -43,6 +43,9 @@ pub(crate) struct PackageArgs {
     /// Build a second time, in another folder and from nothing, and compare
     #[arg(long)]
     reproduce: bool,
+    /// A clone of github.com/RustSec/advisory-db, where there is no network to fetch it
+    #[arg(long, value_name = "FOLDER")]
+    advisories: Option<PathBuf>,
     /// Install, upgrade and remove: in a scratch root, and in a virtual machine with systemd
     #[arg(long = "try")]
     trial: bool,
@@ -65,7 +68,7 @@ pub(crate) fn run(workspace: &Workspace, args: &PackageArgs) -> Result<ExitCode>
 
     let mut tally = Tally::default();
     check::all(&kept, &mut tally);
-    supply::check(&tools, &made.source, &mut tally);
+    supply::check(&tools, &made.source, args.advisories.as_deref(), &mut tally);
     if args.reproduce {
         tally.check("reproduced", || {
             let again = folder.join("again");
@@ -79,10 +82,16 @@ pub(crate) fn run(workspace: &Workspace, args: &PackageArgs) -> Result<ExitCode>
     if args.trial {
         let upgrade = work.join("upgrade");
         write::fresh(&upgrade)?;
+        let next = release.next();
         let packages = trial::Packages {
-            deb: &made.deb,
-            upgrade: &write::deb(&release.next(), &tools, &made.stage, &upgrade)?,
-            rpm: &made.rpm,
+            deb: trial::Pair {
+                first: &made.deb,
+                upgrade: &write::deb(&next, &tools, &made.stage, &upgrade)?,
+            },
+            rpm: trial::Pair {
+                first: &made.rpm,
+                upgrade: &write::rpm(&next, &tools, &made.stage, &upgrade)?,
+            },
         };
         trial::run(workspace, packages, &args.kernel, args.install, &mut tally)?;
     }

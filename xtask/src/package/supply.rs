@@ -11,7 +11,10 @@ use super::{
     release::{NAME, Release},
     tools::Tools,
 };
-use crate::tally::{Outcome, Tally};
+use crate::{
+    step::Step,
+    tally::{Outcome, Tally},
+};
 
 /// What cargo-deny says when it cannot look for known faults.
 const NO_DATABASE: &str = "failed to fetch advisory database";
@@ -44,8 +47,12 @@ pub(super) fn bill(
     Ok(bill)
 }
 
-/// Holds the dependencies against `deny.toml`.
-pub(super) fn check(tools: &Tools, source: &Path, tally: &mut Tally) {
+/// Where cargo-deny fetches the known faults from, by git.
+const DATABASE: &str = "https://github.com/RustSec/advisory-db";
+
+/// Holds the dependencies against `deny.toml`, and against the known faults in `advisories` or, if
+/// none are given, in what the network has.
+pub(super) fn check(tools: &Tools, source: &Path, advisories: Option<&Path>, tally: &mut Tally) {
     tally.check("licences and sources of dependencies", || {
         tools
             .step("cargo-deny", source)
@@ -55,9 +62,12 @@ pub(super) fn check(tools: &Tools, source: &Path, tally: &mut Tally) {
         Ok(Outcome::Passed)
     });
     tally.check("known faults of dependencies", || {
-        let step = tools
+        let mut step = tools
             .step("cargo-deny", source)
             .args(["--locked", "check", "advisories"]);
+        if let Some(folder) = advisories {
+            step = instead(step, folder)?;
+        }
         let output = step
             .command()
             .output()
@@ -66,9 +76,31 @@ pub(super) fn check(tools: &Tools, source: &Path, tally: &mut Tally) {
         match (output.status.success(), said.contains(NO_DATABASE)) {
             (true, _) => Ok(Outcome::Passed),
             (false, true) => Ok(Outcome::Skipped(
-                "no network to fetch the RustSec database; run it where there is one".into(),
+                "no network to fetch the RustSec database; --advisories takes a clone".into(),
             )),
             (false, false) => bail!("`{step}` failed:\n{said}"),
         }
     });
+}
+
+/// Has git read `clone` where it is told to fetch the database.
+fn instead(step: Step, clone: &Path) -> Result<Step> {
+    let clone = fs::canonicalize(clone)
+        .with_context(|| format!("cannot find the advisories in {}", clone.display()))?;
+    let newest = Step::new("git")
+        .args(["log", "-1", "--format=%cs", "main"])
+        .folder(&clone)
+        .read()?;
+    eprintln!(
+        "the newest advisory in {}: {}",
+        clone.display(),
+        newest.trim_end()
+    );
+    Ok(step
+        .env("GIT_CONFIG_COUNT", "1")
+        .env(
+            "GIT_CONFIG_KEY_0",
+            format!("url.file://{}.insteadOf", clone.display()),
+        )
+        .env("GIT_CONFIG_VALUE_0", DATABASE))
 }

@@ -24,6 +24,12 @@ use crate::{
 const INIT: &str = include_str!("init.sh");
 const TRIAL: &str = include_str!("trial.sh");
 
+/// What the trial reads: the life of each kind of package.
+const LIVES: [(&str, &str); 2] = [
+    ("trial/deb.sh", include_str!("deb.sh")),
+    ("trial/rpm.sh", include_str!("rpm.sh")),
+];
+
 /// In MiB: the Debian lies in memory, packed and unpacked at first.
 const MEMORY: u32 = 1500;
 
@@ -106,8 +112,14 @@ impl Trial<'_> {
         archive.file("debian.tar", 0o644, &read(self.debian)?)?;
         archive.file("trial/trial.sh", 0o755, TRIAL.as_bytes())?;
         archive.file("trial/tcp-traffic", 0o755, &read(self.traffic)?)?;
-        archive.file("trial/first.deb", 0o644, &read(self.packages.deb)?)?;
-        archive.file("trial/upgrade.deb", 0o644, &read(self.packages.upgrade)?)?;
+        for (name, text) in LIVES {
+            archive.file(name, 0o644, text.as_bytes())?;
+        }
+        for (kind, pair) in [("deb", self.packages.deb), ("rpm", self.packages.rpm)] {
+            for (name, package) in [("first", pair.first), ("upgrade", pair.upgrade)] {
+                archive.file(&format!("trial/{name}.{kind}"), 0o644, &read(package)?)?;
+            }
+        }
         let path = self.folder.join("initramfs");
         fs::write(&path, archive.finish()?)
             .with_context(|| format!("cannot write {}", path.display()))?;

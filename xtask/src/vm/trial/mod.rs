@@ -1,6 +1,6 @@
 //! Packages are tried: installed, used, upgraded, removed and purged, in a Debian of their own.
 //! First in a folder, without anything running; then in a virtual machine with systemd. Owns the
-//! order; the machine's part is the shell's, in `trial.sh`.
+//! order; the machine's part is the shell's: `trial.sh`, and a file for each kind of package.
 
 mod machine;
 mod root;
@@ -32,10 +32,16 @@ const MMDEBSTRAP: (&str, &str) = ("mmdebstrap", "mmdebstrap");
 /// What is tried.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Packages<'a> {
-    pub(crate) deb: &'a Path,
+    pub(crate) deb: Pair<'a>,
+    pub(crate) rpm: Pair<'a>,
+}
+
+/// The same package twice.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pair<'a> {
+    pub(crate) first: &'a Path,
     /// Of a higher version.
     pub(crate) upgrade: &'a Path,
-    pub(crate) rpm: &'a Path,
 }
 
 /// Tries the packages, and counts what went well.

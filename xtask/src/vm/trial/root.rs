@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use xtask::object::digest;
 
 use crate::step::Step;
 
@@ -13,11 +14,12 @@ use crate::step::Step;
 const SUITE: &str = "bookworm";
 
 /// Beside the packages that every Debian has.
-const PACKAGES: &str = "systemd,systemd-sysv,iproute2,procps,diffutils";
+const PACKAGES: &str = "systemd,systemd-sysv,iproute2,procps,diffutils,rpm";
 
 /// The archive, in `folder`.
 pub(super) fn debian(folder: &Path) -> Result<PathBuf> {
-    let archive = folder.join(format!("{SUITE}.tar"));
+    // Another list of packages is another archive.
+    let archive = folder.join(format!("{SUITE}-{:.8}.tar", digest(PACKAGES.as_bytes())));
     if archive.is_file() {
         return Ok(archive);
     }

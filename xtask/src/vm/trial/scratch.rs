@@ -41,9 +41,9 @@ pub(super) fn check(debian: &Path, packages: Packages<'_>, folder: &Path, tally:
     };
     tally.check("the .deb in a scratch root", || {
         attempt(debian, folder, |root| {
-            dpkg(root, &["--install"]).arg(packages.deb).run()?;
+            dpkg(root, &["--install"]).arg(packages.deb.first).run()?;
             installed(root)?;
-            dpkg(root, &["--install"]).arg(packages.upgrade).run()?;
+            dpkg(root, &["--install"]).arg(packages.deb.upgrade).run()?;
             installed(root)?;
             dpkg(root, &["--remove", "tcp-status"]).run()?;
             dpkg(root, &["--purge", "tcp-status"]).run()
@@ -56,11 +56,13 @@ pub(super) fn check(debian: &Path, packages: Packages<'_>, folder: &Path, tally:
         }
         attempt(debian, folder, |root| {
             // What it needs comes from Debian, of which rpm knows nothing.
-            rpm(root)
-                .args(["--install", "--nodeps"])
-                .arg(packages.rpm)
-                .run()?;
-            installed(root)?;
+            for (action, package) in [
+                ("--install", packages.rpm.first),
+                ("--upgrade", packages.rpm.upgrade),
+            ] {
+                rpm(root).args([action, "--nodeps"]).arg(package).run()?;
+                installed(root)?;
+            }
             rpm(root).args(["--erase", "tcp-status"]).run()
         })
     });

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs in the machine, as a service: the life of the packages, and what must hold at each stage.
-# It says "##trial ok NAME" or "##trial failed NAME", and shows what was seen.
+# Runs in the machine, as a service: the life of the packages, and what must hold at each stage,
+# which deb.sh and rpm.sh say. It says "##trial ok NAME" or "##trial failed NAME", and shows what was seen.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root DEBIAN_FRONTEND=noninteractive
 export SYSTEMD_PAGER= SYSTEMD_COLORS=0
 UNIT=tcp-status.service
@@ -9,6 +9,7 @@ UNIT=tcp-status.service
 check() {
     name=$1
     shift
+    echo "# $*"
     if "$@" >/run/said 2>&1; then verdict=ok; else verdict=failed; fi
     cat /run/said
     echo "##trial $verdict $name"
@@ -35,7 +36,24 @@ tier_is() { tcp-status show | sed -n 1,4p; tcp-status show | grep -q "^tier  *$1
 in_kernel() { grep -E 'bpf_prog_[0-9a-f]+_(set_state|timewait|walk)' /proc/kallsyms; }
 files() { find / -xdev -path /trial -prune -o -path /var/lib/dpkg -prune -o \
     -path /var/log -prune -o -print | sort; }
-version_is() { is "$(dpkg-query -W -f '${Version}' tcp-status | sed 's/.*-//')" "$1"; }
+
+# Whether the files are those that /run/before lists, but for the copies that are made when users
+# change, and for what PATTERN allows beside them.
+nothing_left() {
+    files >/run/after
+    diff /run/before /run/after >/run/changed
+    cat /run/changed
+    ! grep '^[<>]' /run/changed | grep -vE "^> (/etc/(passwd|group|shadow|gshadow)-${1:+|$1})\$"
+}
+
+# Suspends the machine for SECONDS.
+suspend() {
+    before="$(cat /sys/power/suspend_stats/success) $(cut -d. -f1 /proc/uptime)"
+    rtcwake --mode mem --seconds "$1"
+    set -- "$1" $before "$(cat /sys/power/suspend_stats/success)" "$(cut -d. -f1 /proc/uptime)"
+    echo "suspensions before and after: $2, $4; seconds between: $(($5 - $3))"
+    [ "$4" -gt "$2" ] && [ $(($5 - $3 + 1)) -ge "$1" ]
+}
 
 modes() {
     stat -c '%A %U:%G %n' /usr/bin/tcp-status /run/tcp-status /run/tcp-status/*
@@ -84,85 +102,8 @@ metrics() {
 exec 2>&1
 cat /proc/version
 systemctl --version | head -n 1
-files >/run/before
-
-check 'install' dpkg -i /trial/first.deb
-check 'active after the installation' active
-check 'tier full' tier_is full
-check 'counts equal' equal
-mkfifo /run/hold
-/trial/tcp-traffic hold 3 7 </run/hold >/run/held &
-exec 9>/run/hold
-within 60 grep -q held /run/held
-check 'counts equal with sockets in every state' equal
-check 'programs in the kernel' in_kernel
-check 'modes' modes
-check 'capabilities dropped' capabilities
-check 'a stranger is refused' denied
-check 'the group is let in' allowed
-check 'another namespace is refused' eval 'ip netns add other; no_other_namespace'
-check 'man page' sh -c 'zcat /usr/share/man/man8/tcp-status.8.gz | head -n 3'
-check 'exposure at most 2.0' systemd-analyze security --threshold=20 $UNIT
-check 'the unit is sound' systemd-analyze verify --man=no /usr/lib/systemd/system/$UNIT
-
-check 'restart' systemctl restart $UNIT
-check 'counts equal after the restart' equal
-
-kill -9 "$(property MainPID)"
-check 'restarted after kill -9' within 30 restarts_are 1
-check 'active again' within 30 active
-check 'counts equal after kill -9' equal
-
-drop_in <<EOF
-[Service]
-WatchdogSec=10s
-TimeoutAbortSec=2s
-EOF
-sleep 25
-check 'the watchdog is fed' restarts_are 0
-kill -STOP "$(property MainPID)"
-check 'the watchdog restarts what hangs' within 60 restarts_are 1
-check 'counts equal after the watchdog' within 30 equal
-
-shown 'Other network namespaces' | drop_in
-check 'another namespace with the drop-in' within 30 other_namespace
-check 'counts equal with all namespaces' equal
-shown 'Metrics' | drop_in
-check 'metrics with the drop-in' metrics
-drop_in <<EOF
-[Service]
-CapabilityBoundingSet=
-AmbientCapabilities=
-EOF
-check 'tier scan without capabilities' tier_is scan
-check 'counts equal by scan' equal
-rm -r /run/systemd/system/$UNIT.d
-systemctl daemon-reload
-systemctl restart $UNIT
-ip netns del other
-
-was=$(property MainPID)
-check 'upgrade' dpkg -i /trial/upgrade.deb
-check 'counts equal right after the upgrade' equal
-check 'of the new version' version_is 2
-check 'another process' eval '[ "$(property MainPID)" != "$was" ]'
-check 'active after the upgrade' active
-check 'tier full after the upgrade' tier_is full
-
-check 'remove' dpkg -r tcp-status
-check 'not active' eval '! systemctl is-active $UNIT'
-check 'no program, no folder' eval '! ls /usr/bin/tcp-status /run/tcp-status'
-check 'install again' dpkg -i /trial/upgrade.deb
-check 'active again after all' active
-check 'counts equal again' equal
-check 'purge' dpkg -P tcp-status
-check 'nothing in the kernel' eval '! in_kernel'
-check 'no folder' eval '! ls -d /run/tcp-status'
-files >/run/after
-diff /run/before /run/after >/run/changed
-# The user stays, as Debian wants it, and with it the copies that are made when users change.
-check 'nothing left' eval 'cat /run/changed; ! grep "^[<>]" /run/changed | grep -vE "^> /etc/(passwd|group|shadow|gshadow)-\$"'
-check 'but the user' getent passwd tcp-status
+. /trial/deb.sh
+. /trial/rpm.sh
 journalctl --unit=$UNIT --no-pager --output=cat | tail -n 60
 echo '##trial done'
 systemctl --force --force poweroff
