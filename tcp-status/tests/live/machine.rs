@@ -1,5 +1,5 @@
-//! What happens to a whole machine: its clock is set, a processor goes and comes back. Only in a
-//! machine that belongs to the test.
+//! What happens to a whole machine: its clock is set, a processor goes and comes back, it is
+//! suspended. Only in a machine that belongs to the test.
 
 use std::{
     env, fs,
@@ -30,8 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 fn place_of_its_own() -> Option<Netns> {
     if env::var_os(OWN).is_none() {
         skip(&format!(
-            "this sets the clock or the processors of everything that runs here; `cargo xtask vm` \
-             has machines for it, and {OWN}=1 says that this is one"
+            "this sets the clock or the processors of everything that runs here, or suspends it; \
+             `cargo xtask vm` has machines for it, and {OWN}=1 says that this is one"
         ));
         return None;
     }
@@ -187,6 +187,117 @@ fn a_processor_may_go_and_come_back() {
                         processor.set(false);
                     }
                 }
+            }
+        })
+        .unwrap();
+}
+
+/// How long the machine sleeps.
+const ASLEEP: Duration = Duration::from_secs(6);
+
+/// Suspension to memory, which takes away the power of everything else (ACPI S3).
+const DEEP: &str = "/sys/power/mem_sleep";
+
+/// The clock that wakes the machine.
+const ALARM: &str = "/sys/class/rtc/rtc0/wakealarm";
+
+/// Whether this machine can be suspended to memory, and be woken by its clock.
+fn can_be_suspended() -> bool {
+    let offers = |path, kind: &str| {
+        let offered = fs::read_to_string(path).unwrap_or_default();
+        offered
+            .split_whitespace()
+            .any(|one| one.trim_matches(['[', ']']) == kind)
+    };
+    offers("/sys/power/state", "mem") && offers(DEEP, "deep") && fs::metadata(ALARM).is_ok()
+}
+
+/// How long the machine has been suspended since it booted.
+fn slept() -> Duration {
+    // In this order, so that the difference is not less than nothing.
+    let [awake, all] = [ClockId::CLOCK_MONOTONIC, ClockId::CLOCK_BOOTTIME]
+        .map(|clock| clock_gettime(clock).unwrap());
+    (all - awake).into()
+}
+
+/// Suspends the machine; gives how long it was.
+fn suspend() -> Duration {
+    let before = slept();
+    fs::write(DEEP, "deep").unwrap();
+    fs::write(ALARM, "0").unwrap();
+    fs::write(ALARM, format!("+{}", ASLEEP.as_secs())).unwrap();
+    fs::write("/sys/power/state", "mem").unwrap();
+    slept().saturating_sub(before)
+}
+
+#[test]
+fn after_a_suspension_it_is_exact() {
+    let Some(netns) = place_of_its_own() else {
+        return;
+    };
+    let _turn = turn();
+    if !can_be_suspended() {
+        skip("this machine cannot be suspended to memory and woken by its clock");
+        return;
+    }
+    netns
+        .run(|| {
+            let _held = hold();
+            let born = Instant::now();
+            let subject = Subject::start_attentive();
+            // The first time at rest, then in the midst of changes.
+            for moving in [false, true, true] {
+                churn();
+                let moving = moving.then(|| {
+                    let moving = Churn {
+                        workers: 2,
+                        connections: None,
+                        duration: Some(PATIENCE),
+                        seed: seed(),
+                    };
+                    let moving = moving.start().unwrap();
+                    thread::sleep(Duration::from_millis(200));
+                    moving
+                });
+                let before = subject.snapshot().drift.audits;
+                let was_asleep = suspend();
+                let woken = Instant::now();
+                // The clock that wakes it counts whole seconds.
+                assert!(
+                    was_asleep + Duration::from_secs(2) > ASLEEP,
+                    "{was_asleep:?}"
+                );
+                if let Some(moving) = moving {
+                    thread::sleep(Duration::from_millis(200));
+                    moving.stop().unwrap();
+                }
+                churn();
+                subject.assert_exact_within(SOON);
+                subject.vouched_within(SOON);
+                let exact = woken.elapsed();
+                let snapshot = loop {
+                    let snapshot = subject.vouched_within(PATIENCE);
+                    if snapshot.drift.audits > before {
+                        break snapshot;
+                    }
+                    assert!(woken.elapsed() < PATIENCE, "no audit: {snapshot:?}");
+                    thread::sleep(Duration::from_millis(50));
+                };
+                let (age, rates) = (
+                    snapshot.drift.last_audit_seconds_ago.unwrap(),
+                    snapshot.rates.unwrap(),
+                );
+                assert!(age <= woken.elapsed().as_secs(), "{snapshot:?}");
+                // Nothing happens in sleep: rates are those of the time awake.
+                assert!(
+                    rates.window_seconds <= born.elapsed().as_secs_f64(),
+                    "{rates:?} after {:?}",
+                    born.elapsed()
+                );
+                println!(
+                    "asleep for {was_asleep:?}, exact {exact:?} later: {:?}, {:?}, {rates:?}",
+                    snapshot.events, snapshot.drift
+                );
             }
         })
         .unwrap();
