@@ -55,6 +55,7 @@ impl Book {
     #[inline(always)]
     pub(crate) fn flow(self, bank: u32, from: Place, to: Place) -> Option<()> {
         let bank = self.bank(bank)?;
+        let (from, to) = (from.again()?, to.again()?);
         // SAFETY: the map gave the pointer, a place is in range.
         self.add(
             unsafe { &raw mut (*bank).flows[from.family()][from.state()][to.state()] },
@@ -67,6 +68,7 @@ impl Book {
     #[inline(always)]
     pub(crate) fn seed(self, bank: u32, place: Place, by: i64) -> Option<()> {
         let bank = self.bank(bank)?;
+        let place = place.again()?;
         // SAFETY: as above. Adding the two's complement subtracts.
         let cell = unsafe { &raw mut (*bank).seeded[place.family()][place.state()] };
         self.add(cell.cast(), by.cast_unsigned());

@@ -30,6 +30,18 @@ impl Place {
         (family < 2 && state < STATE_SLOTS).then_some(Self { family, state })
     }
 
+    /// The same, with its state compared again: the verifier of 5.10 does not know the bounds of
+    /// what lay on the stack.
+    #[inline(always)]
+    pub(crate) fn again(self) -> Option<Self> {
+        let mut state = self.state;
+        // Opaque as above, but in a register: what is compared must not go back to the stack. An
+        // instruction, because the kernel refuses two source lines at the same one.
+        // SAFETY: it changes nothing.
+        unsafe { asm!("{0} = {0}", inout(reg) state, options(pure, nomem, nostack)) };
+        (state < STATE_SLOTS).then_some(Self { state, ..self })
+    }
+
     /// As the lower 16 bits of a value of the map of seen sockets.
     #[expect(
         clippy::cast_possible_truncation,

@@ -171,6 +171,8 @@ fn gauges(slot: Slot, bank: u32) -> Option<*mut PortGauges> {
 /// Closed sockets are not counted: what their place holds is never read.
 #[inline(always)]
 fn add(writer: Writer, gauges: *mut PortGauges, place: Place, by: i32) {
+    // A place is in range: there is always one.
+    let Some(place) = place.again() else { return };
     let (family, state, by) = (place.family(), place.state(), by.cast_unsigned());
     // SAFETY: the map gave the pointer, a place is in range.
     unsafe {
