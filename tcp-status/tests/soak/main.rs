@@ -54,6 +54,7 @@ fn soak(duration: Duration, rate: u64) {
     let began = Instant::now();
     let mut samples = Samples::default();
     let (mut connections, mut failures, mut namespaces) = (0, 0, 0);
+    let (mut pages, mut refused) = (0, 0);
     let mut add = |report: &Report| {
         connections += report.connections();
         failures += report.failures();
@@ -67,7 +68,8 @@ fn soak(duration: Duration, rate: u64) {
             add(&elsewhere.run(|| churn(rate / 4, seed)).unwrap());
             namespaces += 1;
         }
-        tracker.page();
+        pages += 1;
+        refused += u32::from(!tracker.page());
         let sample = tracker.sample(began.elapsed());
         // Some sixty lines, and one in two minutes at least: who waits for a word may lose patience.
         if second % (duration.as_secs() / 60).clamp(1, 120) == 0 {
@@ -84,6 +86,8 @@ fn soak(duration: Duration, rate: u64) {
          in {:.0?}",
         began.elapsed()
     );
+    println!("{pages} pages asked for, {refused} refused because the host was overloaded");
+    assert!(refused <= pages / 100);
     exact(&tracker);
     tracker.verify();
     let last = tracker.show(&Show::default());
