@@ -48,6 +48,9 @@ pub(crate) struct TestArgs {
     /// Then the same as `vm` with these kernels, counted together
     #[arg(long, value_name = "VERSION", num_args = 1..)]
     vm: Vec<vm::Version>,
+    /// Then, with these kernels, whether they take the programs and count from the start
+    #[arg(long, value_name = "VERSION", num_args = 1..)]
+    vm_briefly: Vec<vm::Version>,
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<ExitCode> {
@@ -77,8 +80,13 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<ExitCode> {
     if args.zabbix {
         tally.add(zabbix_servers(workspace, args));
     }
+    let machines = |versions: &[vm::Version]| vm::VmArgs::new(versions.to_vec(), args.install);
+    if !args.vm_briefly.is_empty() {
+        let machines = machines(&args.vm_briefly).briefly();
+        tally.add(virtual_machines(workspace, &machines));
+    }
     if !args.vm.is_empty() {
-        tally.add(virtual_machines(workspace, args));
+        tally.add(virtual_machines(workspace, &machines(&args.vm)));
     }
     println!("{tally}");
     // The checks around the tests do not stand for them.
@@ -104,10 +112,9 @@ fn zabbix_servers(workspace: &Workspace, args: &TestArgs) -> Tally {
 }
 
 /// Counts as a failure what keeps the machines from being run at all.
-fn virtual_machines(workspace: &Workspace, args: &TestArgs) -> Tally {
+fn virtual_machines(workspace: &Workspace, args: &vm::VmArgs) -> Tally {
     eprintln!("== virtual machines");
-    let args = vm::VmArgs::new(args.vm.clone(), args.install);
-    let tests = vm::tests(workspace, &args).unwrap_or_else(|error| {
+    let tests = vm::tests(workspace, args).unwrap_or_else(|error| {
         eprintln!("== virtual machines: FAILED: {error:#}");
         Tally {
             failed: 1,

@@ -87,6 +87,15 @@ impl VmArgs {
             ..Self::default()
         }
     }
+
+    /// The same, but of the tests only what shows that a kernel takes the programs, and that they
+    /// count right from the start.
+    pub(crate) fn briefly(self) -> Self {
+        Self {
+            filter: Some("seeding".to_owned()),
+            ..self
+        }
+    }
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &VmArgs) -> Result<ExitCode> {
