@@ -1,6 +1,7 @@
 //! Namespaces and ports beyond the limits; namespaces that vanish while they are looked at.
 
 use std::{
+    fs,
     net::{Ipv4Addr, TcpListener, TcpStream},
     process::{Child, Command},
     sync::atomic::{AtomicBool, Ordering},
@@ -227,6 +228,67 @@ fn a_namespace_may_vanish_while_it_is_counted() {
                 "{log}"
             );
             println!("{log}");
+        })
+        .unwrap();
+}
+
+/// Kilobytes that are the tracker's own.
+fn own_memory(tracker: &Tracker) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", tracker.pid())).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
+    let number = line.unwrap().trim().trim_end_matches(" kB");
+    number.parse().unwrap()
+}
+
+#[test]
+fn what_hundreds_of_namespaces_took_is_given_back_when_they_go() {
+    /// More than some pages, and a small part of what they take.
+    const SOME: u64 = 1536;
+    const MANY: usize = 200;
+    let Some((netns, _turn)) = place() else {
+        return;
+    };
+    netns
+        .run(|| {
+            let arguments = [
+                "--backend",
+                "ebpf",
+                "--netns",
+                "all",
+                "--audit-share",
+                "50",
+                "--audit-interval",
+                "500ms",
+            ];
+            let tracker = Tracker::start(&arguments);
+            let before = own_memory(&tracker);
+            let wait = |what: &str, until: &dyn Fn() -> bool| {
+                let began = Instant::now();
+                while !until() {
+                    assert!(began.elapsed() < Duration::from_secs(60), "{what}");
+                    thread::sleep(Duration::from_millis(500));
+                }
+            };
+            let places: Vec<_> = (0..MANY).map(|_| Inhabited::new()).collect();
+            wait("not all are known", &|| {
+                let all = tracker.all();
+                places.iter().all(|place| place.of(&all).is_some())
+            });
+            let most = own_memory(&tracker);
+            assert!(most > before + SOME, "{before} kB, with them {most}");
+            let inodes: Vec<_> = places.iter().map(|place| place.netns.inode()).collect();
+            drop(places);
+            wait("some are still known", &|| {
+                let known = |one: &Snapshot| inodes.contains(&u64::from(one.netns));
+                !tracker.all().iter().any(known)
+            });
+            wait("memory is kept", &|| own_memory(&tracker) < before + SOME);
+            println!(
+                "{before} kB, with them {most}, then {}",
+                own_memory(&tracker)
+            );
         })
         .unwrap();
 }
