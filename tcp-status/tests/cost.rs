@@ -150,9 +150,9 @@ fn a_query_takes_few_system_calls() {
 }
 
 /// A tracker in the calling thread's namespace, once it answers; else why it does not.
-fn tracker(socket: &Path) -> Result<Child, String> {
+fn tracker(backend: &str, socket: &Path) -> Result<Child, String> {
     let mut child = Command::new(env!("CARGO_BIN_EXE_tcp-status"))
-        .args(["run", "--backend", "ebpf", "--socket"])
+        .args(["run", "--backend", backend, "--socket"])
         .arg(socket)
         .env_remove("NOTIFY_SOCKET")
         .stdout(Stdio::null())
@@ -162,7 +162,7 @@ fn tracker(socket: &Path) -> Result<Child, String> {
     let started = Instant::now();
     while started.elapsed() < Duration::from_secs(60) {
         if let Some(status) = child.try_wait().unwrap() {
-            return Err(format!("no tracker by eBPF here: {status}"));
+            return Err(format!("no tracker by {backend} here: {status}"));
         }
         let asked = Command::new(env!("CARGO_BIN_EXE_tcp-status"))
             .args(["get", "established", "--socket"])
@@ -182,18 +182,7 @@ fn tracker(socket: &Path) -> Result<Child, String> {
 #[test]
 fn memory_stays_in_small_pages() {
     let folder = tempfile::tempdir().unwrap();
-    let mut process = Command::new(env!("CARGO_BIN_EXE_tcp-status"))
-        .args(["run", "--backend", "scan", "--socket"])
-        .arg(folder.path().join("s"))
-        .env_remove("NOTIFY_SOCKET")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let started = Instant::now();
-    while !folder.path().join("s").exists() && started.elapsed() < Duration::from_secs(60) {
-        thread::sleep(Duration::from_millis(20));
-    }
+    let mut process = tracker("scan", &folder.path().join("s")).unwrap();
     let status = fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
     process.kill().unwrap();
     process.wait().unwrap();
@@ -228,7 +217,7 @@ fn nothing_wakes_at_rest_but_the_audit() {
     };
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("s");
-    let mut process = match netns.run(|| tracker(&socket)).unwrap() {
+    let mut process = match netns.run(|| tracker("ebpf", &socket)).unwrap() {
         Ok(process) => process,
         Err(why) => return skip(&why),
     };
