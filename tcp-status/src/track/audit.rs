@@ -7,7 +7,7 @@ use super::{
     confirm::Finding,
     cost::Cost,
     gauge::Gauges,
-    invariants,
+    invariants, memory,
     recount::Error,
     schedule::{Cause, Motion, due},
     ticker::Ticker,
@@ -81,6 +81,7 @@ impl Watch {
             self.audited = Some(events);
             self.settled = quiet;
             tracker.audit(&cause)?;
+            memory::give_back();
             // Only what an audit has looked into and left: another kind of audit may have come
             // before what makes the difference.
             let in_doubt = tracker.ledger_mut().own.doubt.is_some();

@@ -11,6 +11,7 @@ mod gauge;
 mod history;
 mod invariants;
 mod ledger;
+mod memory;
 mod places;
 mod queues;
 mod recount;

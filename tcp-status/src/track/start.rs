@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use nix::sys::prctl::set_thp_disable;
-
 use super::{
     audit::Auditor,
+    memory,
     sample::Sampler,
     scan::Scan,
     tracker::{Settings, Tracker},
@@ -46,10 +45,10 @@ pub struct Running {
 /// # Errors
 /// [`StartError`], if `backend` demands eBPF and it cannot be had.
 pub fn start(backend: Backend, settings: Settings) -> Result<Running, StartError> {
-    share_memory();
-    keep_pages_small();
+    memory::share();
+    memory::keep_pages_small();
     let running = attempt(backend, settings);
-    give_back_memory();
+    memory::give_back();
     running
 }
 
@@ -88,32 +87,5 @@ fn scan(backend: Backend, reason: String) -> Running {
     Running {
         source: Arc::new(Scan::new(reason)),
         _threads: None,
-    }
-}
-
-/// Threads that walk in other namespaces come and go by the hundred. The allocator would keep a heap
-/// for each eight of a processor, and what was ever in it.
-fn share_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: only sets a parameter; heaps that there are stay.
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1);
-    }
-}
-
-/// Where the kernel makes huge pages of its own accord (Debian's does), it would fill up what has been
-/// given back, ten seconds later: 40 MB at rest instead of 10.
-fn keep_pages_small() {
-    // Fails on kernels without huge pages.
-    let _ = set_thp_disable(true);
-}
-
-/// Reading the kernel's types takes tens of megabytes for a moment, which the allocator would
-/// keep for the life of the tracker.
-fn give_back_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim may be called at any time, from any thread.
-    unsafe {
-        libc::malloc_trim(0);
     }
 }
