@@ -17,6 +17,11 @@ use crate::step::Step;
 /// What brings a browser.
 pub(super) const PACKAGE: &str = "chromium";
 
+/// How long the browser may take, in seconds: some ten, but now and then it hangs.
+const PATIENCE: &str = "60";
+
+const TRIES: u32 = 3;
+
 /// Every graph of the templates, and some of discovered ports, as the front end draws them.
 pub(super) fn graphs(api: &Api, hosts: &[Host], folder: &Path) -> Result<Done> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -89,28 +94,40 @@ pub(super) fn dashboard(api: &Api, place: &Place, hosts: &[Host], folder: &Path)
     );
     let entrance = place.tree("usr/share/zabbix/entrance.html");
     fs::write(&entrance, page).with_context(|| format!("cannot write {}", entrance.display()))?;
-    let profile = place.make_folder("browser")?;
+    let picture = (0..TRIES)
+        .find_map(|attempt| screenshot(place, attempt))
+        .with_context(|| format!("the browser left no picture in {TRIES} tries"))?;
+    ensure!(width(&picture).is_some(), "the dashboard is no picture");
+    let kept = folder.join(format!("{}-dashboard.png", api.version));
+    fs::write(&kept, picture).with_context(|| format!("cannot write {}", kept.display()))?;
+    Ok(Done::Passed(kept.display().to_string()))
+}
+
+/// What the browser shows, if it shows anything in time.
+fn screenshot(place: &Place, attempt: u32) -> Option<Vec<u8>> {
+    // One that was killed leaves its profile locked.
+    let profile = place.make_folder(&format!("browser-{attempt}")).ok()?;
     let file = profile.join("dashboard.png");
-    let mut command = place.command(PACKAGE);
+    let mut command = place.command("timeout");
     command
         .env_remove("LD_LIBRARY_PATH")
+        .args(["--kill-after=5", PATIENCE, PACKAGE])
         .args([
             "--headless",
             "--no-sandbox",
+            "--no-first-run",
             "--disable-gpu",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
             "--hide-scrollbars",
         ])
         .args(["--window-size=1500,1150", "--virtual-time-budget=15000"])
         .arg(format!("--user-data-dir={}", profile.display()))
         .arg(format!("--screenshot={}", file.display()))
         .arg(format!("{URL}/entrance.html"));
-    place.run(&mut command)?;
-    let picture =
-        fs::read(&file).with_context(|| format!("the browser left no {}", file.display()))?;
-    ensure!(width(&picture).is_some(), "the dashboard is no picture");
-    let kept = folder.join(format!("{}-dashboard.png", api.version));
-    fs::write(&kept, picture).with_context(|| format!("cannot write {}", kept.display()))?;
-    Ok(Done::Passed(kept.display().to_string()))
+    place.run(&mut command).ok()?;
+    fs::read(&file).ok()
 }
 
 /// The width of a PNG.
