@@ -112,7 +112,7 @@ impl Bpf {
         on_interruption: OnInterruption,
         written: &mut Vec<u8>,
     ) -> Result<(), LoadError> {
-        let error = |source| LoadError::Program { name, source };
+        let error = |why| LoadError::Program { name, why };
         let mut file = {
             let mut ebpf = lock(&self.ebpf);
             let program: &mut Iter = ebpf

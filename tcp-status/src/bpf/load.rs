@@ -77,12 +77,12 @@ pub enum LoadError {
         source: ProgramError,
     },
     /// Any other program.
-    #[error("load eBPF program, on {name}: {}{}", brief(source), cure(source))]
+    #[error("load eBPF program, on {name}: {}{}", brief(why), cure(why))]
     Program {
         /// The program.
         name: &'static str,
-        /// What the kernel said.
-        source: ProgramError,
+        /// What the kernel said: no source, for that would be thousands of lines.
+        why: ProgramError,
     },
     /// A map.
     #[error("use eBPF map, on {name}: {}", whole(source))]
@@ -178,7 +178,7 @@ impl Bpf {
             program
                 .load("inet_sock_set_state", btf)
                 .and_then(|()| program.attach())
-                .map_err(|source| LoadError::Program { name, source })?;
+                .map_err(|why| LoadError::Program { name, why })?;
         }
         if host.0.timewait_events == 1 {
             for (name, function, at) in TIMEWAIT_HANDLERS {
@@ -192,7 +192,7 @@ impl Bpf {
                 let program: &mut Iter = program(&mut ebpf, name)?;
                 program
                     .load("tcp", btf)
-                    .map_err(|source| LoadError::Program { name, source })?;
+                    .map_err(|why| LoadError::Program { name, why })?;
             }
         }
         let logger = EbpfLogger::init(&mut ebpf)
@@ -300,9 +300,12 @@ fn brief(error: &ProgramError) -> String {
     }
 }
 
-const fn cure(error: &ProgramError) -> &'static str {
+fn cure(error: &ProgramError) -> &'static str {
     match error {
-        ProgramError::LoadError { .. } => "; run as root or with CAP_BPF and CAP_PERFMON",
+        ProgramError::LoadError { io_error, .. } => match io_error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE) => "; raise the limit of open files",
+            _ => "; run as root or with CAP_BPF and CAP_PERFMON",
+        },
         _ => "",
     }
 }
@@ -334,7 +337,7 @@ where
     ebpf.program_mut(name)
         .ok_or(LoadError::Missing(name))?
         .try_into()
-        .map_err(|source| LoadError::Program { name, source })
+        .map_err(|why| LoadError::Program { name, why })
 }
 
 fn attach(

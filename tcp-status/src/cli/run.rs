@@ -1,6 +1,7 @@
 //! `run`: from options to a tracker that answers, until a signal ends it.
 
 use std::{
+    fs,
     io::{self, IsTerminal as _},
     path::Path,
     sync::Arc,
@@ -42,6 +43,9 @@ const PATIENCE: Duration = Duration::from_millis(250);
 
 /// With fewer file descriptors the runtime panics, or has none for the first client.
 const FEWEST_FILES: u64 = 16;
+
+/// File descriptors that audits, answers and a client take at the same time.
+const SPARE_FILES: u64 = 8;
 
 pub(super) fn run(options: &RunOptions) -> anyhow::Result<()> {
     let settings = settings(options);
@@ -99,6 +103,24 @@ fn open_files() -> u64 {
     getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(files, _)| files)
 }
 
+/// Whether there are any left once it runs. Nothing else tells how many programs and maps take.
+fn spare_files() -> anyhow::Result<()> {
+    let files = open_files();
+    let open = match fs::read_dir("/proc/self/fd") {
+        // But for the one that reads this.
+        Ok(open) => open.count().saturating_sub(1).try_into()?,
+        Err(error) if error.raw_os_error() == Some(libc::EMFILE) => files,
+        // Without procfs it is not known, and no reason to end.
+        Err(_) => return Ok(()),
+    };
+    ensure!(
+        open + SPARE_FILES <= files,
+        "start, on open files: {open} of {files} are taken before a client comes; raise the limit to \
+         1024 (ulimit -n, LimitNOFILE=)"
+    );
+    Ok(())
+}
+
 /// A start or an answer that is under way does not hold up the end: the kernel clears away what
 /// belongs to the process.
 fn end(runtime: Runtime) {
@@ -131,6 +153,7 @@ async fn serve_until_signal(
             running.context("start, on the tracker")??
         }
     };
+    spare_files()?;
     privilege::drop_unneeded();
     if let Some(metrics) = &metrics {
         log::info!(address:% = metrics.address(); "metrics");
