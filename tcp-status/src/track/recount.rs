@@ -85,7 +85,7 @@ impl Tracker {
         let new = 1 - old;
         let unplaced = self.bpf.writers()?.unplaced;
         let places = self.places();
-        let walks = seed::fill(
+        let seed::Filled { walks, ports } = seed::fill(
             &self.bpf,
             &places,
             Some(old),
@@ -103,7 +103,7 @@ impl Tracker {
             self.bpf.switch(Mode::new(Some(new), None))?;
             ledger.live = new;
             self.move_books(&mut ledger, &before, old)?;
-            ledger.walked_ports = self.bpf.port_keys(new)?;
+            ledger.walked_ports = ports;
             ledger.unplaced = unplaced;
             before
         };

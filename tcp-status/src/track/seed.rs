@@ -1,7 +1,11 @@
 //! Exact seeding under traffic: each socket is counted once, by whichever of event and walk
 //! sees it first. The audit is the same thing, into the bank that is not in use.
 
-use std::{collections::BTreeMap, thread, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    thread,
+    time::Duration,
+};
 
 use tcp_status_common::{control::Mode, counters::Walked};
 
@@ -34,6 +38,15 @@ pub enum SeedError {
 /// What a walk met in each namespace that it visited.
 pub type Walks = BTreeMap<u32, Walked>;
 
+/// A bank that has been filled.
+pub struct Filled {
+    /// What the walks met.
+    pub walks: Walks,
+    /// The ports, by namespace, that were entered before any socket was counted. Of one that gets its
+    /// listener later, the walk may have passed over connections already.
+    pub ports: BTreeSet<(u32, u16)>,
+}
+
 /// Fills `bank` with all sockets there are in `places`, while events go on being counted into
 /// `live`, and looks for sockets once more after `patience`, unless that is zero: a task may have
 /// reported a socket before the seeding, and stall before it lists it. Only one that stalls for
@@ -50,11 +63,11 @@ pub fn fill(
     bank: u32,
     sockets: u64,
     patience: Duration,
-) -> Result<Walks, SeedError> {
+) -> Result<Filled, SeedError> {
     let mut capacity = room_for(sockets);
     for _ in 0..ATTEMPTS {
         match attempt(bpf, places, live, bank, (capacity, patience)) {
-            Ok(Some(walks)) => return Ok(walks),
+            Ok(Some(filled)) => return Ok(filled),
             Ok(None) => capacity = capacity.saturating_mul(2),
             Err(error) => {
                 abandon(bpf, live);
@@ -73,12 +86,13 @@ fn attempt(
     live: Option<u32>,
     bank: u32,
     (capacity, patience): (u32, Duration),
-) -> Result<Option<Walks>, LoadError> {
+) -> Result<Option<Filled>, LoadError> {
     bpf.switch(Mode::new(live, None))?;
     quiesce();
     bpf.clear(bank)?;
     bpf.remember(capacity)?;
     enter_ports(bpf, places, live, bank)?;
+    let ports = bpf.port_keys(bank)?;
     let failures = bpf.writers()?.failures;
     bpf.switch(Mode::new(live, Some(bank)))?;
     // The kernel stores a state after it has reported it: the walk must not read what is about
@@ -92,7 +106,7 @@ fn attempt(
             walks.entry(netns).or_default().sockets += unseen;
         }
     }
-    Ok((bpf.writers()?.failures == failures).then_some(walks))
+    Ok((bpf.writers()?.failures == failures).then_some(Filled { walks, ports }))
 }
 
 /// Looks for listeners and connection attempts that the first walk has not met, and seeds them.

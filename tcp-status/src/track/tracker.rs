@@ -209,7 +209,7 @@ impl Tracker {
         let (started, cost) = (Instant::now(), Cost::start());
         let unplaced = self.bpf.writers()?.unplaced;
         let places = self.places();
-        let walks = seed::fill(
+        let seed::Filled { walks, ports } = seed::fill(
             &self.bpf,
             &places,
             None,
@@ -224,7 +224,7 @@ impl Tracker {
         self.bpf.remember(0)?;
         let mut ledger = Ledger::new(cost, baseline);
         ledger.unplaced = unplaced;
-        ledger.walked_ports = self.bpf.port_keys(0)?;
+        ledger.walked_ports = ports;
         self.meet(&mut ledger, &walks)?;
         self.doubt_skipped(&mut ledger)?;
         self.saw_aside(&walks)?;

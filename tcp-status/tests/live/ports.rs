@@ -172,6 +172,47 @@ fn connections_that_a_port_had_before_its_listener_are_counted() {
 }
 
 #[test]
+fn connections_that_a_port_had_are_counted_if_its_listener_comes_during_an_audit() {
+    let Some(netns) = place() else { return };
+    raise_fd_limit().unwrap();
+    netns
+        .run(|| {
+            let listen = |address, port| TcpListener::bind((address, port)).unwrap();
+            let server = listen(Ipv4Addr::LOCALHOST, 0);
+            // So many connections, all over the kernel's table, that a walk takes a while.
+            let _others = connect(&server, 5_000);
+            let ports: Vec<_> = (0..15)
+                .map(|_| {
+                    let gone = listen(Ipv4Addr::LOCALHOST, 0);
+                    let port = gone.local_addr().unwrap().port();
+                    (port, connect(&gone, 200))
+                })
+                .collect();
+            // Audits that come at once if half a second has passed. They take 130 ms, a part of
+            // which they walk.
+            let subject = Subject::start_changed(|settings| {
+                settings.pace.interval = Duration::from_millis(20);
+                settings.pace.share = 0.05;
+            });
+            for (port, held) in &ports {
+                subject.assert_exact_within(SOON);
+                thread::sleep(Duration::from_secs(1));
+                // What an audit is held for, and where in it the listener comes.
+                drop(connect(&server, 1));
+                thread::sleep(Duration::from_millis(rand::rng().random_range(50..130)));
+                let listener = listen(Ipv4Addr::new(127, 0, 0, 2), *port);
+                let pairs = connect(&listener, 2);
+                // Until it has ended, and before there is another.
+                thread::sleep(Duration::from_millis(120));
+                let count = get(&subject, *port, State::Established, None);
+                assert_eq!(count, u64::try_from(held.len() + pairs.len()).unwrap());
+                drop((listener, pairs));
+            }
+        })
+        .unwrap();
+}
+
+#[test]
 fn ports_beyond_the_limit_are_counted_together() {
     let Some(netns) = place() else { return };
     raise_fd_limit().unwrap();
