@@ -186,6 +186,18 @@ fn a_namespace_may_vanish_while_it_is_seeded() {
         .unwrap();
 }
 
+/// Audits everywhere, as often as can be.
+const BUSY: [&str; 8] = [
+    "--backend",
+    "ebpf",
+    "--netns",
+    "all",
+    "--audit-interval",
+    "100ms",
+    "--audit-share",
+    "100",
+];
+
 #[test]
 fn a_namespace_may_vanish_while_it_is_counted() {
     let Some((netns, _turn)) = place() else {
@@ -193,18 +205,8 @@ fn a_namespace_may_vanish_while_it_is_counted() {
     };
     netns
         .run(|| {
-            let arguments = [
-                "--backend",
-                "ebpf",
-                "--netns",
-                "all",
-                "--audit-interval",
-                "100ms",
-                "--audit-share",
-                "100",
-            ];
             let stays = Inhabited::new();
-            let tracker = Tracker::start(&arguments);
+            let tracker = Tracker::start(&BUSY);
             let began = Instant::now();
             let mut made = 0;
             while began.elapsed() < Duration::from_secs(5) {
@@ -252,17 +254,7 @@ fn what_hundreds_of_namespaces_took_is_given_back_when_they_go() {
     };
     netns
         .run(|| {
-            let arguments = [
-                "--backend",
-                "ebpf",
-                "--netns",
-                "all",
-                "--audit-share",
-                "50",
-                "--audit-interval",
-                "500ms",
-            ];
-            let tracker = Tracker::start(&arguments);
+            let tracker = Tracker::start(&BUSY);
             let before = own_memory(&tracker);
             let wait = |what: &str, until: &dyn Fn() -> bool| {
                 let began = Instant::now();

@@ -13,7 +13,7 @@ use nix::{
     time::{ClockId, clock_gettime, clock_settime},
 };
 use tcp_status_testkit::{
-    churn::Churn,
+    churn::{Churn, Running},
     hold::{Hold, Plan},
     netns::Netns,
     raise_fd_limit, seed, skip,
@@ -47,6 +47,19 @@ fn churn() -> u64 {
         seed: seed(),
     };
     churn.run().unwrap().connections()
+}
+
+/// Changes that go on until they are stopped, and are under way.
+fn changes() -> Running {
+    let churn = Churn {
+        workers: 2,
+        connections: None,
+        duration: Some(PATIENCE),
+        seed: seed(),
+    };
+    let running = churn.start().unwrap();
+    thread::sleep(Duration::from_millis(200));
+    running
 }
 
 fn hold() -> Hold {
@@ -159,14 +172,7 @@ fn a_processor_may_go_and_come_back() {
             let subject = Subject::start_attentive();
             for round in 0..3 {
                 for online in [false, true] {
-                    let moving = Churn {
-                        workers: 2,
-                        connections: None,
-                        duration: Some(PATIENCE),
-                        seed: seed(),
-                    };
-                    let moving = moving.start().unwrap();
-                    thread::sleep(Duration::from_millis(200));
+                    let moving = changes();
                     processor.set(online);
                     thread::sleep(Duration::from_millis(200));
                     let connections = moving.stop().unwrap().connections() + churn();
@@ -248,17 +254,7 @@ fn after_a_suspension_it_is_exact() {
             // The first time at rest, then in the midst of changes.
             for moving in [false, true, true] {
                 churn();
-                let moving = moving.then(|| {
-                    let moving = Churn {
-                        workers: 2,
-                        connections: None,
-                        duration: Some(PATIENCE),
-                        seed: seed(),
-                    };
-                    let moving = moving.start().unwrap();
-                    thread::sleep(Duration::from_millis(200));
-                    moving
-                });
+                let moving = moving.then(changes);
                 let before = subject.snapshot().drift.audits;
                 let was_asleep = suspend();
                 let woken = Instant::now();
