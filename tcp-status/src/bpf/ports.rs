@@ -60,17 +60,21 @@ impl Bpf {
         Ok(sums)
     }
 
-    /// All ports of the own namespace that have no slot in `bank`, together; none if all have.
+    /// The ports of the own namespace that have no slot in `bank`, and their sockets together;
+    /// none if all have a slot.
     ///
     /// # Errors
     /// If the kernel refuses the read.
-    pub fn other_ports(&self, bank: u32) -> Result<Option<PortSum>, LoadError> {
+    pub fn other_ports(&self, bank: u32) -> Result<Option<(Vec<u16>, PortSum)>, LoadError> {
         let ports = lock(&self.ports);
         let entries = ports.entries(bank)?;
-        if entries.iter().any(|&(_, slot)| slot == OTHER_PORTS) {
-            return ports.sum(OTHER_PORTS, bank).map(Some);
+        let others = entries.iter().filter(|&&(_, slot)| slot == OTHER_PORTS);
+        let others: Vec<_> = others.map(|(key, _)| key.port).collect();
+        if others.is_empty() {
+            return Ok(None);
         }
-        Ok(None)
+        let sum = ports.sum(OTHER_PORTS, bank)?;
+        Ok(Some((others, sum)))
     }
 
     /// Enters ports that had a listener, by namespace, into `bank`, which is empty and which no

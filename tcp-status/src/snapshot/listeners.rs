@@ -39,17 +39,21 @@ pub struct PortCounts {
     pub states: Counts,
 }
 
-/// The connections of all ports that have, or had, a listener.
+/// Connections by local port: of ports that have, or had, a listener, and of all others together.
+/// At rest the rows add up to the totals of the namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ports {
     /// How many ports are kept apart at most; none where there is no limit.
     pub limit: Option<u32>,
     /// Each port, in ascending order.
     pub tracked: Vec<PortCounts>,
+    /// Connections whose local port has no listener. None where it is not known: while the port of
+    /// a listener is not tracked yet, or where only one port was read.
+    pub outgoing: Option<Counts>,
     /// Ports beyond the limit, together. None where all fit.
     pub other: Option<Counts>,
     /// Ports that got their first listener a moment ago: connections that they had before are not
-    /// in their counts until the next audit.
+    /// in their counts until the next audit, but in those of `outgoing`.
     pub unaudited: Vec<u16>,
 }
 

@@ -8,33 +8,25 @@ use std::{
 use tcp_status_common::state::{Family, State};
 
 use super::{
-    assemble::{Beside, assemble, assemble_port},
+    assemble::{Beside, assemble},
     beside::Effort,
     gauge::Gauges,
+    ports::AllPorts,
     queues::{self, Requests},
     recount::{APPEARED, UNREACHABLE},
-    split::Split,
     tracker::{Reading, Tracker, lock},
 };
 use crate::{
-    bpf::PortSum,
     kernel::{
         netns::{self, Target},
-        plan::{SeedMethod, SplitMethod},
         procfs,
     },
-    server::{
-        Source as _,
-        protocol::{Refusal, RefusalKind, Show},
-    },
-    snapshot::{Counts, Events, PortCounts, Ports, Snapshot},
+    server::protocol::{Refusal, RefusalKind},
+    snapshot::{Counts, Events, Ports, Snapshot},
 };
 
 /// The counts of IPv4 and of IPv6.
-type Families = [Counts; Family::COUNT];
-
-/// The sockets of every port that is kept apart, by namespace and port.
-type AllPorts = BTreeMap<(u32, u16), PortSum>;
+pub(super) type Families = [Counts; Family::COUNT];
 
 impl Tracker {
     /// The counts of a namespace, as far as `state` needs them.
@@ -57,18 +49,18 @@ impl Tracker {
         port: u16,
         state: State,
     ) -> Result<Option<Families>, Refusal> {
-        let Some(sum) = self.port_sum(netns, port)? else {
+        let Some(gauges) = self.port_gauges(netns, port)? else {
             return Ok(None);
         };
         self.within(netns, || {
-            let gauges = self.gauges(netns).map_err(unavailable)?;
+            let all = self.gauges(netns).map_err(unavailable)?;
             let mut requests = Requests::new();
             if state == State::SynRecv {
-                requests = queues::requests(&self.listeners(netns, &gauges)?);
+                requests = queues::requests(&self.listeners(netns, &all)?);
             }
-            let all = queues::total(&requests);
-            self.beside(netns, &gauges, all, &[state], Effort::WalkPorts)?;
-            Ok(Some(self.assemble_port(netns, port, sum, &requests)))
+            let half_open = queues::total(&requests);
+            self.beside(netns, &all, half_open, &[state], Effort::WalkPorts)?;
+            Ok(Some(self.port_row(netns, &[port], &gauges, &requests)))
         })
     }
 
@@ -85,7 +77,7 @@ impl Tracker {
     ) -> Result<Snapshot, Refusal> {
         let ports = ports
             .range((netns, 0)..=(netns, u16::MAX))
-            .map(|(&(_, port), &sum)| (port, sum))
+            .map(|(&(_, port), &gauges)| (port, gauges))
             .collect();
         match self.enter(netns) {
             Ok(None) => self.snapshot_here(netns, window, &ports),
@@ -127,13 +119,13 @@ impl Tracker {
         port: u16,
         window: u32,
     ) -> Result<Option<Snapshot>, Refusal> {
-        let Some(sum) = self.port_sum(netns, port)? else {
+        let Some(gauges) = self.port_gauges(netns, port)? else {
             return Ok(None);
         };
         self.within(netns, || {
-            let whole = self.snapshot_here(netns, window, &[(port, sum)].into())?;
+            let whole = self.snapshot_here(netns, window, &[(port, gauges)].into())?;
             let requests = queues::requests(&whole.listeners);
-            let counts = self.assemble_port(netns, port, sum, &requests);
+            let counts = self.port_row(netns, &[port], &gauges, &requests);
             let mut listeners = whole.listeners;
             listeners.retain(|listener| listener.port == port);
             let Snapshot { tier, netns, .. } = whole;
@@ -144,7 +136,11 @@ impl Tracker {
                 port: Some(port),
                 drift: whole.drift,
                 listeners,
-                ports: whole.ports,
+                ports: Ports {
+                    outgoing: None,
+                    other: None,
+                    ..whole.ports
+                },
                 ..Snapshot::of(tier, netns, counts)
             }))
         })
@@ -154,7 +150,7 @@ impl Tracker {
         &self,
         netns: u32,
         window: u32,
-        ports: &BTreeMap<u16, PortSum>,
+        ports: &BTreeMap<u16, Gauges>,
     ) -> Result<Snapshot, Refusal> {
         let reading = self.read(netns).map_err(unavailable)?;
         let gauges = reading.gauges;
@@ -165,7 +161,7 @@ impl Tracker {
         let counts = assemble(&gauges, &beside);
         let mut snapshot = self.describe(netns, &reading, counts);
         snapshot.overflows = procfs::overflows().map_err(unavailable)?;
-        snapshot.ports = self.ports(netns, ports, &requests)?;
+        snapshot.ports = self.ports(netns, &gauges, ports, &requests)?;
         if netns == self.netns {
             let samples = lock(&self.samples);
             samples.tell(window, &reading, &mut snapshot, &mut listeners);
@@ -220,78 +216,6 @@ impl Tracker {
         snapshot
     }
 
-    /// The ports of a namespace, each with its counts.
-    fn ports(
-        &self,
-        netns: u32,
-        sums: &BTreeMap<u16, PortSum>,
-        requests: &Requests,
-    ) -> Result<Ports, Refusal> {
-        if self.plan.seed == SeedMethod::Procfs {
-            // Without an iterator nothing enters the ports of listeners that were there first.
-            let scanned = self.scan.show(&Show::default())?;
-            return Ok(scanned
-                .into_iter()
-                .next()
-                .map(|one| one.ports)
-                .unwrap_or_default());
-        }
-        // Given back before the splits are asked for: they are held while books are read.
-        let (unaudited, other) = {
-            let ledger = self.ledger();
-            let walked = |port: &&u16| ledger.walked_ports.contains(&(netns, **port));
-            let unaudited = sums.keys().filter(|port| !walked(port)).copied().collect();
-            let other = match netns == self.netns {
-                true => self.bpf.other_ports(ledger.live).map_err(unavailable)?,
-                false => None,
-            };
-            (unaudited, other)
-        };
-        let counts = |(&port, &sum): (&u16, &PortSum)| PortCounts {
-            port,
-            states: both(self.assemble_port(netns, port, sum, requests)),
-        };
-        Ok(Ports {
-            limit: Some(self.settings.limits.ports),
-            tracked: sums.iter().map(counts).collect(),
-            other: other.map(|sum| both(assemble(&Gauges::from(sum), &Beside::default()))),
-            unaudited,
-        })
-    }
-
-    fn assemble_port(&self, netns: u32, port: u16, sum: PortSum, requests: &Requests) -> Families {
-        let gauges = Gauges::from(sum);
-        let mut split = lock(&self.splits)
-            .get(&netns)
-            .map_or_else(Split::default, |cache| cache.port(port));
-        if self.plan.split == SplitMethod::Events {
-            [split.timewait, split.finwait2] = gauges.minisockets();
-        }
-        let requests = requests.get(&port).copied().unwrap_or_default();
-        assemble_port(&gauges, &split, requests)
-    }
-
-    fn port_sum(&self, netns: u32, port: u16) -> Result<Option<PortSum>, Refusal> {
-        // Held, so that the bank is not emptied meanwhile.
-        let ledger = self.ledger();
-        let sum = self.bpf.port(netns, port, ledger.live);
-        let base = ledger
-            .book(self.netns, netns)
-            .and_then(|book| book.ports.get(&port));
-        Ok(sum.map_err(unavailable)?.map(|sum| plus(sum, base)))
-    }
-
-    fn ports_by_namespace(&self) -> Result<AllPorts, Refusal> {
-        // Held, so that the bank is not emptied meanwhile.
-        let ledger = self.ledger();
-        let mut ports = self.bpf.ports(ledger.live).map_err(unavailable)?;
-        for (&(netns, port), sum) in &mut ports {
-            let book = ledger.book(self.netns, netns);
-            *sum = plus(*sum, book.and_then(|book| book.ports.get(&port)));
-        }
-        Ok(ports)
-    }
-
     /// Runs `f` inside a namespace that is counted.
     fn within<T: Send>(
         &self,
@@ -323,16 +247,6 @@ impl Tracker {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         known.contains_key(&netns)
     }
-}
-
-fn both([mut sum, v6]: Families) -> Counts {
-    sum += &v6;
-    sum
-}
-
-/// What the bank has of a port, and what is added to it.
-fn plus(sum: PortSum, base: Option<&Gauges>) -> PortSum {
-    base.map_or(sum, |&base| (Gauges::from(sum) + base).0)
 }
 
 pub(super) fn unavailable(why: impl std::fmt::Display) -> Refusal {

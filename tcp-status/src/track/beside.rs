@@ -1,7 +1,7 @@
 //! What is beside the full sockets: minisockets, half-open connections, listeners. Reads, and walks
 //! where nothing else tells; decides when a walk may be old.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use tcp_status_common::{
     counters::{ListenerRecord, Walked},
@@ -103,25 +103,22 @@ impl Tracker {
         let ports = self.bpf.port_keys(live).map_err(unavailable)?;
         let ports = ports.range((netns, 0)..=(netns, u16::MAX));
         let ports: BTreeSet<_> = ports.map(|&(_, port)| port).collect();
-        let walk = match sock_diag::minisockets(&ports) {
+        let (all, ports) = match sock_diag::minisockets(&ports) {
             // A kernel without the module; the iterator needs four times as long, and does not
             // tell ports apart.
             Err(sock_diag::Error::Unsupported(_)) if self.plan.seed == SeedMethod::Iterator => {
-                MiniSplits {
-                    all: aside(&self.bpf.walk_sockets().map_err(unavailable)?),
-                    ports: BTreeMap::new(),
-                }
+                (aside(&self.bpf.walk_sockets().map_err(unavailable)?), None)
             }
-            walk => walk.map_err(unavailable)?,
+            walk => {
+                let MiniSplits { all, ports } = walk.map_err(unavailable)?;
+                (all, Some(ports))
+            }
         };
         let gauges = self.read(netns).map_err(unavailable)?.gauges;
         let requests = queues::requests(&self.listeners(netns, &gauges)?);
-        cache.put_ports(split::by_port(&walk.ports, &requests));
-        cache.put(
-            Split::new(&walk.all, queues::total(&requests)),
-            abandoned,
-            cost.spent(),
-        );
+        let all = Split::new(&all, queues::total(&requests));
+        cache.put_ports(all, ports.map(|ports| split::by_port(&ports, &requests)));
+        cache.put(all, abandoned, cost.spent());
         Ok(())
     }
 

@@ -13,6 +13,7 @@ mod invariants;
 mod ledger;
 mod memory;
 mod places;
+mod ports;
 mod queues;
 mod recount;
 mod sample;

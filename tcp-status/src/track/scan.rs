@@ -153,13 +153,21 @@ struct Walk {
 }
 
 impl Walk {
-    /// The ports that have a listener: whether one had, a walk does not know.
+    /// The ports that have a listener, and the rest together: whether a port had one, a walk does
+    /// not know.
     fn ports(&self) -> Ports {
-        let counts = |(&port, &states): (&u16, &Counts)| {
-            (states[State::Listen] > 0).then_some(PortCounts { port, states })
-        };
+        let mut outgoing = Counts::default();
+        let mut tracked = Vec::new();
+        for (&port, &states) in &self.listing.ports {
+            if states[State::Listen] > 0 {
+                tracked.push(PortCounts { port, states });
+            } else {
+                outgoing += &states;
+            }
+        }
         Ports {
-            tracked: self.listing.ports.iter().filter_map(counts).collect(),
+            tracked,
+            outgoing: Some(outgoing),
             ..Ports::default()
         }
     }
@@ -185,7 +193,10 @@ impl Source for Scan {
             port: query.port,
             overflows: walk.overflows,
             listeners: walk.listeners.clone(),
-            ports: walk.ports(),
+            // A walk over one port knows nothing of others.
+            ports: query
+                .port
+                .map_or_else(|| walk.ports(), |_| Ports::default()),
             ..Snapshot::of(Tier::Scan, netns, [ipv4, ipv6])
         }])
     }
@@ -278,7 +289,9 @@ mod tests {
         let mut walk = Walk::default();
         walk.listing.add(Family::V6, State::Listen, 80);
         walk.listing.add(Family::V6, State::TimeWait, 50_000);
-        assert_eq!(walk.ports().tracked.len(), 1);
+        let ports = walk.ports();
+        assert_eq!(ports.tracked.len(), 1);
+        assert_eq!(ports.outgoing.unwrap()[State::TimeWait], 1);
         let walk = Arc::new(walk);
         let mut answers = Answers(Vec::new());
         let question = Question {

@@ -3,6 +3,8 @@
 
 use std::{
     collections::BTreeMap,
+    iter::Sum,
+    ops::{Add, Sub},
     time::{Duration, Instant},
 };
 
@@ -32,17 +34,63 @@ impl Split {
             orphaned: [0, 1].map(|i| walk.requests[i].saturating_sub(at_listeners[i])),
         }
     }
+
+    fn zip(&self, other: &Self, f: fn(u64, u64) -> u64) -> Self {
+        let both = |a: [u64; 2], b: [u64; 2]| [f(a[0], b[0]), f(a[1], b[1])];
+        Self {
+            finwait2: both(self.finwait2, other.finwait2),
+            timewait: both(self.timewait, other.timewait),
+            orphaned: both(self.orphaned, other.orphaned),
+        }
+    }
+}
+
+impl Add for Split {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        self.zip(&other, u64::saturating_add)
+    }
+}
+
+impl Sub for Split {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        self.zip(&other, u64::saturating_sub)
+    }
+}
+
+impl Sum for Split {
+    fn sum<I: Iterator<Item = Self>>(splits: I) -> Self {
+        splits.fold(Self::default(), Add::add)
+    }
 }
 
 /// The last split, what it cost, and that of ports, which not every walk tells apart.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct SplitCache {
     last: Split,
     taken: Option<Instant>,
     ports: BTreeMap<u16, Split>,
+    elsewhere: Option<Split>,
     ports_taken: Option<Instant>,
     cost: Duration,
     abandoned: u64,
+}
+
+impl Default for SplitCache {
+    fn default() -> Self {
+        Self {
+            last: Split::default(),
+            taken: None,
+            ports: BTreeMap::new(),
+            elsewhere: Some(Split::default()),
+            ports_taken: None,
+            cost: Duration::ZERO,
+            abandoned: 0,
+        }
+    }
 }
 
 impl SplitCache {
@@ -58,6 +106,13 @@ impl SplitCache {
         self.ports.get(&port).copied().unwrap_or_default()
     }
 
+    /// What the last walk that told ports apart found at none of them; none if no such walk is
+    /// possible.
+    #[must_use]
+    pub const fn elsewhere(&self) -> Option<Split> {
+        self.elsewhere
+    }
+
     /// How long the last walk took.
     #[must_use]
     pub const fn cost(&self) -> Duration {
@@ -69,7 +124,7 @@ impl SplitCache {
     pub fn put(&mut self, split: Split, abandoned: u64, cost: Duration) {
         if split.orphaned == [0; Family::COUNT] {
             // Then there are none at any port, and nobody looks at ports again for their sake.
-            for port in self.ports.values_mut() {
+            for port in self.ports.values_mut().chain(&mut self.elsewhere) {
                 port.orphaned = [0; Family::COUNT];
             }
         }
@@ -82,15 +137,20 @@ impl SplitCache {
     /// The kernel counts no minisockets: then there are none at any port, and nobody walks for
     /// them.
     pub fn no_minisockets(&mut self) {
-        for split in self.ports.values_mut().chain([&mut self.last]) {
+        let apart = self.ports.values_mut().chain(&mut self.elsewhere);
+        for split in apart.chain([&mut self.last]) {
             split.timewait = [0; Family::COUNT];
             split.finwait2 = [0; Family::COUNT];
         }
     }
 
-    /// Keeps a new split of ports.
-    pub fn put_ports(&mut self, ports: BTreeMap<u16, Split>) {
-        self.ports = ports;
+    /// Keeps a new split of ports, of a walk that found `all` together; none if it did not tell
+    /// ports apart.
+    pub fn put_ports(&mut self, all: Split, ports: Option<BTreeMap<u16, Split>>) {
+        self.elsewhere = ports
+            .as_ref()
+            .map(|ports| all - ports.values().copied().sum());
+        self.ports = ports.unwrap_or_default();
         self.ports_taken = Some(Instant::now());
     }
 
@@ -162,24 +222,32 @@ mod tests {
             &Requests::from([(80, [3, 0])]),
         );
         let mut cache = SplitCache::default();
-        cache.put_ports(ports);
+        let all = Split {
+            orphaned: [9, 1],
+            ..Split::default()
+        };
+        cache.put_ports(all, Some(ports));
         assert_eq!(cache.port(80).orphaned, [2, 0]);
         assert_eq!(cache.port(81).orphaned, [5, 0]);
         assert_eq!(cache.port(82), Split::default());
+        assert_eq!(cache.elsewhere().unwrap().orphaned, [2, 1]);
         let closing = Split {
             finwait2: [1, 0],
             orphaned: [1, 0],
             ..Split::default()
         };
-        cache.put_ports([(80, closing)].into());
+        cache.put_ports(closing, Some([(80, closing)].into()));
+        assert_eq!(cache.elsewhere(), Some(Split::default()));
         cache.no_minisockets();
         assert_eq!(
             (cache.port(80).finwait2, cache.port(80).orphaned),
             ([0, 0], [1, 0])
         );
-        cache.put_ports([(81, closing)].into());
+        cache.put_ports(closing, Some([(81, closing)].into()));
         // A walk that did not look at ports finds that they are gone everywhere.
         cache.put(Split::default(), 0, Duration::ZERO);
         assert_eq!(cache.port(81).orphaned, [0, 0]);
+        cache.put_ports(closing, None);
+        assert_eq!(cache.elsewhere(), None);
     }
 }

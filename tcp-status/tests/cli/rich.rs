@@ -192,6 +192,7 @@ fn ports() -> tcp_status::snapshot::Ports {
             .chain(8000..8028)
             .map(one)
             .collect(),
+        outgoing: Some(counts(&[(State::CloseWait, 200), (State::Established, 31)])),
         other: Some(counts(&[(State::Established, 5), (State::Listen, 2)])),
         unaudited: vec![FULL],
     }

@@ -103,6 +103,7 @@ pub(crate) fn full() -> Snapshot {
                     states: counts(4),
                 },
             ],
+            outgoing: Some(counts(6)),
             other: Some(counts(5)),
             unaudited: vec![9090],
         },

@@ -2,7 +2,8 @@
 //! battery agrees by port as well is for [`crate::subject`] to see.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    collections::BTreeMap,
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     thread,
     time::{Duration, Instant},
 };
@@ -16,6 +17,7 @@ use tcp_status::server::{
 use tcp_status_common::state::State;
 use tcp_status_testkit::{
     churn::Churn,
+    hold::{Hold, Plan},
     oracle::{Counts, Table, st},
     raise_fd_limit, seed,
 };
@@ -98,7 +100,7 @@ fn connections_outlive_their_listener_and_stay_at_its_port() {
             drop(listener);
             // Half of them closed by the peer, and not by us.
             for (client, _) in &pairs[..count / 2] {
-                client.shutdown(std::net::Shutdown::Write).unwrap();
+                client.shutdown(Shutdown::Write).unwrap();
             }
             subject.assert_exact_within(SOON);
             assert_port(&subject, port);
@@ -287,6 +289,141 @@ fn a_port_without_sockets_is_zero_and_one_of_a_client_is_scanned() {
             };
             assert_port(&subject, client.port());
             assert_eq!(get(&subject, client.port(), State::Established, None), 1);
+        })
+        .unwrap();
+}
+
+/// A row of ports, state by state, out of JSON; one that is not there has nothing.
+fn row(of: &serde_json::Value) -> [u64; State::COUNT] {
+    State::ALL.map(|state| of[state.name()].as_u64().unwrap_or(0))
+}
+
+fn sum(rows: impl Iterator<Item = [u64; State::COUNT]>) -> [u64; State::COUNT] {
+    rows.fold([0; State::COUNT], |sum, row| {
+        std::array::from_fn(|i| sum[i] + row[i])
+    })
+}
+
+/// Where the rows of ports differ from what is listed by port, and their sums from the totals.
+fn row_differences(subject: &Subject) -> String {
+    let snapshot = subject.snapshot();
+    let shown = serde_json::to_value(&snapshot.ports).unwrap();
+    let listed: BTreeMap<u16, [u64; State::COUNT]> = Counts::read_by_port()
+        .unwrap()
+        .iter()
+        .map(|(&port, counts)| {
+            let of = |state: State| counts.both(usize::from(state.number()));
+            (port, State::ALL.map(of))
+        })
+        .collect();
+    let tracked: BTreeMap<u16, [u64; State::COUNT]> = shown["tracked"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| {
+            let port = one["port"]
+                .as_u64()
+                .and_then(|port| u16::try_from(port).ok());
+            (port.unwrap(), row(&one["states"]))
+        })
+        .collect();
+    let untracked = |served: bool| {
+        let of = listed.iter().filter(|(port, counts)| {
+            !tracked.contains_key(port) && (counts[State::Listen.index()] > 0) == served
+        });
+        sum(of.map(|(_, counts)| *counts))
+    };
+    let mut text = String::new();
+    let mut compare = |what: &str, told: [u64; State::COUNT], wanted: [u64; State::COUNT]| {
+        for state in State::ALL {
+            let (told, wanted) = (told[state.index()], wanted[state.index()]);
+            if told != wanted {
+                text += &format!("{what} {state} {told}, listed {wanted}; ");
+            }
+        }
+    };
+    for (port, told) in &tracked {
+        let wanted = listed.get(port).copied().unwrap_or_default();
+        compare(&port.to_string(), *told, wanted);
+    }
+    let (outgoing, other) = (row(&shown["outgoing"]), row(&shown["other"]));
+    compare("outgoing", outgoing, untracked(false));
+    compare("other", other, untracked(true));
+    let all = sum(tracked.values().copied().chain([outgoing, other]));
+    compare("the sum", all, sum(listed.values().copied()));
+    compare("show", State::ALL.map(|state| snapshot.states[state]), all);
+    text
+}
+
+fn assert_rows_add_up(subject: &Subject) {
+    let started = Instant::now();
+    loop {
+        let differences = row_differences(subject);
+        if differences.is_empty() {
+            return;
+        }
+        assert!(started.elapsed() < SOON, "{differences}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn ports_and_outgoing_connections_add_up_to_the_totals_in_every_state() {
+    let Some(netns) = place() else { return };
+    raise_fd_limit().unwrap();
+    let plan = Plan::random(12, seed());
+    netns
+        .run(|| {
+            let subject = Subject::start_attentive();
+            let hold = Hold::new(&plan).unwrap();
+            hold.wait(Duration::from_secs(10)).unwrap();
+            // A leak of the client's side: the server has closed, the client has not.
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let leaked = connect(&listener, 20);
+            for (_, server) in &leaked {
+                server.shutdown(Shutdown::Write).unwrap();
+            }
+            subject.assert_exact_within(SOON);
+            assert_rows_add_up(&subject);
+            drop((hold, listener, leaked));
+            assert_rows_add_up(&subject);
+        })
+        .unwrap();
+}
+
+#[test]
+fn ports_beyond_the_limit_add_up_as_well() {
+    let Some(netns) = place() else { return };
+    raise_fd_limit().unwrap();
+    netns
+        .run(|| {
+            let subject = Subject::start_changed(|settings| {
+                settings.limits.ports = 4;
+                settings.split_interval = Duration::from_millis(50);
+            });
+            let listen = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let listeners: Vec<_> = (0..12).map(listen).collect();
+            let mut pairs: Vec<_> = listeners.iter().flat_map(|l| connect(l, 4)).collect();
+            // Of each port: one closed by the server first, which leaves a minisocket there, one
+            // by the client first, and one that the client does not close.
+            for (i, (client, server)) in pairs.iter().enumerate() {
+                match i % 4 {
+                    0 => server.shutdown(Shutdown::Both).unwrap(),
+                    1 => client.shutdown(Shutdown::Both).unwrap(),
+                    2 => server.shutdown(Shutdown::Write).unwrap(),
+                    _ => {}
+                }
+            }
+            for (i, (client, server)) in pairs.iter().enumerate() {
+                match i % 4 {
+                    0 => client.shutdown(Shutdown::Both).unwrap(),
+                    1 => server.shutdown(Shutdown::Both).unwrap(),
+                    _ => {}
+                }
+            }
+            assert_rows_add_up(&subject);
+            pairs.clear();
+            assert_rows_add_up(&subject);
         })
         .unwrap();
 }

@@ -1,0 +1,160 @@
+//! Connections by local port: a row for each port that is kept apart, one for those beyond the
+//! limit, and one for outgoing connections, so that the rows add up to the totals.
+
+use std::collections::BTreeMap;
+
+use tcp_status_common::state::Family;
+
+use super::{
+    answer::{Families, unavailable},
+    assemble::assemble_port,
+    gauge::Gauges,
+    queues::Requests,
+    split::Split,
+    tracker::{Tracker, lock},
+};
+use crate::{
+    kernel::plan::{SeedMethod, SplitMethod},
+    server::{
+        Source as _,
+        protocol::{Refusal, Show},
+    },
+    snapshot::{Counts, PortCounts, Ports},
+};
+
+/// The sockets of every port that is kept apart, by namespace and port.
+pub(super) type AllPorts = BTreeMap<(u32, u16), Gauges>;
+
+impl Tracker {
+    /// The ports of a namespace whose sockets are `all` together: each with its counts, those
+    /// beyond the limit, and what is at none of them.
+    pub(super) fn ports(
+        &self,
+        netns: u32,
+        all: &Gauges,
+        apart: &BTreeMap<u16, Gauges>,
+        requests: &Requests,
+    ) -> Result<Ports, Refusal> {
+        if self.plan.seed == SeedMethod::Procfs {
+            // Without an iterator nothing enters the ports of listeners that were there first.
+            let scanned = self.scan.show(&Show::default())?;
+            return Ok(scanned
+                .into_iter()
+                .next()
+                .map(|one| one.ports)
+                .unwrap_or_default());
+        }
+        // Given back before the splits are asked for: they are held while books are read.
+        let (unaudited, other) = {
+            let ledger = self.ledger();
+            let walked = |port: &&u16| ledger.walked_ports.contains(&(netns, **port));
+            let unaudited = apart.keys().filter(|port| !walked(port)).copied().collect();
+            let other = match netns == self.netns {
+                true => self.bpf.other_ports(ledger.live).map_err(unavailable)?,
+                false => None,
+            };
+            (unaudited, other.map(|(ports, sum)| (ports, sum.into())))
+        };
+        let counts = |(&port, gauges): (&u16, &Gauges)| PortCounts {
+            port,
+            states: both(self.port_row(netns, &[port], gauges, requests)),
+        };
+        let other_row = |(ports, gauges): &(Vec<u16>, Gauges)| {
+            both(self.port_row(netns, ports, gauges, requests))
+        };
+        Ok(Ports {
+            limit: Some(self.settings.limits.ports),
+            tracked: apart.iter().map(counts).collect(),
+            outgoing: self.outgoing(netns, all, apart, other.as_ref(), requests),
+            other: other.as_ref().map(other_row),
+            unaudited,
+        })
+    }
+
+    /// What is left of `all` sockets without those of ports. None while there is a listener whose
+    /// port is not entered, and where minisockets are not known by port.
+    fn outgoing(
+        &self,
+        netns: u32,
+        all: &Gauges,
+        apart: &BTreeMap<u16, Gauges>,
+        other: Option<&(Vec<u16>, Gauges)>,
+        requests: &Requests,
+    ) -> Option<Counts> {
+        let beyond = |port: &u16| other.is_some_and(|(ports, _)| ports.contains(port));
+        if !requests
+            .keys()
+            .all(|port| apart.contains_key(port) || beyond(port))
+        {
+            return None;
+        }
+        let split = match lock(&self.splits).get(&netns) {
+            Some(cache) => cache.elsewhere()?,
+            None => Split::default(),
+        };
+        let others = other.iter().map(|(_, gauges)| gauges);
+        let rest = apart
+            .values()
+            .chain(others)
+            .fold(*all, |rest, &gauges| rest - gauges);
+        Some(both(self.row(&rest, split, [0; Family::COUNT])))
+    }
+
+    /// The counts of ports together, whose full sockets are `gauges`.
+    pub(super) fn port_row(
+        &self,
+        netns: u32,
+        ports: &[u16],
+        gauges: &Gauges,
+        requests: &Requests,
+    ) -> Families {
+        let (mut split, mut half_open) = (Split::default(), [0; Family::COUNT]);
+        if let Some(cache) = lock(&self.splits).get(&netns) {
+            split = ports.iter().map(|&port| cache.port(port)).sum();
+        }
+        for at_port in ports.iter().filter_map(|port| requests.get(port)) {
+            half_open = [0, 1].map(|i| half_open[i] + at_port[i]);
+        }
+        self.row(gauges, split, half_open)
+    }
+
+    fn row(&self, gauges: &Gauges, mut split: Split, requests: [u64; Family::COUNT]) -> Families {
+        if self.plan.split == SplitMethod::Events {
+            [split.timewait, split.finwait2] = gauges.minisockets();
+        }
+        assemble_port(gauges, &split, requests)
+    }
+
+    /// The sockets of one port; none if it is not kept apart.
+    pub(super) fn port_gauges(&self, netns: u32, port: u16) -> Result<Option<Gauges>, Refusal> {
+        // Held, so that the bank is not emptied meanwhile.
+        let ledger = self.ledger();
+        let sum = self.bpf.port(netns, port, ledger.live);
+        let base = ledger
+            .book(self.netns, netns)
+            .and_then(|book| book.ports.get(&port));
+        Ok(sum.map_err(unavailable)?.map(|sum| plus(sum.into(), base)))
+    }
+
+    pub(super) fn ports_by_namespace(&self) -> Result<AllPorts, Refusal> {
+        // Held, so that the bank is not emptied meanwhile.
+        let ledger = self.ledger();
+        let ports = self.bpf.ports(ledger.live).map_err(unavailable)?;
+        let gauges = ports.into_iter().map(|((netns, port), sum)| {
+            let book = ledger.book(self.netns, netns);
+            let base = book.and_then(|book| book.ports.get(&port));
+            ((netns, port), plus(sum.into(), base))
+        });
+        Ok(gauges.collect())
+    }
+}
+
+fn both([mut sum, v6]: Families) -> Counts {
+    sum += &v6;
+    sum
+}
+
+/// What the bank has of a port, and what is added to it.
+fn plus(gauges: Gauges, base: Option<&Gauges>) -> Gauges {
+    base.map_or(gauges, |&base| gauges + base)
+}
