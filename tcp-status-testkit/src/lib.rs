@@ -26,11 +26,27 @@ use std::{
     io::{self, Write},
 };
 
-/// Says that a test did not run, and why: the test runner counts these lines. Not by
-/// `println!`, which the test harness hides when a test passes.
+/// Allows tests to skip themselves where a prerequisite is missing; `cargo xtask test` sets it and counts
+/// the skips.
+const ALLOW_SKIPS: &str = "TCP_STATUS_ALLOW_SKIPS";
+
+/// Reports that a test does not apply here, which its caller has proven: the kernel lacks what it exercises.
+/// Not by `println!`, which the test harness hides when a test passes.
 pub fn skip(reason: &str) {
-    // The harness may have begun a line. A closed stdout leaves nobody to tell.
+    // The harness may have begun a line. A closed stdout leaves no reader.
     let _ = writeln!(io::stdout(), "\nSKIPPED: {reason}");
+}
+
+/// Skips a test for which a privilege or a program is missing, where skips are allowed.
+///
+/// # Panics
+/// Unless `TCP_STATUS_ALLOW_SKIPS` is set: a run that shows nothing must not pass.
+pub fn skip_unprepared(reason: &str) {
+    assert!(
+        env::var_os(ALLOW_SKIPS).is_some(),
+        "cannot run this test: {reason}; set {ALLOW_SKIPS}=1 to skip such tests"
+    );
+    skip(reason);
 }
 
 /// The seed of a test: the environment variable `TCP_STATUS_SEED`, or else drawn by chance.

@@ -9,7 +9,7 @@ use std::{
 
 use nix::sched::{CloneFlags, setns, unshare};
 
-use crate::{context, skip, sys};
+use crate::{context, skip_unprepared, sys};
 
 /// The namespace of the calling thread; `/proc/self` would be the main thread's.
 const OWN: &str = "/proc/thread-self/ns/net";
@@ -25,7 +25,7 @@ impl Netns {
     /// Makes a namespace and brings up its `lo`. The calling thread stays where it is.
     ///
     /// # Errors
-    /// `PermissionDenied` without CAP_SYS_ADMIN (a test then calls [`crate::skip`]), and what
+    /// `PermissionDenied` without CAP_SYS_ADMIN (a test then calls [`skip_unprepared`]), and what
     /// else the kernel says.
     pub fn new() -> io::Result<Self> {
         let made = in_thread(|| {
@@ -52,7 +52,7 @@ impl Netns {
         match Self::new() {
             Ok(netns) => Some(netns),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                skip(&error.to_string());
+                skip_unprepared(&error.to_string());
                 None
             }
             Err(error) => panic!("{error}"),

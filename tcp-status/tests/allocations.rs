@@ -19,7 +19,7 @@ use tcp_status::{
     },
     track::{Pace, Settings, start},
 };
-use tcp_status_testkit::{netns::Netns, skip};
+use tcp_status_testkit::{netns::Netns, skip_unprepared};
 
 /// What is asked, and how often the client, the tracker for one state, and the tracker for all may
 /// allocate for it.
@@ -83,7 +83,7 @@ fn the_tracker_asks_the_allocator_seldom() {
             };
             let running = match start(Backend::Ebpf, settings) {
                 Ok(running) => running,
-                Err(why) => return skip(&format!("no tracker by eBPF here: {why}")),
+                Err(why) => return skip_unprepared(&format!("no tracker by eBPF here: {why}")),
             };
             let _listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
             let line = encode(&Request::new(get())).unwrap();

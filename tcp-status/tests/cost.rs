@@ -16,7 +16,7 @@ use std::{
 };
 
 use aya_obj::{Map, Object};
-use tcp_status_testkit::{netns::Netns, skip};
+use tcp_status_testkit::{netns::Netns, skip, skip_unprepared};
 
 /// Programs that run for each state change, or for each minisocket, and how many instructions
 /// each may have, of all its branches: a part of them runs. What happens rarely is out of line.
@@ -128,10 +128,10 @@ fn a_query_takes_few_system_calls() {
         .output();
     let output = match run {
         Ok(output) => output,
-        Err(error) => return skip(&format!("cannot start strace: {error}")),
+        Err(error) => return skip_unprepared(&format!("cannot start strace: {error}")),
     };
     if String::from_utf8_lossy(&output.stderr).contains("PTRACE") {
-        return skip("strace may trace nothing here");
+        return skip_unprepared("strace may trace nothing here");
     }
     assert_eq!(String::from_utf8_lossy(&output.stdout), "7\n");
     let trace = fs::read_to_string(trace).unwrap();
@@ -219,7 +219,7 @@ fn nothing_wakes_at_rest_but_the_audit() {
     let socket = folder.path().join("s");
     let mut process = match netns.run(|| tracker("ebpf", &socket)).unwrap() {
         Ok(process) => process,
-        Err(why) => return skip(&why),
+        Err(why) => return skip_unprepared(&why),
     };
     let over = AtomicBool::new(false);
     let slept = thread::scope(|scope| {

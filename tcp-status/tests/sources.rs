@@ -29,7 +29,7 @@ use tcp_status_testkit::{
     hold::{Hold, Plan},
     netns::Netns,
     oracle::{Counts, Table, st},
-    raise_fd_limit, seed, skip,
+    raise_fd_limit, seed, skip_unprepared,
 };
 
 const SOON: Duration = Duration::from_secs(5);
@@ -205,7 +205,7 @@ fn a_namespace_is_found_by_name_inode_and_pid_and_entered() {
 #[test]
 fn a_name_without_a_namespace_is_unknown() {
     if !nix::unistd::geteuid().is_root() {
-        skip("names in /run/netns need root");
+        skip_unprepared("names in /run/netns need root");
         return;
     }
     let names = [

@@ -18,7 +18,7 @@ use tcp_status_testkit::{
     churn::Churn,
     hold::{Hold, Plan},
     netns::Netns,
-    seed, skip,
+    seed, skip_unprepared,
 };
 
 use crate::{
@@ -43,7 +43,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 fn place_with_strace() -> Option<(Netns, Turn)> {
     let place = place()?;
     if Command::new("strace").arg("-V").output().is_err() {
-        skip("strace is not installed; apt-get install strace");
+        skip_unprepared("strace is not installed; apt-get install strace");
         return None;
     }
     Some(place)

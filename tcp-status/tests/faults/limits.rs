@@ -18,7 +18,7 @@ use nix::sys::{
 };
 use tcp_status_testkit::{
     hold::{Hold, Plan},
-    seed, skip,
+    seed, skip_unprepared,
 };
 
 use crate::{
@@ -187,7 +187,7 @@ fn in_a_group_without_memory_it_says_so_or_dies_and_leaves_nothing() {
     };
     let group = match Group::new() {
         Ok(group) => group,
-        Err(why) => return skip(&why),
+        Err(why) => return skip_unprepared(&why),
     };
     netns
         .run(|| {

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use tcp_status_testkit::{netns::Netns, oracle::Counts, raise_fd_limit, skip};
+use tcp_status_testkit::{netns::Netns, oracle::Counts, raise_fd_limit, skip_unprepared};
 
 /// How soon after coming to rest a small host must be exact.
 const SOON: Duration = Duration::from_secs(2);
@@ -41,7 +41,7 @@ fn place() -> Option<(Netns, Turn)> {
     match netns.run(tracker::Tracker::possible).unwrap() {
         Ok(()) => Some((netns, turn)),
         Err(why) => {
-            skip(&why);
+            skip_unprepared(&why);
             None
         }
     }

@@ -18,7 +18,7 @@ use tcp_status_testkit::{
     hold::{Hold, Plan},
     netns::Netns,
     oracle::{Counts, Table},
-    seed, skip,
+    seed, skip_unprepared,
 };
 
 use crate::{
@@ -87,7 +87,7 @@ fn is_by_events(page: &Page) -> bool {
         series.starts_with("tcp_status_tier_info") && series.contains("tier=\"scan\"")
     });
     if scans {
-        skip("http: no eBPF here, so neither peaks nor other namespaces");
+        skip_unprepared("http: no eBPF here, so neither peaks nor other namespaces");
     }
     !scans
 }

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use tcp_status_testkit::skip;
+use tcp_status_testkit::skip_unprepared;
 
 /// Where rules, configuration and dashboard are.
 pub(crate) const TEMPLATES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../templates");
@@ -21,7 +21,7 @@ pub(crate) fn is_there(program: &str) -> bool {
     {
         Ok(_) => true,
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            skip(&format!(
+            skip_unprepared(&format!(
                 "no {program} on PATH; install Debian's prometheus"
             ));
             false

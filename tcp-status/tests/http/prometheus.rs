@@ -16,7 +16,7 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::Value;
-use tcp_status_testkit::{netns::Netns, skip};
+use tcp_status_testkit::{netns::Netns, skip_unprepared};
 use tempfile::TempDir;
 
 use crate::{
@@ -241,7 +241,7 @@ fn assert_rules() {
 /// What rules and dashboard name is there, where there is eBPF.
 fn assert_names() {
     if Prometheus::query("tcp_status_tier_info{tier!=\"scan\"}").is_empty() {
-        return skip("prometheus: there are peaks and times in a state with eBPF only");
+        return skip_unprepared("prometheus: there are peaks and times in a state with eBPF only");
     }
     let expressions = queries().into_iter().chain(rules());
     for name in expressions.flat_map(|expression| metrics(&expression)) {

@@ -4,7 +4,6 @@
 mod battery;
 mod between_polls;
 mod churn;
-mod machine;
 mod namespaces;
 mod orphans;
 mod ports;

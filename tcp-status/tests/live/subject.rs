@@ -25,7 +25,7 @@ use tcp_status_common::state::{Family, State};
 use tcp_status_testkit::{
     netns::{Netns, set_sysctl},
     oracle::{Counts, Table, st},
-    skip,
+    skip_unprepared,
 };
 
 /// How soon after coming to rest a small host must be exact.
@@ -83,7 +83,7 @@ pub fn place() -> Option<Netns> {
             Some(netns)
         }
         Err(why) => {
-            skip(&why.to_string());
+            skip_unprepared(&why.to_string());
             None
         }
     }

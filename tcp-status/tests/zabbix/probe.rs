@@ -10,7 +10,7 @@ use tcp_status::{
         setup::probe::{Reach, Spoken, ask_agent, reach},
     },
 };
-use tcp_status_testkit::skip;
+use tcp_status_testkit::skip_unprepared;
 
 use crate::passive::{Fake, serve};
 
@@ -33,7 +33,7 @@ fn an_agent_that_does_not_is_told_apart() {
 #[test]
 fn the_socket_is_tried_as_the_agents_user() {
     if !Uid::effective().is_root() {
-        skip("zabbix: needs root, to become another user");
+        skip_unprepared("zabbix: needs root, to become another user");
         return;
     }
     let folder = tempfile::tempdir().unwrap();

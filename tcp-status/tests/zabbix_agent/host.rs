@@ -17,7 +17,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::{Group, Pid, Uid},
 };
-use tcp_status_testkit::{netns::Netns, oracle::Counts, skip};
+use tcp_status_testkit::{netns::Netns, oracle::Counts, skip_unprepared};
 use tempfile::TempDir;
 
 const CONFIGURATION: &str = concat!(
@@ -46,15 +46,19 @@ impl Host {
     /// Everything that the test needs of this machine; without it says so, and gives nothing.
     pub fn prepare() -> Option<Self> {
         if !Uid::effective().is_root() {
-            skip("zabbix_agent: needs root, for network namespaces and the agent's user");
+            skip_unprepared(
+                "zabbix_agent: needs root, for network namespaces and the agent's user",
+            );
             return None;
         }
         let Some(agentd) = on_path("zabbix_agentd") else {
-            skip("zabbix_agent: no zabbix_agentd on PATH; install Debian's zabbix-agent");
+            skip_unprepared(
+                "zabbix_agent: no zabbix_agentd on PATH; install Debian's zabbix-agent",
+            );
             return None;
         };
         if Group::from_name(USER).unwrap().is_none() {
-            skip("zabbix_agent: no group zabbix; install Debian's zabbix-agent");
+            skip_unprepared("zabbix_agent: no group zabbix; install Debian's zabbix-agent");
             return None;
         }
         let counted = Netns::for_test()?;

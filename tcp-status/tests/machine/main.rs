@@ -1,5 +1,10 @@
-//! What happens to a whole machine: its clock is set, a processor goes and comes back, it is
-//! suspended. Only in a machine that belongs to the test.
+//! The tracker while the whole machine changes: its clock is set, a processor goes offline and comes
+//! back, it is suspended. Every test is ignored unless the machine belongs to the tests, which any test
+//! runner reports.
+
+#[expect(dead_code, reason = "shared with the live tests, which use the rest")]
+#[path = "../live/subject.rs"]
+mod subject;
 
 use std::{
     env, fs,
@@ -8,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use libtest_mimic::{Arguments, Trial};
 use nix::{
     sys::time::{TimeSpec, TimeValLike as _},
     time::{ClockId, clock_gettime, clock_settime},
@@ -16,7 +22,7 @@ use tcp_status_testkit::{
     churn::{Churn, Running},
     hold::{Hold, Plan},
     netns::Netns,
-    raise_fd_limit, seed, skip,
+    raise_fd_limit, seed,
 };
 
 use crate::subject::{SOON, Subject, place, turn};
@@ -27,16 +33,38 @@ const OWN: &str = "TCP_STATUS_OWN_MACHINE";
 /// An emulated machine takes its time.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn place_of_its_own() -> Option<Netns> {
-    if env::var_os(OWN).is_none() {
-        skip(&format!(
-            "this sets the clock or the processors of everything that runs here, or suspends it; \
-             `cargo xtask vm` has machines for it, and {OWN}=1 says that this is one"
-        ));
-        return None;
-    }
-    raise_fd_limit().unwrap();
-    place()
+fn main() {
+    let is_own = env::var_os(OWN).is_some();
+    let trial = |name, test: fn(Netns), is_possible: bool| {
+        let run = move || {
+            raise_fd_limit()?;
+            // Ignored tests run as well where a runner is told to: then a missing privilege is an error.
+            test(place().ok_or("cannot load eBPF programs here")?);
+            Ok(())
+        };
+        Trial::test(name, run).with_ignored_flag(!is_own || !is_possible)
+    };
+    let trials = vec![
+        trial(
+            "no_step_of_the_clock_matters",
+            no_step_of_the_clock_matters,
+            true,
+        ),
+        trial(
+            "a_processor_may_go_and_come_back",
+            a_processor_may_go_and_come_back,
+            Processor::find().is_some(),
+        ),
+        trial(
+            "after_a_suspension_it_is_exact",
+            after_a_suspension_it_is_exact,
+            can_be_suspended(),
+        ),
+    ];
+    let mut arguments = Arguments::from_args();
+    // One machine.
+    arguments.test_threads = Some(1);
+    libtest_mimic::run(&arguments, trials).exit();
 }
 
 fn churn() -> u64 {
@@ -94,11 +122,7 @@ impl Drop for Calendar {
     }
 }
 
-#[test]
-fn no_step_of_the_clock_matters() {
-    let Some(netns) = place_of_its_own() else {
-        return;
-    };
+fn no_step_of_the_clock_matters(netns: Netns) {
     let _turn = turn();
     netns
         .run(|| {
@@ -156,16 +180,9 @@ impl Drop for Processor {
     }
 }
 
-#[test]
-fn a_processor_may_go_and_come_back() {
-    let Some(netns) = place_of_its_own() else {
-        return;
-    };
+fn a_processor_may_go_and_come_back(netns: Netns) {
     let _turn = turn();
-    let Some(processor) = Processor::find() else {
-        skip("no processor of this machine can be taken away (/sys/devices/system/cpu/*/online)");
-        return;
-    };
+    let processor = Processor::find().expect("a processor that can go offline");
     netns
         .run(|| {
             let _held = hold();
@@ -236,16 +253,8 @@ fn suspend() -> Duration {
     slept().saturating_sub(before)
 }
 
-#[test]
-fn after_a_suspension_it_is_exact() {
-    let Some(netns) = place_of_its_own() else {
-        return;
-    };
+fn after_a_suspension_it_is_exact(netns: Netns) {
     let _turn = turn();
-    if !can_be_suspended() {
-        skip("this machine cannot be suspended to memory and woken by its clock");
-        return;
-    }
     netns
         .run(|| {
             let _held = hold();
