@@ -57,6 +57,10 @@ pub(super) struct Run {
     pub(super) time: Duration,
     pub(super) report: Report,
     pub(super) problems: Vec<String>,
+    /// The kernel's first message about a crash.
+    pub(super) crash: Option<String>,
+    /// That of the run before, which was repeated for it.
+    pub(super) earlier_crash: Option<String>,
     /// The last lines of both ports.
     pub(super) tail: Vec<String>,
 }
@@ -118,7 +122,21 @@ impl Matrix<'_> {
         runs.into_iter().map(|(_, run)| run).collect()
     }
 
+    /// Runs the tests on a kernel, and once more if it crashes.
     fn boot(&self, kernel: &Kernel) -> Result<Run> {
+        repeat_crashed(self.boot_once(kernel)?, |run| {
+            let (log, kept) = (self.log(&run.version), self.crash_log(&run.version));
+            fs::rename(&log, &kept).with_context(|| format!("cannot rename {}", log.display()))?;
+            eprintln!(
+                "{}: crashed, see {}; starting it again",
+                run.version,
+                kept.display()
+            );
+            self.boot_once(kernel)
+        })
+    }
+
+    fn boot_once(&self, kernel: &Kernel) -> Result<Run> {
         let version = &kernel.version;
         let initramfs = self.folder.join(format!("{version}.initramfs"));
         initramfs::write(&initramfs, kernel, &self.content)?;
@@ -181,16 +199,36 @@ impl Matrix<'_> {
             time,
             report,
             problems,
+            crash,
+            earlier_crash: None,
             tail: tail.into(),
         };
         eprintln!("{version}: {} in {:.0} s", run.counts(), time.as_secs_f64());
         Ok(run)
     }
 
+    /// The log of a machine that crashed and was started again.
+    pub(super) fn crash_log(&self, version: &Version) -> PathBuf {
+        self.folder.join(format!("{version}.crash.log"))
+    }
+
     /// Everything that a machine said, as it came.
     pub(super) fn log(&self, version: &Version) -> PathBuf {
         self.folder.join(format!("{version}.log"))
     }
+}
+
+/// Runs a crashed machine once more: a crash concerns the kernel or the emulator first, and says nothing of
+/// the tests that it cut off.
+fn repeat_crashed(run: Run, again: impl FnOnce(&Run) -> Result<Run>) -> Result<Run> {
+    if run.crash.is_none() {
+        return Ok(run);
+    }
+    let second = again(&run)?;
+    Ok(Run {
+        earlier_crash: run.crash,
+        ..second
+    })
 }
 
 /// Listens to one machine.
@@ -245,5 +283,41 @@ impl<'a> Watch<'a> {
         } else {
             Next::Continue
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(crash: Option<&str>) -> Run {
+        Run {
+            version: "7.2".parse().unwrap(),
+            package: "7.2.13-1".into(),
+            cpus: 2,
+            accel: Accel::Tcg,
+            time: Duration::ZERO,
+            report: Report::default(),
+            problems: Vec::new(),
+            crash: crash.map(str::to_owned),
+            earlier_crash: None,
+            tail: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_crashed_machine_is_run_once_more_and_the_crash_is_kept() {
+        let fine = repeat_crashed(run(None), |_| panic!("repeated without a crash")).unwrap();
+        assert_eq!((fine.crash, fine.earlier_crash), (None, None));
+        let mended = repeat_crashed(run(Some("Oops: int3")), |_| Ok(run(None))).unwrap();
+        assert_eq!(
+            (mended.crash, mended.earlier_crash.as_deref()),
+            (None, Some("Oops: int3"))
+        );
+        let twice = repeat_crashed(run(Some("Oops")), |_| Ok(run(Some("BUG")))).unwrap();
+        assert_eq!(
+            (twice.crash.as_deref(), twice.earlier_crash.as_deref()),
+            (Some("BUG"), Some("Oops"))
+        );
     }
 }

@@ -54,7 +54,7 @@ const SEED: &str = "TCP_STATUS_SEED";
 /// What is proved on every kernel: first that the kit makes the sockets it says, which is what
 /// the others are judged by. Tests of the socket server and of the command line see the same
 /// kernel as natively, and stay there.
-const TESTS: [&str; 3] = ["hold", "sources", "live"];
+const TESTS: [&str; 4] = ["hold", "sources", "live", "machine"];
 
 /// How long each of them may take.
 const TEST_LIMIT: Duration = Duration::from_mins(25);
@@ -192,6 +192,14 @@ fn machines(workspace: &Workspace, args: &VmArgs, mut task: Task) -> Result<Tall
     let runs = matrix.run(&kernels, jobs(args.jobs))?;
     for run in &runs {
         show_failures(run, &matrix.log(&run.version));
+        if let Some(crash) = &run.earlier_crash {
+            let log = matrix.crash_log(&run.version);
+            eprintln!(
+                "{}: crashed in its first run: {crash}; see {}",
+                run.version,
+                log.display()
+            );
+        }
     }
     println!("{}", table::tests(&runs));
     if let Some(figures) = table::figures(&runs) {

@@ -61,6 +61,10 @@ pub(super) fn tests(runs: &[Run]) -> String {
     row("passed", &|run| run.counts().passed.to_string());
     row("failed", &|run| run.counts().failed.to_string());
     row("skipped", &|run| run.counts().skipped.to_string());
+    row("crashes", &|run| {
+        let crashes = [&run.earlier_crash, &run.crash];
+        crashes.into_iter().flatten().count().to_string()
+    });
     row("seconds", &|run| format!("{:.0}", run.time.as_secs_f64()));
     aligned(&rows)
 }
@@ -143,6 +147,8 @@ mod tests {
             time: Duration::from_secs(12),
             report: reader.finish(Duration::from_millis(1500)),
             problems: Vec::new(),
+            crash: None,
+            earlier_crash: None,
             tail: Vec::new(),
         }
     }
@@ -167,6 +173,7 @@ live::c                   -  skipped 0.0
 passed                    1           0
 failed                    1           1
 skipped                   0           1
+crashes                   0           0
 seconds                  12          12
 ";
         let squeeze = |text: &str| {
