@@ -35,11 +35,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 fn main() {
     let is_own = env::var_os(OWN).is_some();
-    let trial = |name, test: fn(Netns), is_possible: bool| {
+    let trial = |name, test: fn(&Netns), is_possible: bool| {
         let run = move || {
             raise_fd_limit()?;
             // Ignored tests run as well where a runner is told to: then a missing privilege is an error.
-            test(place().ok_or("cannot load eBPF programs here")?);
+            test(&place().ok_or("cannot load eBPF programs here")?);
             Ok(())
         };
         Trial::test(name, run).with_ignored_flag(!is_own || !is_possible)
@@ -122,7 +122,7 @@ impl Drop for Calendar {
     }
 }
 
-fn no_step_of_the_clock_matters(netns: Netns) {
+fn no_step_of_the_clock_matters(netns: &Netns) {
     let _turn = turn();
     netns
         .run(|| {
@@ -180,7 +180,7 @@ impl Drop for Processor {
     }
 }
 
-fn a_processor_may_go_and_come_back(netns: Netns) {
+fn a_processor_may_go_and_come_back(netns: &Netns) {
     let _turn = turn();
     let processor = Processor::find().expect("a processor that can go offline");
     netns
@@ -253,7 +253,7 @@ fn suspend() -> Duration {
     slept().saturating_sub(before)
 }
 
-fn after_a_suspension_it_is_exact(netns: Netns) {
+fn after_a_suspension_it_is_exact(netns: &Netns) {
     let _turn = turn();
     netns
         .run(|| {
