@@ -122,11 +122,11 @@ mod tests {
                 let (count, births) = listeners(readings.replace(readings.get() + 1));
                 let (from, to) = (State::Closed, State::Listen);
                 Ok(Answer::Snapshots(vec![Snapshot {
-                    transitions: Transitions::from_flows(&[Flow {
+                    transitions: Some(Transitions::from_flows(&[Flow {
                         from,
                         to,
                         count: births,
-                    }]),
+                    }])),
                     ..Snapshot::of(Tier::Full, 7, [counts(count), Counts::default()])
                 }]))
             },

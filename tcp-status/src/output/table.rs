@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use tcp_status_common::state::State;
 
 use super::field::{field, overflows, subject};
-use crate::snapshot::{Drift, Peaks, Rates, Snapshot, Stale};
+use crate::snapshot::{Drift, Events, Peaks, Rates, Snapshot, Stale, Tier};
 
 /// The reading, and above it how far it can be relied on.
 #[must_use]
@@ -57,30 +57,26 @@ fn header(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
     if let Some(why) = &snapshot.degraded {
         field(out, "DEGRADED", why)?;
     }
-    field(out, "drift", &drift(&snapshot.drift))?;
-    let of = &snapshot.transitions;
-    field(
-        out,
-        "opened",
-        &format!(
-            "{} active, {} passive, {} failed",
-            of.active_open, of.passive_open, of.failed_open
-        ),
-    )?;
-    field(
-        out,
-        "closed",
-        &format!(
-            "{} by this side, {} by the peer, {} aborted",
-            of.active_close, of.passive_close, of.aborted
-        ),
-    )?;
-    let events = &snapshot.events;
-    field(
-        out,
-        "events",
-        &format!("{} counted, {} missed", events.counted, events.missed),
-    )
+    // A scan keeps no counts that could drift.
+    if snapshot.tier != Tier::Scan {
+        field(out, "drift", &drift(&snapshot.drift))?;
+    }
+    if let Some(of) = &snapshot.transitions {
+        let (active, passive, failed) = (of.active_open, of.passive_open, of.failed_open);
+        let opened = format!("{active} active, {passive} passive, {failed} failed");
+        field(out, "opened", &opened)?;
+        let (active, passive, aborted) = (of.active_close, of.passive_close, of.aborted);
+        let closed = format!("{active} by this side, {passive} by the peer, {aborted} aborted");
+        field(out, "closed", &closed)?;
+    }
+    if let Some(Events { counted, missed }) = &snapshot.events {
+        field(
+            out,
+            "events",
+            &format!("{counted} counted, {missed} missed"),
+        )?;
+    }
+    Ok(())
 }
 
 /// What happened since the last poll, as far as it is known.
@@ -150,7 +146,9 @@ mod tests {
     use tcp_status_common::state::State;
 
     use super::render;
-    use crate::snapshot::{Counts, Overflows, Peaks, Rates, Snapshot, Stale, Tier};
+    use crate::snapshot::{
+        Counts, Events, Overflows, Peaks, Rates, Snapshot, Stale, Tier, Transitions,
+    };
 
     fn snapshot() -> Snapshot {
         let (mut ipv4, mut ipv6) = (Counts::default(), Counts::default());
@@ -167,9 +165,6 @@ mod tests {
 netns     4026531833
 tier      full
 drift     0 corrections, no audit yet
-opened    0 active, 0 passive, 0 failed
-closed    0 by this side, 0 by the peer, 0 aborted
-events    0 counted, 0 missed
 
 state                total        ipv4        ipv6
 established     4294967305  4294967295          10
@@ -238,6 +233,15 @@ established     4294967305  4294967295          10
                 listen_drops: 9,
             }),
             netns_name: Some("blue\u{1b}[2J\nred".into()),
+            transitions: Some(Transitions {
+                active_open: 12,
+                aborted: 1,
+                ..Transitions::default()
+            }),
+            events: Some(Events {
+                counted: 24,
+                missed: 2,
+            }),
             ..now
         }
     }
@@ -251,6 +255,9 @@ established     4294967305  4294967295          10
         );
         for part in [
             "netns     4026531833 (blue[2J red)\n",
+            "opened    12 active, 0 passive, 0 failed\n",
+            "closed    0 by this side, 0 by the peer, 1 aborted\n",
+            "events    24 counted, 2 missed\n",
             "opened/s  12.0 active, 1000000.0 passive, 0.0 failed, over 60 s\n",
             "closed/s  0.0 by this side, 0.0 by the peer, 0.0 aborted\n",
             "stale     3 in closewait, 0 in finwait2 for over 60 s; walked 4 s ago\n",
@@ -267,6 +274,8 @@ established     4294967305  4294967295          10
     fn one_port_has_no_history() {
         let port = Snapshot {
             port: Some(443),
+            transitions: None,
+            events: None,
             ..with_history()
         };
         let bare = Snapshot {

@@ -93,10 +93,10 @@ pub struct Snapshot {
     pub ipv4: Counts,
     /// What `/proc/net/tcp6` lists.
     pub ipv6: Counts,
-    /// State changes since start.
-    pub transitions: Transitions,
-    /// What the event handlers saw.
-    pub events: Events,
+    /// State changes since start; none where no events are counted, as for a single port.
+    pub transitions: Option<Transitions>,
+    /// What the event handlers counted; none where they count nothing, as for a single port.
+    pub events: Option<Events>,
     /// What the audits found.
     pub drift: Drift,
     /// Extremes since the last poll; none where nothing is sampled.
@@ -132,8 +132,8 @@ impl Snapshot {
             states,
             ipv4,
             ipv6,
-            transitions: Transitions::default(),
-            events: Events::default(),
+            transitions: None,
+            events: None,
             drift: Drift::default(),
             peaks: None,
             rates: None,

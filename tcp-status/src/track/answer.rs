@@ -198,11 +198,11 @@ impl Tracker {
         let mut snapshot = Snapshot {
             tier_reason: self.plan.reason.clone(),
             netns_name: name,
-            transitions: reading.transitions.clone(),
-            events: Events {
+            transitions: Some(reading.transitions.clone()),
+            events: Some(Events {
                 counted: reading.events,
                 missed: ledger.missed,
-            },
+            }),
             ..Snapshot::of(self.plan.tier(), netns, counts)
         };
         match ledger.book(self.netns, netns) {

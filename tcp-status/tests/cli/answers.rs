@@ -47,6 +47,10 @@ fn get_and_show_agree() {
             assert!(one[counts][state.name()].is_u64(), "{json}");
         }
     }
+    // A scan sees no events.
+    for unknown in ["transitions", "events", "rates", "peaks"] {
+        assert!(one[unknown].is_null(), "{unknown}: {json}");
+    }
     let all = printed(&["show", "--json", "--all-netns", "--socket", socket]);
     assert!(
         serde_json::from_str::<Value>(&all).unwrap()[0]["states"].is_object(),
@@ -61,6 +65,9 @@ fn get_and_show_agree() {
         table.lines().all(|line| line.chars().count() <= 80),
         "{table}"
     );
+    for unknown in ["drift", "opened", "events"] {
+        assert!(!table.contains(unknown), "{unknown}: {table}");
+    }
     let by_environment = tcp_status()
         .arg("show")
         .env("TCP_STATUS_SOCKET", socket)

@@ -85,7 +85,7 @@ fn own(step: u64) -> Snapshot {
             "attach to function, on inet_twsk_kill: {HARMFUL}Operation not permitted (os error 1); \
              timewait minisockets are split by a walk"
         )),
-        transitions: transitions(step),
+        transitions: Some(transitions(step)),
         peaks: Some(Peaks {
             window_seconds: 60,
             sample_milliseconds: 100,
@@ -122,7 +122,7 @@ fn other(step: u64) -> Snapshot {
     let ipv4 = counts(&[(State::Established, 7), (State::Listen, 1)]);
     Snapshot {
         netns_name: Some(format!("web{HARMFUL}\n")),
-        transitions: transitions(step),
+        transitions: Some(transitions(step)),
         degraded: Some("an audit is due".into()),
         listeners: vec![listener("10.9.8.7", 8888, [0, 16, 1])],
         ..Snapshot::of(Tier::Full, OTHER, [ipv4, Counts::default()])

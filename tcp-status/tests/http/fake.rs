@@ -51,14 +51,14 @@ pub(crate) fn full() -> Snapshot {
     let flow = |from, to, count| Flow { from, to, count };
     Snapshot {
         tier_reason: None,
-        transitions: Transitions::from_flows(&[
+        transitions: Some(Transitions::from_flows(&[
             flow(State::Closed, State::SynSent, 41),
             flow(State::LastAck, State::TimeWait, 1),
-        ]),
-        events: Events {
+        ])),
+        events: Some(Events {
             counted: 42,
             missed: 3,
-        },
+        }),
         drift: Drift {
             corrections: 1166,
             corrections_by_state: counts(1),

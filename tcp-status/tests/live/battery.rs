@@ -122,7 +122,7 @@ fn compare(scenario: Scenario) -> u64 {
 /// and detached: such an event leaves two gauges wrong.
 fn unexplained(subject: &Subject, foreign: u64) -> u64 {
     let snapshot = subject.vouched_within(SOON);
-    let (drift, missed) = (snapshot.drift, snapshot.events.missed);
+    let (drift, missed) = (snapshot.drift, snapshot.events.unwrap().missed);
     let by_state = &drift.corrections_by_state;
     let minisockets = by_state[State::TimeWait] + by_state[State::FinWait2];
     let explained = 2 * missed + minisockets.min(2 * foreign);
@@ -166,7 +166,9 @@ fn figures(name: &str, connections: u64, subject: &Subject) {
     let (events, drift) = (snapshot.events, snapshot.drift);
     say(&format!(
         "FIGURES {name}: connections={connections} events={} missed={} corrections={}",
-        events.counted, events.missed, drift.corrections
+        events.unwrap().counted,
+        events.unwrap().missed,
+        drift.corrections
     ));
 }
 
@@ -269,7 +271,10 @@ fn another_namespace_is_destroyed_with_sockets_inside() {
             seen += u32::from(successor(inode).is_some());
             let after = subject.snapshot();
             assert_eq!(after.states, before.states);
-            assert_eq!(after.events.counted, before.events.counted);
+            assert_eq!(
+                after.events.unwrap().counted,
+                before.events.unwrap().counted
+            );
             subject.assert_exact_within(SOON);
         }
         // That its number was free is the proof that a namespace is gone.

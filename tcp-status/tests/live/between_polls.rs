@@ -292,7 +292,7 @@ fn transitions_add_up_to_the_gauges() {
                 State::LastAck,
                 State::Closing,
             ] {
-                let flows = &snapshot.transitions.flows;
+                let flows = &snapshot.transitions.as_ref().unwrap().flows;
                 let sum = |end: fn(&(String, String, u64)) -> &String| -> i64 {
                     let flows = flows.iter().filter(|flow| end(flow) == state.name());
                     flows.map(|flow| flow.2.cast_signed()).sum()

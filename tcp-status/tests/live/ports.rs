@@ -10,9 +10,12 @@ use std::{
 
 use rand::RngExt as _;
 use socket2::{Domain, Socket, Type};
-use tcp_status::server::{
-    Source as _,
-    protocol::{Get, Show},
+use tcp_status::{
+    server::{
+        Source as _,
+        protocol::{Get, Show},
+    },
+    snapshot::Tier,
 };
 use tcp_status_common::state::State;
 use tcp_status_testkit::{
@@ -119,6 +122,39 @@ fn connections_outlive_their_listener_and_stay_at_its_port() {
             pairs.clear();
             subject.assert_exact_within(SOON);
             assert_port(&subject, port);
+        })
+        .unwrap();
+}
+
+#[test]
+fn what_is_not_counted_by_port_is_null() {
+    let Some(netns) = place() else { return };
+    netns
+        .run(|| {
+            let subject = Subject::start_attentive();
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let _pairs = connect(&listener, 3);
+            subject.assert_exact_within(SOON);
+            let show = |port| {
+                let show = Show {
+                    port,
+                    ..Show::default()
+                };
+                subject.tracker.show(&show).unwrap().remove(0)
+            };
+            let started = Instant::now();
+            while show(Some(port)).tier == Tier::Scan {
+                assert!(started.elapsed() < SOON, "no audit has seen port {port}");
+                thread::sleep(Duration::from_millis(50));
+            }
+            let json = |port| serde_json::to_value(show(port)).unwrap();
+            let (all, one) = (json(None), json(Some(port)));
+            for unknown in ["transitions", "events", "rates", "peaks", "stale"] {
+                assert!(one[unknown].is_null(), "{unknown}: {one}");
+                assert!(unknown == "stale" || all[unknown].is_object(), "{all}");
+            }
+            assert_eq!(all["transitions"]["passive_open"], 3, "{all}");
         })
         .unwrap();
 }

@@ -99,7 +99,7 @@ fn sockets_of_another_namespace_are_not_counted() {
             })
             .unwrap();
         subject.assert_exact_within(SOON);
-        assert_eq!(subject.snapshot().events.counted, 0);
+        assert_eq!(subject.snapshot().events.unwrap().counted, 0);
     })
     .unwrap();
 }

@@ -112,8 +112,8 @@ impl Tracker {
             threads: number("Threads:"),
             corrections: snapshot.drift.corrections,
             audits: snapshot.drift.audits,
-            events: snapshot.events.counted,
-            missed: snapshot.events.missed,
+            events: snapshot.events.unwrap().counted,
+            missed: snapshot.events.unwrap().missed,
         }
     }
 

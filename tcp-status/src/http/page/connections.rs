@@ -9,7 +9,7 @@ use tcp_status_common::state::State::{
 };
 
 use super::{Pen, Reading, Sample};
-use crate::snapshot::{Counts, Snapshot, Stale};
+use crate::snapshot::{Counts, Stale, Transitions};
 
 /// State changes that TCP knows: their series are there before the first one happens, so that the
 /// first one is seen as an increase.
@@ -66,7 +66,8 @@ pub(super) fn write(pen: &mut Pen<'_>, readings: &[Reading]) -> fmt::Result {
 fn write_changes(pen: &mut Pen<'_>, readings: &[Reading]) -> fmt::Result {
     let changes = readings.iter().flat_map(|reading| {
         let change = |(from, to, count)| (&*reading.netns, [("from", from), ("to", to)], count);
-        changes(&reading.of).into_iter().map(change)
+        let transitions = reading.of.transitions.as_ref();
+        transitions.map(changes).into_iter().flatten().map(change)
     });
     pen.counters(
         ("tcp_status_transitions", None),
@@ -76,10 +77,9 @@ fn write_changes(pen: &mut Pen<'_>, readings: &[Reading]) -> fmt::Result {
 }
 
 /// The usual ones, counted or not, and all others that were counted.
-fn changes(snapshot: &Snapshot) -> Vec<(&str, &str, u64)> {
-    let flows = &snapshot.transitions.flows;
+fn changes(transitions: &Transitions) -> Vec<(&str, &str, u64)> {
     let mut changes: Vec<_> = USUAL.map(|(from, to)| (from.name(), to.name(), 0)).into();
-    for (from, to, count) in flows {
+    for (from, to, count) in &transitions.flows {
         match changes.iter_mut().find(|(f, t, _)| f == from && t == to) {
             Some(usual) => usual.2 = *count,
             None => changes.push((from, to, *count)),

@@ -44,10 +44,14 @@ fn write_events(pen: &mut Pen<'_>, readings: &[Reading]) -> fmt::Result {
         "State changes that were counted.",
         readings
             .iter()
-            .map(|one| (&*one.netns, [], one.of.events.counted)),
+            .filter_map(|one| Some((&*one.netns, [], one.of.events?.counted))),
     )?;
     // The kernel's own loss has no namespace: every reading has the same number.
-    let missed = readings.iter().map(|one| one.of.events.missed).max();
+    let missed = readings
+        .iter()
+        .filter_map(|one| one.of.events)
+        .map(|events| events.missed)
+        .max();
     pen.counters(
         ("tcp_status_missed_events", None),
         "State changes of any namespace that the kernel told no program; each leads to an audit.",

@@ -180,7 +180,7 @@ mod tests {
             .map(|&(from, to, count)| Flow { from, to, count })
             .collect();
         Snapshot {
-            transitions: Transitions::from_flows(&flows),
+            transitions: Some(Transitions::from_flows(&flows)),
             ..Snapshot::of(Tier::Full, 7, families)
         }
     }

@@ -64,17 +64,18 @@ pub(super) struct Moves([[u64; State::COUNT]; State::COUNT]);
 impl Moves {
     pub(super) fn between(before: &Snapshot, after: &Snapshot) -> Self {
         let mut moves = [[0_u64; State::COUNT]; State::COUNT];
-        let mut each = |flows: &[(String, String, u64)], apply: fn(&mut u64, u64)| {
+        let mut each = |reading: &Snapshot, apply: fn(&mut u64, u64)| {
+            let flows = reading.transitions.iter().flat_map(|of| &of.flows);
             for (from, to, count) in flows {
                 if let (Ok(from), Ok(to)) = (from.parse::<State>(), to.parse::<State>()) {
                     apply(&mut moves[from.index()][to.index()], *count);
                 }
             }
         };
-        each(&after.transitions.flows, |sum, count| {
+        each(after, |sum, count| {
             *sum = sum.saturating_add(count);
         });
-        each(&before.transitions.flows, |sum, count| {
+        each(before, |sum, count| {
             *sum = sum.saturating_sub(count);
         });
         Self(moves)

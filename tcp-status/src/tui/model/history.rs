@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Instant};
 
 use tcp_status_common::state::State;
 
-use crate::snapshot::{Counts, Overflows, Snapshot, Tier, Transitions};
+use crate::snapshot::{Counts, Overflows, Snapshot, Transitions};
 
 /// How many readings are kept: more than the widest terminal shows.
 const KEPT: usize = 512;
@@ -51,20 +51,19 @@ impl History {
     pub(super) fn add(&mut self, reading: &Snapshot, at: Instant) {
         self.gauges.push_front(reading.states);
         self.gauges.truncate(KEPT);
-        let now = Counters {
+        let now = reading.transitions.as_ref().map(|transitions| Counters {
             at,
             of: Transitions {
                 flows: Vec::new(),
-                ..reading.transitions
+                ..*transitions
             },
             overflows: reading.overflows.unwrap_or_default(),
+        });
+        self.rates = match (&self.last, &now) {
+            (Some(before), Some(now)) => between(before, now),
+            _ => None,
         };
-        // A scan sees no transitions.
-        let counted = reading.tier != Tier::Scan;
-        self.rates = (self.last.as_ref())
-            .filter(|_| counted)
-            .and_then(|before| between(before, &now));
-        self.last = Some(now);
+        self.last = now;
     }
 
     /// What happened between the last two readings; none where nobody counts, or the tracker was
@@ -121,7 +120,7 @@ mod tests {
     use tcp_status_common::state::State;
 
     use super::{History, KEPT};
-    use crate::snapshot::Tier;
+    use crate::snapshot::Transitions;
     use crate::tui::invented::{OWN, reading};
 
     #[test]
@@ -129,8 +128,14 @@ mod tests {
         let start = Instant::now();
         let mut history = History::default();
         let (mut first, mut second) = (reading(OWN, 0), reading(OWN, 0));
-        first.transitions.passive_open = 100;
-        second.transitions.passive_open = 700;
+        let opened = |passive_open| {
+            Some(Transitions {
+                passive_open,
+                ..Transitions::default()
+            })
+        };
+        first.transitions = opened(100);
+        second.transitions = opened(700);
         second.overflows.as_mut().unwrap().listen_drops += 4;
         history.add(&first, start);
         assert_eq!(history.rates(), None);
@@ -143,7 +148,8 @@ mod tests {
         // No time has passed.
         history.add(&first, start + Duration::from_secs(3));
         assert_eq!(history.rates(), None);
-        first.tier = Tier::Scan;
+        // Nobody counts.
+        first.transitions = None;
         history.add(&first, start + Duration::from_secs(4));
         assert_eq!(history.rates(), None);
     }

@@ -178,6 +178,7 @@ fn a_scan_has_no_rates_and_no_history_no_peaks() {
     let mut model = model(Instant::now());
     let mut scanned = reading(OWN, 0);
     scanned.tier = crate::snapshot::Tier::Scan;
+    (scanned.transitions, scanned.events) = (None, None);
     (
         scanned.peaks,
         scanned.rates,

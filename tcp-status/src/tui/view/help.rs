@@ -10,7 +10,7 @@ use ratatui::{
 use super::theme::Theme;
 use crate::{
     output::plain,
-    snapshot::Snapshot,
+    snapshot::{Events, Snapshot},
     tui::model::{Model, keys::KEYS},
 };
 
@@ -67,11 +67,10 @@ fn state_of(model: &Model) -> Vec<(&'static str, String)> {
                 drift.corrections, drift.audits
             ),
         ),
-        (
-            "events",
-            format!("{} counted, {} missed", events.counted, events.missed),
-        ),
     ];
+    if let Some(Events { counted, missed }) = events {
+        all.push(("events", format!("{counted} counted, {missed} missed")));
+    }
     if let Some(why) = degraded {
         all.insert(0, ("DEGRADED", why.clone()));
     }
