@@ -48,7 +48,7 @@ pub struct Cli {
 /// What the program can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Count and serve until SIGTERM or SIGINT, in the foreground
+    /// Count and serve until a signal ends it, in the foreground
     Run(RunOptions),
     /// Print one number: how many connections are in a state
     Get(GetOptions),

@@ -88,7 +88,7 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
             PlaceError::System { .. } => REFUSED,
             PlaceError::BadPath { .. }
             | PlaceError::NotASocket(_)
-            | PlaceError::InUse(_)
+            | PlaceError::InUse { .. }
             | PlaceError::UnknownGroup(_) => USAGE,
         });
     }

@@ -8,6 +8,7 @@ mod parse;
 mod passive;
 mod query;
 mod run;
+mod signals;
 mod top;
 mod usage;
 mod verify;

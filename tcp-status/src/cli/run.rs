@@ -14,7 +14,6 @@ use sd_notify::NotifyState;
 use tokio::{
     runtime::{Builder, Runtime},
     select,
-    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     task::spawn_blocking,
     try_join,
@@ -22,7 +21,9 @@ use tokio::{
 
 use super::{
     args::{CompatOption, NamespaceOption, RunOptions},
-    passive, watchdog,
+    passive,
+    signals::Signals,
+    watchdog,
 };
 use crate::{
     bpf::Limits as Kept,
@@ -261,29 +262,6 @@ fn greeting(table: &str, path: &Path) -> String {
         "{table}\nFrom another terminal:\n  tcp-status show{socket}\n  \
          tcp-status get established{socket}\nCtrl-C ends it.\n"
     )
-}
-
-/// The signals that end the tracker.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    /// Waits for one of them; gives its name.
-    async fn any(&mut self) -> &'static str {
-        select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     kernel::{
         facts::Facts,
+        netns,
         plan::{ASKED_FOR, Backend, Impossible, Plan},
     },
     privilege,
@@ -53,6 +54,8 @@ pub fn start(backend: Backend, settings: Settings) -> Result<Running, StartError
 }
 
 fn attempt(backend: Backend, settings: Settings) -> Result<Running, StartError> {
+    // Nothing can be counted without procfs, by whatever backend.
+    netns::own().map_err(super::tracker::StartError::Netns)?;
     if backend == Backend::Scan {
         // Nothing that the host offers matters, and reading the kernel's types takes a while.
         return Ok(scan(backend, ASKED_FOR.into()));

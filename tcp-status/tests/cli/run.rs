@@ -5,19 +5,27 @@ use std::{
     os::unix::{
         fs::{MetadataExt as _, PermissionsExt as _},
         net::UnixDatagram,
+        process::CommandExt as _,
     },
+    process::{Command, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigHandler, Signal, signal};
 
 use crate::{complaint, output, printed, tracker::Tracker};
 
 #[test]
 fn signals_end_it_and_leave_nothing() {
-    for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let tracker = Tracker::start();
+    let ends = [
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+    ];
+    for signal in ends {
+        let tracker = Tracker::start_with(with_default_signals);
         let socket = tracker.socket();
         printed(&["get", "listen", "--socket", socket.to_str().unwrap()]);
         let (status, time, directory) = tracker.end(signal);
@@ -28,6 +36,64 @@ fn signals_end_it_and_leave_nothing() {
             0,
             "{signal}"
         );
+    }
+}
+
+/// The command, with the signals that end a process by default, whatever the tests were started by.
+fn with_default_signals(command: &mut Command) -> &mut Command {
+    let by_default = || {
+        for ends in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT] {
+            // SAFETY: no handler is installed.
+            unsafe { signal(ends, SigHandler::SigDfl)? };
+        }
+        Ok(())
+    };
+    // SAFETY: system calls only; nothing else is done between fork and exec.
+    unsafe { command.pre_exec(by_default) }
+}
+
+#[test]
+fn a_reader_that_leaves_does_not_end_it() {
+    let tracker = Tracker::start();
+    tracker.signal(Signal::SIGPIPE);
+    let socket = tracker.socket();
+    printed(&["get", "listen", "--socket", socket.to_str().unwrap()]);
+    tracker.end(Signal::SIGTERM);
+}
+
+#[test]
+fn under_nohup_a_closed_terminal_does_not_end_it() {
+    let tracker = Tracker::start_with(|command| {
+        // SAFETY: one system call between fork and exec; no handler is installed.
+        unsafe { command.pre_exec(|| Ok(signal(Signal::SIGHUP, SigHandler::SigIgn).map(drop)?)) }
+    });
+    tracker.signal(Signal::SIGHUP);
+    let socket = tracker.socket();
+    printed(&["get", "listen", "--socket", socket.to_str().unwrap()]);
+    let (status, ..) = tracker.end(Signal::SIGTERM);
+    assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+fn a_socket_that_cannot_be_made_is_refused_at_once() {
+    let gone = tempfile::tempdir().unwrap();
+    let enter = format!("cd {0} && rmdir {0} && exec \"$@\"", gone.path().display());
+    for (path, script) in [("/proc/x.sock", "exec \"$@\""), ("x.sock", enter.as_str())] {
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_tcp-status")]);
+        command.args(["run", "--backend", "scan", "--socket", path]);
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while child.try_wait().unwrap().is_none() {
+            if Instant::now() > deadline {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                panic!("--socket {path}: still starting after 20 s");
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        let line = complaint(&child.wait_with_output().unwrap(), 4);
+        assert!(line.contains(path) && line.contains("; "), "{line}");
     }
 }
 
@@ -71,7 +137,7 @@ fn the_second_on_a_socket_is_refused() {
         &output(&["run", "--backend", "scan", "--socket", socket]),
         2,
     );
-    for part in [socket, "another tracker answers there", "stop it"] {
+    for part in [socket, "in use by another tracker", "stop it"] {
         assert!(line.contains(part), "{line}");
     }
     printed(&["get", "listen", "--socket", socket]);

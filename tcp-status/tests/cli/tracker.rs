@@ -72,10 +72,14 @@ impl Tracker {
         socket_in(&self.directory)
     }
 
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(pid(&self.child), signal).unwrap();
+    }
+
     /// Sends a signal and waits for the end; says how long that took.
     pub(crate) fn end(mut self, signal: Signal) -> (ExitStatus, Duration, TempDir) {
         let started = Instant::now();
-        kill(pid(&self.child), signal).unwrap();
+        self.signal(signal);
         let status = self.child.wait().unwrap();
         let directory = std::mem::replace(&mut self.directory, tempfile::tempdir().unwrap());
         (status, started.elapsed(), directory)

@@ -122,7 +122,7 @@ fn the_longest_path_that_fits_works() {
     drop(UnixListener::bind(&path).unwrap());
     let server = Running::start(&path);
     assert_eq!(server.established(), Answer::Value(1));
-    assert!(matches!(bind(&path), Err(PlaceError::InUse(_))));
+    assert!(matches!(bind(&path), Err(PlaceError::InUse { .. })));
     server.stop();
     assert_eq!(entries(base.path()), [""; 0]);
 }
@@ -149,7 +149,7 @@ fn a_live_socket_is_left_alone() {
     let path = base.path().join("s");
     let server = Running::start(&path);
     let error = bind(&path).unwrap_err();
-    assert!(matches!(error, PlaceError::InUse(_)), "{error}");
+    assert!(matches!(error, PlaceError::InUse { .. }), "{error}");
     assert!(
         error.to_string().contains(path.to_str().unwrap()),
         "{error}"
@@ -159,7 +159,7 @@ fn a_live_socket_is_left_alone() {
     server.stop();
     let other = base.path().join("datagram");
     let _datagram = UnixDatagram::bind(&other).unwrap();
-    assert!(matches!(bind(&other), Err(PlaceError::InUse(_))));
+    assert!(matches!(bind(&other), Err(PlaceError::InUse { .. })));
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn race(path: &Path) -> Vec<Server> {
     for thread in threads {
         match thread.join().unwrap() {
             Ok(server) => winners.push(server),
-            Err(error) => assert!(matches!(error, PlaceError::InUse(_)), "{error}"),
+            Err(error) => assert!(matches!(error, PlaceError::InUse { .. }), "{error}"),
         }
     }
     winners

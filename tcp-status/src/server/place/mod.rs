@@ -1,65 +1,82 @@
-//! The socket's place in the file system: made so that there is no moment with wrong
-//! permissions, and taken away without a trace. Does not know what is said over it.
+//! The socket's file: it has its permissions before anybody can connect, belongs to one tracker at
+//! a time, and is removed at the end. Does not know what is said over it.
 
-mod entry;
-mod taking;
+mod lock;
 
 use std::{
-    ffi::OsString,
+    fs,
+    io::{self, ErrorKind},
     os::{
-        fd::OwnedFd,
-        unix::{ffi::OsStrExt as _, net::UnixListener},
+        fd::{AsRawFd as _, OwnedFd},
+        unix::{
+            ffi::OsStrExt as _,
+            fs::{FileTypeExt as _, MetadataExt as _, lchown},
+            net::UnixListener,
+        },
     },
     path::{Path, PathBuf},
 };
 
 use nix::{
     errno::Errno,
-    fcntl::AtFlags,
-    sys::stat::fstatat,
-    unistd::{UnlinkatFlags, unlinkat},
+    fcntl::AT_FDCWD,
+    sys::{
+        socket::{
+            AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockopt,
+            listen, socket, sockopt::PeerCredentials,
+        },
+        stat::{FchmodatFlags, Mode, fchmodat},
+    },
+    unistd::Group,
 };
 
-use entry::{Identity, remove};
+use lock::Lock;
 
 /// The longest path of a socket, in bytes (`sun_path` without its final NUL).
 pub const MAX_PATH: usize = 107;
+
+/// Clients that may wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
+const BACKLOG: i32 = 1024;
+
+/// A step that the kernel may refuse.
+const CREATE_DIRECTORY: &str = "create the directory of";
 
 /// The socket cannot be put where it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
     /// No socket can have this path, whatever the host.
-    #[error("bind, on socket {path:?}: {why}")]
+    #[error("cannot bind {path:?}: {why}")]
     BadPath {
         /// As given.
         path: PathBuf,
         /// Why, and what to do.
         why: BadPath,
     },
-    /// Something that is no socket lies there.
-    #[error(
-        "bind, on socket {0:?}: a file that is no socket is in the way; remove it or choose another --socket"
-    )]
+    /// A file that is no socket has this path.
+    #[error("cannot bind {}: a file that is no socket is in the way; remove it or pass another --socket", .0.display())]
     NotASocket(PathBuf),
-    /// Another tracker serves there.
-    #[error(
-        "bind, on socket {0:?}: another tracker answers there; stop it or choose another --socket"
-    )]
-    InUse(PathBuf),
+    /// Another process serves there.
+    #[error("cannot bind {}: in use by {by}; stop it or pass another --socket", path.display())]
+    InUse {
+        /// The socket.
+        path: PathBuf,
+        /// Who serves, as far as known.
+        by: String,
+    },
     /// No such group.
-    #[error("bind, on group {0:?}: no such group; create it with: groupadd --system {0}")]
+    #[error("cannot bind the socket for group {0:?}: no such group; run groupadd --system {0}")]
     UnknownGroup(String),
     /// The kernel refuses a step.
-    #[error("{step}, on {path:?}: {errno}; {cure}")]
+    #[error("cannot {step} {}: {source}; {hint}", path.display())]
     System {
         /// What was to be done.
         step: &'static str,
         /// With what.
         path: PathBuf,
         /// What the kernel says.
-        errno: Errno,
+        source: io::Error,
         /// What to do.
-        cure: &'static str,
+        hint: &'static str,
     },
 }
 
@@ -72,16 +89,14 @@ pub struct Access<'a> {
     pub mode: u32,
 }
 
-/// A socket's entry in a directory. Dropping it removes the entry, and the directory if it was
-/// made for it and nothing else is in it.
+/// A socket's file. Dropping it removes the file, and the directory if it was created for it and
+/// nothing else is in it.
 #[derive(Debug)]
 pub struct Place {
-    directory: OwnedFd,
-    name: OsString,
+    path: PathBuf,
     /// Device and inode: only this very socket is removed.
-    identity: Identity,
-    /// Parent and name of the directory, if it was made.
-    made: Option<(OwnedFd, OsString)>,
+    identity: (u64, u64),
+    created_directory: bool,
 }
 
 impl Place {
@@ -90,26 +105,141 @@ impl Place {
     /// # Errors
     /// [`PlaceError`]; nothing is left behind then.
     pub fn take(path: &Path, access: Access<'_>) -> Result<(Self, UnixListener), PlaceError> {
-        taking::take(path, access)
+        check(path).map_err(|why| PlaceError::BadPath {
+            path: path.to_owned(),
+            why,
+        })?;
+        let group = access.group.map(group).transpose()?;
+        let lock = Lock::take(path)?;
+        remove_stale(path)?;
+        let listener = listen_at(path, group, access.mode)?;
+        let metadata = path
+            .symlink_metadata()
+            .map_err(|error| refused("bind", path, error))?;
+        let place = Self {
+            path: path.to_owned(),
+            identity: (metadata.dev(), metadata.ino()),
+            created_directory: lock.keep_directory(),
+        };
+        Ok((place, listener))
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let found = fstatat(
-            &self.directory,
-            self.name.as_os_str(),
-            AtFlags::AT_SYMLINK_NOFOLLOW,
-        );
-        if found.is_ok_and(|stat| (stat.st_dev, stat.st_ino) == self.identity)
-            && let Err(errno) = remove(&self.directory, &self.name)
+        let found = self.path.symlink_metadata();
+        if found.is_ok_and(|found| (found.dev(), found.ino()) == self.identity)
+            && let Err(error) = fs::remove_file(&self.path)
         {
-            log::warn!(error:% = errno; "the socket could not be removed");
+            log::warn!(error:%; "cannot remove the socket");
         }
-        if let Some((parent, name)) = &self.made {
+        if self.created_directory {
             // Not empty: somebody else uses it, and it is theirs now.
-            let _: Result<(), Errno> = unlinkat(parent, name.as_os_str(), UnlinkatFlags::RemoveDir);
+            drop(fs::remove_dir(directory(&self.path)));
         }
+    }
+}
+
+/// Removes a socket that nobody listens on.
+fn remove_stale(path: &Path) -> Result<(), PlaceError> {
+    match path.symlink_metadata() {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(refused("stat", path, error)),
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(PlaceError::NotASocket(path.to_owned()));
+        }
+        Ok(_) => {}
+    }
+    let refused = |errno: Errno| refused("connect to", path, errno.into());
+    let client = stream(SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK).map_err(refused)?;
+    match connect(client.as_raw_fd(), &UnixAddr::new(path).map_err(refused)?) {
+        Ok(()) => Err(match getsockopt(&client, PeerCredentials) {
+            Ok(peer) => in_use(path, &format!("another tracker (pid {})", peer.pid())),
+            Err(_) => in_use(path, "another tracker"),
+        }),
+        Err(Errno::EAGAIN | Errno::EPROTOTYPE) => Err(in_use(path, "another process")),
+        Err(Errno::ECONNREFUSED) => {
+            fs::remove_file(path).map_err(|error| self::refused("remove", path, error))
+        }
+        Err(Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(refused(errno)),
+    }
+}
+
+/// A socket that listens at `path`. Nobody can connect before it has its group and its mode.
+fn listen_at(path: &Path, group: Option<u32>, mode: u32) -> Result<UnixListener, PlaceError> {
+    let refused = |step, errno: Errno| refused(step, path, errno.into());
+    let bound = |errno| refused("bind", errno);
+    let socket = stream(SockFlag::SOCK_CLOEXEC).map_err(bound)?;
+    bind(socket.as_raw_fd(), &UnixAddr::new(path).map_err(bound)?).map_err(bound)?;
+    let mode = Mode::from_bits_truncate(mode & 0o777);
+    let listening = lchown(path, None, group)
+        .map_err(|error| self::refused("set the group of", path, error))
+        .and_then(|()| {
+            fchmodat(AT_FDCWD, path, mode, FchmodatFlags::NoFollowSymlink)
+                .map_err(|errno| refused("set the mode of", errno))
+        })
+        .and_then(|()| {
+            let backlog = Backlog::new(BACKLOG).map_err(bound)?;
+            listen(&socket, backlog).map_err(|errno| refused("listen on", errno))
+        });
+    if listening.is_err() {
+        drop(fs::remove_file(path));
+    }
+    listening.map(|()| UnixListener::from(socket))
+}
+
+fn stream(flags: SockFlag) -> nix::Result<OwnedFd> {
+    socket(AddressFamily::Unix, SockType::Stream, flags, None)
+}
+
+/// A group by name, or by number.
+fn group(name: &str) -> Result<u32, PlaceError> {
+    if let Ok(Some(group)) = Group::from_name(name) {
+        return Ok(group.gid.as_raw());
+    }
+    let number = name.parse().ok();
+    number.ok_or_else(|| PlaceError::UnknownGroup(name.into()))
+}
+
+/// The directory of a file.
+fn directory(file: &Path) -> &Path {
+    or_here(file.parent().unwrap_or(Path::new("/")))
+}
+
+fn or_here(directory: &Path) -> &Path {
+    if directory.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        directory
+    }
+}
+
+fn in_use(path: &Path, by: &str) -> PlaceError {
+    PlaceError::InUse {
+        path: path.to_owned(),
+        by: by.into(),
+    }
+}
+
+fn refused(step: &'static str, path: &Path, source: io::Error) -> PlaceError {
+    let hint = match source.kind() {
+        ErrorKind::NotFound if step == CREATE_DIRECTORY => "create its parent directory first",
+        ErrorKind::PermissionDenied => {
+            "run as root, or pass a --socket and a group that this user may use"
+        }
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "make room there, or pass another --socket"
+        }
+        // The C library may change a mode by way of it.
+        ErrorKind::Unsupported if !Path::new("/proc/self").exists() => "mount /proc",
+        _ => "pass another --socket",
+    };
+    PlaceError::System {
+        step,
+        path: path.to_owned(),
+        source,
+        hint,
     }
 }
 
