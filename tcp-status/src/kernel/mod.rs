@@ -8,3 +8,4 @@ pub mod plan;
 pub mod procfs;
 pub mod quiesce;
 pub mod sock_diag;
+pub mod sysctl;

@@ -9,7 +9,7 @@ use std::{
 
 use tcp_status_common::state::{Family, State};
 
-use crate::snapshot::{Counts, Overflows};
+use crate::snapshot::{Counts, Overflows, Syncookies};
 
 // `/proc/net` is `/proc/self/net`, that of the main thread: a thread that entered another
 // namespace would still read the first one there.
@@ -226,20 +226,30 @@ pub fn timewait() -> Result<Option<u64>, Error> {
     Ok(sockstat(&text, "TCP:", "tw"))
 }
 
-/// What accept queues could not take; none where the kernel does not tell.
+/// What the queues of listeners could not take; none where the kernel does not count it.
 ///
 /// # Errors
 /// [`Error::Io`].
-pub fn overflows() -> Result<Option<Overflows>, Error> {
+pub fn queue_counters() -> Result<(Option<Overflows>, Option<Syncookies>), Error> {
     let mut text = String::with_capacity(8192);
     read(NETSTAT, &mut text)?;
     let field = |name| snmp(&text, "TcpExt:", name);
-    Ok(field("ListenOverflows").zip(field("ListenDrops")).map(
-        |(listen_overflows, listen_drops)| Overflows {
-            listen_overflows,
-            listen_drops,
-        },
-    ))
+    let overflows = || {
+        Some(Overflows {
+            listen_overflows: field("ListenOverflows")?,
+            listen_drops: field("ListenDrops")?,
+        })
+    };
+    let syncookies = || {
+        Some(Syncookies {
+            sent: field("SyncookiesSent")?,
+            received: field("SyncookiesRecv")?,
+            failed: field("SyncookiesFailed")?,
+            queue_full_cookies: field("TCPReqQFullDoCookies")?,
+            queue_full_drops: field("TCPReqQFullDrop")?,
+        })
+    };
+    Ok((overflows(), syncookies()))
 }
 
 /// Replaces `text` by the file's; a file that is not there is empty.

@@ -162,6 +162,7 @@ pub fn listeners() -> Result<Vec<Listener>, Error> {
             accept_queue_limit: entry.send_queue,
             accept_queue_peak: entry.receive_queue,
             syn_queue: None,
+            syn_queue_limit: None,
         });
     })?;
     Ok(groups_marked(found))

@@ -78,6 +78,7 @@ mod tests {
             accept_queue_limit: u32::MAX,
             accept_queue_peak: 0,
             syn_queue: None,
+            syn_queue_limit: None,
         }
     }
 

@@ -41,12 +41,19 @@ pub(super) fn subject(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
     }
 }
 
-/// What accept queues could not take, where it is known.
+/// What the queues of listeners could not take, where it is known.
 pub(super) fn overflows(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
-    let Some(of) = &snapshot.overflows else {
-        return Ok(());
-    };
-    let (full, all) = (of.listen_overflows, of.listen_drops);
-    let text = format!("{full} for a full accept queue, {all} drops by listeners in all");
-    field(out, "overflows", &text)
+    if let Some(of) = &snapshot.overflows {
+        let (full, all) = (of.listen_overflows, of.listen_drops);
+        let text = format!("{full} for a full accept queue, {all} drops by listeners in all");
+        field(out, "overflows", &text)?;
+    }
+    if let Some(of) = &snapshot.syncookies {
+        let text = format!(
+            "{} sent, {} valid, {} invalid; full SYN queue: {} cookies, {} drops",
+            of.sent, of.received, of.failed, of.queue_full_cookies, of.queue_full_drops
+        );
+        field(out, "cookies", &text)?;
+    }
+    Ok(())
 }

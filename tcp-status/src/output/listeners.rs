@@ -1,11 +1,14 @@
 //! Listening sockets as a table, and as JSON: sockets of one address together, and then apart.
 
-use std::fmt::{self, Write as _};
+use std::{
+    cmp::Reverse,
+    fmt::{self, Write as _},
+};
 
 use serde::Serialize;
 
 use super::field::{field, overflows, subject};
-use crate::snapshot::{Fullness, Group, Listener, Overflows, Snapshot};
+use crate::snapshot::{Fullness, Group, Listener, Overflows, Snapshot, Syncookies};
 
 /// The JSON form: a part of [`Snapshot`]'s, with the same schema.
 #[derive(Debug, Serialize)]
@@ -14,6 +17,7 @@ pub struct Listeners<'a> {
     netns: u32,
     netns_name: Option<&'a str>,
     overflows: Option<Overflows>,
+    syncookies: Option<Syncookies>,
     listeners: &'a [Listener],
 }
 
@@ -24,6 +28,7 @@ impl<'a> From<&'a Snapshot> for Listeners<'a> {
             netns: snapshot.netns,
             netns_name: snapshot.netns_name.as_deref(),
             overflows: snapshot.overflows,
+            syncookies: snapshot.syncookies,
             listeners: &snapshot.listeners,
         }
     }
@@ -39,13 +44,16 @@ pub fn render(snapshot: &Snapshot) -> String {
 }
 
 fn write(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
-    let groups = snapshot.groups();
+    let mut groups = snapshot.groups();
+    // Stable: the rest stays in the order of ports.
+    groups.sort_by_key(|group| Reverse(group.fullness()));
     subject(out, snapshot)?;
     if let Some(why) = &snapshot.degraded {
         field(out, "DEGRADED", why)?;
     }
     overflows(out, snapshot)?;
-    let full: usize = groups.iter().map(Group::full).sum();
+    let count = |fullness| -> usize { groups.iter().map(|group| group.count(fullness)).sum() };
+    let (full, flooded) = (count(Fullness::Full), count(Fullness::SynFull));
     let sockets = snapshot.listeners.len();
     let addresses = match groups.len() {
         1 => "1 address".into(),
@@ -54,12 +62,12 @@ fn write(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
     field(
         out,
         "sockets",
-        &format!("{sockets} at {addresses}; accept queue full: {full}"),
+        &format!("{sockets} at {addresses}; accept queue full: {full}; SYN queue full: {flooded}"),
     )?;
     writeln!(
         out,
-        "\n{:<9}{:>5}{:>10}{:>10}{:>10}{:>8}{:>11}  address",
-        "", "port", "queue", "limit", "peak", "syn", "uid"
+        "\n{:<8}{:>6} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7}  address",
+        "", "port", "queue", "limit", "peak", "syn", "of", "uid"
     )?;
     groups.iter().try_for_each(|group| rows(out, group))
 }
@@ -74,6 +82,7 @@ fn rows(out: &mut String, group: &Group<'_>) -> fmt::Result {
         limit: group.accept_queue_limit(),
         peak: group.accept_queue_peak(),
         syn: group.syn_queue(),
+        syn_limit: group.syn_queue_limit(),
         uid: group.uid(),
         address: match count {
             1 => address.to_string(),
@@ -92,6 +101,7 @@ fn rows(out: &mut String, group: &Group<'_>) -> fmt::Result {
             limit: socket.accept_queue_limit.into(),
             peak: socket.accept_queue_peak.into(),
             syn: socket.syn_queue.map(u64::from),
+            syn_limit: socket.syn_queue_limit.map(u64::from),
             uid: socket.uid,
             address: format!("  {number} of {count}"),
         };
@@ -108,19 +118,17 @@ struct Row {
     limit: u64,
     peak: u64,
     syn: Option<u64>,
+    syn_limit: Option<u64>,
     uid: Option<u32>,
     address: String,
 }
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mark = match self.fullness {
-            Fullness::Full => "FULL",
-            Fullness::WasFull => "was full",
-            Fullness::Room => "",
-        };
+        let mark = self.fullness.name();
         let known = |number: Option<u64>| number.map_or_else(|| "-".into(), |n| n.to_string());
-        let (syn, uid) = (known(self.syn), known(self.uid.map(u64::from)));
+        let (syn, of) = (known(self.syn), known(self.syn_limit));
+        let uid = known(self.uid.map(u64::from));
         let Self {
             port,
             queue,
@@ -131,7 +139,7 @@ impl fmt::Display for Row {
         } = self;
         write!(
             f,
-            "{mark:<9}{port:>5}{queue:>10}{limit:>10}{peak:>10}{syn:>8}{uid:>11}  {address}"
+            "{mark:<8}{port:>6} {queue:>7} {limit:>7} {peak:>7} {syn:>7} {of:>7} {uid:>7}  {address}"
         )
     }
 }
@@ -139,7 +147,7 @@ impl fmt::Display for Row {
 #[cfg(test)]
 mod tests {
     use super::{Listeners, render};
-    use crate::snapshot::{Listener, Overflows, Snapshot, Tier};
+    use crate::snapshot::{Listener, Overflows, Snapshot, Syncookies, Tier};
 
     fn listener(address: &str, port: u16, queue: u32) -> Listener {
         Listener {
@@ -152,6 +160,7 @@ mod tests {
             accept_queue_limit: 128,
             accept_queue_peak: queue.max(5),
             syn_queue: None,
+            syn_queue_limit: None,
         }
     }
 
@@ -165,7 +174,19 @@ mod tests {
                 listener("::1", 8080, 3),
                 listener("::", 443, 129),
                 listener("::", 443, 1),
+                Listener {
+                    syn_queue: Some(128),
+                    syn_queue_limit: Some(128),
+                    ..listener("::1", 8443, 0)
+                },
             ],
+            syncookies: Some(Syncookies {
+                sent: 9,
+                received: 8,
+                failed: 7,
+                queue_full_cookies: 6,
+                queue_full_drops: 5,
+            }),
             ..Snapshot::of(Tier::Full, 7, <_>::default())
         }
     }
@@ -175,13 +196,15 @@ mod tests {
         let expected = "\
 netns     7
 overflows 4 for a full accept queue, 6 drops by listeners in all
-sockets   3 at 2 addresses; accept queue full: 1
+cookies   9 sent, 8 valid, 7 invalid; full SYN queue: 6 cookies, 5 drops
+sockets   4 at 3 addresses; accept queue full: 1; SYN queue full: 1
 
-          port     queue     limit      peak     syn        uid  address
-FULL       443       130       256       134       -       1000  ::  2 sockets together
-FULL                 129       128       129       -       1000    1 of 2
-                       1       128         5       -       1000    2 of 2
-          8080         3       128         5       -       1000  ::1
+          port   queue   limit    peak     syn      of     uid  address
+FULL       443     130     256     134       -       -    1000  ::  2 sockets together
+FULL               129     128     129       -       -    1000    1 of 2
+                     1     128       5       -       -    1000    2 of 2
+SYN FULL  8443       0     128       5     128     128    1000  ::1
+          8080       3     128       5       -       -    1000  ::1
 ";
         assert_eq!(render(&snapshot()), expected);
     }
@@ -192,7 +215,7 @@ FULL                 129       128       129       -       1000    1 of 2
         let part = serde_json::to_value(Listeners::from(&snapshot)).unwrap();
         let whole = serde_json::to_value(&snapshot).unwrap();
         let part = part.as_object().unwrap();
-        assert_eq!(part.len(), 5);
+        assert_eq!(part.len(), 6);
         for (key, value) in part {
             assert_eq!(value, &whole[key], "{key}");
         }

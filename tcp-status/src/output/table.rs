@@ -87,6 +87,7 @@ fn history(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
     if let Some(stale) = &snapshot.stale {
         field(out, "stale", &sitting(stale))?;
     }
+    outgoing(out, snapshot)?;
     overflows(out, snapshot)?;
     if let Some(peaks) = &snapshot.peaks {
         let (window, sample) = (peaks.window_seconds, peaks.sample_milliseconds);
@@ -94,6 +95,23 @@ fn history(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
         field(out, "peaks", &text)?;
     }
     Ok(())
+}
+
+/// Connections that no listening port accounts for, where they are known.
+fn outgoing(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
+    let Some(counts) = &snapshot.ports.outgoing else {
+        return Ok(());
+    };
+    let mut text = counts.total().to_string();
+    let some = counts.iter().filter(|(_, count)| *count > 0);
+    for (i, (state, count)) in some.enumerate() {
+        let separator = if i == 0 { ":" } else { "," };
+        write!(text, "{separator} {count} {state}")?;
+    }
+    if let Some(ports) = snapshot.ephemeral_ports {
+        write!(text, "; {ports} ephemeral ports")?;
+    }
+    field(out, "outgoing", &text)
 }
 
 fn per_second(out: &mut String, rates: &Rates) -> fmt::Result {
@@ -147,7 +165,7 @@ mod tests {
 
     use super::render;
     use crate::snapshot::{
-        Counts, Events, Overflows, Peaks, Rates, Snapshot, Stale, Tier, Transitions,
+        Counts, Events, Overflows, Peaks, Ports, Rates, Snapshot, Stale, Tier, Transitions,
     };
 
     fn snapshot() -> Snapshot {
@@ -242,6 +260,11 @@ established     4294967305  4294967295          10
                 counted: 24,
                 missed: 2,
             }),
+            ports: Ports {
+                outgoing: Some(max),
+                ..Ports::default()
+            },
+            ephemeral_ports: Some(28_232),
             ..now
         }
     }
@@ -261,6 +284,8 @@ established     4294967305  4294967295          10
             "opened/s  12.0 active, 1000000.0 passive, 0.0 failed, over 60 s\n",
             "closed/s  0.0 by this side, 0.0 by the peer, 0.0 aborted\n",
             "stale     3 in closewait, 0 in finwait2 for over 60 s; walked 4 s ago\n",
+            "outgoing  4294972308: 4294967305 established, 5000 synrecv, 3 listen; 28232\n          \
+             ephemeral ports\n",
             "overflows 7 for a full accept queue, 9 drops by listeners in all\n",
             "peaks     min and max of the last 60 s, sampled every 100 ms\n",
             "\nstate                total        ipv4        ipv6         min         max\n",

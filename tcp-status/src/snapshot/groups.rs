@@ -4,24 +4,54 @@ use std::net::IpAddr;
 
 use super::{Listener, Snapshot};
 
-/// How much room an accept queue has left.
+/// How much room the queues of a listener have left, the worst last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fullness {
     /// There was room all the time.
     Room,
-    /// It was full within the window of [`super::Peaks`].
+    /// The accept queue was full within the window of [`super::Peaks`].
     WasFull,
-    /// The kernel takes no more connections now.
+    /// The SYN queue is half full, or has [`MANY_HALF_OPEN`].
+    SynFilling,
+    /// The SYN queue is full: the kernel drops the next SYN, or answers it with a cookie.
+    SynFull,
+    /// The accept queue is full: the kernel takes no more connections now.
     Full,
+}
+
+/// So many half-open connections of one listener are marked, however many it may have.
+pub const MANY_HALF_OPEN: u32 = 256;
+
+impl Fullness {
+    /// As outputs show it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Room => "",
+            Self::WasFull => "was full",
+            Self::SynFilling => "syn",
+            Self::SynFull => "SYN FULL",
+            Self::Full => "FULL",
+        }
+    }
 }
 
 impl Listener {
     /// Whether the kernel would take another connection: `sk_acceptq_is_full()`, which admits one
-    /// more than the limit.
+    /// more than the limit, and `inet_csk_reqsk_queue_is_full()`.
     #[must_use]
-    pub const fn fullness(&self) -> Fullness {
+    pub fn fullness(&self) -> Fullness {
+        let half_open = self.syn_queue.unwrap_or(0);
+        let reaches = |part: u32| {
+            let limit = self.syn_queue_limit.map(|limit| limit.div_ceil(part));
+            half_open > 0 && limit.is_some_and(|limit| half_open >= limit)
+        };
         if self.accept_queue > self.accept_queue_limit {
             Fullness::Full
+        } else if reaches(1) {
+            Fullness::SynFull
+        } else if half_open >= MANY_HALF_OPEN || reaches(2) {
+            Fullness::SynFilling
         } else if self.accept_queue_peak > self.accept_queue_limit {
             Fullness::WasFull
         } else {
@@ -77,10 +107,27 @@ impl Group<'_> {
         each.map(|socket| socket.syn_queue.map(u64::from)).sum()
     }
 
-    /// How many sockets are full.
+    /// How many half-open connections there may be; none where that is not known.
     #[must_use]
-    pub fn full(&self) -> usize {
-        let full = |socket: &&&Listener| socket.fullness() == Fullness::Full;
+    pub fn syn_queue_limit(&self) -> Option<u64> {
+        let each = self.sockets.iter();
+        each.map(|socket| socket.syn_queue_limit.map(u64::from))
+            .sum()
+    }
+
+    /// How much of the queue that is fuller is taken, in millionths; of all sockets together.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        let part = |queue: u64, limit: u64| queue * 1_000_000 / (limit + 1);
+        let half_open = self.syn_queue().zip(self.syn_queue_limit());
+        let half_open = half_open.map_or(0, |(queue, limit)| part(queue, limit));
+        part(self.accept_queue(), self.accept_queue_limit()).max(half_open)
+    }
+
+    /// How many sockets are as full as that.
+    #[must_use]
+    pub fn count(&self, fullness: Fullness) -> usize {
+        let full = |socket: &&&Listener| socket.fullness() == fullness;
         self.sockets.iter().filter(full).count()
     }
 
@@ -135,6 +182,7 @@ mod tests {
             accept_queue_limit: limit,
             accept_queue_peak: peak,
             syn_queue: Some(1),
+            syn_queue_limit: Some(limit),
         }
     }
 
@@ -145,6 +193,20 @@ mod tests {
         assert_eq!(of([129, 128, 129]), Fullness::Full);
         assert_eq!(of([0, 128, 129]), Fullness::WasFull);
         assert_eq!(of([1, 0, 1]), Fullness::Full);
+        let half_open = |syn_queue, limit: u32| {
+            let listener = Listener {
+                syn_queue,
+                ..listener("::", 1, [0, limit, 0])
+            };
+            listener.fullness()
+        };
+        assert_eq!(half_open(Some(63), 128), Fullness::Room);
+        assert_eq!(half_open(Some(64), 128), Fullness::SynFilling);
+        assert_eq!(half_open(Some(127), 128), Fullness::SynFilling);
+        assert_eq!(half_open(Some(128), 128), Fullness::SynFull);
+        assert_eq!(half_open(Some(896), 4096), Fullness::SynFilling);
+        assert_eq!(half_open(Some(0), 0), Fullness::Room);
+        assert_eq!(half_open(None, 0), Fullness::Room);
     }
 
     #[test]
@@ -180,7 +242,9 @@ mod tests {
             (2, 16, 12)
         );
         assert_eq!((shared.syn_queue(), shared.uid()), (Some(2), None));
-        assert_eq!((groups[1].full(), shared.full()), (1, 0));
+        let full = |group: &super::Group<'_>| group.count(Fullness::Full);
+        assert_eq!((full(&groups[1]), full(shared)), (1, 0));
+        assert_eq!(shared.syn_queue_limit(), Some(16));
         snapshot.listeners[0].syn_queue = None;
         assert_eq!(snapshot.groups()[2].syn_queue(), None);
     }

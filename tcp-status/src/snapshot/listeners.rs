@@ -28,6 +28,9 @@ pub struct Listener {
     pub accept_queue_peak: u32,
     /// Half-open connections; none where the kernel does not tell.
     pub syn_queue: Option<u32>,
+    /// With so many half-open connections the kernel drops the next SYN, or answers it with a
+    /// cookie; none where its settings are not readable.
+    pub syn_queue_limit: Option<u32>,
 }
 
 /// The connections of one local port that has, or had, a listener.
@@ -64,4 +67,19 @@ pub struct Overflows {
     pub listen_overflows: u64,
     /// The same, and those that were dropped for another reason (`ListenDrops`).
     pub listen_drops: u64,
+}
+
+/// Handshakes without a request socket, because a SYN queue was full, since the namespace was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Syncookies {
+    /// SYN-ACKs with a cookie (`SyncookiesSent`).
+    pub sent: u64,
+    /// Handshakes that a valid cookie completed (`SyncookiesRecv`).
+    pub received: u64,
+    /// ACKs with an invalid cookie (`SyncookiesFailed`).
+    pub failed: u64,
+    /// SYNs to a full SYN queue that were answered with a cookie (`TCPReqQFullDoCookies`).
+    pub queue_full_cookies: u64,
+    /// SYNs to a full SYN queue that were dropped (`TCPReqQFullDrop`).
+    pub queue_full_drops: u64,
 }

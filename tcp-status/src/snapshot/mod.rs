@@ -8,9 +8,9 @@ mod listeners;
 mod transitions;
 
 pub use counts::Counts;
-pub use groups::{Fullness, Group};
+pub use groups::{Fullness, Group, MANY_HALF_OPEN};
 pub use history::{DEFAULT_WINDOW, MAX_WINDOW, Peaks, Rates, Stale};
-pub use listeners::{Listener, Overflows, PortCounts, Ports};
+pub use listeners::{Listener, Overflows, PortCounts, Ports, Syncookies};
 pub use transitions::{Flow, Transitions};
 
 use serde::{Deserialize, Serialize};
@@ -107,6 +107,11 @@ pub struct Snapshot {
     pub stale: Option<Stale>,
     /// What accept queues could not take; none where the kernel does not tell.
     pub overflows: Option<Overflows>,
+    /// What SYN queues could not take; none where the kernel does not tell.
+    pub syncookies: Option<Syncookies>,
+    /// How many local ports `connect()` chooses from; none where the kernel's settings are not
+    /// readable.
+    pub ephemeral_ports: Option<u32>,
     /// Every listening socket. Of [`Snapshot::port`] only, where it is given.
     pub listeners: Vec<Listener>,
     /// Connections by local port.
@@ -139,6 +144,8 @@ impl Snapshot {
             rates: None,
             stale: None,
             overflows: None,
+            syncookies: None,
+            ephemeral_ports: None,
             listeners: Vec::new(),
             ports: Ports::default(),
         }

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     kernel::{
         netns::{self, Target},
-        procfs,
+        procfs, sysctl,
     },
     server::protocol::{Refusal, RefusalKind},
     snapshot::{Counts, Events, Ports, Snapshot},
@@ -160,7 +160,11 @@ impl Tracker {
         let beside = self.beside(netns, &gauges, all, &State::ALL, Effort::WalkPorts)?;
         let counts = assemble(&gauges, &beside);
         let mut snapshot = self.describe(netns, &reading, counts);
-        snapshot.overflows = procfs::overflows().map_err(unavailable)?;
+        (snapshot.overflows, snapshot.syncookies) =
+            procfs::queue_counters().map_err(unavailable)?;
+        let settings = sysctl::settings();
+        snapshot.ephemeral_ports = settings.ephemeral_ports;
+        queues::limit(&mut listeners, &settings);
         snapshot.ports = self.ports(netns, &gauges, ports, &requests)?;
         if netns == self.netns {
             let samples = lock(&self.samples);

@@ -9,7 +9,10 @@ use std::{
 use tcp_status_common::{counters::ListenerRecord, state::Family};
 
 use super::history::Greatest;
-use crate::snapshot::{Listener, MAX_WINDOW};
+use crate::{
+    kernel::sysctl::Settings,
+    snapshot::{Listener, MAX_WINDOW},
+};
 
 /// Half-open connections by local port and family.
 pub type Requests = BTreeMap<u16, [u64; Family::COUNT]>;
@@ -79,7 +82,15 @@ fn listener(record: &ListenerRecord) -> Option<Listener> {
         accept_queue_limit: record.accept_queue_limit,
         accept_queue_peak: record.accept_queue,
         syn_queue: Some(record.requests),
+        syn_queue_limit: None,
     })
+}
+
+/// Enters how many half-open connections each listener may have.
+pub fn limit(listeners: &mut [Listener], settings: &Settings) {
+    for listener in listeners {
+        listener.syn_queue_limit = Some(settings.syn_queue_limit(listener.accept_queue_limit));
+    }
 }
 
 /// The half-open connections of the listeners of each port.

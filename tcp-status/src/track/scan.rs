@@ -12,17 +12,18 @@ use std::{
 
 use tcp_status_common::state::State;
 
+use super::queues;
 use crate::{
     kernel::{
         netns::{self, Target},
         procfs::{self, Listing, PortListing},
-        sock_diag,
+        sock_diag, sysctl,
     },
     server::{
         Source,
         protocol::{Get, Refusal, RefusalKind, Show},
     },
-    snapshot::{Counts, Listener, Overflows, PortCounts, Ports, Snapshot, Tier},
+    snapshot::{Counts, Listener, Overflows, PortCounts, Ports, Snapshot, Syncookies, Tier},
 };
 
 /// How long an answer serves everybody who asks the same.
@@ -100,7 +101,7 @@ impl Scan {
     }
 
     fn walk(&self, port: Option<u16>) -> Result<Walk, Refusal> {
-        let (listing, listeners) = match listings(port) {
+        let (listing, mut listeners) = match listings(port) {
             Err(error @ sock_diag::Error::Unsupported(_)) => {
                 if !self.fell_back.swap(true, Ordering::Relaxed) {
                     log::warn!(error:%; "reading procfs instead, which is slower, \
@@ -110,10 +111,15 @@ impl Scan {
             }
             result => result?,
         };
+        let settings = sysctl::settings();
+        queues::limit(&mut listeners, &settings);
+        let (overflows, syncookies) = procfs::queue_counters()?;
         Ok(Walk {
             listing,
             listeners,
-            overflows: procfs::overflows()?,
+            overflows,
+            syncookies,
+            ephemeral_ports: settings.ephemeral_ports,
         })
     }
 }
@@ -150,6 +156,8 @@ struct Walk {
     listing: PortListing,
     listeners: Vec<Listener>,
     overflows: Option<Overflows>,
+    syncookies: Option<Syncookies>,
+    ephemeral_ports: Option<u32>,
 }
 
 impl Walk {
@@ -192,6 +200,8 @@ impl Source for Scan {
             tier_reason: Some(self.reason.clone()),
             port: query.port,
             overflows: walk.overflows,
+            syncookies: walk.syncookies,
+            ephemeral_ports: walk.ephemeral_ports,
             listeners: walk.listeners.clone(),
             // A walk over one port knows nothing of others.
             ports: query

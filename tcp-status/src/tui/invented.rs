@@ -11,7 +11,7 @@ use crate::{
     snapshot::Snapshot,
 };
 
-pub(super) use rich::{FULL, HARMFUL, OTHER, OWN, SHARED};
+pub(super) use rich::{FLOODED, FULL, HARMFUL, OTHER, OWN, SHARED};
 
 /// What the tracker says of a namespace after so many other readings.
 pub(super) fn reading(netns: u32, step: u64) -> Snapshot {

@@ -9,8 +9,8 @@ use tcp_status::{
         protocol::{Get, Refusal, Show},
     },
     snapshot::{
-        Counts, Flow, Listener, Overflows, Peaks, PortCounts, Rates, Snapshot, Stale, Tier,
-        Transitions,
+        Counts, Flow, Listener, Overflows, Peaks, PortCounts, Rates, Snapshot, Stale, Syncookies,
+        Tier, Transitions,
     },
 };
 use tcp_status_common::state::State;
@@ -21,6 +21,8 @@ pub(crate) const OWN: u32 = 4_026_531_833;
 pub(crate) const OTHER: u32 = 4_026_532_999;
 /// Its accept queue is full.
 pub(crate) const FULL: u16 = 5432;
+/// It has many half-open connections.
+pub(crate) const FLOODED: u16 = 9100;
 /// Four sockets share it, one of which was full.
 pub(crate) const SHARED: u16 = 443;
 /// What must not reach a terminal as it is.
@@ -112,6 +114,14 @@ fn own(step: u64) -> Snapshot {
             listen_overflows: 700 + step,
             listen_drops: 750 + step,
         }),
+        syncookies: Some(Syncookies {
+            sent: 40 + 12 * step,
+            received: 30,
+            failed: 1,
+            queue_full_cookies: 40 + 12 * step,
+            queue_full_drops: 0,
+        }),
+        ephemeral_ports: Some(28_232),
         listeners: listeners(),
         ports: ports(),
         ..Snapshot::of(Tier::Reduced, OWN, [ipv4, ipv6])
@@ -158,6 +168,7 @@ fn listener(address: &str, port: u16, [queue, limit, peak]: [u32; 3]) -> Listene
         accept_queue_limit: limit,
         accept_queue_peak: peak,
         syn_queue: Some(queue / 40),
+        syn_queue_limit: Some(limit),
     }
 }
 
@@ -165,7 +176,14 @@ fn listener(address: &str, port: u16, [queue, limit, peak]: [u32; 3]) -> Listene
 fn listeners() -> Vec<Listener> {
     let mut all = vec![
         listener("127.0.0.1", FULL, [129, 128, 129]),
-        listener("2001:db8:1234:5678:9abc:def0:1234:5678", 9100, [0, 4096, 0]),
+        Listener {
+            syn_queue: Some(896),
+            ..listener(
+                "2001:db8:1234:5678:9abc:def0:1234:5678",
+                FLOODED,
+                [0, 4096, 0],
+            )
+        },
     ];
     all.extend((0..4).map(|i| listener("0.0.0.0", SHARED, [i * 90, 511, 100 + i * 150])));
     all.extend((0..4).map(|_| listener("::", SHARED, [0, 511, 2])));

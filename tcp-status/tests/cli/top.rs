@@ -66,7 +66,7 @@ fn it_shows_what_the_tracker_says_and_quits() {
         "tcp-status  tier reduced  drift 0  netns 4026531833",
         "established ",
         "FULL      5432 █████████████    129    128    129      3 127.0.0.1",
-        "Listeners 40  by queue",
+        "Listeners 40",
         "q quit",
     ]);
     assert!(terminal.screen().alternate_screen());
@@ -115,7 +115,7 @@ fn it_follows_the_size_of_the_terminal() {
         text.contains("1-3 of 34") && !text.contains("  min")
     });
     terminal.resize((160, 48));
-    terminal.wait_for_all(&["ipv6", "1-31 of 34", "Ports 30 of at most 30", "1-31 of 31"]);
+    terminal.wait_for_all(&["ipv6", "1-31 of 34", "Ports 30 of at most 30", "1-31 of 32"]);
     terminal.resize((20, 3));
     terminal.wait_for("20x3 is too small");
     terminal.resize(SIZE);

@@ -48,18 +48,20 @@ fn every_listening_socket_is_in_the_table() {
     for part in [
         "netns     4026531833\n",
         "overflows 700 for a full accept queue, 750 drops by listeners in all\n",
-        "sockets   40 at 34 addresses; accept queue full: 1\n",
-        "\nFULL      5432       129       128       129       3         32  127.0.0.1\n",
-        "\nwas full   443       540      2044      1300      12         43  0.0.0.0  4 sockets together\n",
-        "\nwas full             270       511       550       6         43    4 of 4\n",
+        "cookies   40 sent, 30 valid, 1 invalid; full SYN queue: 40 cookies, 0 drops\n",
+        "sockets   40 at 34 addresses; accept queue full: 1; SYN queue full: 0\n",
+        "\nFULL      5432     129     128     129       3     128      32  127.0.0.1\n",
+        "\nwas full   443     540    2044    1300      12    2044      43  0.0.0.0  4 sockets together\n",
+        "\nsyn       9100       0    4096       0     896    4096     100  2001:db8:1234:5678:9abc:def0:1234:5678\n",
+        "\nwas full           270     511     550       6     511      43    4 of 4\n",
     ] {
         assert!(table.contains(part), "{part}{table}");
     }
     // Header, title, addresses, and the sockets of two groups.
-    assert_eq!(table.lines().count(), 3 + 2 + 34 + 4 + 4, "{table}");
+    assert_eq!(table.lines().count(), 4 + 2 + 34 + 4 + 4, "{table}");
     let one = served.printed(&["listeners", "--port", "5432", "--window", "30"]);
     assert!(one.contains("\nport      5432\n"), "{one}");
-    assert_eq!(one.lines().count(), 7, "{one}");
+    assert_eq!(one.lines().count(), 8, "{one}");
     let other = served.printed(&["listeners", "--netns", &OTHER.to_string()]);
     for part in [
         "netns     4026532999 (web]0;owned[2J )\n",
@@ -86,6 +88,7 @@ fn listeners_are_also_json() {
     let expected = serde_json::json!({
         "family": 4, "address": "127.0.0.1", "port": FULL, "uid": 32, "reuseport": false,
         "accept_queue": 129, "accept_queue_limit": 128, "accept_queue_peak": 129, "syn_queue": 3,
+        "syn_queue_limit": 128,
     });
     assert_eq!(*full, expected);
     let none = served.json(&["listeners", "--json", "--port", "1"]);
@@ -132,6 +135,7 @@ fn show_has_history_of_all_ports_together() {
     for part in [
         "\nopened/s  5.0 active, 1234.5 passive, 0.4 failed, over 60 s\n",
         "\nstale     17 in closewait, 2 in finwait2 for over 60 s; walked 4 s ago\n",
+        "\noutgoing  231: 31 established, 200 closewait; 28232 ephemeral ports\n",
         "\noverflows 700 for a full accept queue, 750 drops by listeners in all\n",
         "\nsynrecv                  3           3           0           0        4096\n",
     ] {

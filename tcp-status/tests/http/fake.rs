@@ -17,7 +17,7 @@ use tcp_status::{
     },
     snapshot::{
         Counts, Drift, Events, Flow, Listener, Overflows, Peaks, PortCounts, Ports, Snapshot,
-        Stale, Tier, Transitions,
+        Stale, Syncookies, Tier, Transitions,
     },
 };
 use tcp_status_common::state::State;
@@ -42,6 +42,7 @@ pub(crate) fn listener(address: IpAddr, port: u16, [queue, limit, peak]: [u32; 3
         accept_queue_limit: limit,
         accept_queue_peak: peak,
         syn_queue: Some(queue * 2),
+        syn_queue_limit: Some(limit),
     }
 }
 
@@ -82,6 +83,14 @@ pub(crate) fn full() -> Snapshot {
             listen_overflows: 10,
             listen_drops: 11,
         }),
+        syncookies: Some(Syncookies {
+            sent: 12,
+            received: 13,
+            failed: 14,
+            queue_full_cookies: 15,
+            queue_full_drops: 16,
+        }),
+        ephemeral_ports: Some(28_232),
         listeners: vec![
             listener(v4, 8080, [128, 128, 129]),
             listener(v4, 8080, [1, 128, 2]),

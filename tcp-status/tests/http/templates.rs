@@ -176,10 +176,18 @@ fn every_metric_in_rules_and_dashboard_exists() {
 fn every_alert_says_what_why_and_what_to_do_and_has_a_test() {
     let alerts = values(&rules_file(), "alert");
     assert!(alerts.len() >= 10, "{alerts:?}");
-    for key in ["summary", "description", "runbook", "severity"] {
+    for key in ["summary", "description", "runbook_url", "severity"] {
         let texts = values(&rules_file(), key);
         assert_eq!(texts.len(), alerts.len(), "{key}");
         assert!(texts.iter().all(|text| text.len() > 3), "{key}");
+    }
+    let runbooks = fs::read_to_string(Path::new(TEMPLATES).join("../docs/prometheus.md")).unwrap();
+    let repository = env!("CARGO_PKG_REPOSITORY");
+    for url in values(&rules_file(), "runbook_url") {
+        let page = format!("{repository}/blob/main/docs/prometheus.md#");
+        let section = url.strip_prefix(&page).unwrap();
+        let heading = |line: &str| line.to_lowercase() == format!("### {section}");
+        assert!(runbooks.lines().any(heading), "{url}");
     }
     let tests = template("prometheus/tcp-status.rules_test.yml");
     let tested = values(&tests, "alertname");

@@ -50,6 +50,7 @@ impl Source for Fake {
             accept_queue: 1,
             accept_queue_limit: 128,
             accept_queue_peak: 3,
+            syn_queue_limit: None,
             syn_queue: None,
         });
         Ok(vec![snapshot])

@@ -96,14 +96,34 @@ fn write_ports(pen: &mut Pen<'_>, readings: &[Reading]) -> fmt::Result {
                 let labels = [("port", port.as_str()), ("state", state.name())];
                 (&*reading.netns, labels, count)
             };
-            counts.iter().map(sample)
+            let some = |(state, count): &(State, u64)| *state != Closed && *count > 0;
+            counts.iter().filter(some).map(sample)
         })
     });
     pen.gauges(
         ("tcp_status_port_connections", None),
-        "TCP sockets by local port that has or had a listener, and state; port other is what is \
-         beyond the limit of ports.",
+        "TCP sockets by local port that has or had a listener, and state, where there are any; \
+         port other is what is beyond the limit of ports.",
         states,
+    )?;
+    let outgoing = readings.iter().flat_map(|one| {
+        let counts = one.of.ports.outgoing.iter();
+        let states = counts.flat_map(|counts| by_state(one, counts));
+        states.filter(|(_, [(_, state)], _)| *state != Closed.name())
+    });
+    pen.gauges(
+        ("tcp_status_outgoing_connections", None),
+        "TCP sockets whose local port has no listener, by state: with those of all ports they are \
+         tcp_status_connections.",
+        outgoing,
+    )?;
+    pen.gauges(
+        ("tcp_status_ephemeral_ports", None),
+        "Local ports that connect() chooses from: net.ipv4.ip_local_port_range without reserved \
+         ones.",
+        readings
+            .iter()
+            .filter_map(|one| Some((&*one.netns, [], one.of.ephemeral_ports?))),
     )?;
     pen.gauges(
         ("tcp_status_ports_limit", None),

@@ -5,7 +5,7 @@ use std::fmt;
 use prometheus_client::encoding::EncodeGaugeValue;
 
 use super::{Pen, Reading};
-use crate::snapshot::{Group, Listener, Overflows};
+use crate::snapshot::{Group, Listener, Overflows, Syncookies};
 
 /// Of the socket that is worst off: a full one among empty ones turns clients away.
 fn peak_ratio(group: &Group<'_>) -> f64 {
@@ -72,7 +72,16 @@ pub(super) fn write(pen: &mut Pen<'_>, readings: &[Reading]) -> fmt::Result {
         "Half-open connections, of all sockets of this address and port.",
         |group| group.syn_queue(),
     )?;
-    write_overflows(pen, readings)
+    family(
+        pen,
+        &all,
+        "tcp_status_syn_queue_limit",
+        "With so many half-open connections the kernel drops the next SYN, or answers it with a \
+         cookie; of all sockets together.",
+        |group| group.syn_queue_limit(),
+    )?;
+    write_overflows(pen, readings)?;
+    write_syncookies(pen, readings)
 }
 
 fn family<V: EncodeGaugeValue>(
@@ -108,4 +117,41 @@ fn write_overflows(pen: &mut Pen<'_>, readings: &[Reading]) -> fmt::Result {
         "The same, and handshakes that were dropped for another reason (ListenDrops).",
         of(|overflows| overflows.listen_drops),
     )
+}
+
+fn write_syncookies(pen: &mut Pen<'_>, readings: &[Reading]) -> fmt::Result {
+    let families: [(&str, &str, fn(&Syncookies) -> u64); 5] = [
+        (
+            "tcp_status_syncookies_sent",
+            "SYN-ACKs with a cookie, since the namespace was made (SyncookiesSent).",
+            |of| of.sent,
+        ),
+        (
+            "tcp_status_syncookies_received",
+            "Handshakes that a valid cookie completed (SyncookiesRecv).",
+            |of| of.received,
+        ),
+        (
+            "tcp_status_syncookies_failed",
+            "ACKs with an invalid cookie (SyncookiesFailed).",
+            |of| of.failed,
+        ),
+        (
+            "tcp_status_syn_queue_full_cookies",
+            "SYNs to a full SYN queue that were answered with a cookie (TCPReqQFullDoCookies).",
+            |of| of.queue_full_cookies,
+        ),
+        (
+            "tcp_status_syn_queue_full_drops",
+            "SYNs to a full SYN queue that were dropped (TCPReqQFullDrop).",
+            |of| of.queue_full_drops,
+        ),
+    ];
+    for (name, help, value) in families {
+        let samples = readings.iter().filter_map(|reading| {
+            Some((&*reading.netns, [], value(reading.of.syncookies.as_ref()?)))
+        });
+        pen.counters((name, None), help, samples)?;
+    }
+    Ok(())
 }

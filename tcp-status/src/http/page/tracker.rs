@@ -5,23 +5,14 @@ use std::{fmt, time::Duration};
 use prometheus_client::registry::Unit;
 
 use super::{NO_NETNS, Pen, Reading, Scrapes, connections::by_state};
-use crate::snapshot::Snapshot;
 
 pub(super) fn write(pen: &mut Pen<'_>, readings: &[Reading]) -> fmt::Result {
     pen.infos(
         "tcp_status_tier",
-        "How the counts are come by, and why not better.",
-        readings.iter().map(|reading| {
-            let Snapshot {
-                tier, tier_reason, ..
-            } = &reading.of;
-            let reason = tier_reason.as_deref().unwrap_or_default();
-            (
-                &*reading.netns,
-                [("tier", tier.name()), ("reason", reason)],
-                (),
-            )
-        }),
+        "Counting tier: full, reduced or scan; tcp-status show gives the reason.",
+        readings
+            .iter()
+            .map(|one| (&*one.netns, [("tier", one.of.tier.name())], ())),
     )?;
     pen.gauges(
         ("tcp_status_degraded", None),

@@ -28,6 +28,8 @@ pub struct PerSecond {
     pub overflows: f64,
     /// What listeners dropped in all.
     pub drops: f64,
+    /// SYN-ACKs with a cookie; none where the kernel does not count them.
+    pub syncookies: Option<f64>,
 }
 
 /// Counters that only grow, and when they were read.
@@ -36,6 +38,7 @@ struct Counters {
     at: Instant,
     of: Transitions,
     overflows: Overflows,
+    syncookies: Option<u64>,
 }
 
 /// Readings of one namespace.
@@ -58,6 +61,7 @@ impl History {
                 ..*transitions
             },
             overflows: reading.overflows.unwrap_or_default(),
+            syncookies: reading.syncookies.map(|of| of.sent),
         });
         self.rates = match (&self.last, &now) {
             (Some(before), Some(now)) => between(before, now),
@@ -110,6 +114,8 @@ fn between(before: &Counters, now: &Counters) -> Option<PerSecond> {
             now.overflows.listen_overflows,
         )?,
         drops: rate(before.overflows.listen_drops, now.overflows.listen_drops)?,
+        syncookies: (before.syncookies.zip(now.syncookies))
+            .and_then(|(before, now)| rate(before, now)),
     })
 }
 

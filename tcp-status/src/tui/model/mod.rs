@@ -9,7 +9,7 @@ mod sort;
 
 pub use answers::{Answered, Question, Trouble};
 pub use history::{History, PerSecond};
-pub use rows::PortRow;
+pub use rows::{Local, PortRow};
 pub use sort::{ListenerSort, PortSort};
 
 use std::time::{Duration, Instant};

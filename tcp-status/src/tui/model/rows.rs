@@ -1,18 +1,40 @@
 //! Which rows a panel has, and which of them are in view.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::{collections::BTreeSet, fmt, net::SocketAddr};
 
 use super::{Mode, Model, Panel, sort::SortKey as _};
-use crate::snapshot::{Counts, Fullness, Group};
+use crate::snapshot::{Counts, Group};
 
-/// One port's connections; without a number, those of all ports beyond the limit.
+/// Which local ports a row is of, in the order of rows that have as much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Local {
+    /// One that has or had a listener.
+    Port(u16),
+    /// All that have none.
+    Outgoing,
+    /// All beyond the limit.
+    Other,
+}
+
+impl fmt::Display for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port(port) => port.fmt(f),
+            Self::Outgoing => f.pad("outgoing"),
+            Self::Other => f.pad("other"),
+        }
+    }
+}
+
+/// The connections of one port, or of several together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortRow {
-    /// The port.
-    pub port: Option<u16>,
-    /// Its connections.
+    /// Which ports.
+    pub local: Local,
+    /// Their connections.
     pub states: Counts,
-    /// Not all of them yet: those that were there before the first listener are missing.
+    /// Connections that were there before the first listener of a port are in the row of outgoing
+    /// ones.
     pub unaudited: bool,
 }
 
@@ -30,8 +52,8 @@ impl Model {
         rows
     }
 
-    /// The ports to show, in order: those with a listener that is shown, and those whose number
-    /// passes the filter. What is beyond the limit comes last.
+    /// The ports to show, in order: those with a listener that is shown, those whose number passes
+    /// the filter, and the rest together. What is beyond the limit comes last.
     #[must_use]
     pub fn port_rows(&self) -> Vec<PortRow> {
         let ports = &self.reading.ports;
@@ -42,14 +64,20 @@ impl Model {
             .iter()
             .filter(|one| listeners.contains(&one.port) || self.passes(&one.port.to_string()))
             .map(|one| PortRow {
-                port: Some(one.port),
+                local: Local::Port(one.port),
                 states: one.states,
                 unaudited: ports.unaudited.contains(&one.port),
             })
             .collect();
+        rows.extend(ports.outgoing.map(|states| PortRow {
+            local: Local::Outgoing,
+            states,
+            unaudited: !ports.unaudited.is_empty(),
+        }));
+        rows.retain(|row| row.local != Local::Outgoing || self.passes("outgoing"));
         rows.sort_by(|a, b| self.ports.compare(a, b));
         rows.extend(ports.other.map(|states| PortRow {
-            port: None,
+            local: Local::Other,
             states,
             unaudited: false,
         }));
@@ -117,14 +145,10 @@ fn single(group: Group<'_>) -> impl Iterator<Item = Group<'_>> {
 /// What a filter looks at, in lower case.
 fn searched(group: &Group<'_>) -> String {
     let (address, port) = group.address();
-    let mark = match group.fullness() {
-        Fullness::Full => " full",
-        Fullness::WasFull => " was full",
-        Fullness::Room => "",
-    };
+    let mark = group.fullness().name().to_lowercase();
     let uid = group.uid().map(|uid| format!(" uid {uid}"));
     let at = SocketAddr::new(address, port);
-    format!("{at}{mark}{}", uid.unwrap_or_default())
+    format!("{at} {mark}{}", uid.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -134,8 +158,8 @@ mod tests {
     use tcp_status_common::state::State;
 
     use crate::tui::{
-        invented::{FULL, SHARED, model},
-        model::{ListenerSort, Model, Panel, PortSort},
+        invented::{FLOODED, FULL, SHARED, model},
+        model::{ListenerSort, Local, Model, Panel, PortSort},
     };
 
     fn listeners(model: &Model) -> Vec<u16> {
@@ -143,15 +167,15 @@ mod tests {
         rows.iter().map(|group| group.address().1).collect()
     }
 
-    fn ports(model: &Model) -> Vec<Option<u16>> {
-        model.port_rows().iter().map(|row| row.port).collect()
+    fn ports(model: &Model) -> Vec<Local> {
+        model.port_rows().iter().map(|row| row.local).collect()
     }
 
     #[test]
     fn what_is_full_comes_first() {
         let mut model = model(Instant::now());
         let together = listeners(&model);
-        assert_eq!(together[..2], [FULL, SHARED]);
+        assert_eq!(together[..3], [FULL, FLOODED, SHARED]);
         model.apart = true;
         assert_eq!(listeners(&model).len(), together.len() + 6);
         model.listeners.reversed = true;
@@ -160,7 +184,7 @@ mod tests {
         model.listeners.reversed = false;
         assert!(listeners(&model).is_sorted());
         model.listeners.by = ListenerSort::Syn;
-        assert_eq!(listeners(&model)[0], SHARED);
+        assert_eq!(listeners(&model)[0], FLOODED);
     }
 
     #[test]
@@ -179,10 +203,13 @@ mod tests {
         }
         model.filter = "full".into();
         // By total. What is beyond the limit has no number that could differ.
-        assert_eq!(ports(&model), [Some(FULL), Some(SHARED), None]);
+        let full = [Local::Port(FULL), Local::Port(SHARED), Local::Other];
+        assert_eq!(ports(&model), full);
         model.filter = "802".into();
-        assert!(ports(&model).contains(&Some(8020)));
-        assert!(!ports(&model).contains(&Some(FULL)));
+        assert!(ports(&model).contains(&Local::Port(8020)));
+        assert!(!ports(&model).contains(&Local::Port(FULL)));
+        model.filter = "outgo".into();
+        assert_eq!(ports(&model), [Local::Outgoing, Local::Other]);
     }
 
     #[test]
@@ -190,10 +217,11 @@ mod tests {
         let mut model = model(Instant::now());
         assert_eq!(model.ports.by, PortSort::Total);
         // The largest of the numbers that the test data has.
-        assert_eq!(ports(&model).first(), Some(&Some(8020)));
-        assert_eq!(ports(&model).last(), Some(&None));
+        assert_eq!(ports(&model).first(), Some(&Local::Port(8020)));
+        assert_eq!(ports(&model).last(), Some(&Local::Other));
+        // A leak of this side as a client stands among the ports, by what it has.
         model.ports.by = PortSort::State(State::CloseWait);
-        assert_eq!(ports(&model)[0], Some(FULL));
+        assert_eq!(ports(&model)[..2], [Local::Outgoing, Local::Port(FULL)]);
         model.ports.by = PortSort::Port;
         let rows = ports(&model);
         assert!(rows[..rows.len() - 1].is_sorted());

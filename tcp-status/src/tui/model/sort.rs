@@ -25,7 +25,7 @@ pub trait SortKey: Copy + Default + PartialEq + 'static {
 /// Orders of listeners: what is worst off, or lowest, first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ListenerSort {
-    /// How full the accept queue is.
+    /// How full the queues are.
     #[default]
     Queue,
     /// How full it was.
@@ -51,18 +51,17 @@ impl SortKey for ListenerSort {
     }
 
     fn compare(self, a: &Group<'_>, b: &Group<'_>) -> Ordering {
-        let part = |waiting: u64, limit: u64| Reverse(waiting * 1_000_000 / (limit + 1));
         match self {
+            // Where one socket of a group is full, the whole is not.
             Self::Queue => {
-                // Where one socket of a group is full, the whole is not.
-                let full = |of: &Group<'_>| Reverse(of.full() > 0);
-                let taken = |of: &Group<'_>| part(of.accept_queue(), of.accept_queue_limit());
-                let key = |of: &Group<'_>| (full(of), taken(of), Reverse(of.accept_queue()));
-                key(a).cmp(&key(b))
+                let key = |of: &Group<'_>| (of.fullness(), of.taken(), of.accept_queue());
+                key(b).cmp(&key(a))
             }
             Self::Peak => {
-                let key = |of: &Group<'_>| part(of.accept_queue_peak(), of.accept_queue_limit());
-                key(a).cmp(&key(b))
+                let key = |of: &Group<'_>| {
+                    of.accept_queue_peak() * 1_000_000 / (of.accept_queue_limit() + 1)
+                };
+                key(b).cmp(&key(a))
             }
             Self::Syn => b.syn_queue().cmp(&a.syn_queue()),
             Self::Port => a.address().1.cmp(&b.address().1),
@@ -108,7 +107,7 @@ impl SortKey for PortSort {
             Self::State(state) => Reverse(row.states[state]),
             Self::Port => Reverse(0),
         };
-        (key(a), a.port).cmp(&(key(b), b.port))
+        (key(a), a.local).cmp(&(key(b), b.local))
     }
 }
 

@@ -77,8 +77,9 @@ fn an_ordinary_terminal_shows_what_matters() {
         "passive open    1200  1234\n",
         "overflows        1.0   701\n",
         "closewait >60s          17\n",
-        " Listeners 40  by queue ",
+        " Listeners 40, 12.0 syncookies/s  by queue ",
         "1-7 of 34\n",
+        "\nsyn       9100 ",
         "\nFULL      5432 █████████████    129    128    129      3 127.0.0.1\n",
         "\nwas full   443 ████░░░░░░░░░    540   2044   1300     12 0.0.0.0 (4 sockets)\n",
         "\nq quit  ? help ",
@@ -96,9 +97,11 @@ fn a_wide_terminal_shows_both_panels_and_families() {
     let text = text(&mut busy(), (160, 48));
     for part in [
         "state          total     ipv4     ipv6      min      max",
-        " Listeners 40  by queue ",
+        " Listeners 40, 12.0 syncookies/s  by queue ",
+        "\nsyn       9100 ░░░░░░░░░░░░░░      0   4096      0    896   4096 2001:db8:",
+        " outgoing*      231          31       200        0 ",
         " Ports 30 of at most 30, * not all counted yet  by total ",
-        "1-31 of 31\n",
+        "1-31 of 32\n",
     ] {
         assert!(text.contains(part), "{part}\n{text}");
     }
@@ -125,8 +128,9 @@ fn ports_are_sorted_and_filtered() {
     let sorted = text(&mut model, (80, 24));
     for part in [
         " Ports 30 of at most 30, * not all counted yet  by closewait ",
-        " port     total established closewait timewait synrecv finwait2 finwait1 lastack\n",
-        "\n 5432*     1142           0        41     1100 ",
+        "    port     total established closewait timewait synrecv finwait2 finwait1\n\
+         outgoing*      231          31       200        0 ",
+        "\n    5432*     1142           0        41     1100 ",
     ] {
         assert!(sorted.contains(part), "{part}\n{sorted}");
     }

@@ -3,12 +3,13 @@
 use ratatui::{
     Frame,
     layout::{Constraint, Rect},
+    style::Style,
     text::{Line, Span, Text},
     widgets::{Row, Table},
 };
 
 use super::{
-    number::count,
+    number::{count, rate},
     text::{cut, right},
     theme::Theme,
     title,
@@ -68,7 +69,7 @@ const fn column(
     }
 }
 
-const COLUMNS: [Column; 9] = [
+const COLUMNS: [Column; 10] = [
     column("", Width::Fixed(8), 0, mark),
     column("port", Width::Fixed(5), 0, port),
     column("accept", Width::Bar, 0, bar),
@@ -82,7 +83,10 @@ const COLUMNS: [Column; 9] = [
         number(Some(of.accept_queue_peak()))
     }),
     column("syn", Width::Fixed(6), 76, |of, _| number(of.syn_queue())),
-    column("uid", Width::Fixed(6), 84, |of, _| {
+    column("of", Width::Fixed(6), 83, |of, _| {
+        number(of.syn_queue_limit())
+    }),
+    column("uid", Width::Fixed(6), 96, |of, _| {
         number(of.uid().map(u64::from))
     }),
     column("address", Width::Rest, 0, address),
@@ -91,7 +95,13 @@ const COLUMNS: [Column; 9] = [
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: &Theme) {
     let rows = model.listener_rows();
     let apart = if model.apart() { ", apart" } else { "" };
-    let what = format!("Listeners {}{apart}", model.reading().listeners.len());
+    let cookies = model.history().rates().and_then(|rates| rates.syncookies);
+    let cookies = cookies.filter(|rate| *rate > 0.0);
+    let cookies = cookies.map_or_else(String::new, |of| format!(", {} syncookies/s", rate(of)));
+    let what = format!(
+        "Listeners {}{apart}{cookies}",
+        model.reading().listeners.len()
+    );
     let what = (what, rows.len());
     title::draw(frame, area, model, Panel::Listeners, what, theme);
     let below = Rect {
@@ -138,11 +148,13 @@ fn number(number: Option<u64>) -> Text<'static> {
 }
 
 fn mark(group: &Group<'_>, look: &Look<'_>) -> Text<'static> {
-    match group.fullness() {
-        Fullness::Full => Text::styled("FULL", look.theme.alarm),
-        Fullness::WasFull => Text::styled("was full", look.theme.warning),
-        Fullness::Room => Text::raw(""),
-    }
+    let fullness = group.fullness();
+    let style = match fullness {
+        Fullness::Full | Fullness::SynFull => look.theme.alarm,
+        Fullness::SynFilling | Fullness::WasFull => look.theme.warning,
+        Fullness::Room => Style::new(),
+    };
+    Text::styled(fullness.name(), style)
 }
 
 fn port(group: &Group<'_>, _: &Look<'_>) -> Text<'static> {
@@ -171,7 +183,7 @@ fn bar(group: &Group<'_>, look: &Look<'_>) -> Text<'static> {
     let repeat = |part: &str, times: u64| part.repeat(usize::try_from(times).unwrap_or(0));
     let style = match group.fullness() {
         Fullness::Full => look.theme.warning,
-        Fullness::WasFull | Fullness::Room => look.theme.bar,
+        _ => look.theme.bar,
     };
     Text::from(Line::from(vec![
         Span::styled(repeat(look.theme.filled, filled), style),

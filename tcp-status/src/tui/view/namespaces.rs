@@ -12,7 +12,7 @@ use tcp_status_common::state::State;
 use super::{number::count, text::right, theme::Theme};
 use crate::{
     output::plain,
-    snapshot::{Group, Snapshot},
+    snapshot::{Fullness, Snapshot},
     tui::model::Model,
 };
 
@@ -57,6 +57,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, chosen: usi
 
 /// How many accept queues are full.
 fn full(snapshot: &Snapshot) -> String {
-    let full: usize = snapshot.groups().iter().map(Group::full).sum();
+    let full: usize = snapshot
+        .groups()
+        .iter()
+        .map(|group| group.count(Fullness::Full))
+        .sum();
     full.to_string()
 }

@@ -10,8 +10,8 @@ use tcp_status_common::state::State;
 use super::{number::count, text::right, theme::Theme, title};
 use crate::tui::model::{Model, Panel, PortRow};
 
-/// A number, and a mark.
-const PORT: u16 = 6;
+/// A number or a name, and a mark.
+const PORT: u16 = 9;
 const TOTAL: u16 = 8;
 
 /// States in the order of what is asked most; as many are shown as fit.
@@ -65,9 +65,6 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: &The
 }
 
 fn row(row: &PortRow, states: &[State]) -> Row<'static> {
-    let number = row
-        .port
-        .map_or_else(|| "other".into(), |port| port.to_string());
     let mark = if row.unaudited { '*' } else { ' ' };
     let counts = states
         .iter()
@@ -75,7 +72,7 @@ fn row(row: &PortRow, states: &[State]) -> Row<'static> {
     let counts = std::iter::once((row.states.total(), TOTAL))
         .chain(counts)
         .map(|(number, width)| count(number, width.into()));
-    let cells = std::iter::once(format!("{number}{mark}")).chain(counts);
+    let cells = std::iter::once(format!("{}{mark}", row.local)).chain(counts);
     Row::new(cells.map(right))
 }
 
@@ -100,9 +97,9 @@ mod tests {
 
     #[test]
     fn the_most_important_states_come_first() {
-        assert_eq!(fitting(26), []);
-        assert_eq!(fitting(27), [State::Established]);
-        assert_eq!(fitting(80), &STATES[..7]);
+        assert_eq!(fitting(29), []);
+        assert_eq!(fitting(30), [State::Established]);
+        assert_eq!(fitting(80), &STATES[..6]);
         assert_eq!(fitting(200), STATES);
     }
 }
