@@ -120,7 +120,8 @@ fn write_overflows(pen: &mut Pen<'_>, readings: &[Reading]) -> fmt::Result {
 }
 
 fn write_syncookies(pen: &mut Pen<'_>, readings: &[Reading]) -> fmt::Result {
-    let families: [(&str, &str, fn(&Syncookies) -> u64); 5] = [
+    type Counter = (&'static str, &'static str, fn(&Syncookies) -> u64);
+    let counters: [Counter; 5] = [
         (
             "tcp_status_syncookies_sent",
             "SYN-ACKs with a cookie, since the namespace was made (SyncookiesSent).",
@@ -147,7 +148,7 @@ fn write_syncookies(pen: &mut Pen<'_>, readings: &[Reading]) -> fmt::Result {
             |of| of.queue_full_drops,
         ),
     ];
-    for (name, help, value) in families {
+    for (name, help, value) in counters {
         let samples = readings.iter().filter_map(|reading| {
             Some((&*reading.netns, [], value(reading.of.syncookies.as_ref()?)))
         });
