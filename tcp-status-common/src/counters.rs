@@ -150,14 +150,12 @@ pub struct WriterStats {
     pub failures: u64,
     /// State numbers that do not exist.
     pub impossible: u64,
-    /// Half-open connections whose listener was closed: they stay listed until their timers fire.
-    pub abandoned: u64,
     /// Listeners whose port was not chosen yet when they were reported, or could not be entered:
     /// until the next walk, their connections are in no port's counts.
     pub unplaced: u64,
 }
 
-const _: () = assert!(size_of::<WriterStats>() == 48);
+const _: () = assert!(size_of::<WriterStats>() == 40);
 
 /// What a CPU needs at each event, in one place: a look-up costs more than all that is done there.
 #[derive(Clone, Copy, Debug)]
@@ -176,7 +174,7 @@ pub struct Cpu {
     pub first: [Bank; 2],
 }
 
-const _: () = assert!(size_of::<Cpu>() == 5256);
+const _: () = assert!(size_of::<Cpu>() == 5224);
 
 /// How many ages [`Walked::idle`] tells apart: 0 to 62 seconds, and longer.
 pub const AGES: usize = 64;
@@ -189,8 +187,6 @@ pub struct Walked {
     pub timewait: [u64; Family::COUNT],
     /// Timewait minisockets in substate FIN_WAIT2, by family.
     pub finwait2: [u64; Family::COUNT],
-    /// Request sockets, by family.
-    pub requests: [u64; Family::COUNT],
     /// Full sockets that the walk was the first to see.
     pub sockets: u64,
     /// Full sockets in CLOSE_WAIT and in FIN_WAIT2, by the whole seconds since the peer's last
@@ -198,7 +194,7 @@ pub struct Walked {
     pub idle: [[u64; AGES]; 2],
 }
 
-const _: () = assert!(size_of::<Walked>() == 1080);
+const _: () = assert!(size_of::<Walked>() == 1064);
 
 /// Row of CLOSE_WAIT in [`Walked::idle`].
 pub const IDLE_CLOSE_WAIT: usize = 0;
@@ -250,6 +246,52 @@ pub struct Listeners {
 
 const _: () = assert!(size_of::<Listeners>() == 88);
 
+/// A closed listener whose request sockets are still listed. They hold a reference to it, so its
+/// own count of them stays readable at its address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ClosedListener {
+    /// Address of its `struct net`: identifies the memory as this socket's.
+    pub net: u64,
+    /// Inode number of its network namespace.
+    pub netns: u32,
+    /// Request sockets at the last read; 0 when there are none left.
+    pub requests: u32,
+    /// Its local port, in the order of bytes of the host.
+    pub port: u16,
+    /// Index of its family.
+    pub family: u16,
+    /// Explicit padding.
+    pub padding: u32,
+}
+
+const _: () = assert!(size_of::<ClosedListener>() == 24);
+
+/// How many closed listeners one run of the read program covers.
+pub const CLOSED_PER_READ: usize = 64;
+
+/// The closed listeners to read, by address; the first 0 ends the list. Written by user space.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct ClosedQuery {
+    /// Addresses of sockets.
+    pub socks: [u64; CLOSED_PER_READ],
+}
+
+const _: () = assert!(size_of::<ClosedQuery>() == 512);
+
+/// How many closed listeners with request sockets there were since the programs were loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ClosedTotals {
+    /// Recorded.
+    pub recorded: u64,
+    /// Not recorded, because the map is full or busy.
+    pub unrecorded: u64,
+}
+
+const _: () = assert!(size_of::<ClosedTotals>() == 16);
+
 impl WriterStats {
     /// The sums of both.
     #[must_use]
@@ -259,7 +301,6 @@ impl WriterStats {
             counted: self.counted + other.counted,
             failures: self.failures + other.failures,
             impossible: self.impossible + other.impossible,
-            abandoned: self.abandoned + other.abandoned,
             unplaced: self.unplaced + other.unplaced,
         }
     }
@@ -270,7 +311,6 @@ impl Default for Walked {
         Self {
             timewait: [0; Family::COUNT],
             finwait2: [0; Family::COUNT],
-            requests: [0; Family::COUNT],
             sockets: 0,
             idle: [[0; AGES]; 2],
         }
@@ -292,7 +332,6 @@ impl Walked {
         Self {
             timewait: sum(self.timewait, other.timewait),
             finwait2: sum(self.finwait2, other.finwait2),
-            requests: sum(self.requests, other.requests),
             sockets: self.sockets + other.sockets,
             ..self
         }

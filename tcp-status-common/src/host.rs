@@ -54,6 +54,8 @@ pub struct Host {
     /// `struct inet_connection_sock`: `icsk_accept_queue.qlen`, 4 bytes: request
     /// sockets of a listener.
     pub icsk_qlen: u32,
+    /// `struct sock_common`: `skc_listener`, a request socket's pointer to its listener.
+    pub skc_listener: u32,
     /// `struct task_struct`: `stack`, a pointer.
     pub task_stack: u32,
     /// `struct task_struct`: `pid`, 4 bytes.
@@ -62,4 +64,4 @@ pub struct Host {
     pub hz: u32,
 }
 
-const _: () = assert!(size_of::<Host>() == 96);
+const _: () = assert!(size_of::<Host>() == 100);

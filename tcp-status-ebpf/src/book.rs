@@ -8,6 +8,9 @@ use crate::{
     maps::{self, COUNTERS, EMPTY_BANK, NAMESPACES},
 };
 
+/// `BPF_ANY`: an update that creates or replaces an entry.
+pub(crate) const ANY: u64 = 0;
+
 /// `BPF_NOEXIST`: an update that fails where there is an entry already.
 pub(crate) const ONLY_NEW: u64 = 1;
 

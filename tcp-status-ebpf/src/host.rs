@@ -32,6 +32,7 @@ static HOST: Host = Host {
     rcv_tstamp: 0,
     tw_substate: 0,
     icsk_qlen: 0,
+    skc_listener: 0,
     task_stack: 0,
     task_pid: 0,
     hz: 1,
@@ -129,6 +130,12 @@ impl Sock {
         (!tcp.is_null()).then(|| TcpSock(Sock(tcp.cast_const().cast())))
     }
 
+    /// The listener of a request socket.
+    #[inline(always)]
+    pub(crate) fn listener(self) -> Result<Untyped, i32> {
+        self.probe(host!(skc_listener)).map(Untyped)
+    }
+
     /// Substate of what the verifier knows as `struct inet_timewait_sock *`, which begins with a
     /// `struct sock_common` as well.
     #[inline(always)]
@@ -160,6 +167,34 @@ impl Sock {
     fn probe<T>(self, offset: u32) -> Result<T, i32> {
         // SAFETY: the helper checks the address.
         unsafe { bpf_probe_read_kernel(self.0.add(offset as usize).cast()) }
+    }
+}
+
+/// The address of what is, or was, a `struct inet_connection_sock`; the verifier does not know it.
+#[derive(Clone, Copy)]
+pub(crate) struct Untyped(pub(crate) u64);
+
+impl Untyped {
+    #[inline(always)]
+    fn probe<T>(self, offset: u32) -> Result<T, i32> {
+        Sock(self.0 as *const u8).probe(offset)
+    }
+
+    #[inline(always)]
+    pub(crate) fn state(self) -> Result<u8, i32> {
+        self.probe(host!(skc_state))
+    }
+
+    /// Address of its network namespace.
+    #[inline(always)]
+    pub(crate) fn net(self) -> Result<u64, i32> {
+        self.probe(host!(skc_net))
+    }
+
+    /// Request sockets that refer to it as their listener.
+    #[inline(always)]
+    pub(crate) fn request_count(self) -> Result<u32, i32> {
+        self.probe(host!(icsk_qlen))
     }
 }
 

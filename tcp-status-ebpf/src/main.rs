@@ -6,6 +6,7 @@
 #![feature(asm_experimental_arch)]
 
 mod book;
+mod closed;
 mod count;
 mod host;
 mod listeners;
@@ -92,6 +93,15 @@ extern "C" fn walk_sockets(ctx: *const walk::TcpIterContext) -> i32 {
 extern "C" fn walk_listeners(ctx: *const walk::TcpIterContext) -> i32 {
     // SAFETY: as above.
     unsafe { listeners::visit(&*ctx) }
+}
+
+/// Hook: `bpf_iter_bpf_map(struct bpf_iter_meta *meta, struct bpf_map *map)`: any iterator that
+/// calls its program at least once would do. Returns 1 to end after the first call.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/bpf_map")]
+extern "C" fn read_closed_listeners(_ctx: *const u8) -> i32 {
+    closed::read();
+    1
 }
 
 /// No panic can be reached; if one ever could, the verifier refuses the endless loop at load.

@@ -9,7 +9,10 @@ use aya_ebpf::{
 };
 use tcp_status_common::{
     control::{Control, Mark, Mode, TASK_SLOTS},
-    counters::{Bank, Cpu, Listeners, NamespaceKey, Others, PortGauges, PortKey, PortPage, Walked},
+    counters::{
+        Bank, ClosedListener, ClosedQuery, ClosedTotals, Cpu, Listeners, NamespaceKey, Others,
+        PortGauges, PortKey, PortPage, Walked,
+    },
 };
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
@@ -84,6 +87,27 @@ pub(crate) static WALKED: PerCpuArray<Walked, 1> = PerCpuArray::new();
 
 #[btf_map]
 pub(crate) static LISTENERS: Array<Listeners, 1> = Array::new();
+
+/// Closed listeners that have request sockets, by address.
+#[btf_map]
+pub(crate) static CLOSED_LISTENERS: HashMap<u64, ClosedListener, 4096, ON_DEMAND> = HashMap::new();
+
+/// Which of them to read.
+#[btf_map]
+pub(crate) static CLOSED_QUERY: Array<ClosedQuery, 1> = Array::new();
+
+/// How many there were.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.closed")]
+static mut CLOSED_TOTALS: ClosedTotals = ClosedTotals {
+    recorded: 0,
+    unrecorded: 0,
+};
+
+#[inline(always)]
+pub(crate) fn closed_totals() -> *mut ClosedTotals {
+    &raw mut CLOSED_TOTALS
+}
 
 /// What user space wants, read once: an event belongs to the mode that it sees here, whatever
 /// follows. Nothing while nothing is counted.

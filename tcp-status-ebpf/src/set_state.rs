@@ -5,9 +5,10 @@ use aya_ebpf::{EbpfContext as _, programs::BtfTracePointContext};
 use tcp_status_common::{control::Mode, counters::Writer, state::Family};
 
 use crate::{
-    book::Book,
+    book::{ANY, Book},
+    closed,
     count::{self, Place, tell},
-    host::Sock,
+    host::{Sock, Untyped},
     maps, mark, ports, seed,
 };
 
@@ -63,7 +64,7 @@ fn changed(sock: Sock, book: Book, mode: Mode, from: Place, to: Place) {
         maps::wake();
     }
     if from.is_listening() && to.is_closed() {
-        abandon(book, sock);
+        abandon(book, sock, from.family(), port);
     }
     if let Some(bank) = mode.seed() {
         seed::moved(book, bank, sock, to.pack(), port);
@@ -84,15 +85,12 @@ fn listens(book: Book, mode: Mode, port: u16) {
     }
 }
 
-/// The half-open connections of a closed listener can no longer be read from it.
+/// A listener is closed: if it has request sockets, they stay listed until their timers fire. A
+/// request that a CPU adds just now to a listener that had none is dropped by its first timer.
 #[inline(never)]
-fn abandon(book: Book, listener: Sock) {
-    if let Some(listener) = listener.as_tcp() {
-        let requests = listener.request_count();
-        // SAFETY: the map gave the pointer.
-        count::add(
-            unsafe { &raw mut (*count::stats(book.cpu, book.writer)).abandoned },
-            requests.into(),
-        );
+fn abandon(book: Book, listener: Sock, family: usize, port: u16) {
+    if listener.as_tcp().is_some_and(|tcp| tcp.request_count() > 0) {
+        let closed = closed::new(listener, book.netns, family, port);
+        closed::record(Untyped(listener.0 as u64), &closed, ANY);
     }
 }

@@ -8,6 +8,7 @@ use tcp_status_common::{
 
 use crate::{
     book::Book,
+    closed,
     count::{self, Place},
     host::{self, Sock},
     maps::{self, WALKED},
@@ -50,7 +51,7 @@ pub(crate) fn visit(ctx: &TcpIterContext) {
     let walked = unsafe { &mut *walked };
     match sock.state() {
         TIME_WAIT => minisocket(sock, family.index(), walked),
-        NEW_SYN_RECV => walked.requests[family.index()] += 1,
+        NEW_SYN_RECV => closed::visit(sock, family.index()),
         state => {
             match state {
                 CLOSE_WAIT => idle(sock, &mut walked.idle[IDLE_CLOSE_WAIT]),

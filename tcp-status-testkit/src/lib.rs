@@ -3,7 +3,7 @@
 //! Owns what tests and the virtual machines need to make traffic and to judge counts:
 //! [`oracle`] reads the listing, [`netns`] gives a test its own network namespace, [`hold`]
 //! holds every state at once, [`churn`] opens and closes in all orders, [`battery`] brings about
-//! what hosts do rarely, one by one, [`bulk`] holds very many connections, [`stall`] has tasks
+//! what hosts do rarely, one by one, [`bulk`] holds very many connections, [`silent`] begins connections without answering, [`stall`] has tasks
 //! stall half-way. Knows nothing of the tracker, and depends on none of its crates: what judges must not share code with what is
 //! judged.
 
@@ -15,6 +15,7 @@ pub mod hold;
 mod listed;
 pub mod netns;
 pub mod oracle;
+pub mod silent;
 pub mod stall;
 mod sys;
 

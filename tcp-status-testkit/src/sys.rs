@@ -2,6 +2,7 @@
 
 use std::{
     io, mem,
+    net::Ipv4Addr,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     ptr,
 };
@@ -128,14 +129,42 @@ pub(crate) fn disconnect(socket: &impl AsRawFd) -> io::Result<()> {
     })
 }
 
-/// Sets `lo` of the calling thread's network namespace up or down: `ip link set lo up`.
-pub(crate) fn set_loopback(up: bool) -> io::Result<()> {
+/// Routes a network to `lo` in the calling thread's network namespace: `ip route add .. dev lo`.
+pub(crate) fn route_to_loopback(network: Ipv4Addr, mask: Ipv4Addr) -> io::Result<()> {
+    let socket = datagram_socket()?;
+    let address = |address: Ipv4Addr| {
+        let octets = address.octets();
+        let mut data = [0; 14];
+        for (to, from) in data[2..].iter_mut().zip(octets) {
+            *to = from.cast_signed() as _;
+        }
+        libc::sockaddr {
+            sa_family: libc::sa_family_t::try_from(libc::AF_INET).expect("a small number"),
+            sa_data: data,
+        }
+    };
+    // SAFETY: all-zero bytes are a valid rtentry.
+    let mut route: libc::rtentry = unsafe { mem::zeroed() };
+    route.rt_dst = address(network);
+    route.rt_genmask = address(mask);
+    route.rt_flags = libc::RTF_UP;
+    route.rt_dev = c"lo".as_ptr().cast_mut();
+    // SAFETY: SIOCADDRT reads an rtentry and the name that it points to.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCADDRT as _, &raw const route) })
+}
+
+fn datagram_socket() -> io::Result<OwnedFd> {
     // SAFETY: no pointers are passed; a descriptor that is returned belongs to nobody else.
-    let socket = unsafe {
+    unsafe {
         let fd = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
         check(fd)?;
-        OwnedFd::from_raw_fd(fd)
-    };
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// Sets `lo` of the calling thread's network namespace up or down: `ip link set lo up`.
+pub(crate) fn set_loopback(up: bool) -> io::Result<()> {
+    let socket = datagram_socket()?;
     // SAFETY: all-zero bytes are a valid ifreq.
     let mut request: libc::ifreq = unsafe { mem::zeroed() };
     request.ifr_name[0] = b'l'.cast_signed() as _;

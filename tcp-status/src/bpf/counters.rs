@@ -22,8 +22,6 @@ pub struct WriterTotals {
     pub counted: u64,
     /// Map updates that failed, and state changes that cannot be.
     pub failures: u64,
-    /// Half-open connections left behind by listeners that were closed.
-    pub abandoned: u64,
     /// Listeners whose port could not be entered when they came.
     pub unplaced: u64,
 }
@@ -137,7 +135,6 @@ impl Bpf {
             caught: all.caught,
             counted: all.counted,
             failures: all.failures + all.impossible,
-            abandoned: all.abandoned,
             unplaced: all.unplaced,
         })
     }

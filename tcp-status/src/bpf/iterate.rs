@@ -106,7 +106,7 @@ impl Bpf {
     }
 
     /// Runs a walk to its end; what the program writes to its reader is added to `written`.
-    fn run(
+    pub(super) fn run(
         &self,
         name: &'static str,
         on_interruption: OnInterruption,
@@ -144,7 +144,7 @@ impl Bpf {
 /// What EAGAIN means: the kernel hands it out after a million entries, for the reader to come
 /// back, and when a program ends the walk.
 #[derive(Clone, Copy)]
-enum OnInterruption {
+pub(super) enum OnInterruption {
     GoOn,
     End,
 }

@@ -20,7 +20,7 @@ use tcp_status_common::{
     host::Host,
 };
 
-use super::{counters::Banks, record::Record};
+use super::{closed::Closed, counters::Banks, record::Record};
 
 /// Built by `cargo xtask build`; a test ties it to its sources.
 static OBJECT: &[u8] =
@@ -52,6 +52,13 @@ const TIMEWAIT_HANDLERS: [(&str, &str, At); 5] = [
 const TIMEWAIT_SECOND: &str = "timewait_born_second";
 pub(super) const WALK_SOCKETS: &str = "walk_sockets";
 pub(super) const WALK_LISTENERS: &str = "walk_listeners";
+pub(super) const READ_CLOSED: &str = "read_closed_listeners";
+/// The programs of iterators, each with what it iterates over.
+const WALKS: [(&str, &str); 3] = [
+    (WALK_SOCKETS, "tcp"),
+    (WALK_LISTENERS, "tcp"),
+    (READ_CLOSED, "bpf_map"),
+];
 
 #[derive(Clone, Copy)]
 enum At {
@@ -136,6 +143,7 @@ pub struct Bpf {
     pub(super) cpus: PerCpuArray<MapData, Record<Cpu>>,
     pub(super) walked: Mutex<PerCpuArray<MapData, Record<Walked>>>,
     pub(super) listeners: Mutex<Array<MapData, Record<Listeners>>>,
+    pub(super) closed: Mutex<Closed>,
     pub(super) seen: Mutex<ArrayOfMaps<MapData, Seen>>,
     pub(super) namespaces: Mutex<HashMap<MapData, Record<NamespaceKey>, Record<Bank>>>,
     pub(super) ports: Mutex<Ports>,
@@ -188,10 +196,10 @@ impl Bpf {
             }
         }
         if iterator {
-            for name in [WALK_SOCKETS, WALK_LISTENERS] {
+            for (name, of) in WALKS {
                 let program: &mut Iter = program(&mut ebpf, name)?;
                 program
-                    .load("tcp", btf)
+                    .load(of, btf)
                     .map_err(|why| LoadError::Program { name, why })?;
             }
         }
@@ -210,6 +218,7 @@ impl Bpf {
             cpus: map(&mut ebpf, "CPUS")?,
             walked: Mutex::new(map(&mut ebpf, "WALKED")?),
             listeners: Mutex::new(map(&mut ebpf, "LISTENERS")?),
+            closed: Mutex::new(Closed::new(&mut ebpf)?),
             seen: Mutex::new(map(&mut ebpf, "SEEN")?),
             namespaces: Mutex::new(map(&mut ebpf, "NAMESPACES")?),
             ports: Mutex::new(Ports {
@@ -364,7 +373,7 @@ fn attach(
     .map_err(|source| LoadError::Timewait { function, source })
 }
 
-fn map<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, LoadError>
+pub(super) fn map<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, LoadError>
 where
     M: TryFrom<Map, Error = MapError>,
 {

@@ -3,8 +3,8 @@
 use tcp_status_common::{
     control::Control,
     counters::{
-        Bank, Cpu, ListenerRecord, Listeners, NamespaceKey, Others, PortGauges, PortKey, PortPage,
-        Walked,
+        Bank, ClosedListener, ClosedQuery, ClosedTotals, Cpu, ListenerRecord, Listeners,
+        NamespaceKey, Others, PortGauges, PortKey, PortPage, Walked,
     },
     host::Host,
 };
@@ -25,6 +25,9 @@ macro_rules! plain_data {
 
 plain_data!(
     Bank,
+    ClosedListener,
+    ClosedQuery,
+    ClosedTotals,
     Control,
     Cpu,
     Host,

@@ -134,6 +134,7 @@ fn host(btf: &Btf, members: &TypeInformation) -> Result<Host, String> {
         rcv_tstamp: offset("tcp_sock", "rcv_tstamp")?,
         tw_substate: offset("inet_timewait_sock", "tw_substate")?,
         icsk_qlen: offset("inet_connection_sock", "icsk_accept_queue.qlen")?,
+        skc_listener: offset("sock", "__sk_common.skc_listener")?,
         task_stack: offset("task_struct", "stack")?,
         task_pid: offset("task_struct", "pid")?,
         thread_size: thread_size(),

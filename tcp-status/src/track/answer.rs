@@ -12,7 +12,7 @@ use super::{
     beside::Effort,
     gauge::Gauges,
     ports::AllPorts,
-    queues::{self, Requests},
+    queues::{self, HalfOpen},
     recount::{APPEARED, UNREACHABLE},
     tracker::{Reading, Tracker, lock},
 };
@@ -54,13 +54,13 @@ impl Tracker {
         };
         self.within(netns, || {
             let all = self.gauges(netns).map_err(unavailable)?;
-            let mut requests = Requests::new();
+            let mut half_open = HalfOpen::default();
             if state == State::SynRecv {
-                requests = queues::requests(&self.listeners(netns, &all)?);
+                half_open = self.half_open(netns, &all)?.1;
             }
-            let half_open = queues::total(&requests);
-            self.beside(netns, &all, half_open, &[state], Effort::WalkPorts)?;
-            Ok(Some(self.port_row(netns, &[port], &gauges, &requests)))
+            let requests = half_open.total();
+            self.beside(netns, &all, requests, &[state], Effort::WalkPorts)?;
+            Ok(Some(self.port_row(netns, &[port], &gauges, &half_open)))
         })
     }
 
@@ -124,8 +124,9 @@ impl Tracker {
         };
         self.within(netns, || {
             let whole = self.snapshot_here(netns, window, &[(port, gauges)].into())?;
-            let requests = queues::requests(&whole.listeners);
-            let counts = self.port_row(netns, &[port], &gauges, &requests);
+            let all = self.gauges(netns).map_err(unavailable)?;
+            let half_open = self.half_open(netns, &all)?.1;
+            let counts = self.port_row(netns, &[port], &gauges, &half_open);
             let mut listeners = whole.listeners;
             listeners.retain(|listener| listener.port == port);
             let Snapshot { tier, netns, .. } = whole;
@@ -154,10 +155,9 @@ impl Tracker {
     ) -> Result<Snapshot, Refusal> {
         let reading = self.read(netns).map_err(unavailable)?;
         let gauges = reading.gauges;
-        let mut listeners = self.listeners(netns, &gauges)?;
-        let requests = queues::requests(&listeners);
-        let all = queues::total(&requests);
-        let beside = self.beside(netns, &gauges, all, &State::ALL, Effort::WalkPorts)?;
+        let (mut listeners, half_open) = self.half_open(netns, &gauges)?;
+        let requests = half_open.total();
+        let beside = self.beside(netns, &gauges, requests, &State::ALL, Effort::WalkPorts)?;
         let counts = assemble(&gauges, &beside);
         let mut snapshot = self.describe(netns, &reading, counts);
         (snapshot.overflows, snapshot.syncookies) =
@@ -165,7 +165,7 @@ impl Tracker {
         let settings = sysctl::settings();
         snapshot.ephemeral_ports = settings.ephemeral_ports;
         queues::limit(&mut listeners, &settings);
-        snapshot.ports = self.ports(netns, &gauges, ports, &requests)?;
+        snapshot.ports = self.ports(netns, &gauges, ports, &half_open)?;
         if netns == self.netns {
             let samples = lock(&self.samples);
             samples.tell(window, &reading, &mut snapshot, &mut listeners);

@@ -14,10 +14,8 @@ pub struct Beside {
     pub finwait2: [u64; Family::COUNT],
     /// Minisockets in TIME_WAIT, by family, as last looked at.
     pub timewait: [u64; Family::COUNT],
-    /// Request sockets that wait at listeners, by family.
+    /// Request sockets, by family.
     pub requests: [u64; Family::COUNT],
-    /// Request sockets whose listener was closed, by family, as last looked at.
-    pub orphaned: [u64; Family::COUNT],
 }
 
 /// The counts of IPv4 and of IPv6.
@@ -33,9 +31,7 @@ pub fn assemble(gauges: &Gauges, beside: &Beside) -> [Counts; Family::COUNT] {
                 State::Closed => 0,
                 State::TimeWait => timewait[i],
                 State::FinWait2 => gauges.get(family, state) + finwait2[i],
-                State::SynRecv => {
-                    gauges.get(family, state) + beside.requests[i] + beside.orphaned[i]
-                }
+                State::SynRecv => gauges.get(family, state) + beside.requests[i],
                 _ => gauges.get(family, state),
             };
         }
@@ -44,7 +40,7 @@ pub fn assemble(gauges: &Gauges, beside: &Beside) -> [Counts; Family::COUNT] {
 }
 
 /// The counts of one local port, of IPv4 and of IPv6: the kernel keeps no sums of it, so that
-/// minisockets are what was last looked at. `requests` are those at its listeners.
+/// minisockets are what was last looked at. `requests` are its request sockets.
 #[must_use]
 pub fn assemble_port(
     gauges: &Gauges,
@@ -59,7 +55,6 @@ pub fn assemble_port(
             finwait2: split.finwait2,
             timewait: split.timewait,
             requests,
-            orphaned: split.orphaned,
         },
     )
 }
@@ -98,11 +93,10 @@ mod tests {
                 finwait2: [5, 6],
                 timewait: [10, 9],
                 requests: [100, 1000],
-                orphaned: [1, 2],
             },
         );
         assert_eq!((v4[State::Established], v4[State::Closing]), (10, 8));
-        assert_eq!((v4[State::SynRecv], v6[State::SynRecv]), (103, 1002));
+        assert_eq!((v4[State::SynRecv], v6[State::SynRecv]), (102, 1000));
         assert_eq!((v4[State::FinWait2], v6[State::FinWait2]), (9, 6));
         assert_eq!((v4[State::TimeWait], v6[State::TimeWait]), (10, 9));
         assert_eq!(v4[State::Closed], 0);

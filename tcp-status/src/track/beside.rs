@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use tcp_status_common::{
-    counters::{ListenerRecord, Walked},
+    counters::{ClosedListener, ListenerRecord, Walked},
     state::{Family, State},
 };
 
@@ -13,15 +13,15 @@ use super::{
     assemble::Beside,
     cost::Cost,
     gauge::Gauges,
-    queues,
-    split::{self, Split, SplitCache},
-    tracker::{Tracker, lock, needs_more_than_counters},
+    queues::{self, HalfOpen},
+    split::{Split, SplitCache},
+    tracker::{Tracker, lock},
 };
 use crate::{
     kernel::{
         plan::{SeedMethod, SplitMethod},
         procfs,
-        sock_diag::{self, MiniSplit, MiniSplits},
+        sock_diag::{self, MiniSplits},
     },
     server::protocol::Refusal,
     snapshot::Listener,
@@ -40,7 +40,7 @@ pub(super) enum Effort {
 
 impl Tracker {
     /// What is beside the full sockets of the calling thread's namespace, as far as `wanted`
-    /// needs it. `requests` are those at its listeners.
+    /// needs it. `requests` are its request sockets.
     pub(super) fn beside(
         &self,
         netns: u32,
@@ -49,94 +49,72 @@ impl Tracker {
         wanted: &[State],
         effort: Effort,
     ) -> Result<Beside, Refusal> {
-        if !wanted.iter().any(|&state| needs_more_than_counters(state)) {
-            return Ok(Beside::default());
-        }
-        let half_open = wanted.contains(&State::SynRecv);
-        let closing = wanted.contains(&State::TimeWait) || wanted.contains(&State::FinWait2);
         let mut beside = Beside {
             requests,
             ..Beside::default()
         };
-        if closing {
-            beside.minisockets = minisocket_count()?;
+        if !wanted.contains(&State::TimeWait) && !wanted.contains(&State::FinWait2) {
+            return Ok(beside);
         }
-        let events = self.plan.split == SplitMethod::Events;
-        if events {
+        beside.minisockets = minisocket_count()?;
+        if self.plan.split == SplitMethod::Events {
             [beside.timewait, beside.finwait2] = gauges.minisockets();
+            return Ok(beside);
         }
-        let abandoned = self.bpf.writers().map_err(unavailable)?.abandoned;
         let mut splits = lock(&self.splits);
         let cache = splits.entry(netns).or_default();
-        let unsplit = !events && beside.minisockets > 0;
-        if closing && beside.minisockets == 0 {
+        if beside.minisockets == 0 {
             cache.no_minisockets();
-        }
-        let orphans = half_open && cache.may_have_orphans(abandoned);
-        if (unsplit || orphans) && effort != Effort::Last {
-            // A walk that somebody waits for may cost as much as an audit that has a reason.
-            let pace = self.settings.pace.urgent(cache.cost());
+        } else if effort != Effort::Last {
+            let pace = self.settings.pace.on_demand(cache.cost());
             let age = self.settings.split_interval.max(pace);
             if cache.is_older_than(age, effort == Effort::WalkPorts) {
-                self.look_aside(netns, cache, abandoned)?;
+                self.look_aside(netns, cache)?;
             }
         }
         let split = cache.last();
-        if unsplit {
-            (beside.finwait2, beside.timewait) = (split.finwait2, split.timewait);
-        }
-        if orphans {
-            beside.orphaned = split.orphaned;
-        }
+        (beside.finwait2, beside.timewait) = (split.finwait2, split.timewait);
         Ok(beside)
     }
 
     /// Walks over everything but full sockets.
-    fn look_aside(
-        &self,
-        netns: u32,
-        cache: &mut SplitCache,
-        abandoned: u64,
-    ) -> Result<(), Refusal> {
+    fn look_aside(&self, netns: u32, cache: &mut SplitCache) -> Result<(), Refusal> {
         let cost = Cost::start();
-        let live = self.ledger().live;
-        let ports = self.bpf.port_keys(live).map_err(unavailable)?;
-        let ports = ports.range((netns, 0)..=(netns, u16::MAX));
-        let ports: BTreeSet<_> = ports.map(|&(_, port)| port).collect();
-        let (all, ports) = match sock_diag::minisockets(&ports) {
+        let (all, ports) = match sock_diag::minisockets(&self.port_set(netns)?) {
             // A kernel without the module; the iterator needs four times as long, and does not
             // tell ports apart.
             Err(sock_diag::Error::Unsupported(_)) if self.plan.seed == SeedMethod::Iterator => {
-                (aside(&self.bpf.walk_sockets().map_err(unavailable)?), None)
+                let walked = self.bpf.walk_sockets().map_err(unavailable)?;
+                (Split::from(&walked), None)
             }
             walk => {
                 let MiniSplits { all, ports } = walk.map_err(unavailable)?;
-                (all, Some(ports))
+                let ports = ports.iter().map(|(&port, walk)| (port, walk.into()));
+                (Split::from(&all), Some(ports.collect()))
             }
         };
-        let gauges = self.read(netns).map_err(unavailable)?.gauges;
-        let requests = queues::requests(&self.listeners(netns, &gauges)?);
-        let all = Split::new(&all, queues::total(&requests));
-        cache.put_ports(all, ports.map(|ports| split::by_port(&ports, &requests)));
-        cache.put(all, abandoned, cost.spent());
+        cache.put_ports(all, ports);
+        cache.put(all, cost.spent());
         Ok(())
     }
 
+    /// The ports of a namespace that are kept apart.
+    fn port_set(&self, netns: u32) -> Result<BTreeSet<u16>, Refusal> {
+        let live = self.ledger().live;
+        let ports = self.bpf.port_keys(live).map_err(unavailable)?;
+        let ports = ports.range((netns, 0)..=(netns, u16::MAX));
+        Ok(ports.map(|&(_, port)| port).collect())
+    }
+
     /// Keeps what an audit's walk met beside full sockets.
-    pub(super) fn keep_aside(
-        &self,
-        netns: u32,
-        walked: &Walked,
-        at_listeners: [u64; Family::COUNT],
-        abandoned: u64,
-    ) {
+    pub(super) fn keep_aside(&self, netns: u32, walked: &Walked) {
         let mut splits = lock(&self.splits);
         let cache = splits.entry(netns).or_default();
         let cost = cache.cost();
-        cache.put(Split::new(&aside(walked), at_listeners), abandoned, cost);
+        cache.put(walked.into(), cost);
     }
 
-    /// Request sockets at the listeners of the calling thread's namespace, by family.
+    /// Request sockets of the calling thread's namespace, by family.
     pub(super) fn requests(
         &self,
         netns: u32,
@@ -144,8 +122,12 @@ impl Tracker {
     ) -> Result<[u64; Family::COUNT], Refusal> {
         match self.plan.seed {
             SeedMethod::Iterator => {
-                let found = self.bpf.walk_listeners(self.listening(netns, gauges)?);
-                Ok(found.map_err(unavailable)?.requests)
+                let (found, closed) = self.with_closed(netns, || {
+                    let found = self.bpf.walk_listeners(self.listening(netns, gauges)?);
+                    found.map_err(unavailable)
+                })?;
+                let closed = queues::total(&queues::orphaned(&closed));
+                Ok([0, 1].map(|i| found.requests[i] + closed[i]))
             }
             SeedMethod::Procfs => {
                 let walk = sock_diag::minisockets(&BTreeSet::new());
@@ -154,8 +136,54 @@ impl Tracker {
         }
     }
 
+    /// The listeners of the calling thread's namespace, and its request sockets by port.
+    pub(super) fn half_open(
+        &self,
+        netns: u32,
+        gauges: &Gauges,
+    ) -> Result<(Vec<Listener>, HalfOpen), Refusal> {
+        if self.plan.seed == SeedMethod::Procfs {
+            let walk = sock_diag::minisockets(&self.port_set(netns)?).map_err(unavailable)?;
+            let half_open = HalfOpen::dumped(&walk);
+            return Ok((self.listeners(netns, gauges)?, half_open));
+        }
+        let (listeners, closed) = self.with_closed(netns, || self.listeners(netns, gauges))?;
+        let half_open = HalfOpen {
+            at_listeners: queues::requests(&listeners),
+            orphaned: queues::orphaned(&closed),
+        };
+        Ok((listeners, half_open))
+    }
+
+    /// Walks over listeners, then reads the closed ones: again if one with request sockets closed
+    /// meanwhile, which would be in both or in neither.
+    fn with_closed<T>(
+        &self,
+        netns: u32,
+        walk: impl Fn() -> Result<T, Refusal>,
+    ) -> Result<(T, Vec<ClosedListener>), Refusal> {
+        const ATTEMPTS: u32 = 4;
+        let recorded = || {
+            let totals = self.bpf.closed_totals().map_err(unavailable)?;
+            Ok::<_, Refusal>(totals.recorded)
+        };
+        let mut before = recorded()?;
+        let mut attempt = 1;
+        loop {
+            let walked = walk()?;
+            let mut closed = self.bpf.closed_listeners().map_err(unavailable)?;
+            let after = recorded()?;
+            if before == after || attempt == ATTEMPTS {
+                closed.retain(|listener| listener.netns == netns);
+                return Ok((walked, closed));
+            }
+            before = after;
+            attempt += 1;
+        }
+    }
+
     /// The listeners of the calling thread's namespace.
-    pub(super) fn listeners(&self, netns: u32, gauges: &Gauges) -> Result<Vec<Listener>, Refusal> {
+    fn listeners(&self, netns: u32, gauges: &Gauges) -> Result<Vec<Listener>, Refusal> {
         match self.plan.seed {
             SeedMethod::Iterator => {
                 let expected = self.listening(netns, gauges)?;
@@ -178,15 +206,6 @@ impl Tracker {
             return Ok(u64::try_from(counted).unwrap_or(0));
         }
         sock_diag::listener_count().map_err(unavailable)
-    }
-}
-
-/// What a walk met beside full sockets.
-const fn aside(walked: &Walked) -> MiniSplit {
-    MiniSplit {
-        finwait2: walked.finwait2,
-        timewait: walked.timewait,
-        requests: walked.requests,
     }
 }
 

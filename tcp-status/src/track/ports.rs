@@ -9,7 +9,7 @@ use super::{
     answer::{Families, unavailable},
     assemble::assemble_port,
     gauge::Gauges,
-    queues::Requests,
+    queues::{self, HalfOpen},
     split::Split,
     tracker::{Tracker, lock},
 };
@@ -33,7 +33,7 @@ impl Tracker {
         netns: u32,
         all: &Gauges,
         apart: &BTreeMap<u16, Gauges>,
-        requests: &Requests,
+        half_open: &HalfOpen,
     ) -> Result<Ports, Refusal> {
         if self.plan.seed == SeedMethod::Procfs {
             // Without an iterator nothing enters the ports of listeners that were there first.
@@ -57,15 +57,15 @@ impl Tracker {
         };
         let counts = |(&port, gauges): (&u16, &Gauges)| PortCounts {
             port,
-            states: both(self.port_row(netns, &[port], gauges, requests)),
+            states: both(self.port_row(netns, &[port], gauges, half_open)),
         };
         let other_row = |(ports, gauges): &(Vec<u16>, Gauges)| {
-            both(self.port_row(netns, ports, gauges, requests))
+            both(self.port_row(netns, ports, gauges, half_open))
         };
         Ok(Ports {
             limit: Some(self.settings.limits.ports),
             tracked: apart.iter().map(counts).collect(),
-            outgoing: self.outgoing(netns, all, apart, other.as_ref(), requests),
+            outgoing: self.outgoing(netns, all, apart, other.as_ref(), half_open),
             other: other.as_ref().map(other_row),
             unaudited,
         })
@@ -79,15 +79,15 @@ impl Tracker {
         all: &Gauges,
         apart: &BTreeMap<u16, Gauges>,
         other: Option<&(Vec<u16>, Gauges)>,
-        requests: &Requests,
+        half_open: &HalfOpen,
     ) -> Option<Counts> {
         let beyond = |port: &u16| other.is_some_and(|(ports, _)| ports.contains(port));
-        if !requests
-            .keys()
-            .all(|port| apart.contains_key(port) || beyond(port))
-        {
+        let known = |port: &u16| apart.contains_key(port) || beyond(port);
+        if !half_open.at_listeners.keys().all(known) {
             return None;
         }
+        let mut requests = half_open.orphaned.clone();
+        requests.retain(|port, _| !known(port));
         let split = match lock(&self.splits).get(&netns) {
             Some(cache) => cache.elsewhere()?,
             None => Split::default(),
@@ -97,7 +97,7 @@ impl Tracker {
             .values()
             .chain(others)
             .fold(*all, |rest, &gauges| rest - gauges);
-        Some(both(self.row(&rest, split, [0; Family::COUNT])))
+        Some(both(self.row(&rest, split, queues::total(&requests))))
     }
 
     /// The counts of ports together, whose full sockets are `gauges`.
@@ -106,16 +106,16 @@ impl Tracker {
         netns: u32,
         ports: &[u16],
         gauges: &Gauges,
-        requests: &Requests,
+        half_open: &HalfOpen,
     ) -> Families {
-        let (mut split, mut half_open) = (Split::default(), [0; Family::COUNT]);
+        let (mut split, mut requests) = (Split::default(), [0; Family::COUNT]);
         if let Some(cache) = lock(&self.splits).get(&netns) {
             split = ports.iter().map(|&port| cache.port(port)).sum();
         }
-        for at_port in ports.iter().filter_map(|port| requests.get(port)) {
-            half_open = [0, 1].map(|i| half_open[i] + at_port[i]);
+        for at_port in ports.iter().map(|&port| half_open.at(port)) {
+            requests = [0, 1].map(|i| requests[i] + at_port[i]);
         }
-        self.row(gauges, split, half_open)
+        self.row(gauges, split, requests)
     }
 
     fn row(&self, gauges: &Gauges, mut split: Split, requests: [u64; Family::COUNT]) -> Families {

@@ -6,16 +6,58 @@ use std::{
     net::IpAddr,
 };
 
-use tcp_status_common::{counters::ListenerRecord, state::Family};
+use tcp_status_common::{
+    counters::{ClosedListener, ListenerRecord},
+    state::Family,
+};
 
 use super::history::Greatest;
 use crate::{
-    kernel::sysctl::Settings,
+    kernel::{sock_diag::MiniSplits, sysctl::Settings},
     snapshot::{Listener, MAX_WINDOW},
 };
 
 /// Half-open connections by local port and family.
 pub type Requests = BTreeMap<u16, [u64; Family::COUNT]>;
+
+/// The request sockets of a namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HalfOpen {
+    /// Of each port that has a listener.
+    pub at_listeners: Requests,
+    /// Those whose listener is closed, by its port.
+    pub orphaned: Requests,
+}
+
+impl HalfOpen {
+    /// What a dump found, which does not tell listeners: those of no port that was asked for are
+    /// at port 0, which no socket has.
+    #[must_use]
+    pub fn dumped(walk: &MiniSplits) -> Self {
+        let ports = walk.ports.iter().map(|(&port, at)| (port, at.requests));
+        let mut orphaned: Requests = ports.collect();
+        let apart = total(&orphaned);
+        let rest = [0, 1].map(|i| walk.all.requests[i].saturating_sub(apart[i]));
+        orphaned.insert(0, rest);
+        Self {
+            at_listeners: Requests::new(),
+            orphaned,
+        }
+    }
+
+    /// Of all ports together.
+    #[must_use]
+    pub fn total(&self) -> [u64; Family::COUNT] {
+        sum(total(&self.at_listeners), total(&self.orphaned))
+    }
+
+    /// Of one port.
+    #[must_use]
+    pub fn at(&self, port: u16) -> [u64; Family::COUNT] {
+        let at = |requests: &Requests| requests.get(&port).copied().unwrap_or_default();
+        sum(at(&self.at_listeners), at(&self.orphaned))
+    }
+}
 
 /// Address and port; listeners that share them by `SO_REUSEPORT` are numbered in the order in
 /// which the kernel lists them.
@@ -105,12 +147,25 @@ pub fn requests(listeners: &[Listener]) -> Requests {
     requests
 }
 
+/// The half-open connections of closed listeners, by port.
+#[must_use]
+pub fn orphaned(closed: &[ClosedListener]) -> Requests {
+    let mut requests = Requests::new();
+    for listener in closed {
+        let family = usize::from(listener.family) & 1;
+        requests.entry(listener.port).or_default()[family] += u64::from(listener.requests);
+    }
+    requests
+}
+
 /// Half-open connections of all ports.
 #[must_use]
 pub fn total(requests: &Requests) -> [u64; Family::COUNT] {
-    requests.values().fold([0; Family::COUNT], |sum, more| {
-        [sum[0] + more[0], sum[1] + more[1]]
-    })
+    requests.values().copied().fold([0; Family::COUNT], sum)
+}
+
+fn sum(a: [u64; Family::COUNT], b: [u64; Family::COUNT]) -> [u64; Family::COUNT] {
+    [a[0] + b[0], a[1] + b[1]]
 }
 
 /// Records of a walk, whatever they say.
@@ -128,7 +183,25 @@ pub fn fuzz(records: &[ListenerRecord]) {
 
 #[cfg(test)]
 mod tests {
-    use super::{ListenerRecord, Queues, listeners, requests};
+    use super::{ClosedListener, HalfOpen, ListenerRecord, Queues, listeners, orphaned, requests};
+
+    #[test]
+    fn closed_listeners_keep_their_ports() {
+        let closed = |port, family, requests| ClosedListener {
+            port,
+            family,
+            requests,
+            ..ClosedListener::default()
+        };
+        let half_open = HalfOpen {
+            at_listeners: [(80, [5, 0]), (81, [1, 1])].into(),
+            orphaned: orphaned(&[closed(80, 0, 2), closed(80, 0, 1), closed(90, 1, 4)]),
+        };
+        assert_eq!(half_open.at(80), [8, 0]);
+        assert_eq!(half_open.at(90), [0, 4]);
+        assert_eq!(half_open.at(1), [0, 0]);
+        assert_eq!(half_open.total(), [9, 5]);
+    }
 
     fn record(port: u16, accept_queue: u32) -> ListenerRecord {
         ListenerRecord {

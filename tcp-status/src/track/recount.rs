@@ -3,10 +3,7 @@
 
 use std::{collections::BTreeMap, thread, time::Duration};
 
-use tcp_status_common::{
-    control::Mode,
-    state::{Family, State},
-};
+use tcp_status_common::{control::Mode, state::State};
 
 use super::{
     confirm::Finding,
@@ -260,22 +257,12 @@ impl Tracker {
 
     /// Keeps what an audit's walks met beside full sockets.
     pub(super) fn saw_aside(&self, walks: &Walks) -> Result<(), LoadError> {
-        let abandoned = self.bpf.writers()?.abandoned;
         lock(&self.splits).retain(|netns, _| walks.contains_key(netns));
-        for (&netns, walked) in walks {
-            let skipped = self.may_have_skipped(&self.gauges(netns)?);
-            // What the listeners of other namespaces hold is known only inside them.
-            if netns == self.netns && !skipped {
-                let requests = self.requests_here()?;
-                self.keep_aside(netns, walked, requests, abandoned);
-            }
+        if let Some(walked) = walks.get(&self.netns)
+            && !self.may_have_skipped(&self.gauges(self.netns)?)
+        {
+            self.keep_aside(self.netns, walked);
         }
         Ok(())
-    }
-
-    /// Request sockets at the listeners of the calling thread's namespace, by family.
-    fn requests_here(&self) -> Result<[u64; Family::COUNT], LoadError> {
-        let listeners = sock_diag::listener_count().unwrap_or(u64::MAX);
-        Ok(self.bpf.walk_listeners(listeners)?.requests)
     }
 }

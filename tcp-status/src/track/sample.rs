@@ -21,7 +21,7 @@ use super::{
     beside::Effort,
     cost::Cost,
     history::History,
-    queues::{self, Queues},
+    queues::Queues,
     tracker::{Reading, Tracker, lock},
 };
 use crate::{
@@ -221,8 +221,8 @@ impl Tracker {
     fn sample(&self) -> Result<bool, Refusal> {
         let reading = self.read(self.netns).map_err(unavailable)?;
         let gauges = reading.gauges;
-        let listeners = self.listeners(self.netns, &gauges)?;
-        let requests = queues::total(&queues::requests(&listeners));
+        let (listeners, half_open) = self.half_open(self.netns, &gauges)?;
+        let requests = half_open.total();
         let beside = self.beside(self.netns, &gauges, requests, &State::ALL, Effort::Last)?;
         let [mut counts, v6] = assemble(&gauges, &beside);
         counts += &v6;

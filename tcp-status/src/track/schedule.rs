@@ -23,10 +23,16 @@ impl Pace {
         self.interval.max(cost.div_f64(self.share))
     }
 
+    /// The time between walks of this `cost` that somebody waits for.
+    #[must_use]
+    pub fn on_demand(&self, cost: Duration) -> Duration {
+        cost.div_f64(self.share * Self::URGENCY)
+    }
+
     /// The time between audits of this `cost` that have a reason to find something.
     #[must_use]
     pub fn urgent(&self, cost: Duration) -> Duration {
-        self.interval.max(cost.div_f64(self.share * Self::URGENCY))
+        self.interval.max(self.on_demand(cost))
     }
 }
 

@@ -1,5 +1,4 @@
-//! The split of minisockets and the half-open connections without a listener, as a walk last
-//! saw them.
+//! The split of minisockets between FIN_WAIT2 and TIME_WAIT, as a walk last saw it.
 
 use std::{
     collections::BTreeMap,
@@ -8,39 +7,43 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tcp_status_common::state::Family;
+use tcp_status_common::{counters::Walked, state::Family};
 
-use super::queues::Requests;
 use crate::kernel::sock_diag::MiniSplit;
 
-/// What a walk over everything but full sockets found, by family.
+/// The minisockets that a walk found, by family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Split {
     /// Minisockets in FIN_WAIT2.
     pub finwait2: [u64; Family::COUNT],
     /// Minisockets in TIME_WAIT.
     pub timewait: [u64; Family::COUNT],
-    /// Request sockets whose listener was closed.
-    pub orphaned: [u64; Family::COUNT],
 }
 
-impl Split {
-    /// From a walk, and the request sockets that listeners had at the time.
-    #[must_use]
-    pub fn new(walk: &MiniSplit, at_listeners: [u64; Family::COUNT]) -> Self {
+impl From<&MiniSplit> for Split {
+    fn from(walk: &MiniSplit) -> Self {
         Self {
             finwait2: walk.finwait2,
             timewait: walk.timewait,
-            orphaned: [0, 1].map(|i| walk.requests[i].saturating_sub(at_listeners[i])),
         }
     }
+}
 
+impl From<&Walked> for Split {
+    fn from(walk: &Walked) -> Self {
+        Self {
+            finwait2: walk.finwait2,
+            timewait: walk.timewait,
+        }
+    }
+}
+
+impl Split {
     fn zip(&self, other: &Self, f: fn(u64, u64) -> u64) -> Self {
         let both = |a: [u64; 2], b: [u64; 2]| [f(a[0], b[0]), f(a[1], b[1])];
         Self {
             finwait2: both(self.finwait2, other.finwait2),
             timewait: both(self.timewait, other.timewait),
-            orphaned: both(self.orphaned, other.orphaned),
         }
     }
 }
@@ -76,7 +79,6 @@ pub struct SplitCache {
     elsewhere: Option<Split>,
     ports_taken: Option<Instant>,
     cost: Duration,
-    abandoned: u64,
 }
 
 impl Default for SplitCache {
@@ -88,7 +90,6 @@ impl Default for SplitCache {
             elsewhere: Some(Split::default()),
             ports_taken: None,
             cost: Duration::ZERO,
-            abandoned: 0,
         }
     }
 }
@@ -119,19 +120,11 @@ impl SplitCache {
         self.cost
     }
 
-    /// Keeps a new split. `abandoned` is how many half-open connections closed listeners had
-    /// left behind by then, since start.
-    pub fn put(&mut self, split: Split, abandoned: u64, cost: Duration) {
-        if split.orphaned == [0; Family::COUNT] {
-            // Then there are none at any port, and nobody looks at ports again for their sake.
-            for port in self.ports.values_mut().chain(&mut self.elsewhere) {
-                port.orphaned = [0; Family::COUNT];
-            }
-        }
+    /// Keeps a new split.
+    pub fn put(&mut self, split: Split, cost: Duration) {
         self.last = split;
         self.taken = Some(Instant::now());
         self.cost = cost;
-        self.abandoned = abandoned;
     }
 
     /// The kernel counts no minisockets: then there are none at any port, and nobody walks for
@@ -154,12 +147,6 @@ impl SplitCache {
         self.ports_taken = Some(Instant::now());
     }
 
-    /// Whether there may be half-open connections that no listener knows.
-    #[must_use]
-    pub fn may_have_orphans(&self, abandoned: u64) -> bool {
-        self.abandoned != abandoned || self.last.orphaned != [0; Family::COUNT]
-    }
-
     /// Whether the last walk, or that of ports, is at least so long ago.
     #[must_use]
     pub fn is_older_than(&self, age: Duration, ports: bool) -> bool {
@@ -168,86 +155,36 @@ impl SplitCache {
     }
 }
 
-/// The splits of ports, from a walk and the request sockets that their listeners had.
-#[must_use]
-pub fn by_port(walk: &BTreeMap<u16, MiniSplit>, at_listeners: &Requests) -> BTreeMap<u16, Split> {
-    let split = |(&port, walk): (&u16, &MiniSplit)| {
-        let requests = at_listeners.get(&port).copied().unwrap_or_default();
-        (port, Split::new(walk, requests))
-    };
-    walk.iter().map(split).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::{MiniSplit, Requests, Split, SplitCache, by_port};
-
-    #[test]
-    fn orphans_are_what_no_listener_knows() {
-        let walk = MiniSplit {
-            timewait: [1, 2],
-            finwait2: [3, 4],
-            requests: [10, 5],
-        };
-        let split = Split::new(&walk, [7, 6]);
-        assert_eq!(split.orphaned, [3, 0]);
-        let mut cache = SplitCache::default();
-        assert!(!cache.may_have_orphans(0));
-        assert!(cache.may_have_orphans(1));
-        cache.put(split, 1, Duration::ZERO);
-        assert!(cache.may_have_orphans(1));
-        cache.put(Split::default(), 1, Duration::ZERO);
-        assert!(!cache.may_have_orphans(1));
-    }
+    use super::{Split, SplitCache};
 
     #[test]
     fn a_new_cache_is_older_than_anything() {
         let mut cache = SplitCache::default();
         assert!(cache.is_older_than(Duration::MAX, false));
-        cache.put(Split::default(), 0, Duration::ZERO);
+        cache.put(Split::default(), Duration::ZERO);
         assert!(!cache.is_older_than(Duration::from_secs(3600), false));
         assert!(cache.is_older_than(Duration::MAX, true));
     }
 
     #[test]
-    fn ports_have_orphans_of_their_own() {
-        let walk = MiniSplit {
-            requests: [5, 0],
-            ..MiniSplit::default()
+    fn what_is_at_no_port_is_the_rest() {
+        let split = |finwait2| Split {
+            finwait2: [finwait2, 0],
+            timewait: [0, 1],
         };
-        let ports = by_port(
-            &[(80, walk), (81, walk)].into(),
-            &Requests::from([(80, [3, 0])]),
-        );
         let mut cache = SplitCache::default();
-        let all = Split {
-            orphaned: [9, 1],
-            ..Split::default()
-        };
-        cache.put_ports(all, Some(ports));
-        assert_eq!(cache.port(80).orphaned, [2, 0]);
-        assert_eq!(cache.port(81).orphaned, [5, 0]);
+        cache.put_ports(split(9), Some([(80, split(2)), (81, split(5))].into()));
+        assert_eq!(cache.port(80), split(2));
         assert_eq!(cache.port(82), Split::default());
-        assert_eq!(cache.elsewhere().unwrap().orphaned, [2, 1]);
-        let closing = Split {
-            finwait2: [1, 0],
-            orphaned: [1, 0],
-            ..Split::default()
-        };
-        cache.put_ports(closing, Some([(80, closing)].into()));
-        assert_eq!(cache.elsewhere(), Some(Split::default()));
+        assert_eq!(cache.elsewhere().unwrap().finwait2, [2, 0]);
         cache.no_minisockets();
-        assert_eq!(
-            (cache.port(80).finwait2, cache.port(80).orphaned),
-            ([0, 0], [1, 0])
-        );
-        cache.put_ports(closing, Some([(81, closing)].into()));
-        // A walk that did not look at ports finds that they are gone everywhere.
-        cache.put(Split::default(), 0, Duration::ZERO);
-        assert_eq!(cache.port(81).orphaned, [0, 0]);
-        cache.put_ports(closing, None);
+        assert_eq!(cache.port(80), Split::default());
+        assert_eq!(cache.elsewhere(), Some(Split::default()));
+        cache.put_ports(split(1), None);
         assert_eq!(cache.elsewhere(), None);
     }
 }

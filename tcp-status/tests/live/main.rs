@@ -4,10 +4,11 @@
 mod battery;
 mod between_polls;
 mod churn;
+mod half_open;
 mod namespaces;
-mod orphans;
 mod ports;
 mod seeding;
+mod split;
 mod stalls;
 mod states;
 mod subject;

@@ -1,0 +1,194 @@
+//! Half-open connections: counted when their listener closes, under a flood and where the kernel
+//! migrates them, and their peaks.
+
+use std::{
+    net::{SocketAddr, SocketAddrV4},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use socket2::{Domain, Socket, Type};
+use tcp_status_common::state::State;
+use tcp_status_testkit::{
+    Family,
+    hold::{Hold, Kind, Plan},
+    netns::set_sysctl,
+    oracle::{Counts, st},
+    seed,
+    silent::Silent,
+    skip,
+};
+
+use crate::subject::{SOON, Subject, place};
+
+#[test]
+fn half_open_connections_outlive_their_listener() {
+    let Some(netns) = place() else { return };
+    let number = 7;
+    netns
+        .run(|| {
+            let subject = Subject::start();
+            let plan = Family::ALL
+                .into_iter()
+                .fold(Plan::empty(seed()), |plan, family| {
+                    plan.with(family, Kind::SynRecv, number)
+                });
+            let hold = Hold::new(&plan).unwrap();
+            hold.wait(Duration::from_secs(10)).unwrap();
+            subject.assert_exact_within(SOON);
+            drop(hold);
+            let left = Counts::read().unwrap().both(st::SYN_RECV);
+            println!("{left} half-open connections without a listener");
+            subject.assert_exact_within(SOON);
+        })
+        .unwrap();
+}
+
+/// A listener that takes as many half-open connections as come; `at` shares its address.
+fn listener(at: Option<SocketAddrV4>) -> (Socket, SocketAddrV4) {
+    let any = SocketAddrV4::new([127, 0, 0, 1].into(), 0);
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_port(true).unwrap();
+    socket
+        .bind(&SocketAddr::V4(at.unwrap_or(any)).into())
+        .unwrap();
+    socket.listen(65_535).unwrap();
+    let address = socket.local_addr().unwrap().as_socket_ipv4().unwrap();
+    (socket, address)
+}
+
+fn allow_many() {
+    for name in ["core/somaxconn", "ipv4/tcp_max_syn_backlog"] {
+        set_sysctl(name, "65535").unwrap();
+    }
+}
+
+fn half_open_within(limit: Duration, wanted: u64) {
+    let found = Counts::wait_for(limit, |counts| counts.both(st::SYN_RECV) == wanted).unwrap();
+    found.unwrap_or_else(|last| panic!("{wanted} half-open connections wanted:\n{last}"));
+}
+
+/// The half-open connections of one port, or of all, in a reading between two listings; nothing if
+/// it lies between them, and what it is where it does not.
+fn outside(subject: &Subject, port: Option<u16>) -> Option<String> {
+    let list = || Counts::read_by_port().unwrap();
+    let (before, snapshot, after) = (list(), subject.snapshot(), list());
+    let ports: Vec<u16> = match port {
+        Some(port) => vec![port],
+        None => before
+            .keys()
+            .chain(after.keys())
+            .copied()
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .collect(),
+    };
+    let (mut low, mut high) = (0, 0);
+    for port in &ports {
+        let [a, b] = [&before, &after]
+            .map(|listing| listing.get(port).map_or(0, |at| at.both(st::SYN_RECV)));
+        low += a.min(b);
+        high += a.max(b);
+    }
+    let read = match port {
+        None => snapshot.states[State::SynRecv],
+        // Forgotten by an audit: its connections are in no row of ports any more.
+        Some(port) => {
+            snapshot
+                .ports
+                .tracked
+                .iter()
+                .find(|row| row.port == port)?
+                .states[State::SynRecv]
+        }
+    };
+    let inside = (low..=high).contains(&read);
+    (!inside).then(|| format!("port {port:?}: {read} read, {low} to {high} listed"))
+}
+
+/// Compares for `time`. A segment that is being processed may be in a reading and in no listing,
+/// so that the comparison is made again at once.
+fn assert_between_listings(subject: &Subject, ports: &[Option<u16>], time: Duration) {
+    let (started, mut readings, mut found) = (Instant::now(), 0, Vec::new());
+    while started.elapsed() < time {
+        for &port in ports {
+            readings += 1;
+            if outside(subject, port).is_some() {
+                found.extend(outside(subject, port));
+            }
+        }
+    }
+    let (count, first) = (found.len(), found.first());
+    println!("{count} of {readings} readings outside: {first:?}");
+    assert!(
+        found.is_empty(),
+        "{count} of {readings} readings outside: {first:?}"
+    );
+}
+
+#[test]
+fn a_listener_that_closes_under_a_flood_keeps_its_half_open_connections() {
+    let Some(netns) = place() else { return };
+    netns
+        .run(|| {
+            allow_many();
+            let subject = Subject::start();
+            let silent = Silent::new().unwrap();
+            let ((closing, at_closing), (_flooded, at_flooded)) = (listener(None), listener(None));
+            for number in 0..3 {
+                silent.open(at_closing, number).unwrap();
+            }
+            half_open_within(SOON, 3);
+            subject.assert_exact_within(SOON);
+            // Behind their second timer, so that the third is seconds away.
+            thread::sleep(Duration::from_millis(3_200));
+            let over = AtomicBool::new(false);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    for number in 3..20_000 {
+                        if over.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        silent.open(at_flooded, number).unwrap();
+                        thread::sleep(Duration::from_micros(250));
+                    }
+                });
+                thread::sleep(Duration::from_millis(500));
+                drop(closing);
+                let ports = [None, Some(at_closing.port())];
+                let compared = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    assert_between_listings(&subject, &ports, Duration::from_millis(2_500));
+                }));
+                over.store(true, Ordering::Relaxed);
+                compared.unwrap_or_else(|payload| std::panic::resume_unwind(payload));
+            });
+        })
+        .unwrap();
+}
+
+#[test]
+fn migrated_half_open_connections_are_counted_once() {
+    let Some(netns) = place() else { return };
+    netns
+        .run(|| {
+            if let Err(why) = set_sysctl("ipv4/tcp_migrate_req", "1") {
+                return skip(&format!("this kernel does not migrate: {why}"));
+            }
+            allow_many();
+            let subject = Subject::start();
+            let silent = Silent::new().unwrap();
+            let (closing, at) = listener(None);
+            let (_stays, _) = listener(Some(at));
+            for number in 0..40 {
+                silent.open(at, number).unwrap();
+            }
+            half_open_within(SOON, 40);
+            subject.assert_exact_within(SOON);
+            drop(closing);
+            assert_between_listings(&subject, &[None], Duration::from_millis(3_500));
+            assert_eq!(Counts::read().unwrap().both(st::SYN_RECV), 40);
+            subject.assert_exact_within(SOON);
+        })
+        .unwrap();
+}
