@@ -4,6 +4,7 @@ pub mod args;
 mod check;
 pub mod exit;
 mod generate;
+mod panic;
 mod parse;
 mod passive;
 mod query;

@@ -21,6 +21,7 @@ use tokio::{
 
 use super::{
     args::{CompatOption, NamespaceOption, RunOptions},
+    panic::{Socket, end_on_panic},
     passive,
     signals::Signals,
     watchdog,
@@ -44,6 +45,9 @@ const PATIENCE: Duration = Duration::from_millis(250);
 
 /// With fewer file descriptors the runtime panics, or has none for the first client.
 const FEWEST_FILES: u64 = 16;
+
+/// With a smaller address space, threads cannot be started.
+const LEAST_ADDRESSES: u64 = 32 << 20;
 
 /// File descriptors that audits, answers and a client take at the same time.
 const SPARE_FILES: u64 = 8;
@@ -81,10 +85,19 @@ fn serve(
 ) -> anyhow::Result<()> {
     let default = env_logger::Env::default().default_filter_or("info");
     env_logger::Builder::from_env(default).init();
+    let socket = Socket::default();
+    end_on_panic(Arc::clone(&socket));
     let files = open_files();
     ensure!(
         files >= FEWEST_FILES,
         "start, on open files: the limit is {files}; raise it to 1024 (ulimit -n, LimitNOFILE=)"
+    );
+    let addresses = limit(Resource::RLIMIT_AS);
+    ensure!(
+        addresses >= LEAST_ADDRESSES,
+        "cannot start in an address space of {} MiB: too small for threads; raise it to 256 MiB \
+         (ulimit -v, LimitAS=)",
+        addresses >> 20
     );
     // Before there is a second thread.
     if let Err(error) = privilege::gain_none() {
@@ -94,14 +107,19 @@ fn serve(
         .enable_all()
         .build()
         .context("start, on runtime")?;
-    let served = runtime.block_on(serve_until_signal(options, start));
+    let served = runtime.block_on(serve_until_signal(options, &socket, start));
     end(runtime);
     served
 }
 
-/// How many file descriptors this process may have; any number, if the kernel does not say.
+/// How many file descriptors this process may have.
 fn open_files() -> u64 {
-    getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(files, _)| files)
+    limit(Resource::RLIMIT_NOFILE)
+}
+
+/// A limit of this process; none, if the kernel does not say.
+fn limit(resource: Resource) -> u64 {
+    getrlimit(resource).map_or(u64::MAX, |(limit, _)| limit)
 }
 
 /// Whether there are any left once it runs. Nothing else tells how many programs and maps take.
@@ -130,6 +148,7 @@ fn end(runtime: Runtime) {
 
 async fn serve_until_signal(
     options: &RunOptions,
+    socket: &Socket,
     start: impl FnOnce() -> anyhow::Result<Running> + Send + 'static,
 ) -> anyhow::Result<()> {
     // First of all: from here on, a signal leaves no socket behind.
@@ -139,6 +158,7 @@ async fn serve_until_signal(
     // Before the start: what cannot be served need not be counted. Clients wait meanwhile.
     let limits = Limits::within(open_files());
     let server = Server::bind(path, group, options.socket_mode, limits)?;
+    socket.get_or_init(|| server.socket_file().clone());
     let metrics = options
         .metrics
         .map(|address| http::Server::bind(address, page(options)));

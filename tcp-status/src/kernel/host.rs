@@ -21,7 +21,7 @@ pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file is missing or unreadable.
-    #[error("read kernel types, on {path}: {source}")]
+    #[error("cannot read kernel types from {path}: {source}; {}", hint(source))]
     Unreadable {
         /// The file.
         path: String,
@@ -29,13 +29,23 @@ pub enum Error {
         source: io::Error,
     },
     /// The file is there, but makes no sense.
-    #[error("read kernel types, on {path}: {why}")]
+    #[error(
+        "cannot read kernel types from {path}: {why}; use a kernel built with CONFIG_DEBUG_INFO_BTF=y"
+    )]
     Malformed {
         /// The file.
         path: String,
         /// What the parser said.
         why: String,
     },
+}
+
+fn hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::OutOfMemory => "raise the memory limit (ulimit -v, LimitAS=, MemoryMax=)",
+        io::ErrorKind::PermissionDenied => "run as root or make it readable",
+        _ => "use a kernel built with CONFIG_DEBUG_INFO_BTF=y",
+    }
 }
 
 /// What the kernel's types say about the things that tcp-status needs.

@@ -121,10 +121,7 @@ fn ebpf(facts: &Facts) -> Result<EbpfPlan, String> {
                 .into(),
         );
     }
-    let types = facts
-        .types
-        .as_ref()
-        .map_err(|why| format!("{why}; use a kernel that is built with CONFIG_DEBUG_INFO_BTF=y"))?;
+    let types = facts.types.as_ref().map_err(Clone::clone)?;
     let newer = "use kernel 5.10 or newer";
     if !types.tracepoint {
         return Err(format!(
@@ -246,7 +243,7 @@ mod tests {
         };
         assert!(scan_reason(&locked).contains("lockdown"));
         let bare = Facts {
-            types: Err("no such file".into()),
+            types: Err("no such file; use a kernel built with CONFIG_DEBUG_INFO_BTF=y".into()),
             ..good()
         };
         assert!(scan_reason(&bare).contains("CONFIG_DEBUG_INFO_BTF"));

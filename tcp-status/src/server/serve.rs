@@ -22,7 +22,7 @@ use tokio::{
 use super::{
     Source,
     accept::{Door, finish},
-    place::{Access, Place, PlaceError},
+    place::{Access, Place, PlaceError, SocketFile},
     protocol::{Answer, MAX_ANSWER, MAX_REQUEST, Query, Refusal, Request, encode},
 };
 
@@ -106,6 +106,12 @@ impl Server {
             listener,
             limits,
         })
+    }
+
+    /// What dropping it removes.
+    #[must_use]
+    pub const fn socket_file(&self) -> &SocketFile {
+        self.place.file()
     }
 
     /// Serves until `shutdown` completes, then removes the socket. Needs a runtime with timers

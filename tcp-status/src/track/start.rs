@@ -1,6 +1,8 @@
 //! From what the user wants and the host offers to something that answers.
 
-use std::sync::Arc;
+use std::{fs, sync::Arc};
+
+use nix::sys::resource::{Resource, getrlimit};
 
 use super::{
     audit::Auditor,
@@ -12,6 +14,7 @@ use super::{
 use crate::{
     kernel::{
         facts::Facts,
+        host::VMLINUX_BTF,
         netns,
         plan::{ASKED_FOR, Backend, Impossible, Plan},
     },
@@ -60,6 +63,12 @@ fn attempt(backend: Backend, settings: Settings) -> Result<Running, StartError> 
         // Nothing that the host offers matters, and reading the kernel's types takes a while.
         return Ok(scan(backend, ASKED_FOR.into()));
     }
+    if let Some(reason) = too_few_addresses() {
+        return match backend {
+            Backend::Auto => Ok(scan(backend, reason)),
+            _ => Err(Impossible(reason).into()),
+        };
+    }
     let (facts, btf) = Facts::probe();
     let plan = match (Plan::from_facts(&facts, backend)?, btf) {
         (Plan::Ebpf(plan), Some(btf)) => Tracker::start(plan, &btf, settings),
@@ -81,6 +90,23 @@ fn attempt(backend: Backend, settings: Settings) -> Result<Running, StartError> 
         Err(error) if backend == Backend::Auto => Ok(scan(backend, error.to_string())),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Why this process may not have the memory that reading the kernel's types takes, if so: the
+/// allocator ends a process that runs out of it.
+fn too_few_addresses() -> Option<String> {
+    /// What a tracker has without them.
+    const BASE: u64 = 32 << 20;
+    let (limit, _) = getrlimit(Resource::RLIMIT_AS).ok()?;
+    let needed = BASE + 16 * fs::metadata(VMLINUX_BTF).ok()?.len();
+    (limit < needed).then(|| {
+        format!(
+            "the address space is limited to {} MiB, reading the kernel's types takes up to {} MiB; \
+             raise the limit (ulimit -v, LimitAS=)",
+            limit >> 20,
+            needed >> 20
+        )
+    })
 }
 
 fn scan(backend: Backend, reason: String) -> Running {

@@ -183,11 +183,13 @@ fn the_kernel_may_refuse_any_hook() {
 struct Failing(Child);
 
 impl Failing {
-    fn with(error: &str, tracker: &Tracker) -> Self {
+    fn with(calls: &str, error: &str, tracker: &Tracker) -> Self {
         let mut command = Command::new("strace");
         command
-            .args(["-f", "-qq", "-e", "trace=bpf", "-e"])
-            .arg(format!("inject=bpf:error={error}"))
+            .args(["-f", "-qq", "-e"])
+            .arg(format!("trace={calls}"))
+            .arg("-e")
+            .arg(format!("inject={calls}:error={error}"))
             .args(["-p", &tracker.pid().to_string(), "-o"])
             .arg(tracker.directory.path().join("failing"))
             .stdin(Stdio::null());
@@ -213,9 +215,9 @@ fn tracer(pid: Pid) -> Option<Pid> {
 
 impl Drop for Failing {
     fn drop(&mut self) {
-        // It detaches, and lets the tracker go on.
+        // It detaches, and lets the tracker go on. It ends with a tracker that ends.
         let pid = Pid::from_raw(self.0.id().try_into().unwrap());
-        kill(pid, Signal::SIGTERM).unwrap();
+        let _: nix::Result<()> = kill(pid, Signal::SIGTERM);
         self.0.wait().unwrap();
     }
 }
@@ -232,7 +234,7 @@ fn while_all_bpf_calls_fail_it_says_so_and_afterwards_it_is_exact() {
             let tracker = Tracker::start(&attentive);
             tracker.assert_exact("before");
             for error in ERRORS {
-                let failing = Failing::with(error, &tracker);
+                let failing = Failing::with("bpf", error, &tracker);
                 let began = Instant::now();
                 let said = loop {
                     // So that there is something to audit.
@@ -253,6 +255,45 @@ fn while_all_bpf_calls_fail_it_says_so_and_afterwards_it_is_exact() {
                 tracker.assert_exact(error);
             }
             println!("{}", tracker.end());
+        })
+        .unwrap();
+}
+
+/// The standard library panics where `nanosleep` fails for any other reason than a signal; an audit
+/// sleeps where `membarrier` fails.
+#[test]
+fn a_thread_that_panics_ends_the_tracker() {
+    let Some((netns, _turn)) = place_with_strace() else {
+        return;
+    };
+    netns
+        .run(|| {
+            let attentive = ["--backend", "ebpf", "--audit-interval", "100ms"];
+            let tracker = Tracker::start(&attentive);
+            let objects = tracker.objects();
+            let _failing =
+                Failing::with("membarrier,nanosleep,clock_nanosleep", "EINVAL", &tracker);
+            let began = Instant::now();
+            let status = loop {
+                if let Some(status) = tracker.ended() {
+                    break status;
+                }
+                // So that there is something to audit.
+                let churn = Churn {
+                    workers: 2,
+                    connections: Some(50),
+                    duration: None,
+                    seed: seed(),
+                };
+                churn.run().unwrap();
+                assert!(began.elapsed() < PATIENCE, "it goes on: {}", tracker.log());
+            };
+            let refused = Refused::from(status, &tracker.log());
+            println!("{}", refused.line);
+            assert_eq!(refused.status, 4);
+            assert!(refused.line.contains("thread audit panicked at "));
+            assert!(!tracker.socket().exists());
+            objects.assert_gone("a panic");
         })
         .unwrap();
 }

@@ -131,7 +131,7 @@ impl Tracker {
     }
 
     /// How it ended, if it has; it can still be waited for.
-    fn ended(&self) -> Option<ExitStatus> {
+    pub(crate) fn ended(&self) -> Option<ExitStatus> {
         use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;

@@ -89,10 +89,13 @@ pub struct Access<'a> {
     pub mode: u32,
 }
 
-/// A socket's file. Dropping it removes the file, and the directory if it was created for it and
-/// nothing else is in it.
+/// A socket's file. Dropping it [removes](SocketFile::remove) it.
 #[derive(Debug)]
-pub struct Place {
+pub struct Place(SocketFile);
+
+/// What is removed at the end.
+#[derive(Clone, Debug)]
+pub struct SocketFile {
     path: PathBuf,
     /// Device and inode: only this very socket is removed.
     identity: (u64, u64),
@@ -116,17 +119,30 @@ impl Place {
         let metadata = path
             .symlink_metadata()
             .map_err(|error| refused("bind", path, error))?;
-        let place = Self {
+        let file = SocketFile {
             path: path.to_owned(),
             identity: (metadata.dev(), metadata.ino()),
             created_directory: lock.keep_directory(),
         };
-        Ok((place, listener))
+        Ok((Self(file), listener))
+    }
+
+    /// What dropping it removes.
+    #[must_use]
+    pub const fn file(&self) -> &SocketFile {
+        &self.0
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.0.remove();
+    }
+}
+
+impl SocketFile {
+    /// Removes the file, and the directory if it was created for it and nothing else is in it.
+    pub fn remove(&self) {
         let found = self.path.symlink_metadata();
         if found.is_ok_and(|found| (found.dev(), found.ino()) == self.identity)
             && let Err(error) = fs::remove_file(&self.path)
