@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use super::args::RunOptions;
 use crate::{
     server::Source,
-    zabbix::passive::{Allowed, BindError, Limits, Passive},
+    zabbix::passive::{Allowed, BindError, LIMITS, Passive},
 };
 
 /// Listens, if that is asked for.
@@ -19,7 +19,7 @@ pub(super) fn bind(options: &RunOptions) -> Result<Option<Passive>, BindError> {
     };
     options
         .zabbix
-        .map(|address| Passive::bind(address, allowed, Limits::default()))
+        .map(|address| Passive::bind(address, allowed, LIMITS))
         .transpose()
 }
 

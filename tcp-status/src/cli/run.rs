@@ -33,9 +33,9 @@ use crate::{
     output::{print, table},
     privilege,
     server::{
-        DEFAULT_SOCKET, Source,
+        DEFAULT_SOCKET, Limits, Source,
         protocol::{Refusal, Show},
-        serve::{Limits, Server},
+        serve::Server,
     },
     track::{self, Pace, Running, Settings},
 };
@@ -156,8 +156,7 @@ async fn serve_until_signal(
     let path = &options.socket.socket;
     let group = options.socket_group.as_deref();
     // Before the start: what cannot be served need not be counted. Clients wait meanwhile.
-    let limits = Limits::within(open_files());
-    let server = Server::bind(path, group, options.socket_mode, limits)?;
+    let server = Server::bind(path, group, options.socket_mode, Limits::default())?;
     socket.get_or_init(|| server.socket_file().clone());
     let metrics = options
         .metrics

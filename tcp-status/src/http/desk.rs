@@ -2,10 +2,7 @@
 
 use std::{
     convert::Infallible,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -15,11 +12,6 @@ use hyper::{
     body::{Body, Bytes},
     header::{self, HeaderValue},
 };
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task::spawn_blocking,
-    time::timeout,
-};
 
 use super::{
     accept::Format,
@@ -27,8 +19,9 @@ use super::{
     route::{Refused, Route, route},
 };
 use crate::{
+    output::plain::plain as printable,
     server::{
-        Source,
+        calls::Calls,
         protocol::{Refusal, Show},
     },
     snapshot::Snapshot,
@@ -44,28 +37,18 @@ const INDEX: &str = concat!(
 
 /// What all connections share.
 pub(super) struct Desk {
-    source: Arc<dyn Source>,
+    calls: Calls,
     labels: Labels,
-    /// Readings at the same time: of blocking threads, HTTP takes so many and no more.
-    calls: Arc<Semaphore>,
-    patience: Duration,
     scrapes: AtomicU64,
     errors: AtomicU64,
     started: Started,
 }
 
 impl Desk {
-    pub(super) fn new(
-        source: Arc<dyn Source>,
-        labels: Labels,
-        calls: usize,
-        patience: Duration,
-    ) -> Self {
+    pub(super) fn new(calls: Calls, labels: Labels) -> Self {
         Self {
-            source,
+            calls,
             labels,
-            calls: Arc::new(Semaphore::new(calls)),
-            patience,
             scrapes: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             started: Started::now(),
@@ -94,9 +77,9 @@ impl Desk {
         });
         match page.await {
             Ok(text) => with(StatusCode::OK, format.content_type(), text.into()),
-            Err(why) => {
+            Err(refusal) => {
                 self.errors.fetch_add(1, Relaxed);
-                unavailable(&why)
+                unavailable(&refusal.message)
             }
         }
     }
@@ -120,7 +103,7 @@ impl Desk {
             Ok(None) => plain(StatusCode::OK, "ok\n".into()),
             Ok(Some(doubt)) if exact => unavailable(&format!("degraded: {doubt}")),
             Ok(Some(doubt)) => plain(StatusCode::OK, line(&format!("ok, degraded: {doubt}"))),
-            Err(why) => unavailable(&why),
+            Err(refusal) => unavailable(&refusal.message),
         }
     }
 
@@ -129,44 +112,20 @@ impl Desk {
         &self,
         window: Option<u32>,
         make: impl FnOnce(Vec<Snapshot>, Duration) -> T + Send + 'static,
-    ) -> Result<T, String> {
+    ) -> Result<T, Refusal> {
         let query = Show {
             all_netns: true,
             window,
             ..Show::default()
         };
-        let work = async {
-            // Never closed.
-            let permit = Arc::clone(&self.calls).acquire_owned().await.ok()?;
-            let source = Arc::clone(&self.source);
-            spawn_blocking(move || call(&*source, &query, make, permit))
-                .await
-                .ok()
-        };
-        match timeout(self.patience, work).await {
-            Ok(Some(result)) => result.map_err(|refusal| refusal.message),
-            Ok(None) => Err("reading, on the tracker: it failed inside; see its log".into()),
-            Err(_) => Err(format!(
-                "reading, on the tracker: none within {:?}; the host is overloaded",
-                self.patience
-            )),
-        }
+        let call = self.calls.call(move |source| {
+            let began = Instant::now();
+            source
+                .show(&query)
+                .map(|snapshots| make(snapshots, began.elapsed()))
+        });
+        call.await.flatten()
     }
-}
-
-fn call<T>(
-    source: &dyn Source,
-    query: &Show,
-    make: impl FnOnce(Vec<Snapshot>, Duration) -> T,
-    permit: OwnedSemaphorePermit,
-) -> Result<T, Refusal> {
-    let began = Instant::now();
-    let made = source
-        .show(query)
-        .map(|snapshots| make(snapshots, began.elapsed()));
-    // With the call, not with the connection, which may end before it.
-    drop(permit);
-    made
 }
 
 fn refuse(refused: Refused) -> Response<Full<Bytes>> {
@@ -186,10 +145,7 @@ fn unavailable(why: &str) -> Response<Full<Bytes>> {
 
 /// One line, whatever was put in.
 fn line(text: &str) -> Bytes {
-    let mut line: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
+    let mut line = printable(&text.replace(['\r', '\n', '\t'], " "));
     line.push('\n');
     line.into()
 }

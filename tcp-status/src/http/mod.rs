@@ -4,11 +4,10 @@
 
 mod accept;
 mod desk;
-mod guests;
 mod page;
 mod route;
 mod serve;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use route::fuzz;
-pub use serve::{BindError, Limits, Options, Server};
+pub use serve::{BindError, Options, Server};

@@ -1,5 +1,5 @@
-//! The HTTP server: owns the address, the accept loop and the connections. Who has to go is
-//! decided by [`super::guests`], what is answered by [`super::desk`].
+//! The HTTP server: owns the address and the connections' protocol. What is answered is
+//! [`super::desk`]'s.
 
 use std::{
     io::{self, ErrorKind},
@@ -10,16 +10,14 @@ use std::{
 
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, pin, select, task::JoinSet, time::sleep_until};
+use tokio::net::TcpStream;
 
-use super::{
-    desk::Desk,
-    guests::{Guests, Stay},
-    page::Labels,
-};
+use super::{desk::Desk, page::Labels};
 use crate::server::{
-    Source,
-    accept::{Door, finish},
+    Limits, Source, Timeouts,
+    accept::{self, Handler},
+    calls::Calls,
+    connections::Connection,
 };
 
 /// The longest head of a request, in bytes: many times what Prometheus sends.
@@ -28,43 +26,35 @@ const MAX_HEAD: usize = 8192;
 /// The most lines in the head of a request.
 const MAX_HEADERS: usize = 64;
 
-/// What clients may take of the tracker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Open connections. When one more comes, one that waits for nothing is dropped.
-    pub connections: usize,
-    /// Readings at the same time.
-    pub calls: usize,
-    /// The time from a connection to the end of its first request.
-    pub request: Duration,
-    /// The time from an answer to the end of the next request, reading the answer included. More
-    /// than the usual time between scrapes: a connection for each would leave one in TIME_WAIT.
-    pub idle: Duration,
-    /// The time that a reading may take, waiting for its turn included.
-    pub reading: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: 32,
-            calls: 2,
-            request: Duration::from_secs(5),
-            idle: Duration::from_secs(90),
-            reading: Duration::from_secs(9),
-        }
-    }
-}
+/// Connections stay open between scrapes: a new one for each would leave one in TIME_WAIT.
+const LIMITS: Limits = Limits {
+    calls: 2,
+    timeouts: Timeouts {
+        idle: Duration::from_secs(90),
+        ..Limits::DEFAULT.timeouts
+    },
+    ..Limits::DEFAULT
+};
 
 /// What is served, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// What clients may take.
+    /// How much clients may use.
     pub limits: Limits,
     /// Whether series name their network namespace, however many there are.
     pub label_netns: bool,
     /// Whether `node_tcp_connection_states` is there as well, as from node_exporter.
     pub node_names: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            limits: LIMITS,
+            label_netns: false,
+            node_names: false,
+        }
+    }
 }
 
 /// The address cannot be listened at.
@@ -155,85 +145,37 @@ impl Server {
             netns: label_netns,
             node: node_names,
         };
-        let hall = Arc::new(Hall {
-            desk: Desk::new(source, labels, limits.calls, limits.reading),
-            guests: Guests::new(Stay {
-                request: limits.request,
-                idle: limits.idle,
-            }),
-            connections: limits.connections,
-        });
         let listener = tokio::net::TcpListener::from_std(self.listener)?;
-        let mut connections = JoinSet::new();
-        select! {
-            () = hall.accept_all(&listener, &mut connections) => {}
-            () = shutdown => {}
-        }
-        drop(listener);
-        hall.guests.drop_idle();
-        finish(connections).await;
+        let calls = Calls::new(source, &limits);
+        let handler = Pages {
+            desk: Desk::new(calls, labels),
+        };
+        accept::serve(listener, &limits, handler, shutdown).await;
         Ok(())
     }
 }
 
-/// What all connections share.
-struct Hall {
+/// The handler of the protocol.
+struct Pages {
     desk: Desk,
-    guests: Guests,
-    connections: usize,
 }
 
-impl Hall {
-    async fn accept_all(
-        self: &Arc<Self>,
-        listener: &tokio::net::TcpListener,
-        connections: &mut JoinSet<()>,
-    ) {
-        let mut door = Door::default();
-        for number in 0.. {
-            let accept = async || Ok(listener.accept().await?.0);
-            let stream = door
-                .next(accept, connections, || self.guests.drop_one())
-                .await;
-            while connections.len() >= self.connections {
-                self.guests.drop_one();
-                connections.join_next().await;
-            }
-            self.guests.come(number, || {
-                Some(connections.spawn(Arc::clone(self).converse(number, stream)))
-            });
-        }
-    }
-
-    /// Answers one connection's requests, one after the other, until it leaves or has to go.
-    async fn converse(self: Arc<Self>, number: u64, stream: TcpStream) {
-        let service = service_fn(|request| self.answer(number, request));
-        let connection = http1::Builder::new()
-            // The guests' own deadlines are stricter: they count reading an answer as well.
+impl Handler<TcpStream> for Pages {
+    /// Answers requests, one after the other, until the client leaves or its time is over.
+    async fn handle(&self, stream: TcpStream, connection: &Connection) {
+        let service = service_fn(async |request: Request<Incoming>| {
+            connection.request_started();
+            let answer = self.desk.answer(&request).await;
+            connection.response_ready();
+            answer
+        });
+        let conversation = http1::Builder::new()
+            // The table's own deadlines are stricter: they count reading an answer as well.
             .header_read_timeout(None)
             .max_buf_size(MAX_HEAD)
             .max_headers(MAX_HEADERS)
             .serve_connection(TokioIo::new(stream), service);
-        pin!(connection);
-        while let Some(deadline) = self.guests.may_stay_until(number) {
-            select! {
-                // A client that breaks off harms only itself.
-                _ = &mut connection => break,
-                () = sleep_until(deadline) => {}
-            }
-        }
-        self.guests.leave(number);
-    }
-
-    async fn answer(
-        &self,
-        number: u64,
-        request: Request<Incoming>,
-    ) -> Result<hyper::Response<http_body_util::Full<hyper::body::Bytes>>, std::convert::Infallible>
-    {
-        self.guests.asked(number);
-        let answer = self.desk.answer(&request).await;
-        self.guests.answered(number);
-        answer
+        // A client that breaks off harms only itself.
+        let _: Option<hyper::Result<()>> = connection.in_time(conversation).await;
     }
 }

@@ -3,7 +3,7 @@
 pub mod discovery;
 mod field;
 pub mod listeners;
-mod plain;
+pub(crate) mod plain;
 pub mod table;
 pub mod verify;
 

@@ -1,10 +1,16 @@
-//! The Unix socket: what may be asked, who answers, and both ends of the wire.
+//! What serves queries: one accept loop, one connection table and one set of deadlines for the Unix
+//! socket, HTTP and passive checks; of the Unix socket also both ends of the protocol.
 
 pub(crate) mod accept;
+pub(crate) mod calls;
 pub mod client;
+pub(crate) mod connections;
 pub mod place;
 pub mod protocol;
 pub mod serve;
+
+pub use accept::Limits;
+pub use connections::Timeouts;
 
 use crate::snapshot::Snapshot;
 use protocol::{Get, Refusal, Show};

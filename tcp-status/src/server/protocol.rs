@@ -4,7 +4,10 @@
 use serde::{Deserialize, Serialize};
 use tcp_status_common::state::{Family, State};
 
-use crate::snapshot::{DEFAULT_WINDOW, MAX_WINDOW, Snapshot};
+use crate::{
+    output::plain::plain,
+    snapshot::{DEFAULT_WINDOW, MAX_WINDOW, Snapshot},
+};
 
 /// Version of the protocol; a tracker answers requests of its own version only.
 pub const VERSION: u32 = 1;
@@ -14,6 +17,12 @@ pub const MAX_REQUEST: usize = 1024;
 
 /// The longest answer, in bytes.
 pub const MAX_ANSWER: usize = 16 * 1024 * 1024;
+
+/// How much of a name that a client sent comes back in an error, in characters.
+const SHOWN: usize = 64;
+
+/// The longest error message, in characters.
+const MAX_MESSAGE: usize = 1000;
 
 /// A request for one number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,7 +48,7 @@ impl Get {
     pub fn state(&self) -> Result<State, Refusal> {
         self.state.parse().map_err(|unknown| Refusal {
             kind: RefusalKind::BadArgument,
-            message: format!("get, on state \"{}\": {unknown}", self.state.escape_debug()),
+            message: format!("get, on state \"{}\": {unknown}", shown(&self.state)),
         })
     }
 
@@ -157,7 +166,8 @@ impl Request {
         }
 
         // The version first: requests of another one may look entirely different.
-        let Version { v } = serde_json::from_slice(line).map_err(|error| garbage(&error))?;
+        let Version { v } =
+            serde_json::from_slice(line).map_err(|error| garbage(&error.to_string()))?;
         if v != VERSION {
             return Err(Refusal {
                 kind: RefusalKind::Unavailable,
@@ -168,14 +178,24 @@ impl Request {
                 ),
             });
         }
-        serde_json::from_slice(line).map_err(|error| garbage(&error))
+        serde_json::from_slice(line).map_err(|error| garbage(&error.to_string()))
     }
 }
 
-fn garbage(error: &serde_json::Error) -> Refusal {
+/// Of what is no request, and why.
+pub(super) fn garbage(why: &str) -> Refusal {
+    let why: String = plain(why).chars().take(3 * SHOWN).collect();
     Refusal::bad(format!(
-        "query, on request: {error}; send one line of JSON, as tcp-status does"
+        "cannot read the request: {why}; send one line of JSON, as tcp-status does"
     ))
+}
+
+/// The start of a name that a client sent, as an error shows it.
+pub(crate) fn shown(name: &str) -> String {
+    name.chars()
+        .take(SHOWN)
+        .flat_map(char::escape_debug)
+        .collect()
 }
 
 impl Refusal {
@@ -186,6 +206,13 @@ impl Refusal {
             kind: RefusalKind::BadArgument,
             message,
         }
+    }
+
+    /// The same with a short message without control characters, whatever a client has put in.
+    #[must_use]
+    pub fn printable(mut self) -> Self {
+        self.message = plain(&self.message).chars().take(MAX_MESSAGE).collect();
+        self
     }
 
     /// Of a request that cannot be answered now.
@@ -227,7 +254,10 @@ pub(crate) fn fuzz(line: &[u8]) {
             }
             assert_eq!(Request::decode(&encoded(encode(&request))), Ok(request));
         }
-        Err(refusal) => drop(encoded(encode(&Answer::Error(refusal)))),
+        Err(refusal) => {
+            assert_eq!(refusal.clone().printable(), refusal);
+            drop(encoded(encode(&Answer::Error(refusal))));
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{
     output::{discovery, listeners::Listeners},
     server::{
         Source,
-        protocol::{Get, Refusal, Show},
+        protocol::{Get, Refusal, Show, shown},
     },
     snapshot::Snapshot,
 };
@@ -18,9 +18,6 @@ const DISCOVERY: &str = "tcp.status.discovery";
 const LISTENERS: &str = "tcp.status.listeners";
 /// The key of one number; its parameters are a state and a port.
 const NUMBER: &str = "tcp.status";
-
-/// How much of a key comes back in an error, in characters; no name is longer.
-const SHOWN: usize = 64;
 
 /// What a key asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +39,7 @@ pub struct KeyError(String);
 
 impl From<Refusal> for KeyError {
     fn from(refusal: Refusal) -> Self {
-        Self(refusal.message)
+        Self(refusal.printable().message)
     }
 }
 
@@ -120,7 +117,7 @@ fn number(parameters: &[String]) -> Result<Get, KeyError> {
         })?),
     };
     let get = Get {
-        state: parameter(0).chars().take(SHOWN).collect(),
+        state: parameter(0).into(),
         port,
         family: None,
         netns: None,
@@ -128,12 +125,6 @@ fn number(parameters: &[String]) -> Result<Get, KeyError> {
     // Before the source is asked: a wrong name costs nothing.
     get.state()?;
     Ok(get)
-}
-
-/// The start of a text, without control characters.
-fn shown(text: &str) -> String {
-    let start = text.chars().take(SHOWN);
-    start.flat_map(char::escape_debug).collect()
 }
 
 fn port(text: &str) -> Option<u16> {

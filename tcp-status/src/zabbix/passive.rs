@@ -1,5 +1,5 @@
 //! Passive checks, answered by the tracker itself: no agent, and no process for a value. Owns the
-//! address, who may ask, and the connections; what the bytes mean is [`super::wire`]'s.
+//! address and who may ask; what the bytes mean is [`super::wire`]'s.
 
 use std::{
     fmt,
@@ -9,17 +9,12 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use ipnet::IpNet;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::AsyncReadExt as _,
     net::{TcpListener, TcpStream},
-    select,
-    sync::Semaphore,
-    task::{self, JoinSet},
-    time::timeout,
 };
 
 use super::{
@@ -27,33 +22,17 @@ use super::{
     wire::{Heard, MAX_REQUEST, Request},
 };
 use crate::server::{
-    Source,
-    accept::{Door, finish},
+    Limits, Source,
+    accept::{self, Handler, Listener},
+    calls::Calls,
+    connections::{Connection, Peer},
 };
 
-/// What servers may take of the tracker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Open connections; one more waits until another ends.
-    pub connections: usize,
-    /// Calls of the [`Source`] at the same time.
-    pub calls: usize,
-    /// The time for a request: less than what a server waits for its answer.
-    pub request: Duration,
-    /// The time for reading an answer.
-    pub answer: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: 64,
-            calls: 4,
-            request: Duration::from_secs(2),
-            answer: Duration::from_secs(3),
-        }
-    }
-}
+/// Less of the tracker than its own clients may use.
+pub const LIMITS: Limits = Limits {
+    calls: 4,
+    ..Limits::DEFAULT
+};
 
 /// Who may ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -176,103 +155,85 @@ impl Passive {
         source: Arc<dyn Source>,
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        let listener = TcpListener::from_std(self.listener)?;
-        let desk = Arc::new(Desk {
-            source,
+        let listener = AllowedPeers {
+            listener: TcpListener::from_std(self.listener)?,
             allowed: self.allowed,
-            limits: self.limits,
-            calls: Arc::new(Semaphore::new(self.limits.calls)),
-            turned_away: AtomicBool::new(false),
-        });
-        let mut connections = JoinSet::new();
-        select! {
-            () = desk.accept_all(&listener, &mut connections) => {}
-            () = shutdown => {}
-        }
-        drop(listener);
-        finish(connections).await;
+            refused: AtomicBool::new(false),
+        };
+        let calls = Calls::new(source, &self.limits);
+        accept::serve(listener, &self.limits, PassiveChecks { calls }, shutdown).await;
         Ok(())
     }
 }
 
-/// What all connections share.
-struct Desk {
-    source: Arc<dyn Source>,
+/// A listener whose other peers are disconnected at once.
+struct AllowedPeers {
+    listener: TcpListener,
     allowed: Allowed,
-    limits: Limits,
-    calls: Arc<Semaphore>,
-    turned_away: AtomicBool,
+    /// Whether one was refused so far.
+    refused: AtomicBool,
 }
 
-impl Desk {
-    async fn accept_all(self: &Arc<Self>, listener: &TcpListener, connections: &mut JoinSet<()>) {
-        let mut door = Door::default();
+impl Listener for AllowedPeers {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<(TcpStream, Peer)> {
         loop {
-            // Each ends by itself: its request and its answer have their time.
-            while connections.len() >= self.limits.connections {
-                connections.join_next().await;
-            }
-            let accept = async || listener.accept().await;
-            let (stream, peer) = door.next(accept, connections, || false).await;
+            let (stream, peer) = self.listener.accept().await?;
             if self.allowed.contains(peer.ip()) {
-                connections.spawn(Arc::clone(self).converse(stream));
-            } else {
-                self.turn_away(peer.ip());
+                return Ok((stream, peer.ip().into()));
+            }
+            // Logged once: whoever scans the network would fill the log.
+            if !self.refused.swap(true, Ordering::Relaxed) {
+                log::warn!(
+                    peer:% = peer.ip(), allowed:% = self.allowed;
+                    "passive check refused, the first one: add the peer to --zabbix-allow if it may ask"
+                );
             }
         }
     }
+}
 
-    /// Said once: whoever scans the network would fill the log.
-    fn turn_away(&self, peer: IpAddr) {
-        if !self.turned_away.swap(true, Ordering::Relaxed) {
-            log::warn!(
-                peer:%, allowed:% = self.allowed;
-                "passive check refused, the first one: add the peer to --zabbix-allow if it may ask"
-            );
-        }
-    }
+/// The handler of the protocol.
+struct PassiveChecks {
+    calls: Calls,
+}
 
-    async fn converse(self: Arc<Self>, mut stream: TcpStream) {
-        let request = match timeout(self.limits.request, hear(&mut stream)).await {
-            Ok(Ok(request)) => request,
-            Ok(Err(error)) => {
+impl Handler<TcpStream> for PassiveChecks {
+    async fn handle(&self, mut stream: TcpStream, connection: &Connection) {
+        let request = match connection.in_time(read_request(&mut stream)).await {
+            Some(Ok(request)) => request,
+            Some(Err(error)) => {
                 log::debug!(error:%; "no passive check");
                 return;
             }
-            Err(_) => return,
+            None => return,
         };
+        connection.request_started();
         if let Ok(answer) = self.answer(request).await {
-            // A server that leaves or does not read harms only itself.
-            let _: Result<_, _> = timeout(self.limits.answer, async {
-                stream.write_all(&answer).await?;
-                stream.shutdown().await
-            })
-            .await;
+            connection.respond(&mut stream, &answer).await;
         }
     }
+}
 
-    async fn answer(&self, request: Request) -> io::Result<Vec<u8>> {
-        let permit = Arc::clone(&self.calls)
-            .acquire_owned()
-            .await
-            .map_err(io::Error::other)?;
-        let source = Arc::clone(&self.source);
-        task::spawn_blocking(move || {
-            let value = |key: &String| -> Result<String, KeyError> {
-                Question::parse(key)?.answer(source.as_ref())
-            };
-            let answer = request.answer(request.keys().iter().map(value).collect());
-            // With the call, not with the connection, which may end before it.
-            drop(permit);
-            answer
-        })
-        .await?
-        .map_err(io::Error::other)
+impl PassiveChecks {
+    async fn answer(&self, request: Request) -> serde_json::Result<Vec<u8>> {
+        let request = Arc::new(request);
+        let asked = Arc::clone(&request);
+        let values = self.calls.call(move |source| {
+            let value = |key: &String| Question::parse(key)?.answer(source);
+            asked.keys().iter().map(value).collect()
+        });
+        let values: Vec<_> = values.await.unwrap_or_else(|refusal| {
+            let error = KeyError::from(refusal);
+            vec![Err(error); request.keys().len()]
+        });
+        request.answer(values)
     }
 }
 
 /// Reads until there is a request.
-async fn hear(stream: &mut TcpStream) -> io::Result<Request> {
+async fn read_request(stream: &mut TcpStream) -> io::Result<Request> {
     let mut bytes = Vec::new();
     let mut stream = stream.take(MAX_REQUEST as u64);
     loop {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::key::KeyError;
 #[cfg(any(test, fuzzing))]
 use super::key::Question;
+use crate::{output::plain::plain as printable, server::protocol::shown};
 
 /// The longest request, its header included: many times the longest key.
 pub const MAX_REQUEST: usize = 16 * 1024;
@@ -221,12 +222,10 @@ fn plain(bytes: &[u8]) -> Result<Request, WireError> {
 
 fn json(payload: &[u8]) -> Result<Request, WireError> {
     let not = |why: String| WireError::NotACheck(why);
-    let checks: Checks = serde_json::from_slice(payload).map_err(|error| not(error.to_string()))?;
+    let checks: Checks =
+        serde_json::from_slice(payload).map_err(|error| not(printable(&error.to_string())))?;
     if checks.request != "passive checks" {
-        return Err(not(format!(
-            "request \"{}\"",
-            checks.request.escape_debug()
-        )));
+        return Err(not(format!("request \"{}\"", shown(&checks.request))));
     }
     if checks.data.len() > MAX_KEYS {
         return Err(not(format!("more than {MAX_KEYS} keys")));

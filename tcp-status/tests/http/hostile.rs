@@ -49,14 +49,18 @@ fn those_who_trickle_are_cut_off() {
         assert!(began.elapsed() < PATIENCE, "it may go on for ever");
         thread::sleep(Duration::from_millis(50));
     }
-    assert!(began.elapsed() >= limits().request, "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() >= limits().timeouts.first_request,
+        "{:?}",
+        began.elapsed()
+    );
     // One that was answered may stay for longer, but not for ever.
     let mut idle = Connection::open(server.address);
     idle.ask("GET", "/", "").unwrap();
     let began = Instant::now();
     assert!(idle.is_closed());
     assert!(
-        began.elapsed() + Duration::from_millis(100) >= limits().idle,
+        began.elapsed() + Duration::from_millis(100) >= limits().timeouts.idle,
         "{:?}",
         began.elapsed()
     );
@@ -105,6 +109,22 @@ fn many_who_have_asked_make_room_too() {
     }
 }
 
+/// While all connections wait for answers there is no room; once they have them, there is.
+#[test]
+fn those_who_have_been_answered_make_room_for_who_waits() {
+    let slow: &'static Slow = Box::leak(Box::new(Slow::new(Duration::from_millis(200))));
+    let server = Running::patient(slow);
+    let mut crowd: Vec<_> = (0..limits().connections)
+        .map(|_| Connection::open(server.address))
+        .collect();
+    for one in &mut crowd {
+        one.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .unwrap();
+    }
+    thread::sleep(Duration::from_millis(100));
+    assert_eq!(get(server.address, "/").status, 200);
+}
+
 /// Counts its readings.
 struct Counting(&'static AtomicUsize);
 
@@ -142,7 +162,7 @@ fn who_asks_and_does_not_read_is_not_answered_for_ever() {
     );
     assert_served(server.address);
     // It does not read, so it does not see the end.
-    thread::sleep(limits().idle * 2);
+    thread::sleep(limits().timeouts.idle * 2);
     greedy.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut rest = Vec::new();
     let read = greedy.read_to_end(&mut rest);
@@ -160,7 +180,11 @@ fn a_source_that_hangs_is_waited_for_by_a_few_only() {
                 let began = Instant::now();
                 let reply = get(address, "/metrics");
                 assert_eq!(reply.status, 503);
-                assert!(reply.line().contains("none within 1.5s"), "{}", reply.body);
+                assert!(
+                    reply.line().contains("no answer within 1.5s"),
+                    "{}",
+                    reply.body
+                );
                 assert!(
                     began.elapsed() < Duration::from_millis(3900),
                     "{:?}",

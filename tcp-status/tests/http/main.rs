@@ -21,8 +21,8 @@ use std::{
 };
 
 use tcp_status::{
-    http::{Limits, Options, Server},
-    server::Source,
+    http::{Options, Server},
+    server::{Limits, Source, Timeouts},
 };
 use tokio::sync::oneshot;
 
@@ -48,8 +48,10 @@ impl Running {
     fn patient(source: impl Source) -> Self {
         let for_ever = Duration::from_secs(3600);
         let limits = Limits {
-            request: for_ever,
-            idle: for_ever,
+            timeouts: Timeouts {
+                first_request: for_ever,
+                idle: for_ever,
+            },
             ..limits()
         };
         Self::with(
@@ -108,9 +110,11 @@ impl Drop for Running {
 fn limits() -> Limits {
     Limits {
         connections: 8,
-        request: Duration::from_millis(1000),
-        idle: Duration::from_millis(2000),
-        reading: Duration::from_millis(1500),
-        ..Limits::default()
+        call: Duration::from_millis(1500),
+        timeouts: Timeouts {
+            first_request: Duration::from_millis(1000),
+            idle: Duration::from_millis(2000),
+        },
+        ..Options::default().limits
     }
 }

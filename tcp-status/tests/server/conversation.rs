@@ -1,24 +1,35 @@
 //! What is said over the socket, by clients of good and of bad will.
 
 use std::{
+    collections::VecDeque,
+    fs::{self, Permissions},
     io::{self, Read as _, Write as _},
     net::Shutdown,
-    os::unix::net::{UnixListener, UnixStream},
+    os::unix::{
+        fs::PermissionsExt as _,
+        net::{UnixListener, UnixStream},
+    },
     path::Path,
-    sync::mpsc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
 
 use rand::{RngExt as _, seq::IndexedRandom as _};
 use tcp_status::server::{
+    Limits, Timeouts,
     client::ask,
     protocol::{Answer, MAX_REQUEST, Query, Refusal, RefusalKind, Show},
-    serve::{Limits, Server},
+    serve::Server,
 };
 use tcp_status_common::state::State;
+use tcp_status_testkit::skip_unprepared;
 
-use crate::{Running, get};
+use crate::{Running, bind, get, limits};
 
 /// Sends bytes as they are and returns all that comes back.
 fn raw(path: &Path, bytes: &[u8], end: bool) -> String {
@@ -148,7 +159,10 @@ fn idle_clients_do_not_shut_others_out() {
     let base = tempfile::tempdir().unwrap();
     let path = base.path().join("s");
     let patient = Limits {
-        request: Duration::from_secs(600),
+        timeouts: Timeouts {
+            first_request: Duration::from_secs(600),
+            ..Limits::default().timeouts
+        },
         ..Limits::default()
     };
     let server = Running::serve(&path, Server::bind(&path, None, 0o660, patient).unwrap());
@@ -177,6 +191,131 @@ fn idle_clients_do_not_shut_others_out() {
         "{:?}",
         started.elapsed()
     );
+}
+
+/// A client whose request is there before the server looks is not displaced by the silent ones
+/// that came after it.
+#[test]
+fn a_request_that_is_there_is_answered_whoever_comes_after_it() {
+    let base = tempfile::tempdir().unwrap();
+    let path = base.path().join("s");
+    let few = Limits {
+        connections: 8,
+        ..limits()
+    };
+    for _ in 0..20 {
+        let server = Server::bind(&path, None, 0o660, few).unwrap();
+        let mut clients: Vec<_> = (0..4)
+            .map(|_| UnixStream::connect(&path).unwrap())
+            .collect();
+        for client in &mut clients {
+            let request = b"{\"v\":1,\"do\":\"get\",\"state\":\"established\"}\n";
+            client.write_all(request).unwrap();
+        }
+        let _silent: Vec<_> = (0..40)
+            .map(|_| UnixStream::connect(&path).unwrap())
+            .collect();
+        let server = Running::serve(&path, server);
+        for mut client in clients {
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).unwrap();
+            assert_eq!(answer, "{\"value\":1}\n");
+        }
+        server.stop();
+    }
+}
+
+/// Gives the calling thread another user: the one at the other end of what it connects.
+fn become_user(uid: libc::uid_t) -> io::Result<()> {
+    // SAFETY: the system call has no memory effects; it changes the calling thread only.
+    match unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[test]
+fn a_crowd_of_another_user_displaces_nobody_else() {
+    let base = tempfile::tempdir().unwrap();
+    let path = base.path().join("s");
+    fs::set_permissions(base.path(), Permissions::from_mode(0o755)).unwrap();
+    let few = Limits {
+        connections: 8,
+        ..limits()
+    };
+    let server = Server::bind(&path, None, 0o666, few).unwrap();
+    let server = Running::serve(&path, server);
+    let over = Arc::new(AtomicBool::new(false));
+    let (started, start) = mpsc::channel();
+    let crowd: Vec<_> = (0..3)
+        .map(|_| {
+            let (path, over, started) = (path.clone(), Arc::clone(&over), started.clone());
+            thread::spawn(move || {
+                started.send(become_user(65_534)).unwrap();
+                let mut silent = VecDeque::new();
+                while !over.load(Ordering::Relaxed) {
+                    silent.extend(UnixStream::connect(&path));
+                    if silent.len() > 150 {
+                        silent.pop_front();
+                    }
+                }
+            })
+        })
+        .collect();
+    let another_user = start.iter().take(3).all(|became| became.is_ok());
+    let failed: Vec<_> = (0..200)
+        .filter(|_| another_user)
+        .filter_map(|_| ask(&server.path, &get("established", None)).err())
+        .map(|error| error.to_string())
+        .collect();
+    over.store(true, Ordering::Relaxed);
+    for one in crowd {
+        one.join().unwrap();
+    }
+    server.stop();
+    if !another_user {
+        skip_unprepared("only root can connect as another user");
+    }
+    assert_eq!(failed, [""; 0]);
+}
+
+/// Whoever sends a byte too many reads the answer to its end, without a reset.
+#[test]
+fn a_request_that_is_too_long_gets_an_answer_and_no_reset() {
+    let base = tempfile::tempdir().unwrap();
+    let server = Running::start(&base.path().join("s"));
+    for length in [MAX_REQUEST + 1, 5 * MAX_REQUEST] {
+        let mut stream = UnixStream::connect(&server.path).unwrap();
+        stream.write_all(&vec![b'x'; length]).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let message = refusal(&answer).message;
+        assert!(message.contains("longer than 1024 bytes"), "{message}");
+    }
+    server.stop();
+}
+
+#[test]
+fn no_control_character_comes_back() {
+    let base = tempfile::tempdir().unwrap();
+    let server = Running::start(&base.path().join("s"));
+    // Escape sequences of terminals, a line of its own, and an order of writing.
+    let odd = r"\u001b[2J\u009b1m\r\n\u0007\u202e\u2028";
+    for request in [
+        format!(r#"{{"v":1,"do":"{odd}"}}"#),
+        format!(r#"{{"v":"{odd}","do":"get"}}"#),
+        format!(r#"{{"v":1,"do":"get","state":"{odd}"}}"#),
+        format!(r#"{{"v":1,"do":"get","state":"listen","port":"{odd}"}}"#),
+        format!(r#"{{"v":1,"do":"get","{odd}":"listen"}}"#),
+        format!(r#"{{"v":1,"do":"get","state":{{"{odd}":1}}}}"#),
+    ] {
+        let answer = raw(&server.path, format!("{request}\n").as_bytes(), false);
+        let message = refusal(&answer).message;
+        let odd = |c: char| c.is_control() || ['\u{202e}', '\u{2028}'].contains(&c);
+        assert!(!message.contains(odd), "{request}: {message:?}");
+        assert!(message.len() < 2 * MAX_REQUEST, "{message}");
+    }
+    server.stop();
 }
 
 #[test]

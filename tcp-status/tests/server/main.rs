@@ -12,11 +12,11 @@ use std::{
 
 use tcp_status::{
     server::{
-        Source,
+        Limits, Source, Timeouts,
         client::ask,
         place::PlaceError,
         protocol::{Answer, Get, Query, Refusal, Show},
-        serve::{Limits, Server},
+        serve::Server,
     },
     snapshot::{Snapshot, Tier},
 };
@@ -90,8 +90,10 @@ impl Running {
 
 fn limits() -> Limits {
     Limits {
-        request: Duration::from_millis(300),
-        answer: Duration::from_millis(300),
+        timeouts: Timeouts {
+            first_request: Duration::from_millis(300),
+            idle: Duration::from_millis(300),
+        },
         ..Limits::default()
     }
 }

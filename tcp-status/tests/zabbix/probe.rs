@@ -4,7 +4,7 @@ use std::{net::TcpListener, path::Path, sync::Arc, thread};
 
 use nix::unistd::Uid;
 use tcp_status::{
-    server::serve::{Limits, Server},
+    server::{Limits, serve::Server},
     zabbix::{
         passive::Allowed,
         setup::probe::{Reach, Spoken, ask_agent, reach},
