@@ -4,6 +4,7 @@
 mod battery;
 mod between_polls;
 mod churn;
+mod floods;
 mod half_open;
 mod namespaces;
 mod ports;

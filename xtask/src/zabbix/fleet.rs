@@ -16,17 +16,17 @@ const PORT: u16 = 10060;
 pub(super) const PASSIVE: &[&str] = &["--zabbix", "127.0.0.1:10060"];
 
 /// Thresholds that a few sockets are above.
-const LOW: [(&str, &str); 4] = [
+const LOW: [(&str, &str); 3] = [
     ("{$TCP.STATUS.CLOSEWAIT.MAX.WARN}", "0"),
     ("{$TCP.STATUS.SYNRECV.MAX.WARN}", "0"),
     ("{$TCP.STATUS.SYNSENT.MAX.WARN}", "0"),
-    ("{$TCP.STATUS.TIMEWAIT.MAX.WARN}", "0"),
 ];
 
 /// As [`LOW`], for thresholds of the newer template.
-const LOW_MASTER: [(&str, &str); 2] = [
+const LOW_MASTER: [(&str, &str); 3] = [
     ("{$TCP.STATUS.SURGE.MIN}", "0"),
     ("{$TCP.STATUS.OVERFLOWS.PERIOD}", "1m"),
+    ("{$TCP.STATUS.OVERFLOWS.MAX.WARN}", "0"),
 ];
 
 /// Open connections of the past hour, which a round has no time to wait for.
@@ -52,8 +52,8 @@ impl Fleet {
                     macros.extend(LOW_MASTER);
                     // One hides the other: each is tried on one of the hosts.
                     macros.push(match kind {
-                        Kind::Agent => ("{$TCP.STATUS.TIMEWAIT.PUSED.MAX.WARN}", "0"),
-                        Kind::Agent2 => ("{$TCP.STATUS.TIMEWAIT.PUSED.MAX.CRIT}", "0"),
+                        Kind::Agent => ("{$TCP.STATUS.PORTS.PUSED.MAX.WARN}", "0"),
+                        Kind::Agent2 => ("{$TCP.STATUS.PORTS.PUSED.MAX.CRIT}", "0"),
                     });
                 }
                 let name = name(kind.name(), template);

@@ -26,12 +26,18 @@ pub(in super::super) const NO_ANSWER: &str = "does not answer";
 
 /// Triggers that hide others, which have to be tried apart.
 const HIDING: [&str; 2] = [
-    "Many local ports are held by TIME_WAIT",
-    "Local ports are nearly used up by TIME_WAIT",
+    "Many local ports are held by outgoing connections",
+    "Local ports are nearly used up by outgoing connections",
 ];
 
-/// Part of the name of the trigger that every port has; only some queues are full.
-const QUEUE: &str = "Accept queue is filling up";
+/// Parts of the names of the triggers that every port has; only some ports are in trouble.
+const OF_PORTS: [&str; 2] = [
+    "Accept queue is filling up",
+    "Connections stay in CLOSE_WAIT",
+];
+
+/// Part of the name of the trigger for drops of which no overflow is the cause: none here.
+const DROPS: &str = "Listeners drop connections";
 
 /// All triggers that are about connections fire; of those about queues, some on each host.
 pub(in super::super) fn fire(api: &Api, hosts: &[Host]) -> Result<Done> {
@@ -45,9 +51,13 @@ pub(in super::super) fn fire(api: &Api, hosts: &[Host]) -> Result<Done> {
         fired = 0;
         for host in hosts {
             let triggers = host.triggers(api)?;
-            let full = |trigger: &Trigger| trigger.firing && trigger.name.contains(QUEUE);
-            if host.template == MASTER && !triggers.iter().any(full) {
-                quiet.push(format!("{}: {QUEUE}", host.name));
+            for part in OF_PORTS.iter().filter(|_| host.template == MASTER) {
+                let fires = |trigger: &Trigger| {
+                    trigger.firing && is_of_a_port(&trigger.name) && trigger.name.contains(part)
+                };
+                if !triggers.iter().any(fires) {
+                    quiet.push(format!("{}: {part}, of a port", host.name));
+                }
             }
             for Trigger {
                 name,
@@ -128,8 +138,11 @@ pub(in super::super) fn recover(api: &Api, hosts: &[Host]) -> Result<Done> {
 }
 
 fn is_about_connections(name: &str) -> bool {
-    ![SCAN, NO_ANSWER, QUEUE]
-        .iter()
-        .chain(&HIDING)
-        .any(|part| name.contains(part))
+    let others = [SCAN, NO_ANSWER, DROPS];
+    let mut others = others.iter().chain(&HIDING);
+    !is_of_a_port(name) && !others.any(|part| name.contains(part))
+}
+
+fn is_of_a_port(name: &str) -> bool {
+    name.starts_with("TCP port")
 }
