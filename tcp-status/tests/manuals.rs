@@ -5,7 +5,10 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
+
+use tcp_status::track::Pace;
 
 /// The macros whose lines an operator sees without asking for more.
 const LEVELS: [&str; 3] = ["info", "warn", "error"];
@@ -133,6 +136,33 @@ fn every_fault_has_its_test_and_every_test_its_row() {
         }
     }
     assert!(count > 15, "{count}");
+}
+
+/// What audits and walks on demand may take of a core is one number, in the code and in each manual.
+#[test]
+fn shares_of_a_core_are_the_same_everywhere() {
+    use clap::CommandFactory as _;
+    let cli = tcp_status::cli::args::Cli::command();
+    let run = cli.find_subcommand("run").unwrap();
+    let option = run.get_arguments().find(|it| it.get_id() == "audit_share");
+    let audits = option.unwrap().get_default_values()[0].to_str().unwrap();
+    let pace = Pace {
+        interval: Duration::from_secs(1),
+        share: audits.parse::<f64>().unwrap() / 100.0,
+    };
+    let on_demand = pace.share_on_demand() * 100.0;
+    assert!((Pace::URGENCY - 10.0).abs() < f64::EPSILON, "ten times");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for manual in ["README.md", "SECURITY.md"] {
+        let text = fs::read_to_string(root.join(manual)).unwrap();
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        for sentence in [
+            format!("at most `--audit-share` of one core ({audits} %)"),
+            format!("at most ten times `--audit-share` of one core ({on_demand} %)"),
+        ] {
+            assert!(text.contains(&sentence), "{manual}: {sentence}");
+        }
+    }
 }
 
 #[test]

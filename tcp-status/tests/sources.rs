@@ -243,7 +243,7 @@ fn get(state: State) -> Get {
 fn a_scan_answers_by_state_family_and_port() {
     with_sockets(|netns| {
         let oracle = Counts::read().unwrap();
-        let scan = Scan::new("asked for".into());
+        let scan = Scan::new("asked for".into(), 1.0);
         for state in State::ALL {
             let st = state.number().into();
             let answers = [
@@ -296,7 +296,7 @@ fn a_scan_answers_for_another_namespace() {
             let first = File::open("/proc/self/ns/net").unwrap();
             setns(first, CloneFlags::CLONE_NEWNET).unwrap();
             assert_ne!(u64::from(netns::own().unwrap()), netns.inode());
-            Scan::new("outside".into()).get(&query).unwrap()
+            Scan::new("outside".into(), 1.0).get(&query).unwrap()
         };
         let answer = thread::scope(|scope| scope.spawn(outside).join().unwrap());
         assert_eq!(answer, expected);
@@ -310,7 +310,7 @@ fn a_scan_walks_once_per_second_for_all_who_ask() {
     };
     netns
         .run(|| {
-            let scan = Scan::new("asked for".into());
+            let scan = Scan::new("asked for".into(), 1.0);
             let listening = || scan.get(&get(State::Listen)).unwrap();
             assert_eq!(listening(), 0);
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -336,7 +336,7 @@ fn a_scan_walks_once_per_second_for_all_who_ask() {
 
 #[test]
 fn a_scan_refuses_a_namespace_that_is_not_there() {
-    let scan = Scan::new("asked for".into());
+    let scan = Scan::new("asked for".into(), 1.0);
     let show = Show {
         netns: Some("no-such-namespace".into()),
         ..Show::default()

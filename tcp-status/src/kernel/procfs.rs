@@ -98,15 +98,15 @@ impl Listing {
 pub struct PortListing {
     /// All sockets.
     pub all: Listing,
-    /// Those of each port, both families.
-    pub ports: BTreeMap<u16, Counts>,
+    /// Those of each port.
+    pub ports: BTreeMap<u16, Listing>,
 }
 
 impl PortListing {
     /// Counts one socket.
     pub fn add(&mut self, family: Family, state: State, port: u16) {
         self.all.add(family, state);
-        self.ports.entry(port).or_default()[state] += 1;
+        self.ports.entry(port).or_default().add(family, state);
     }
 }
 

@@ -211,7 +211,7 @@ impl Tracker {
         };
         match ledger.book(self.netns, netns) {
             Some(book) => {
-                snapshot.degraded = ledger.degraded(book, &reading.gauges);
+                snapshot.degraded = ledger.degraded(book);
                 snapshot.drift = ledger.drift(book);
                 snapshot.stale = book.ages.as_ref().map(|ages| ages.stale(&snapshot.states));
             }

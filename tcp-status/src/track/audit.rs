@@ -1,15 +1,22 @@
 //! The audit: a thread that looks, at most once per interval, whether the counts may be off,
 //! and has them counted again when they may.
 
-use std::{collections::BTreeMap, sync::Arc, thread, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use super::{
+    budget::Budget,
     confirm::Finding,
     cost::Cost,
-    gauge::Gauges,
-    invariants, memory,
+    gauge::{Bounds, Gauges},
+    invariants::{Accepted, Differences},
+    memory,
     recount::Error,
-    schedule::{Cause, Motion, due},
+    schedule::{Cause, Motion, Pace, due},
     ticker::Ticker,
     tracker::{Tracker, disagreement},
 };
@@ -29,13 +36,15 @@ impl Auditor {
     /// # Errors
     /// If no thread can be had.
     pub fn spawn(tracker: Arc<Tracker>) -> std::io::Result<Self> {
-        let mut watch = Watch::default();
+        let mut watch = Watch::new(&tracker);
         let interval = tracker.settings.pace.interval;
         let ticker = Ticker::spawn("audit", interval, move || {
             tracker.bpf.flush_log();
             tracker.sample_at_rest();
             if let Err(error) = watch.look(&tracker) {
-                log::warn!(error:%; "audit failed");
+                if let Some(suppressed) = watch.failures.admit(Instant::now()) {
+                    log::warn!(error:%, suppressed; "audit failed");
+                }
                 tracker.doubt(format!("the last audit failed: {error}"));
             }
             interval
@@ -45,7 +54,6 @@ impl Auditor {
 }
 
 /// What was seen at the last look.
-#[derive(Default)]
 struct Watch {
     /// Events counted by then.
     events: u64,
@@ -55,22 +63,42 @@ struct Watch {
     settled: bool,
     /// What the kernel's totals differed by after the last audit, which they then do for a
     /// reason that is not ours.
-    accepted: invariants::Differences,
+    accepted: Accepted,
+    /// A port has got a listener since the last audit.
+    unwalked: bool,
+    budget: Budget,
+    failures: Limiter,
+    corrections: Limiter,
 }
 
 impl Watch {
+    fn new(tracker: &Tracker) -> Self {
+        let (share, cost) = (tracker.settings.pace.share, tracker.ledger().cost());
+        Self {
+            events: 0,
+            audited: None,
+            settled: false,
+            accepted: Accepted::default(),
+            unwalked: true,
+            budget: Budget::new(share, Pace::SAVED, cost, Instant::now()),
+            failures: Limiter::default(),
+            corrections: Limiter::default(),
+        }
+    }
+
     fn look(&mut self, tracker: &Tracker) -> Result<(), Error> {
         let events = tracker.bpf.writers()?.counted;
         let quiet = events == self.events;
         self.events = events;
         self.settled &= self.audited == Some(events);
-        let suspicion = self.suspicion(tracker)?;
+        let suspicion = self.suspicion(tracker, quiet)?;
         let motion = {
             let mut ledger = tracker.ledger_mut();
             ledger.suspicion.clone_from(&suspicion);
             Motion {
                 since_audit: ledger.since_audit(),
                 cost: ledger.cost(),
+                saved: self.budget.saved(Instant::now()),
                 moved: self.audited != Some(events),
                 quiet,
                 settled: self.settled,
@@ -80,44 +108,117 @@ impl Watch {
         if let Some(cause) = due(&tracker.settings.pace, &motion) {
             self.audited = Some(events);
             self.settled = quiet;
-            tracker.audit(&cause)?;
-            memory::give_back();
+            let findings = self.audit(tracker)?;
+            self.report(tracker, &cause, &findings, !motion.moved)?;
             // Only what an audit has looked into and left: another kind of audit may have come
             // before what makes the difference.
-            let in_doubt = tracker.ledger_mut().own.doubt.is_some();
+            let in_doubt = tracker.ledger().own.doubt.is_some();
             if matches!(cause, Cause::Invariant(_)) && !in_doubt {
-                self.accepted = tracker.differences()?;
+                self.accepted = tracker.bracket()?.1.least();
             }
         }
         Ok(())
     }
 
-    fn suspicion(&self, tracker: &Tracker) -> Result<Option<Cause>, Error> {
-        let (baseline, doubt) = {
-            let ledger = tracker.ledger_mut();
-            let doubt = ledger.doubt.is_some() || ledger.own.doubt.is_some();
-            (ledger.baseline, doubt)
+    /// Audits at the expense of the budget, whether that succeeds or not.
+    fn audit(&mut self, tracker: &Tracker) -> Result<Findings, Error> {
+        let cost = Cost::start();
+        let audited = tracker.audit();
+        let now = Instant::now();
+        self.budget.spend(cost.spent(), now);
+        self.budget.expect(tracker.ledger().cost(), now);
+        memory::give_back();
+        audited
+    }
+
+    /// A reason to expect a difference. What shows only in passing, because things move while they
+    /// are read, is none.
+    fn suspicion(&mut self, tracker: &Tracker, quiet: bool) -> Result<Option<Cause>, Error> {
+        if self.contradiction(tracker)?.is_some() {
+            thread::sleep(GRACE);
+            let lasting = self.contradiction(tracker)?;
+            if lasting.is_some() {
+                return Ok(lasting);
+            }
+        }
+        let doubt = {
+            let ledger = tracker.ledger();
+            ledger.doubt.is_some() || ledger.own.doubt.is_some()
         };
+        if doubt {
+            return Ok(Some(Cause::Failure));
+        }
+        // A port gets its listener by an event.
+        if !quiet || self.unwalked {
+            self.unwalked = tracker.has_unwalked_ports()?;
+        }
+        Ok(self.unwalked.then_some(Cause::Ports))
+    }
+
+    /// What the counters cannot be, whatever moved while they were read.
+    fn contradiction(&self, tracker: &Tracker) -> Result<Option<Cause>, Error> {
+        let baseline = tracker.ledger().baseline;
         let missed = disagreement(&tracker.bpf)?.abs_diff(baseline);
         if missed > 0 {
             return Ok(Some(Cause::Missed(missed)));
         }
-        if let Some(state) = tracker.gauges(tracker.netns)?.negative() {
-            return Ok(Some(Cause::Negative(state)));
-        }
-        // What differs only in passing, because things move while they are read, is nothing.
-        let first = tracker.differences()?.beyond(&self.accepted);
-        if first.is_some() {
-            thread::sleep(GRACE);
-            let second = tracker.differences()?.beyond(&self.accepted);
-            if second.is_some() {
-                return Ok(second.map(Cause::Invariant));
+        let (bounds, differences) = tracker.bracket()?;
+        let negative = bounds.most.negative().map(Cause::Negative);
+        Ok(negative.or_else(|| differences.beyond(&self.accepted).map(Cause::Invariant)))
+    }
+
+    /// Logs what an audit found. `at_rest`: no event came since the audit before it.
+    fn report(
+        &mut self,
+        tracker: &Tracker,
+        cause: &Cause,
+        findings: &Findings,
+        at_rest: bool,
+    ) -> Result<(), Error> {
+        for (&netns, finding) in findings {
+            let (recounts, corrected) = (finding.recounts(), finding.describe());
+            if corrected.is_empty() {
+                log::debug!(cause:%, netns, recounts; "audited");
+                continue;
+            }
+            let notable = at_rest || finding.is_notable(&tracker.gauges(netns)?);
+            match self.corrections.admit_if(notable, Instant::now()) {
+                Some(suppressed) => {
+                    log::warn!(cause:%, netns, recounts, corrected = corrected.as_str(), suppressed;
+                        "audit corrected the counts");
+                }
+                None => {
+                    log::debug!(cause:%, netns, recounts, corrected = corrected.as_str();
+                        "audit corrected the counts");
+                }
             }
         }
-        if doubt {
-            return Ok(Some(Cause::Failure));
+        Ok(())
+    }
+}
+
+/// Limits a warning to one per minute.
+#[derive(Debug, Default)]
+struct Limiter {
+    last: Option<Instant>,
+    suppressed: u64,
+}
+
+impl Limiter {
+    const PAUSE: Duration = Duration::from_secs(60);
+
+    /// Whether to warn at `now`: if so, how many warnings were suppressed before.
+    fn admit(&mut self, now: Instant) -> Option<u64> {
+        if self.last.is_some_and(|last| now - last < Self::PAUSE) {
+            self.suppressed += 1;
+            return None;
         }
-        Ok(tracker.has_unwalked_ports()?.then_some(Cause::Ports))
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.suppressed))
+    }
+
+    fn admit_if(&mut self, notable: bool, now: Instant) -> Option<u64> {
+        notable.then(|| self.admit(now)).flatten()
     }
 }
 
@@ -129,24 +230,24 @@ impl Tracker {
         ledger.doubt = Some(why);
     }
 
-    /// How the totals that the kernel keeps itself differ from the sums of the gauges.
-    fn differences(&self) -> Result<invariants::Differences, LoadError> {
-        let before = self.bpf.writers()?.counted;
-        let reading = self.read(self.netns)?;
+    /// Reads the tracker's namespace twice, and in between what the kernel keeps itself. Only the
+    /// thread that audits may call it: nothing else switches banks.
+    fn bracket(&self) -> Result<(Bounds, Differences), LoadError> {
+        let (live, base) = {
+            let ledger = self.ledger();
+            (ledger.live, ledger.own.base)
+        };
+        let earlier = self.bpf.bank(live)?;
         let totals = procfs::invariants().unwrap_or_default();
-        let moved = self.bpf.writers()?.counted - before;
-        let split = self.plan.split;
-        Ok(invariants::Differences::new(
-            &reading.gauges,
-            split,
-            &totals,
-            moved,
-        ))
+        let later = self.bpf.bank(live)?;
+        let bounds = Bounds::new(&earlier, &later, base);
+        let differences = Differences::new(&bounds, self.plan.split, &totals);
+        Ok((bounds, differences))
     }
 
     /// Counts everything again beside the count that is kept, and corrects that where recounts
     /// agree that it is off: a single one may have come between two steps of a stalled task.
-    fn audit(&self, cause: &Cause) -> Result<(), Error> {
+    fn audit(&self) -> Result<Findings, Error> {
         let cost = Cost::start();
         let baseline = disagreement(&self.bpf)?;
         let mut findings = Findings::new();
@@ -159,17 +260,18 @@ impl Tracker {
                     .or_insert_with(|| Finding::new(found));
             }
             patience = findings.values().filter_map(Finding::wants_recount).max();
-            if patience.is_some() {
-                self.ledger_mut().doubt = Some("an audit looks again at what differed".into());
+            if patience.is_some() && findings.values().any(Finding::is_confirmed) {
+                self.ledger_mut().doubt =
+                    Some("an audit found a difference twice, and looks again".into());
             }
         }
         self.decide(&mut findings)?;
-        self.settle(cause, &findings, cost.spent(), baseline);
-        Ok(())
+        self.settle(&findings, cost.spent(), baseline);
+        Ok(findings)
     }
 
     /// Enters what the recounts agree on.
-    fn settle(&self, cause: &Cause, findings: &Findings, cost: Duration, baseline: i64) {
+    fn settle(&self, findings: &Findings, cost: Duration, baseline: i64) {
         let mut ledger = self.ledger_mut();
         for (netns, book) in ledger.books_mut(self.netns) {
             if let Some(finding) = findings.get(&netns) {
@@ -177,7 +279,6 @@ impl Tracker {
                 let corrections = agreed.distance(&Gauges::default());
                 book.base = book.base + agreed;
                 book.audited(corrections, finding.doubt());
-                report(cause, netns, finding);
             }
         }
         ledger.audited(cost, baseline);
@@ -187,13 +288,20 @@ impl Tracker {
 /// What was found in each namespace.
 type Findings = BTreeMap<u32, Finding>;
 
-fn report(cause: &Cause, netns: u32, finding: &Finding) {
-    let recounts = finding.recounts();
-    let corrected = finding.describe();
-    if corrected.is_empty() {
-        log::debug!(cause:%, netns, recounts; "audited");
-    } else {
-        log::warn!(cause:%, netns, recounts, corrected = corrected.as_str();
-            "audit corrected the counts");
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::Limiter;
+
+    #[test]
+    fn one_warning_a_minute_says_how_many_there_were() {
+        let (mut limiter, start) = (Limiter::default(), Instant::now());
+        assert_eq!(limiter.admit(start), Some(0));
+        assert_eq!(limiter.admit(start), None);
+        assert_eq!(limiter.admit_if(false, start), None);
+        assert_eq!(limiter.admit_if(true, start + Limiter::PAUSE / 2), None);
+        assert_eq!(limiter.admit(start + Limiter::PAUSE), Some(2));
+        assert_eq!(limiter.admit(start + 2 * Limiter::PAUSE), Some(0));
     }
 }

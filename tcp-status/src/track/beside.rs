@@ -68,8 +68,12 @@ impl Tracker {
         } else if effort != Effort::Last {
             let pace = self.settings.pace.on_demand(cache.cost());
             let age = self.settings.split_interval.max(pace);
-            if cache.is_older_than(age, effort == Effort::WalkPorts) {
-                self.look_aside(netns, cache)?;
+            let old = cache.is_older_than(age, effort == Effort::WalkPorts);
+            if old && self.scan.affords_split() {
+                let cost = Cost::start();
+                let walked = self.look_aside(netns, cache);
+                self.scan.spend(cost.spent());
+                walked?;
             }
         }
         let split = cache.last();

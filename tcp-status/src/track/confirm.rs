@@ -14,6 +14,9 @@ use super::{gauge::Gauges, recount::SKIPPED};
 /// before it began.
 const PATIENCE: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(300)];
 
+/// So many sockets of a state are corrected without a warning.
+const FEW: u64 = 10;
+
 /// How the recounts of one audit differ from what was counted: recounted minus counted.
 #[derive(Clone, Copy, Debug)]
 pub struct Finding {
@@ -77,6 +80,23 @@ impl Finding {
             2 => is_short(&self.agreed).then_some(PATIENCE[1]),
             _ => None,
         }
+    }
+
+    /// Whether a recount has found the same difference again.
+    #[must_use]
+    pub fn is_confirmed(&self) -> bool {
+        self.recounts > 1 && self.agreed != Gauges::default()
+    }
+
+    /// Whether more is corrected than a few lost events explain: over a thousandth of what is
+    /// counted in a state, and over [`FEW`].
+    #[must_use]
+    pub fn is_notable(&self, counted: &Gauges) -> bool {
+        let corrected = self.agreed.distance(&Gauges::default());
+        State::ALL.into_iter().zip(corrected).any(|(state, by)| {
+            let counted = counted.sum(&[state]).unsigned_abs();
+            by > FEW.max(counted / 1000)
+        })
     }
 
     /// What is corrected, in words; empty if nothing is.
@@ -189,6 +209,20 @@ mod tests {
             assert_eq!((finding.wants_recount(), finding.doubt()), (None, None));
             assert_eq!((finding.agreed(), finding.recounts()), (drift, 2));
         }
+    }
+
+    #[test]
+    fn few_corrections_are_not_notable() {
+        let by = |corrected| Finding::new(found(&[(0, State::Established, corrected)]));
+        let counted = found(&[(0, State::Established, 20_000)]);
+        assert!(!by(20).is_notable(&counted));
+        assert!(by(-21).is_notable(&counted));
+        assert!(!by(10).is_notable(&Gauges::default()));
+        assert!(by(11).is_notable(&Gauges::default()));
+        let mut finding = by(1);
+        assert!(!finding.is_confirmed());
+        finding.recounted(found(&[(0, State::Established, 1)]));
+        assert!(finding.is_confirmed());
     }
 
     #[test]

@@ -33,18 +33,22 @@ impl Gauges {
     /// What was seeded, plus what came in, minus what went out.
     #[must_use]
     pub fn of(bank: &Banks) -> Self {
-        let mut gauges = bank.seeded;
-        for (gauge, flows) in gauges.iter_mut().zip(&bank.flows) {
-            for (from, row) in flows.iter().enumerate() {
-                for (to, &count) in row.iter().enumerate() {
-                    let count = count.cast_signed();
+        Self::from_flows(bank, bank)
+    }
+
+    /// What was seeded, plus what `came` in, minus what `went` out.
+    fn from_flows(came: &Banks, went: &Banks) -> Self {
+        let mut gauges = came.seeded;
+        for (family, gauge) in gauges.iter_mut().enumerate() {
+            for from in 0..gauge.len() {
+                for to in 0..gauge.len() {
                     // The child of a listener is born; the listener stays.
                     let birth = from == CLOSE || (from == LISTEN && to == SYN_RECV);
                     if !birth {
-                        gauge[from] -= count;
+                        gauge[from] -= went.flows[family][from][to].cast_signed();
                     }
                     if to != CLOSE {
-                        gauge[to] += count;
+                        gauge[to] += came.flows[family][from][to].cast_signed();
                     }
                 }
             }
@@ -117,7 +121,8 @@ impl Gauges {
         MINISOCKETS.map(|cell| [0, 1].map(|family| self.0[family][cell].max(0).cast_unsigned()))
     }
 
-    /// The first state whose gauge is below zero: a sign of lost events.
+    /// The first state whose gauge is below zero: a sign of lost events, unless events were counted
+    /// while the gauges were read. See [`Bounds`].
     #[must_use]
     pub fn negative(&self) -> Option<State> {
         State::ALL
@@ -134,6 +139,30 @@ impl Gauges {
                 .flat_map(|cell| families().map(move |(a, b)| a[cell].abs_diff(b[cell])))
                 .sum()
         })
+    }
+}
+
+/// The least and the most that gauges can have been at a moment between two readings of one bank.
+///
+/// A reading adds up CPUs one after the other, and they count on meanwhile: what a connection does
+/// on one CPU may be in it without what it did before on another. But counters only grow, so that
+/// the later reading has all that came in by that moment, and the earlier one no more than went out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bounds {
+    /// At least.
+    pub least: Gauges,
+    /// At most. Below zero only where events were lost.
+    pub most: Gauges,
+}
+
+impl Bounds {
+    /// From two readings of one bank, and what is added to both.
+    #[must_use]
+    pub fn new(earlier: &Banks, later: &Banks, base: Gauges) -> Self {
+        Self {
+            least: Gauges::from_flows(earlier, later) + base,
+            most: Gauges::from_flows(later, earlier) + base,
+        }
     }
 }
 
@@ -200,7 +229,7 @@ pub fn flows(bank: &Banks) -> Vec<Flow> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Banks, Family, Gauges, MINI_FIN_WAIT2, State, flows};
+    use super::{Banks, Bounds, Family, Gauges, MINI_FIN_WAIT2, State, flows};
 
     #[test]
     fn minisockets_are_beside_full_sockets() {
@@ -253,6 +282,26 @@ mod tests {
         }
         assert_eq!(gauges.negative(), None);
         assert_eq!(flows(&bank(&both_ends)).len(), both_ends.len());
+    }
+
+    /// A reading without the CPU on which a socket came into a state that it left on another CPU.
+    #[test]
+    fn a_reading_that_does_not_add_up_is_told_from_a_lost_event() {
+        let (in_, out) = (
+            (State::Established, State::FinWait1, 1),
+            (State::FinWait1, State::FinWait2, 1),
+        );
+        let opened = (State::SynSent, State::Established, 1);
+        let sent = (State::Closed, State::SynSent, 1);
+        let torn = bank(&[sent, opened, out]);
+        let whole = bank(&[sent, opened, in_, out]);
+        assert_eq!(Gauges::of(&torn).negative(), Some(State::FinWait1));
+        let bounds = Bounds::new(&torn, &whole, Gauges::default());
+        assert_eq!(bounds.most.negative(), None);
+        assert_eq!(bounds.least.get(Family::V4, State::FinWait2), 1);
+        let bounds = Bounds::new(&torn, &torn, Gauges::default());
+        assert_eq!(bounds.most.negative(), Some(State::FinWait1));
+        assert_eq!(bounds.least, bounds.most);
     }
 
     #[test]

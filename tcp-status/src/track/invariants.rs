@@ -1,77 +1,89 @@
 //! Totals that the kernel keeps itself, in O(1), against the sums of the gauges: pure.
 
+use std::ops::RangeInclusive;
+
 use tcp_status_common::state::{Family, State};
 
-use super::gauge::Gauges;
+use super::gauge::{Bounds, Gauges};
 use crate::kernel::{plan::SplitMethod, procfs::Invariants};
 
-/// Kernel minus gauges; 0 where the kernel does not tell, or where things moved enough between
-/// the two readings to explain the difference.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Differences {
-    established: i64,
-    inuse: [i64; Family::COUNT],
-    /// 0 as well where minisockets are not followed by events.
-    timewait: i64,
-}
+/// How many totals there are.
+const TOTALS: usize = 4;
+
+/// Their names.
+const NAMES: [&str; TOTALS] = ["CurrEstab", "inuse of IPv4", "inuse of IPv6", "tw"];
+
+/// A difference of each total that is accepted.
+pub type Accepted = [i64; TOTALS];
+
+/// By how much each total may exceed the sum of gauges, at a moment between two readings of these.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Differences([RangeInclusive<i64>; TOTALS]);
 
 impl Differences {
-    /// Compares readings between which `moved` events were counted.
+    /// Compares totals that were read between the two readings of the gauges.
     #[must_use]
-    pub fn new(gauges: &Gauges, split: SplitMethod, totals: &Invariants, moved: u64) -> Self {
-        let beyond = |total: Option<u64>, sum: i64| {
-            let difference = total.map_or(0, |total| total.cast_signed() - sum);
-            if difference.unsigned_abs() > moved {
-                difference
-            } else {
-                0
+    pub fn new(gauges: &Bounds, split: SplitMethod, totals: &Invariants) -> Self {
+        let range = |total: Option<u64>, sum: &dyn Fn(&Gauges) -> i64| match total {
+            Some(total) => {
+                let total = total.cast_signed();
+                total - sum(&gauges.most)..=total - sum(&gauges.least)
             }
+            None => i64::MIN..=i64::MAX,
         };
         let minisockets = match split {
             SplitMethod::Events => totals.timewait,
             SplitMethod::Walk => None,
         };
-        let counted: u64 = gauges.minisockets().iter().flatten().sum();
-        Self {
-            timewait: beyond(minisockets, counted.cast_signed()),
-            established: beyond(
-                totals.curr_estab,
-                gauges.sum(&[State::Established, State::CloseWait]),
-            ),
-            inuse: [
-                beyond(totals.inuse_v4, gauges.full(Family::V4)),
-                beyond(totals.inuse_v6, gauges.full(Family::V6)),
-            ],
-        }
+        Self([
+            range(totals.curr_estab, &|gauges| {
+                gauges.sum(&[State::Established, State::CloseWait])
+            }),
+            range(totals.inuse_v4, &|gauges| gauges.full(Family::V4)),
+            range(totals.inuse_v6, &|gauges| gauges.full(Family::V6)),
+            range(minisockets, &|gauges| {
+                let counted: u64 = gauges.minisockets().iter().flatten().sum();
+                counted.cast_signed()
+            }),
+        ])
+    }
+
+    /// The difference of each total that is closest to none.
+    #[must_use]
+    pub fn least(&self) -> Accepted {
+        std::array::from_fn(|total| 0.clamp(*self.0[total].start(), *self.0[total].end()))
     }
 
     /// The first total that differs, and not just as `accepted` does.
     #[must_use]
-    pub fn beyond(&self, accepted: &Self) -> Option<&'static str> {
-        let differs = |own: i64, accepted: i64| own != 0 && own != accepted;
-        if differs(self.established, accepted.established) {
-            Some("CurrEstab")
-        } else if differs(self.inuse[0], accepted.inuse[0]) {
-            Some("inuse of IPv4")
-        } else if differs(self.inuse[1], accepted.inuse[1]) {
-            Some("inuse of IPv6")
-        } else if differs(self.timewait, accepted.timewait) {
-            Some("tw")
-        } else {
-            None
-        }
+    pub fn beyond(&self, accepted: &Accepted) -> Option<&'static str> {
+        let differs = |(range, accepted): (&RangeInclusive<i64>, &i64)| {
+            !range.contains(&0) && !range.contains(accepted)
+        };
+        let differs = self.0.iter().zip(accepted).position(differs);
+        differs.map(|total| NAMES[total])
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Differences, Gauges, Invariants, SplitMethod};
+    use super::{Accepted, Bounds, Differences, Gauges, Invariants, SplitMethod};
+
+    const NONE: Accepted = [0; 4];
 
     fn gauges() -> Gauges {
         let mut gauges = Gauges::default();
         gauges.0[0][1] = 10;
         gauges.0[1][8] = 5;
         gauges
+    }
+
+    /// At rest: both readings are the same.
+    const fn bounds(gauges: Gauges) -> Bounds {
+        Bounds {
+            least: gauges,
+            most: gauges,
+        }
     }
 
     fn totals(established: u64, v4: u64, v6: u64) -> Invariants {
@@ -83,18 +95,18 @@ mod tests {
         }
     }
 
-    fn beyond(totals: &Invariants, moved: u64) -> Option<&'static str> {
-        Differences::new(&gauges(), SplitMethod::Walk, totals, moved)
-            .beyond(&Differences::default())
+    fn differences(totals: &Invariants) -> Differences {
+        Differences::new(&bounds(gauges()), SplitMethod::Walk, totals)
     }
 
     #[test]
     fn each_total_is_compared() {
-        assert_eq!(beyond(&totals(15, 10, 5), 0), None);
-        assert_eq!(beyond(&totals(16, 10, 5), 0), Some("CurrEstab"));
-        assert_eq!(beyond(&totals(15, 9, 5), 0), Some("inuse of IPv4"));
-        assert_eq!(beyond(&totals(15, 10, 7), 0), Some("inuse of IPv6"));
-        assert_eq!(beyond(&Invariants::default(), 0), None);
+        let beyond = |totals| differences(&totals).beyond(&NONE);
+        assert_eq!(beyond(totals(15, 10, 5)), None);
+        assert_eq!(beyond(totals(16, 10, 5)), Some("CurrEstab"));
+        assert_eq!(beyond(totals(15, 9, 5)), Some("inuse of IPv4"));
+        assert_eq!(beyond(totals(15, 10, 7)), Some("inuse of IPv6"));
+        assert_eq!(beyond(Invariants::default()), None);
     }
 
     #[test]
@@ -106,7 +118,7 @@ mod tests {
             ..Invariants::default()
         };
         let beyond = |split, timewait| {
-            Differences::new(&gauges, split, &totals(timewait), 0).beyond(&Differences::default())
+            Differences::new(&bounds(gauges), split, &totals(timewait)).beyond(&NONE)
         };
         assert_eq!(beyond(SplitMethod::Events, 5), None);
         assert_eq!(beyond(SplitMethod::Events, 6), Some("tw"));
@@ -114,16 +126,22 @@ mod tests {
     }
 
     #[test]
-    fn what_moved_may_differ() {
-        assert_eq!(beyond(&totals(18, 10, 5), 3), None);
-        assert_eq!(beyond(&totals(19, 10, 5), 3), Some("CurrEstab"));
+    fn what_moved_between_the_readings_may_differ() {
+        let mut moved = bounds(gauges());
+        moved.most.0[0][1] += 3;
+        let beyond = |established| {
+            Differences::new(&moved, SplitMethod::Walk, &totals(established, 10, 5)).beyond(&NONE)
+        };
+        assert_eq!((beyond(14), beyond(18)), (Some("CurrEstab"), None));
+        assert_eq!(beyond(19), Some("CurrEstab"));
     }
 
     #[test]
     fn a_difference_that_an_audit_left_is_not_looked_into_again() {
-        let left = Differences::new(&gauges(), SplitMethod::Walk, &totals(15, 12, 5), 0);
-        assert_eq!(left.beyond(&left), None);
-        let more = Differences::new(&gauges(), SplitMethod::Walk, &totals(15, 13, 5), 0);
-        assert_eq!(more.beyond(&left), Some("inuse of IPv4"));
+        let left = differences(&totals(15, 12, 5));
+        assert_eq!(left.least(), [0, 2, 0, 0]);
+        assert_eq!(left.beyond(&left.least()), None);
+        let more = differences(&totals(15, 13, 5));
+        assert_eq!(more.beyond(&left.least()), Some("inuse of IPv4"));
     }
 }

@@ -160,23 +160,18 @@ impl Ledger {
         }
     }
 
-    /// Why a number of a namespace may be off right now, when its gauges are these.
+    /// Why a number of a namespace may be off right now.
     #[must_use]
-    pub fn degraded(&self, book: &Book, gauges: &Gauges) -> Option<String> {
-        let until = "; the next audit corrects what that changed";
+    pub fn degraded(&self, book: &Book) -> Option<String> {
         self.doubt
             .clone()
             .or_else(|| book.doubt.clone())
             .or_else(|| {
-                self.suspicion
+                let cause = self
+                    .suspicion
                     .as_ref()
-                    .filter(|cause| **cause != Cause::Ports)
-                    .map(|cause| format!("{cause}{until}"))
-            })
-            .or_else(|| {
-                gauges
-                    .negative()
-                    .map(|state| format!("{}{until}", Cause::Negative(state)))
+                    .filter(|cause| **cause != Cause::Ports);
+                cause.map(|cause| format!("{cause}; the next audit corrects what that changed"))
             })
     }
 }
@@ -185,7 +180,7 @@ impl Ledger {
 mod tests {
     use std::time::Duration;
 
-    use super::{Cause, Gauges, Ledger, State};
+    use super::{Cause, Ledger, State};
 
     #[test]
     fn an_audit_settles_every_doubt_and_is_counted_by_state() {
@@ -193,7 +188,7 @@ mod tests {
         assert_eq!(ledger.drift(&ledger.own).last_audit_seconds_ago, None);
         ledger.doubt = Some("seeded from procfs".into());
         ledger.suspicion = Some(Cause::Missed(2));
-        let degraded = |ledger: &Ledger| ledger.degraded(&ledger.own, &Gauges::default());
+        let degraded = |ledger: &Ledger| ledger.degraded(&ledger.own);
         assert!(degraded(&ledger).unwrap().contains("procfs"));
         let mut corrections = [0; State::COUNT];
         corrections[State::FinWait1.index()] = 5;
@@ -214,13 +209,11 @@ mod tests {
     #[test]
     fn what_cannot_be_vouched_for_is_said() {
         let mut ledger = Ledger::new(Duration::ZERO, 0);
-        let mut gauges = Gauges::default();
-        assert_eq!(ledger.degraded(&ledger.own, &gauges), None);
-        gauges.0[0][1] = -1;
-        let negative = ledger.degraded(&ledger.own, &gauges).unwrap();
-        assert!(negative.contains("established"));
+        assert_eq!(ledger.degraded(&ledger.own), None);
+        ledger.suspicion = Some(Cause::Ports);
+        assert_eq!(ledger.degraded(&ledger.own), None);
         ledger.suspicion = Some(Cause::Missed(4));
-        let missed = ledger.degraded(&ledger.own, &gauges).unwrap();
+        let missed = ledger.degraded(&ledger.own).unwrap();
         assert!(missed.contains("4 state changes missed"));
     }
 }

@@ -5,6 +5,7 @@ mod answer;
 mod assemble;
 mod audit;
 mod beside;
+mod budget;
 mod confirm;
 mod cost;
 mod gauge;

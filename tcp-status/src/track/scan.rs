@@ -1,5 +1,5 @@
-//! Counts without eBPF: one walk over the kernel's tables per question, at most one per second
-//! for the same question. Keeps nothing but the latest answers.
+//! Counts without eBPF: walks over the kernel's tables on demand, within a share of one core
+//! whatever is asked for. Keeps nothing but the latest walks.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,12 @@ use std::{
 
 use tcp_status_common::state::State;
 
-use super::queues;
+use super::{
+    budget::Budget,
+    cost::{self, Cost},
+    queues,
+    schedule::Pace,
+};
 use crate::{
     kernel::{
         netns::{self, Target},
@@ -26,13 +31,16 @@ use crate::{
     snapshot::{Counts, Listener, Overflows, PortCounts, Ports, Snapshot, Syncookies, Tier},
 };
 
-/// How long an answer serves everybody who asks the same.
+/// How long a walk answers without another one.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// How many answers are kept.
+/// How long a walk answers while there is no processor time for another one.
+const USABLE: Duration = Duration::from_secs(60);
+
+/// How many walks are kept.
 const KEPT: usize = 64;
 
-/// What a walk was limited to.
+/// What a question is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Question {
     netns: u32,
@@ -43,26 +51,48 @@ struct Question {
 #[derive(Debug)]
 pub struct Scan {
     reason: String,
-    answers: Mutex<Answers>,
-    /// Held during a walk: the next one waits, so that the walks together take one core at most.
+    share: f64,
+    budget: Mutex<Budget>,
+    walks: Mutex<Walks>,
+    /// Held during a walk: the next one waits, and may find its answer then.
     walking: Mutex<()>,
     fell_back: AtomicBool,
 }
 
 impl Scan {
-    /// Walks nothing yet. `reason` is why there is no better tier.
+    /// Walks nothing yet. `reason` is why there is no better tier, `share` the part of one core that
+    /// walks may take.
     #[must_use]
-    pub const fn new(reason: String) -> Self {
+    pub fn new(reason: String, share: f64) -> Self {
+        let budget = Budget::new(share, Pace::SAVED_ON_DEMAND, Duration::ZERO, Instant::now());
         Self {
             reason,
-            answers: Mutex::new(Answers(Vec::new())),
+            share,
+            budget: Mutex::new(budget),
+            walks: Mutex::default(),
             walking: Mutex::new(()),
             fell_back: AtomicBool::new(false),
         }
     }
 
-    /// The answer to a question that at most one walk per second looks into.
-    fn answer(&self, named: Option<&str>, port: Option<u16>) -> Result<(u32, Arc<Walk>), Refusal> {
+    /// Whether there is processor time for a walk that splits minisockets. Scans leave some for it.
+    pub(super) fn affords_split(&self) -> bool {
+        lock(&self.budget).saved(Instant::now()) > Duration::ZERO
+    }
+
+    /// How long it takes until there is processor time for a scan.
+    fn wait(&self) -> Duration {
+        let reserve = Pace::SAVED_ON_DEMAND.mul_f64(self.share) / 4;
+        lock(&self.budget).wait(reserve, Instant::now())
+    }
+
+    /// Enters what a walk on demand has cost.
+    pub(super) fn spend(&self, cost: Duration) {
+        lock(&self.budget).spend(cost, Instant::now());
+    }
+
+    /// A walk that answers the question, and when it began.
+    fn answer(&self, named: Option<&str>, port: Option<u16>) -> Result<(u32, Kept), Refusal> {
         if port == Some(0) {
             return Err(Refusal {
                 kind: RefusalKind::BadArgument,
@@ -78,24 +108,76 @@ impl Scan {
             })?,
         };
         let question = Question { netns, port };
-        if let Some(walk) = lock(&self.answers).fresh(question, Instant::now()) {
+        let kept = |age| lock(&self.walks).find(question, age, Instant::now());
+        if let Some(walk) = kept(FRESH) {
             return Ok((netns, walk));
         }
         let _walking = lock(&self.walking);
         // Somebody else may have walked while this one waited.
-        let began = Instant::now();
-        if let Some(walk) = lock(&self.answers).fresh(question, began) {
+        if let Some(walk) = kept(FRESH) {
             return Ok((netns, walk));
         }
-        let walk = Arc::new(self.walk_within(target.as_ref(), port)?);
-        lock(&self.answers).put(question, began, Arc::clone(&walk));
-        Ok((netns, walk))
+        let wait = self.wait();
+        if !wait.is_zero() {
+            return match kept(USABLE) {
+                Some(walk) => Ok((netns, walk)),
+                None => Err(self.exhausted(netns, wait)),
+            };
+        }
+        let (cost, began) = (Cost::start(), Instant::now());
+        // Whoever asks for port after port gets them all by one walk.
+        let port = port.filter(|_| !lock(&self.walks).has_fresh(netns, began));
+        let walked = self.walk_within(target.as_ref(), port);
+        self.spend(cost.spent());
+        let kept = Kept {
+            began,
+            walk: Arc::new(walked?),
+        };
+        lock(&self.walks).put(Question { netns, port }, kept.clone());
+        Ok((netns, kept))
     }
 
-    /// Walks inside the namespace, if one is given.
+    fn exhausted(&self, netns: u32, wait: Duration) -> Refusal {
+        Refusal {
+            kind: RefusalKind::Unavailable,
+            message: format!(
+                "cannot scan network namespace {netns}: scans have used up their {}; \
+                 try again in {} s",
+                self.share_in_words(),
+                wait.as_secs() + 1
+            ),
+        }
+    }
+
+    fn share_in_words(&self) -> String {
+        format!("{} % of one core", self.share * 100.0)
+    }
+
+    /// Why the counts of a walk may be off, if it is an old one.
+    fn degraded(&self, began: Instant) -> Option<String> {
+        let age = began.elapsed();
+        (age >= 2 * FRESH).then(|| {
+            format!(
+                "counted {} s ago: scans may take {}",
+                age.as_secs(),
+                self.share_in_words()
+            )
+        })
+    }
+
+    /// Walks inside the namespace, if one is given, at the expense of the calling thread.
     fn walk_within(&self, target: Option<&Target>, port: Option<u16>) -> Result<Walk, Refusal> {
         match target {
-            Some(target) => netns::within(target, || self.walk(port))?,
+            Some(target) => {
+                let (walk, spent) = netns::within(target, || {
+                    let cost = Cost::start();
+                    (self.walk(port), cost.spent())
+                })?;
+                if target.inode() != netns::own().unwrap_or(0) {
+                    cost::lent(spent);
+                }
+                walk
+            }
             None => self.walk(port),
         }
     }
@@ -115,6 +197,7 @@ impl Scan {
         queues::limit(&mut listeners, &settings);
         let (overflows, syncookies) = procfs::queue_counters()?;
         Ok(Walk {
+            port,
             listing,
             listeners,
             overflows,
@@ -153,6 +236,8 @@ fn procfs_listing(port: Option<u16>) -> Result<PortListing, procfs::Error> {
 /// What one walk found.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Walk {
+    /// The port that it was limited to.
+    port: Option<u16>,
     listing: PortListing,
     listeners: Vec<Listener>,
     overflows: Option<Overflows>,
@@ -161,12 +246,29 @@ struct Walk {
 }
 
 impl Walk {
+    /// All sockets, or those of one port.
+    fn listing(&self, port: Option<u16>) -> Listing {
+        match port {
+            Some(port) if self.port.is_none() => {
+                self.listing.ports.get(&port).copied().unwrap_or_default()
+            }
+            _ => self.listing.all,
+        }
+    }
+
+    /// All listeners, or those of one port.
+    fn listeners(&self, port: Option<u16>) -> Vec<Listener> {
+        let wanted = |listener: &&Listener| port.is_none_or(|port| port == listener.port);
+        self.listeners.iter().filter(wanted).cloned().collect()
+    }
+
     /// The ports that have a listener, and the rest together: whether a port had one, a walk does
     /// not know.
     fn ports(&self) -> Ports {
         let mut outgoing = Counts::default();
         let mut tracked = Vec::new();
-        for (&port, &states) in &self.listing.ports {
+        for (&port, listing) in &self.listing.ports {
+            let states = listing.total();
             if states[State::Listen] > 0 {
                 tracked.push(PortCounts { port, states });
             } else {
@@ -185,8 +287,8 @@ impl Source for Scan {
     fn get(&self, query: &Get) -> Result<u64, Refusal> {
         let state = query.state()?;
         let families = query.families()?;
-        let (_, walk) = self.answer(query.netns.as_deref(), query.port)?;
-        let listing = &walk.listing.all;
+        let (_, Kept { walk, .. }) = self.answer(query.netns.as_deref(), query.port)?;
+        let listing = walk.listing(query.port);
         Ok(families
             .iter()
             .map(|&family| listing.of(family)[state])
@@ -194,16 +296,17 @@ impl Source for Scan {
     }
 
     fn show(&self, query: &Show) -> Result<Vec<Snapshot>, Refusal> {
-        let (netns, walk) = self.answer(query.netns.as_deref(), query.port)?;
-        let Listing { ipv4, ipv6 } = walk.listing.all;
+        let (netns, Kept { walk, began }) = self.answer(query.netns.as_deref(), query.port)?;
+        let Listing { ipv4, ipv6 } = walk.listing(query.port);
         Ok(vec![Snapshot {
             tier_reason: Some(self.reason.clone()),
+            degraded: self.degraded(began),
             port: query.port,
             overflows: walk.overflows,
             syncookies: walk.syncookies,
             ephemeral_ports: walk.ephemeral_ports,
-            listeners: walk.listeners.clone(),
-            // A walk over one port knows nothing of others.
+            listeners: walk.listeners(query.port),
+            // One port says nothing of others.
             ports: query
                 .port
                 .map_or_else(|| walk.ports(), |_| Ports::default()),
@@ -212,22 +315,44 @@ impl Source for Scan {
     }
 }
 
-/// The latest answers, the oldest first.
-#[derive(Debug)]
-struct Answers(Vec<(Question, Instant, Arc<Walk>)>);
+/// A walk, and when it began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Kept {
+    began: Instant,
+    walk: Arc<Walk>,
+}
 
-impl Answers {
-    fn fresh(&self, question: Question, now: Instant) -> Option<Arc<Walk>> {
-        let (_, began, walk) = self.0.iter().find(|(asked, ..)| *asked == question)?;
-        (now.saturating_duration_since(*began) < FRESH).then(|| Arc::clone(walk))
+/// The latest walks, the oldest first.
+#[derive(Debug, Default)]
+struct Walks(Vec<(Question, Kept)>);
+
+impl Walks {
+    /// The latest walk younger than `age` that answers the question.
+    fn find(&self, question: Question, age: Duration, now: Instant) -> Option<Kept> {
+        let answers = |walked: &Question| {
+            walked.netns == question.netns
+                && (walked.port.is_none() || walked.port == question.port)
+        };
+        let mut latest = self.0.iter().rev();
+        let (_, kept) = latest.find(|(walked, _)| answers(walked))?;
+        (now.saturating_duration_since(kept.began) < age).then(|| kept.clone())
     }
 
-    fn put(&mut self, question: Question, began: Instant, walk: Arc<Walk>) {
-        self.0.retain(|(asked, ..)| *asked != question);
+    /// Whether a walk in the namespace, over whatever port, is fresh.
+    fn has_fresh(&self, netns: u32, now: Instant) -> bool {
+        let fresh = |kept: &Kept| now.saturating_duration_since(kept.began) < FRESH;
+        let mut walks = self.0.iter();
+        walks.any(|(walked, kept)| walked.netns == netns && fresh(kept))
+    }
+
+    fn put(&mut self, question: Question, kept: Kept) {
+        let usable = |old: &Kept| kept.began.saturating_duration_since(old.began) < USABLE;
+        self.0
+            .retain(|(walked, old)| *walked != question && usable(old));
         if self.0.len() == KEPT {
             self.0.remove(0);
         }
-        self.0.push((question, began, walk));
+        self.0.push((question, kept));
     }
 }
 
@@ -278,11 +403,19 @@ const fn refused_if(permission: bool) -> RefusalKind {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Instant};
+    use std::{
+        sync::Arc,
+        time::{Duration, Instant},
+    };
 
     use tcp_status_common::state::{Family, State};
 
-    use super::{Answers, FRESH, Get, KEPT, Question, RefusalKind, Scan, Show, Source as _, Walk};
+    use super::{
+        FRESH, Get, KEPT, Kept, Question, RefusalKind, Scan, Show, Source as _, USABLE, Walk,
+        Walks, lock,
+    };
+
+    const SHARE: f64 = 0.05;
 
     fn get(state: &str) -> Get {
         Get {
@@ -293,64 +426,104 @@ mod tests {
         }
     }
 
+    const fn question(netns: u32, port: u16) -> Question {
+        Question {
+            netns,
+            port: Some(port),
+        }
+    }
+
+    fn kept(began: Instant) -> Kept {
+        Kept {
+            began,
+            walk: Arc::default(),
+        }
+    }
+
     #[test]
-    fn answers_serve_for_a_second_each_for_its_question() {
-        let began = Instant::now();
+    fn a_walk_over_all_ports_answers_for_each() {
         let mut walk = Walk::default();
         walk.listing.add(Family::V6, State::Listen, 80);
+        walk.listing.add(Family::V4, State::Listen, 80);
         walk.listing.add(Family::V6, State::TimeWait, 50_000);
         let ports = walk.ports();
         assert_eq!(ports.tracked.len(), 1);
         assert_eq!(ports.outgoing.unwrap()[State::TimeWait], 1);
-        let walk = Arc::new(walk);
-        let mut answers = Answers(Vec::new());
-        let question = Question {
-            netns: 1,
-            port: Some(80),
-        };
-        assert_eq!(answers.fresh(question, began), None);
-        answers.put(question, began, Arc::default());
-        answers.put(question, began, Arc::clone(&walk));
-        assert_eq!(answers.0.len(), 1);
-        assert_eq!(answers.fresh(question, began + FRESH / 2), Some(walk));
-        assert_eq!(answers.fresh(question, began + FRESH), None);
-        for other in [
-            Question {
-                netns: 2,
-                ..question
-            },
-            Question {
-                port: None,
-                ..question
-            },
-        ] {
-            assert_eq!(answers.fresh(other, began), None);
-        }
+        assert_eq!(walk.listing(Some(80)).of(Family::V6)[State::Listen], 1);
+        assert_eq!(walk.listing(Some(81)).total().total(), 0);
+        assert_eq!(walk.listing(None).total().total(), 3);
     }
 
     #[test]
-    fn the_oldest_answer_makes_room() {
+    fn walks_serve_for_a_while() {
         let began = Instant::now();
-        let mut answers = Answers(Vec::new());
-        let questions: Vec<_> = (1..=100)
-            .map(|port| Question {
+        let mut walks = Walks::default();
+        let (port, all) = (
+            question(1, 80),
+            Question {
                 netns: 1,
-                port: Some(port),
-            })
-            .collect();
-        for &question in &questions {
-            answers.put(question, began, Arc::default());
+                port: None,
+            },
+        );
+        walks.put(port, kept(began));
+        let find = |walks: &Walks, question| walks.find(question, FRESH, began + FRESH / 2);
+        assert_eq!(find(&walks, port), Some(kept(began)));
+        assert_eq!(walks.find(port, FRESH, began + FRESH), None);
+        assert_eq!(walks.find(port, USABLE, began + FRESH), Some(kept(began)));
+        for other in [question(1, 81), question(2, 80), all] {
+            assert_eq!(find(&walks, other), None);
         }
-        assert_eq!(answers.0.len(), KEPT);
-        let kept = questions
-            .iter()
-            .filter(|&&q| answers.fresh(q, began).is_some());
-        assert!(kept.eq(&questions[100 - KEPT..]));
+        assert!(walks.has_fresh(1, began) && !walks.has_fresh(2, began));
+        walks.put(all, kept(began));
+        assert!(find(&walks, question(1, 81)).is_some());
+        // What nobody may use is not kept.
+        walks.put(question(2, 80), kept(began + USABLE));
+        assert_eq!(walks.0.len(), 1);
+    }
+
+    #[test]
+    fn the_oldest_walk_makes_room() {
+        let began = Instant::now();
+        let mut walks = Walks::default();
+        for port in 1..=100 {
+            walks.put(question(1, port), kept(began));
+        }
+        assert_eq!(walks.0.len(), KEPT);
+        assert_eq!(walks.find(question(1, 1), FRESH, began), None);
+        assert!(walks.find(question(1, 100), FRESH, began).is_some());
+    }
+
+    /// Whatever is asked for: here another port each time, without a pause.
+    #[test]
+    fn scans_stay_within_their_share() {
+        let scan = Scan::new("test".into(), SHARE);
+        // What was saved up would hide the rest.
+        scan.spend(Duration::from_secs(1));
+        let began = Instant::now();
+        let mut refused = 0;
+        for port in (1..=u16::MAX).cycle() {
+            if began.elapsed() >= Duration::from_secs(2) {
+                break;
+            }
+            let query = Get {
+                port: Some(port),
+                ..get("listen")
+            };
+            if let Err(refusal) = scan.get(&query) {
+                assert!(refusal.message.contains("5 % of one core"), "{refusal}");
+                refused += 1;
+            }
+        }
+        // One walk may cost more than is saved up, which on a busy host is little.
+        let debt = lock(&scan.budget).wait(Duration::ZERO, Instant::now());
+        let debt = debt.mul_f64(SHARE);
+        println!("{refused} refused, {debt:?} beyond the share");
+        assert!(debt < Duration::from_millis(500), "{debt:?}");
     }
 
     #[test]
     fn what_cannot_be_is_a_bad_argument() {
-        let scan = Scan::new("test".into());
+        let scan = Scan::new("test".into(), SHARE);
         let bad = [
             Get {
                 port: Some(0),

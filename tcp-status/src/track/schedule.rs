@@ -4,6 +4,8 @@ use std::{fmt, time::Duration};
 
 use tcp_status_common::state::State;
 
+use super::budget::RESERVE;
+
 /// What the user may set.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pace {
@@ -14,8 +16,24 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// An audit that has a reason to find something may take so many times its usual share.
-    const URGENCY: f64 = 10.0;
+    /// How much faster than [`Pace::share`] saved-up time may be spent by audits that have a reason
+    /// to find something, and how large a share walks on demand may take.
+    pub const URGENCY: f64 = 10.0;
+
+    /// How much rarer audits are while nothing happens.
+    const IDLENESS: u32 = 10;
+
+    /// For how long a share that audits do not take is saved up.
+    pub const SAVED: Duration = Duration::from_secs(300);
+
+    /// For how long a share that walks on demand do not take is saved up.
+    pub const SAVED_ON_DEMAND: Duration = Duration::from_secs(20);
+
+    /// The part of one core that walks on demand may take.
+    #[must_use]
+    pub fn share_on_demand(&self) -> f64 {
+        (self.share * Self::URGENCY).min(1.0)
+    }
 
     /// The time between audits of this `cost` while connections come and go.
     #[must_use]
@@ -34,6 +52,12 @@ impl Pace {
     pub fn urgent(&self, cost: Duration) -> Duration {
         self.interval.max(self.on_demand(cost))
     }
+
+    /// The time between audits of this `cost` while nothing happens.
+    #[must_use]
+    pub fn idle(&self, cost: Duration) -> Duration {
+        self.regular(cost).saturating_mul(Self::IDLENESS)
+    }
 }
 
 /// Why an audit is held.
@@ -43,6 +67,8 @@ pub enum Cause {
     Timer,
     /// Events came since the last one, and have ceased.
     Rest,
+    /// No event came since the last one: what no invariant shows is found all the same.
+    Idle,
     /// The two copies of the handler disagree about the number of events, by so many.
     Missed(u64),
     /// A total that the kernel keeps itself differs.
@@ -61,6 +87,7 @@ impl fmt::Display for Cause {
         match self {
             Self::Timer => f.write_str("timer"),
             Self::Rest => f.write_str("rest"),
+            Self::Idle => f.write_str("idle"),
             Self::Missed(events) => write!(f, "{events} state changes missed"),
             Self::Invariant(name) => write!(f, "{name} differs"),
             Self::Negative(state) => write!(f, "{state} below zero"),
@@ -75,8 +102,10 @@ impl fmt::Display for Cause {
 pub struct Motion {
     /// Time since the last audit ended.
     pub since_audit: Duration,
-    /// What the last audit cost.
+    /// What an audit costs.
     pub cost: Duration,
+    /// The processor time that audits have saved up.
+    pub saved: Duration,
     /// Events came since the last audit began.
     pub moved: bool,
     /// No event came since the last look.
@@ -90,23 +119,31 @@ pub struct Motion {
 /// Whether an audit is due, and why.
 #[must_use]
 pub fn due(pace: &Pace, motion: &Motion) -> Option<Cause> {
-    let (regular, urgent) = (pace.regular(motion.cost), pace.urgent(motion.cost));
-    if let Some(cause) = &motion.suspicion {
-        return (motion.since_audit >= urgent).then(|| cause.clone());
+    let affords = |audits| motion.saved >= motion.cost * audits;
+    if motion.since_audit >= pace.urgent(motion.cost) && affords(1) {
+        if motion.suspicion.is_some() {
+            return motion.suspicion.clone();
+        }
+        // An audit that began while events came may have missed what was lost at their very end.
+        if motion.quiet && !motion.settled {
+            return Some(Cause::Rest);
+        }
     }
-    // An audit that began while events came may have missed what the kernel told nobody at
-    // their very end: one more in the quiet makes sure, and then there is peace.
-    if motion.quiet && !motion.settled {
-        return (motion.since_audit >= urgent).then_some(Cause::Rest);
-    }
-    (motion.moved && motion.since_audit >= regular).then_some(Cause::Timer)
+    let (pause, cause) = if motion.moved {
+        (pace.regular(motion.cost), Cause::Timer)
+    } else {
+        (pace.idle(motion.cost), Cause::Idle)
+    };
+    // An audit without a reason leaves enough for those that have one.
+    (motion.since_audit >= pause && affords(RESERVE)).then_some(cause)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
-    use super::{Cause, Motion, Pace, due};
+    use super::{Cause, Motion, Pace, RESERVE, due};
+    use crate::track::budget::Budget;
 
     const PACE: Pace = Pace {
         interval: Duration::from_secs(1),
@@ -117,6 +154,7 @@ mod tests {
         Motion {
             since_audit: Duration::from_secs(since_audit),
             cost: Duration::from_millis(cost_ms),
+            saved: Duration::from_secs(100),
             moved: true,
             quiet: false,
             settled: false,
@@ -149,16 +187,68 @@ mod tests {
             ..rest
         };
         assert_eq!(due(&PACE, &peace), None);
-        assert_eq!(
-            due(
-                &PACE,
-                &Motion {
-                    since_audit: Duration::MAX,
-                    ..peace
+    }
+
+    /// What breaks no invariant is found within ten intervals on a small host, and for a tenth of
+    /// the share on a large one.
+    #[test]
+    fn rest_that_lasts_is_audited_slowly() {
+        let idle = |seconds, cost_ms| {
+            let motion = Motion {
+                moved: false,
+                quiet: true,
+                settled: true,
+                ..motion(seconds, cost_ms)
+            };
+            due(&PACE, &motion)
+        };
+        assert_eq!((idle(9, 4), idle(10, 4)), (None, Some(Cause::Idle)));
+        assert_eq!((idle(799, 400), idle(800, 400)), (None, Some(Cause::Idle)));
+    }
+
+    #[test]
+    fn an_audit_takes_what_is_saved_and_leaves_some_unless_it_has_a_reason() {
+        let poor = |saved_ms, suspicion| Motion {
+            saved: Duration::from_millis(saved_ms),
+            suspicion,
+            ..motion(1000, 4)
+        };
+        assert_eq!(due(&PACE, &poor(19, None)), None);
+        assert_eq!(due(&PACE, &poor(20, None)), Some(Cause::Timer));
+        let suspicion = Some(Cause::Failure);
+        assert_eq!(due(&PACE, &poor(3, suspicion.clone())), None);
+        assert_eq!(due(&PACE, &poor(4, suspicion.clone())), suspicion);
+    }
+
+    /// A reason that no audit removes, for an hour: on hosts of any size the audits stay within
+    /// their share and what was saved up.
+    #[test]
+    fn a_reason_that_stays_is_not_audited_beyond_the_share() {
+        for cost_ms in [4, 20, 400, 2_000] {
+            let start = Instant::now();
+            let cost = Duration::from_millis(cost_ms);
+            let mut budget = Budget::new(PACE.share, Pace::SAVED, cost, start);
+            let (mut last, mut spent) = (start, Duration::ZERO);
+            for second in 1..=3600 {
+                let now = start + Duration::from_secs(second);
+                let motion = Motion {
+                    since_audit: now - last,
+                    saved: budget.saved(now),
+                    suspicion: Some(Cause::Failure),
+                    ..motion(0, cost_ms)
+                };
+                if due(&PACE, &motion).is_some() {
+                    budget.spend(cost, now);
+                    spent += cost;
+                    last = now;
                 }
-            ),
-            None
-        );
+            }
+            let saved = Pace::SAVED.mul_f64(PACE.share).max(cost * RESERVE);
+            let most = Duration::from_secs(3600).mul_f64(PACE.share) + saved;
+            assert!(spent <= most, "{spent:?} for {cost:?} each");
+            let least = Duration::from_secs(17).min(cost * 3600);
+            assert!(spent >= least, "{spent:?} for {cost:?} each");
+        }
     }
 
     #[test]

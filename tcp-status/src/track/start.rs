@@ -61,11 +61,11 @@ fn attempt(backend: Backend, settings: Settings) -> Result<Running, StartError> 
     netns::own().map_err(super::tracker::StartError::Netns)?;
     if backend == Backend::Scan {
         // Nothing that the host offers matters, and reading the kernel's types takes a while.
-        return Ok(scan(backend, ASKED_FOR.into()));
+        return Ok(scan(backend, ASKED_FOR.into(), &settings));
     }
     if let Some(reason) = too_few_addresses() {
         return match backend {
-            Backend::Auto => Ok(scan(backend, reason)),
+            Backend::Auto => Ok(scan(backend, reason, &settings)),
             _ => Err(Impossible(reason).into()),
         };
     }
@@ -73,7 +73,7 @@ fn attempt(backend: Backend, settings: Settings) -> Result<Running, StartError> 
     let plan = match (Plan::from_facts(&facts, backend)?, btf) {
         (Plan::Ebpf(plan), Some(btf)) => Tracker::start(plan, &btf, settings),
         (Plan::Ebpf(_), None) => unreachable!("a plan for eBPF is made from types that were read"),
-        (Plan::Scan { reason }, _) => return Ok(scan(backend, reason)),
+        (Plan::Scan { reason }, _) => return Ok(scan(backend, reason, &settings)),
     };
     match plan {
         Ok(tracker) => {
@@ -87,7 +87,7 @@ fn attempt(backend: Backend, settings: Settings) -> Result<Running, StartError> 
                 _threads: Some((auditor, sampler)),
             })
         }
-        Err(error) if backend == Backend::Auto => Ok(scan(backend, error.to_string())),
+        Err(error) if backend == Backend::Auto => Ok(scan(backend, error.to_string(), &settings)),
         Err(error) => Err(error.into()),
     }
 }
@@ -109,12 +109,12 @@ fn too_few_addresses() -> Option<String> {
     })
 }
 
-fn scan(backend: Backend, reason: String) -> Running {
+fn scan(backend: Backend, reason: String, settings: &Settings) -> Running {
     if backend == Backend::Auto {
         log::warn!(reason = reason.as_str(); "no eBPF: every query scans all sockets");
     }
     Running {
-        source: Arc::new(Scan::new(reason)),
+        source: Arc::new(Scan::new(reason, settings.pace.share_on_demand())),
         _threads: None,
     }
 }

@@ -134,7 +134,10 @@ impl Tracker {
             samples: Mutex::default(),
             bell: OnceLock::new(),
             known: RwLock::default(),
-            scan: Scan::new("what is not tracked is counted by a scan".into()),
+            scan: Scan::new(
+                "what is not tracked is counted by a scan".into(),
+                settings.pace.share_on_demand(),
+            ),
         };
         let ledger = match tracker.plan.seed {
             SeedMethod::Iterator => tracker.seed_by_iterator()?,
@@ -348,8 +351,19 @@ pub(super) fn sockets_listed() -> u64 {
 /// Events that the first copy of the handler was skipped for and the second did not see: constant
 /// unless the kernel kept something from both.
 pub(super) fn disagreement(bpf: &Bpf) -> Result<i64, LoadError> {
-    // In this order: the second copy sees an event after it was skipped for the first.
-    let caught = bpf.writers()?.caught;
-    let skipped = bpf.skipped().unwrap_or(caught);
-    Ok(skipped.cast_signed() - caught.cast_signed())
+    /// How often it is read again because an event came in between.
+    const ATTEMPTS: u32 = 10;
+    let mut caught = bpf.writers()?.caught;
+    let mut disagreement = 0;
+    for _ in 0..ATTEMPTS {
+        let Ok(skipped) = bpf.skipped() else {
+            return Ok(0);
+        };
+        disagreement = skipped.cast_signed() - caught.cast_signed();
+        let before = std::mem::replace(&mut caught, bpf.writers()?.caught);
+        if caught == before {
+            break;
+        }
+    }
+    Ok(disagreement)
 }
