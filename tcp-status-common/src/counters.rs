@@ -150,8 +150,8 @@ pub struct WriterStats {
     pub failures: u64,
     /// State numbers that do not exist.
     pub impossible: u64,
-    /// Listeners whose port was not chosen yet when they were reported, or could not be entered:
-    /// until the next walk, their connections are in no port's counts.
+    /// Listeners whose port was not chosen yet when they were reported: until the next walk, their
+    /// connections are in no port's counts.
     pub unplaced: u64,
 }
 

@@ -13,7 +13,7 @@ use tcp_status_common::{
 
 use crate::{
     book::Book,
-    count::{LISTEN, Place, tell},
+    count::{LISTEN, Place},
     host::{Sock, TcpSock},
     maps::{self, LISTENERS},
     ports,
@@ -106,15 +106,13 @@ fn seed_listener(sock: Sock, family: Family) -> bool {
     Place::new(family.index(), LISTEN).is_some_and(|place| walk::visit_socket(sock, place))
 }
 
-/// In the bank for which ports are being entered.
+/// In the bank for which ports are being entered. One that finds no room there is scanned for.
 #[inline(always)]
 fn enter_port(sock: Sock) {
     let (Some(mode), Some(cpu)) = (maps::mode(), maps::cpu()) else {
         return;
     };
-    if let (Some(bank), Some(book)) = (mode.ports(), Book::of(sock, cpu, Writer::Walk))
-        && !ports::enter(book, bank, sock.port())
-    {
-        tell!(cpu, Writer::Walk, unplaced);
+    if let (Some(bank), Some(book)) = (mode.ports(), Book::of(sock, cpu, Writer::Walk)) {
+        ports::enter(book, bank, sock.port());
     }
 }

@@ -73,25 +73,21 @@ fn place(port: u16) -> usize {
     black_box(usize::from(port)) & 0xffff
 }
 
-/// Enters a port that gets a listener. False if it could not be.
+/// Enters a port that gets a listener, if there is room.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "slots are fewer than ports"
 )]
 #[inline(always)]
-pub(crate) fn enter(book: Book, bank: u32, port: u16) -> bool {
-    if port == 0 {
-        return false;
-    }
+pub(crate) fn enter(book: Book, bank: u32, port: u16) {
     let Some(slot) = entered(book, bank, port) else {
-        return false;
+        return;
     };
     if book.is_own() {
         let page = maps::port_page(bank);
         // SAFETY: as above. Whoever enters the port writes the same.
         unsafe { (*page).slots[place(port)] = slot.0 as u16 };
     }
-    true
 }
 
 /// The slot of a port that is entered, or is entered now.

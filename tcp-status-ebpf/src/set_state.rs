@@ -71,17 +71,15 @@ fn changed(sock: Sock, book: Book, mode: Mode, from: Place, to: Place) {
     }
 }
 
-/// A port gets a listener: from now on its connections are counted.
+/// A port gets a listener: from now on its connections are counted. That there is no room for it
+/// is not reported: a walk would find none either.
 #[inline(never)]
 fn listens(book: Book, mode: Mode, port: u16) {
-    let live = mode
-        .live()
-        .is_none_or(|bank| ports::enter(book, bank, port));
-    let other = mode
-        .ports()
-        .is_none_or(|bank| ports::enter(book, bank, port));
-    if !live || !other {
-        tell!(book.cpu, book.writer, unplaced);
+    if port == 0 {
+        return tell!(book.cpu, book.writer, unplaced);
+    }
+    for bank in [mode.live(), mode.ports()].into_iter().flatten() {
+        ports::enter(book, bank, port);
     }
 }
 

@@ -22,7 +22,7 @@ pub struct WriterTotals {
     pub counted: u64,
     /// Map updates that failed, and state changes that cannot be.
     pub failures: u64,
-    /// Listeners whose port could not be entered when they came.
+    /// Listeners whose port was not chosen yet when they were reported.
     pub unplaced: u64,
 }
 

@@ -7,6 +7,7 @@ mod churn;
 mod floods;
 mod half_open;
 mod namespaces;
+mod pacing;
 mod ports;
 mod seeding;
 mod split;

@@ -27,13 +27,13 @@ use tcp_status_testkit::{
 use crate::subject::{SOON, Subject, place, turn};
 
 /// A namespace with a process in it, which is how a tracker finds it.
-struct Inhabited {
+pub struct Inhabited {
     netns: Netns,
     inhabitant: Child,
 }
 
 impl Inhabited {
-    fn place() -> Option<Self> {
+    pub fn place() -> Option<Self> {
         let netns = place()?;
         let sleep = || Command::new("sleep").arg("600").spawn().unwrap();
         let inhabitant = netns.run(sleep).unwrap();

@@ -1,0 +1,266 @@
+//! When audits are held, and what they may cost.
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use aya::maps::{Map, MapData, MapInfo, PerCpuArray, PerCpuValues};
+
+use tcp_status::{
+    server::{Source as _, protocol::Show},
+    snapshot::Snapshot,
+    track::Pace,
+};
+use tcp_status_common::{
+    counters::Others,
+    state::{Family, State},
+};
+use tcp_status_testkit::{churn::Churn, raise_fd_limit, seed, skip};
+
+use crate::{
+    namespaces::Inhabited,
+    subject::{SOON, Subject, place, turn},
+};
+
+/// How long a test waits for a second in which nothing happens in any namespace of the host.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn counted(snapshot: &Snapshot) -> u64 {
+    snapshot.events.map_or(0, |events| events.counted)
+}
+
+/// State changes in all namespaces, and audits, since the start.
+fn progress(subject: &Subject) -> (u64, u64) {
+    let show = Show {
+        all_netns: true,
+        ..Show::default()
+    };
+    let snapshots = subject.tracker.show(&show).unwrap();
+    let events = snapshots.iter().map(counted).sum();
+    (events, snapshots[0].drift.audits)
+}
+
+/// Listeners of another namespace that find no free slot are no reason for an audit: it would
+/// find none either.
+#[test]
+fn ports_without_a_slot_cause_no_audit_at_rest() {
+    const LISTENERS: usize = 300;
+    /// One that is going on, one when things come to rest, one of those that are held at rest.
+    const MOST: u64 = 3;
+    let (Some(own), Some(elsewhere)) = (place(), Inhabited::place()) else {
+        return;
+    };
+    let _turn = turn();
+    raise_fd_limit().unwrap();
+    let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let _listeners = elsewhere
+        .run(|| (0..LISTENERS).map(|_| listen()).collect::<Vec<_>>())
+        .unwrap();
+    own.run(|| {
+        let subject = Subject::start_changed(|settings| settings.all_namespaces = true);
+        let started = Instant::now();
+        while started.elapsed() < PATIENCE {
+            let before = progress(&subject);
+            thread::sleep(Duration::from_secs(1));
+            let after = progress(&subject);
+            if before.0 == after.0 {
+                let audits = after.1 - before.1;
+                assert!(
+                    audits <= MOST,
+                    "{audits} audits in a second without an event"
+                );
+                return;
+            }
+        }
+        skip("something happened in other namespaces in every second of a minute");
+    })
+    .unwrap();
+}
+
+/// How long [`readings_under_churn_are_not_degraded`] runs, in seconds.
+const SECONDS: &str = "TCP_STATUS_TEST_CHURN_SECONDS";
+
+/// Readings are sums over CPUs that count on meanwhile. That one of them does not add up is no sign
+/// of a lost event: only what the next audit corrects justifies a mark.
+#[test]
+fn readings_under_churn_are_not_degraded() {
+    const SHORT: u64 = 10;
+    let Some(netns) = place() else { return };
+    let _turn = turn();
+    raise_fd_limit().unwrap();
+    let seconds = env::var(SECONDS).map_or(SHORT, |seconds| seconds.parse().unwrap());
+    netns
+        .run(|| {
+            // A hundred looks a second, each of which may come at a bad moment.
+            let subject = Subject::start_changed(|settings| {
+                settings.pace = Pace {
+                    interval: Duration::from_millis(10),
+                    share: 0.005,
+                };
+            });
+            let churn = Churn {
+                workers: 1,
+                connections: None,
+                duration: None,
+                seed: seed(),
+            };
+            let churn = churn.start().unwrap();
+            let started = Instant::now();
+            let mut readings = 0_u64;
+            // By reason: how often, and whether a correction followed before the mark was gone.
+            let mut degraded = BTreeMap::<String, u64>::new();
+            let mut pending: Option<u64> = None;
+            let mut unfounded = 0_u64;
+            while started.elapsed() < Duration::from_secs(seconds) {
+                let snapshot = subject.snapshot();
+                readings += 1;
+                match snapshot.degraded {
+                    Some(reason) => {
+                        *degraded.entry(reason).or_default() += 1;
+                        pending.get_or_insert(snapshot.drift.corrections);
+                    }
+                    None if pending.take() == Some(snapshot.drift.corrections) => unfounded += 1,
+                    None => {}
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+            let elapsed = started.elapsed().as_secs_f64();
+            let report = churn.stop().unwrap();
+            subject.assert_exact_within(SOON);
+            let end = subject.snapshot();
+            println!(
+                "{:.0} connections/s, {} events/s, {readings} readings, {degraded:?}, {:?}",
+                report.connections() as f64 / elapsed,
+                counted(&end) / seconds,
+                end.drift
+            );
+            assert_eq!(unfounded, 0, "marks without a correction: {degraded:?}");
+        })
+        .unwrap();
+}
+
+/// A tracker of its own process, so that its maps can be told from those of others.
+struct Process {
+    child: Child,
+    folder: tempfile::TempDir,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl Process {
+    /// In the calling thread's namespace, with the defaults.
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_tcp-status"))
+            .args(["run", "--backend", "ebpf", "--socket"])
+            .arg(folder.path().join("s"))
+            .env_remove("NOTIFY_SOCKET")
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { child, folder }
+    }
+
+    /// Both states that a swap between them is about; none while the tracker does not answer.
+    fn counts(&self) -> Option<[u64; 2]> {
+        let get = |state: State| {
+            let output = Command::new(env!("CARGO_BIN_EXE_tcp-status"))
+                .args(["get", state.name(), "--socket"])
+                .arg(self.folder.path().join("s"))
+                .output()
+                .unwrap();
+            String::from_utf8(output.stdout)
+                .unwrap()
+                .trim()
+                .parse()
+                .ok()
+        };
+        Some([get(State::Established)?, get(State::CloseWait)?])
+    }
+
+    /// Waits until the counts are these. How long that took.
+    fn wait_for(&self, wanted: [u64; 2], limit: Duration) -> Duration {
+        let started = Instant::now();
+        loop {
+            let counts = self.counts();
+            if counts == Some(wanted) {
+                return started.elapsed();
+            }
+            assert!(started.elapsed() < limit, "{counts:?} after {limit:?}");
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Moves one socket from one state to another, where nothing but a seeding writes.
+    fn swap(&self, from: State, to: State) {
+        let files = fs::read_dir(format!("/proc/{}/fdinfo", self.child.id())).unwrap();
+        let map = files
+            .filter_map(|file| map_id(&file.unwrap().path()))
+            .find(|&id| MapInfo::from_id(id).is_ok_and(|map| map.name_as_str() == Some("COUNTERS")))
+            .unwrap();
+        let map = Map::PerCpuArray(MapData::from_id(map).unwrap());
+        let mut counters = PerCpuArray::<_, Value>::try_from(map).unwrap();
+        // In the bank that is not live it makes no difference.
+        for bank in 0..2 {
+            let mut values: Vec<_> = counters.get(&bank, 0).unwrap().iter().copied().collect();
+            let seeded = &mut values[0].0.walk.seeded[Family::V4.index()];
+            seeded[usize::from(from.number())] -= 1;
+            seeded[usize::from(to.number())] += 1;
+            let values = PerCpuValues::try_from(values).unwrap();
+            counters.set(bank, values, 0).unwrap();
+        }
+    }
+}
+
+fn map_id(fdinfo: &Path) -> Option<u32> {
+    let text = fs::read_to_string(fdinfo).ok()?;
+    let mut lines = text.lines();
+    let id = lines.find_map(|line| line.strip_prefix("map_id:"))?;
+    id.trim().parse().ok()
+}
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Value(Others);
+
+// SAFETY: nothing but integers, without padding.
+unsafe impl aya::Pod for Value {}
+
+/// What no total of the kernel shows, and no event brings to light: an audit finds it at rest.
+#[test]
+fn a_swap_between_two_states_is_found_at_rest() {
+    /// Ten intervals, as the manual says; the rest is for a busy machine.
+    const SLOWLY: Duration = Duration::from_secs(60);
+    let Some(netns) = place() else { return };
+    netns
+        .run(|| {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let address = listener.local_addr().unwrap();
+            let _open: Vec<_> = (0..10)
+                .map(|_| {
+                    let client = TcpStream::connect(address).unwrap();
+                    (client, listener.accept().unwrap())
+                })
+                .collect();
+            let process = Process::start();
+            process.wait_for([20, 0], SLOWLY);
+            // At rest: what was to be audited was.
+            thread::sleep(2 * SOON);
+            process.swap(State::Established, State::CloseWait);
+            assert_eq!(process.counts(), Some([19, 1]));
+            println!("found after {:?}", process.wait_for([20, 0], SLOWLY));
+        })
+        .unwrap();
+}
