@@ -44,8 +44,7 @@ pub(super) fn show(options: ShowOptions) -> anyhow::Result<()> {
         if as_json {
             json(&all)?
         } else {
-            let tables: Vec<_> = all.iter().map(table::render).collect();
-            tables.join("\n")
+            table::render_all(&all)
         }
     } else {
         let one = reading(path, query)?;

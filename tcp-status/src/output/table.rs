@@ -7,12 +7,26 @@ use tcp_status_common::state::State;
 use super::field::{field, overflows, subject};
 use crate::snapshot::{Drift, Events, Peaks, Rates, Snapshot, Stale, Tier};
 
+const OTHERS_NOT_COUNTED: &str = "
+other network namespaces are not counted; start the tracker with --netns all
+";
+
 /// The reading, and above it how far it can be relied on.
 #[must_use]
 pub fn render(snapshot: &Snapshot) -> String {
     let mut text = String::new();
     // Writing into a string cannot fail.
     let _: fmt::Result = write(&mut text, snapshot);
+    text
+}
+
+/// The readings of all namespaces, and whether these are all.
+#[must_use]
+pub fn render_all(snapshots: &[Snapshot]) -> String {
+    let mut text = snapshots.iter().map(render).collect::<Vec<_>>().join("\n");
+    if snapshots.iter().any(|one| !one.all_netns) {
+        text.push_str(OTHERS_NOT_COUNTED);
+    }
     text
 }
 

@@ -26,6 +26,7 @@ const MAX_MESSAGE: usize = 1000;
 
 /// A request for one number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Get {
     /// Name of a state, in any spelling.
     pub state: String,
@@ -46,9 +47,9 @@ impl Get {
     /// # Errors
     /// A [`Refusal`] that lists the states.
     pub fn state(&self) -> Result<State, Refusal> {
-        self.state.parse().map_err(|unknown| Refusal {
-            kind: RefusalKind::BadArgument,
-            message: format!("get, on state \"{}\": {unknown}", shown(&self.state)),
+        self.state.parse().map_err(|unknown| {
+            let state = shown(&self.state);
+            Refusal::bad(format!("cannot get state \"{state}\": {unknown}"))
         })
     }
 
@@ -61,16 +62,16 @@ impl Get {
             None => Ok(&Family::ALL),
             Some(4) => Ok(&[Family::V4]),
             Some(6) => Ok(&[Family::V6]),
-            Some(other) => Err(Refusal {
-                kind: RefusalKind::BadArgument,
-                message: format!("get, on family {other}: not an address family; use 4 or 6"),
-            }),
+            Some(other) => Err(Refusal::bad(format!(
+                "cannot get family {other}: not an address family; use 4 or 6"
+            ))),
         }
     }
 }
 
 /// A request for whole readings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Show {
     /// Only sockets with this local port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -102,6 +103,30 @@ pub enum Query {
     Get(Get),
     /// Whole readings.
     Show(Show),
+}
+
+impl Query {
+    /// Refuses what has no answer: a part of it would be ignored, or no socket can match.
+    fn check(&self) -> Result<(), Refusal> {
+        let port = match self {
+            Self::Get(get) => {
+                get.state()?;
+                get.families()?;
+                get.port
+            }
+            Self::Show(show) if show.all_netns && show.netns.is_some() => {
+                let why =
+                    "cannot show one and all network namespaces; leave out netns or all_netns";
+                return Err(Refusal::bad(why.into()));
+            }
+            Self::Show(show) => show.port,
+        };
+        if port == Some(0) {
+            let why = "cannot query port 0: no socket has it; use 1 to 65535";
+            return Err(Refusal::bad(why.into()));
+        }
+        Ok(())
+    }
 }
 
 /// A request, as it goes over the wire.
@@ -172,13 +197,15 @@ impl Request {
             return Err(Refusal {
                 kind: RefusalKind::Unavailable,
                 message: format!(
-                    "query, on protocol version {v}: this tracker speaks version {VERSION} \
+                    "cannot answer protocol version {v}: this tracker has version {VERSION} \
                      ({}); use the same version of tcp-status on both sides",
                     env!("CARGO_PKG_VERSION"),
                 ),
             });
         }
-        serde_json::from_slice(line).map_err(|error| garbage(&error.to_string()))
+        let request: Self =
+            serde_json::from_slice(line).map_err(|error| garbage(&error.to_string()))?;
+        request.query.check().map(|()| request)
     }
 }
 
@@ -298,6 +325,13 @@ mod tests {
             r#"{"v":1,"do":"get"}"#,
             r#"{"v":1,"do":"get","state":"listen","port":70000}"#,
             r#"{"v":-1,"do":"show"}"#,
+            r#"{"v":1,"do":"show","port":0}"#,
+            r#"{"v":1,"do":"get","state":"open"}"#,
+            r#"{"v":1,"do":"get","state":"listen","family":5}"#,
+            // What would be ignored: the answer would be of something else.
+            r#"{"v":1,"do":"show","prot":80}"#,
+            r#"{"v":1,"do":"get","state":"listen","netnss":"blue"}"#,
+            r#"{"v":1,"do":"show","all_netns":true,"netns":"blue"}"#,
         ] {
             let refusal = Request::decode(line.as_bytes()).unwrap_err();
             assert_eq!(refusal.kind, RefusalKind::BadArgument, "{line}");

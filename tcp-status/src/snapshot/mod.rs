@@ -84,6 +84,8 @@ pub struct Snapshot {
     pub netns: u32,
     /// Its name as of `ip netns`, or the container that is in it; none if neither is known.
     pub netns_name: Option<String>,
+    /// Whether the tracker counts every network namespace, or only its own.
+    pub all_netns: bool,
     /// The local port that the counts are limited to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
@@ -133,6 +135,7 @@ impl Snapshot {
             degraded: None,
             netns,
             netns_name: None,
+            all_netns: false,
             port: None,
             states,
             ipv4,

@@ -21,7 +21,10 @@ use crate::{
         netns::{self, Target},
         procfs, sysctl,
     },
-    server::protocol::{Refusal, RefusalKind},
+    server::{
+        Source as _,
+        protocol::{Refusal, RefusalKind, Show},
+    },
     snapshot::{Counts, Events, Ports, Snapshot},
 };
 
@@ -112,8 +115,48 @@ impl Tracker {
         Ok(snapshots)
     }
 
+    /// One port of the tracker's namespace, and of every other one that has a listener there.
+    pub(super) fn port_snapshots(&self, port: u16, window: u32) -> Result<Vec<Snapshot>, Refusal> {
+        let listens = |one: &Snapshot| {
+            let mut tracked = one.ports.tracked.iter().map(|one| one.port);
+            let mut listening = one.listeners.iter().map(|one| one.port);
+            tracked.any(|tracked| tracked == port) || listening.any(|listens| listens == port)
+        };
+        let mut snapshots = Vec::new();
+        for one in self.snapshots(window)? {
+            let own = one.netns == self.netns;
+            if !own && !listens(&one) {
+                continue;
+            }
+            match self.one_port(one.netns, port, window) {
+                Ok(snapshot) => snapshots.push(snapshot),
+                Err(error) if !own => log::debug!(error:%, netns = one.netns; "namespace left out"),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(snapshots)
+    }
+
+    /// One port of a namespace that is counted: by a scan, where it is not kept apart.
+    pub(super) fn one_port(&self, netns: u32, port: u16, window: u32) -> Result<Snapshot, Refusal> {
+        if self.is_walked(netns, port)
+            && let Some(snapshot) = self.port_snapshot(netns, port, window)?
+        {
+            return Ok(snapshot);
+        }
+        let query = Show {
+            port: Some(port),
+            netns: (netns != self.netns).then(|| netns.to_string()),
+            ..Show::default()
+        };
+        let scanned = self.scan.show(&query)?.pop();
+        let mut snapshot = scanned.ok_or_else(|| unavailable("cannot scan: no answer"))?;
+        snapshot.all_netns = self.settings.all_namespaces;
+        Ok(snapshot)
+    }
+
     /// As [`Tracker::snapshot`], limited to one port; none if it is not kept apart.
-    pub(super) fn port_snapshot(
+    fn port_snapshot(
         &self,
         netns: u32,
         port: u16,
@@ -134,6 +177,7 @@ impl Tracker {
                 tier_reason: whole.tier_reason,
                 degraded: whole.degraded,
                 netns_name: whole.netns_name,
+                all_netns: whole.all_netns,
                 port: Some(port),
                 drift: whole.drift,
                 listeners,
@@ -202,6 +246,7 @@ impl Tracker {
         let mut snapshot = Snapshot {
             tier_reason: self.plan.reason.clone(),
             netns_name: name,
+            all_netns: self.settings.all_namespaces,
             transitions: Some(reading.transitions.clone()),
             events: Some(Events {
                 counted: reading.events,

@@ -276,7 +276,7 @@ impl Tracker {
     }
 
     /// Whether the counts of a port can be answered for: it was entered before the last walk.
-    fn is_walked(&self, netns: u32, port: u16) -> bool {
+    pub(super) fn is_walked(&self, netns: u32, port: u16) -> bool {
         self.ledger().walked_ports.contains(&(netns, port))
     }
 }
@@ -311,20 +311,17 @@ impl Source for Tracker {
     fn show(&self, query: &Show) -> Result<Vec<Snapshot>, Refusal> {
         let window = query.window();
         if query.all_netns {
-            return self.snapshots(window);
+            return match query.port {
+                Some(port) => self.port_snapshots(port, window),
+                None => self.snapshots(window),
+            };
         }
         let Some(netns) = self.counted(query.netns.as_deref())? else {
             return self.scan.show(query);
         };
         match query.port {
             None => Ok(vec![self.snapshot(netns, window)?]),
-            Some(port) if self.is_walked(netns, port) => {
-                match self.port_snapshot(netns, port, window)? {
-                    Some(snapshot) => Ok(vec![snapshot]),
-                    None => self.scan.show(query),
-                }
-            }
-            Some(_) => self.scan.show(query),
+            Some(port) => Ok(vec![self.one_port(netns, port, window)?]),
         }
     }
 }

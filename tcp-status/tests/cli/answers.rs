@@ -76,6 +76,21 @@ fn get_and_show_agree() {
 }
 
 #[test]
+fn namespaces_that_are_not_counted_are_named() {
+    let tracker = Tracker::start();
+    let socket = tracker.socket();
+    let socket = socket.to_str().unwrap();
+    let all = printed(&["show", "--all-netns", "--socket", socket]);
+    let line = "\nother network namespaces are not counted; start the tracker with --netns all\n";
+    assert!(all.ends_with(line), "{all}");
+    let json = printed(&["show", "--all-netns", "--json", "--socket", socket]);
+    let all: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(all[0]["all_netns"], false, "{json}");
+    let own = printed(&["show", "--socket", socket]);
+    assert!(!own.contains("not counted"), "{own}");
+}
+
+#[test]
 fn readers_that_leave_and_full_devices() {
     let tracker = Tracker::start();
     for arguments in [&["get", "listen"] as &[_], &["show"], &["show", "--json"]] {
@@ -155,7 +170,7 @@ impl Source for Fixed {
     fn get(&self, _: &Get) -> Result<u64, Refusal> {
         Err(Refusal {
             kind: RefusalKind::Refused,
-            message: "get, on everything: not\nallowed; ask somebody else".into(),
+            message: "cannot get anything: not\nallowed; ask somebody else".into(),
         })
     }
 
@@ -222,6 +237,6 @@ fn what_a_tracker_refuses_is_said_as_one_line() {
     );
     assert_eq!(
         line,
-        "tcp-status: get, on everything: not\\nallowed; ask somebody else"
+        "tcp-status: cannot get anything: not\\nallowed; ask somebody else"
     );
 }

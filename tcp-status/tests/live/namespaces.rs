@@ -20,7 +20,7 @@ use tcp_status_testkit::{
     churn::Churn,
     hold::{Hold, Plan},
     netns::Netns,
-    oracle::{Counts, Table},
+    oracle::{Counts, Table, st},
     raise_fd_limit, seed,
 };
 
@@ -155,6 +155,78 @@ fn every_namespace_is_counted_whether_it_was_there_first_or_not() {
         }
         drop(held_after);
         assert_exact(&subject, &after);
+    })
+    .unwrap();
+}
+
+/// Listens at a port of a namespace in which it is free, with so many connections.
+fn listen(port: u16, connections: usize) -> (TcpListener, Vec<TcpStream>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+    let connect = |_| {
+        let client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        [client, listener.accept().unwrap().0]
+    };
+    let streams = (0..connections).flat_map(connect).collect();
+    (listener, streams)
+}
+
+#[test]
+fn one_port_is_shown_of_every_namespace_that_listens_there() {
+    const PORT: u16 = 8080;
+    let (Some(own), Some(before), Some(without)) =
+        (place(), Inhabited::place(), Inhabited::place())
+    else {
+        return;
+    };
+    let _before = before.run(|| listen(PORT, 3)).unwrap();
+    let _without = without.run(|| listen(PORT + 1, 2)).unwrap();
+    own.run(|| {
+        let subject = start();
+        let _here = listen(PORT, 1);
+        let after = Inhabited::place().unwrap();
+        let _after = after.run(|| listen(PORT, 5)).unwrap();
+        let show = Show {
+            port: Some(PORT),
+            all_netns: true,
+            ..Show::default()
+        };
+        let listed = || {
+            let mut listed: Vec<_> = [&own, &*before, &*after]
+                .into_iter()
+                .map(|netns| {
+                    let counts = netns.run(|| Counts::read_port(PORT).unwrap()).unwrap();
+                    let both = |st| counts.both(st);
+                    (netns.inode(), both(st::ESTABLISHED), both(st::LISTEN))
+                })
+                .collect();
+            listed.sort_unstable();
+            listed
+        };
+        let shown = || {
+            let shown = subject.tracker.show(&show).unwrap();
+            assert_eq!(u64::from(shown[0].netns), own.inode());
+            let mut shown: Vec<_> = shown
+                .iter()
+                .map(|one| {
+                    assert_eq!((one.port, one.all_netns), (Some(PORT), true), "{one:?}");
+                    let [established, listening] =
+                        [State::Established, State::Listen].map(|state| one.states[state]);
+                    (one.netns.into(), established, listening)
+                })
+                .collect();
+            shown.sort_unstable();
+            shown
+        };
+        let started = Instant::now();
+        while shown() != listed() {
+            assert!(
+                started.elapsed() < PATIENCE,
+                "{:?}, listed {:?}",
+                shown(),
+                listed()
+            );
+            thread::sleep(Duration::from_millis(100));
+        }
     })
     .unwrap();
 }

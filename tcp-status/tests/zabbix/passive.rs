@@ -124,7 +124,7 @@ fn every_key_in_the_form_of_6_0() {
     let ports = ask(address, "tcp.status.discovery");
     assert!(ports.contains(r##""{#PORT}":"443""##), "{ports}");
     let refused = ask(address, "tcp.status[open]");
-    assert!(refused.starts_with("ZBX_NOTSUPPORTED\0tcp-status: get, on state"));
+    assert!(refused.starts_with("ZBX_NOTSUPPORTED\0tcp-status: cannot get state"));
 }
 
 #[test]
