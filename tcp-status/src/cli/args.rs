@@ -2,18 +2,24 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum, ValueHint,
+    builder::{OsStringValueParser, TypedValueParser as _},
+};
 use clap_complete::Shell;
 use ipnet::IpNet;
-use tcp_status_common::state::State;
+use tcp_status_common::state::{Family, State};
 
-use super::parse;
+use super::{complete, parse};
 use crate::{kernel::plan::Backend, server::DEFAULT_SOCKET};
 
 const EXIT: &str = "\
 Exit status: 0 success; 1 the answer is no (verify differs); 2 bad usage or argument; \
 3 no tracker reachable; 4 refused by the kernel or by permission. \
-An error is one line on standard error, and nothing on standard output.";
+An error is one line on standard error, and nothing on standard output. \
+Without a command, this help goes to standard error, with status 2.
+
+Times are a number and a unit, as in 500ms, 90s, 20m or 2h; without a unit, they are seconds.";
 
 const LISTENERS: &str = "\
 Columns: queue is what waits for accept(), limit how much may wait (the kernel takes one more), \
@@ -36,7 +42,8 @@ One object for each port, whatever number of sockets listens there, with the mac
     name = "tcp-status",
     version,
     max_term_width = 100,
-    disable_help_subcommand = true
+    disable_help_subcommand = true,
+    arg_required_else_help = true
 )]
 #[command(after_help = EXIT)]
 pub struct Cli {
@@ -81,7 +88,8 @@ pub enum Command {
 pub struct SocketOption {
     /// Unix socket of the tracker
     #[arg(long, value_name = "PATH", env = "TCP_STATUS_SOCKET", default_value = DEFAULT_SOCKET)]
-    #[arg(value_parser = parse::SocketPath, allow_hyphen_values = true, hide_env_values = true)]
+    #[arg(value_parser = OsStringValueParser::new().try_map(parse::socket))]
+    #[arg(allow_hyphen_values = true, hide_env_values = true, add = complete::sockets())]
     pub socket: PathBuf,
 }
 
@@ -93,6 +101,7 @@ pub struct RunOptions {
     pub socket: SocketOption,
     /// Group that may connect
     #[arg(long, value_name = "NAME", value_parser = parse::group)]
+    #[arg(add = complete::groups())]
     pub socket_group: Option<String>,
     /// Permissions of the socket
     #[arg(long, value_name = "OCTAL", default_value = "0660", value_parser = parse::mode)]
@@ -103,7 +112,7 @@ pub struct RunOptions {
     /// Network namespaces to count
     #[arg(long, value_enum, default_value_t = NamespaceOption::Own)]
     pub netns: NamespaceOption,
-    /// Shortest time between audits: seconds, or with a unit, as in 500ms or 1m
+    /// Shortest time between audits
     #[arg(long, value_name = "TIME", default_value = "1", value_parser = parse::interval)]
     #[arg(allow_hyphen_values = true)]
     pub audit_interval: Duration,
@@ -173,6 +182,26 @@ impl From<BackendOption> for Backend {
     }
 }
 
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FamilyOption {
+    /// IPv4
+    #[value(name = "4", aliases = ["ipv4", "v4", "inet", "inet4", "ip4"])]
+    V4,
+    /// IPv6
+    #[value(name = "6", aliases = ["ipv6", "v6", "inet6", "ip6"])]
+    V6,
+}
+
+impl From<FamilyOption> for Family {
+    fn from(option: FamilyOption) -> Self {
+        match option {
+            FamilyOption::V4 => Self::V4,
+            FamilyOption::V6 => Self::V6,
+        }
+    }
+}
+
 /// Which network namespaces are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum NamespaceOption {
@@ -187,16 +216,24 @@ pub enum NamespaceOption {
 #[derive(Args, Debug)]
 pub struct GetOptions {
     /// The state, in any usual spelling: established, TIME_WAIT, fin-wait-2, ...
-    #[arg(value_parser = parse::state)]
+    #[arg(value_parser = parse::StateParser)]
     pub state: State,
     /// Only connections with this local port
     #[arg(long, value_parser = parse::port, allow_hyphen_values = true)]
+    #[arg(add = complete::ports())]
     pub port: Option<u16>,
     /// Only IPv4 or only IPv6
-    #[arg(long, value_name = "4|6", value_parser = parse::family, allow_hyphen_values = true)]
-    pub family: Option<u8>,
+    #[arg(
+        long,
+        value_name = "4|6",
+        value_enum,
+        ignore_case = true,
+        allow_hyphen_values = true
+    )]
+    pub family: Option<FamilyOption>,
     /// Another network namespace: a name, an inode number or a PID
     #[arg(long, value_name = "NS", value_parser = parse::netns, allow_hyphen_values = true)]
+    #[arg(add = complete::namespaces())]
     pub netns: Option<String>,
     /// Where the tracker is.
     #[command(flatten)]
@@ -211,16 +248,17 @@ pub struct ShowOptions {
     pub json: bool,
     /// Only connections with this local port
     #[arg(long, value_parser = parse::port, allow_hyphen_values = true)]
+    #[arg(add = complete::ports())]
     pub port: Option<u16>,
     /// Another network namespace: a name, an inode number or a PID
     #[arg(long, value_name = "NS", value_parser = parse::netns, allow_hyphen_values = true)]
+    #[arg(add = complete::namespaces())]
     pub netns: Option<String>,
     /// Every network namespace that is counted
     #[arg(long, conflicts_with = "netns")]
     pub all_netns: bool,
-    /// How far back peaks and rates reach, in seconds, up to 600: the time between your polls
-    /// [default: 60]
-    #[arg(long, value_name = "SECONDS", value_parser = parse::window, allow_hyphen_values = true)]
+    /// How far back peaks and rates reach, up to 10m: the time between your polls [default: 1m]
+    #[arg(long, value_name = "TIME", value_parser = parse::window, allow_hyphen_values = true)]
     pub window: Option<u32>,
     /// Where the tracker is.
     #[command(flatten)]
@@ -231,12 +269,13 @@ pub struct ShowOptions {
 #[derive(Args, Debug)]
 #[command(after_help = TOP)]
 pub struct TopOptions {
-    /// Time between readings: seconds, or with a unit, as in 500ms or 1m
+    /// Time between readings
     #[arg(long, value_name = "TIME", default_value = "1", value_parser = parse::refresh)]
     #[arg(allow_hyphen_values = true)]
     pub interval: Duration,
     /// Network namespace to begin with: a name, an inode number or a PID [default: the tracker's]
     #[arg(long, value_name = "NS", value_parser = parse::netns, allow_hyphen_values = true)]
+    #[arg(add = complete::namespaces())]
     pub netns: Option<String>,
     /// Where the tracker is.
     #[command(flatten)]
@@ -252,12 +291,14 @@ pub struct ListenersOptions {
     pub json: bool,
     /// Only sockets with this port
     #[arg(long, value_parser = parse::port, allow_hyphen_values = true)]
+    #[arg(add = complete::ports())]
     pub port: Option<u16>,
     /// Another network namespace: a name, an inode number or a PID
     #[arg(long, value_name = "NS", value_parser = parse::netns, allow_hyphen_values = true)]
+    #[arg(add = complete::namespaces())]
     pub netns: Option<String>,
-    /// How far back peaks reach, in seconds, up to 600: the time between your polls [default: 60]
-    #[arg(long, value_name = "SECONDS", value_parser = parse::window, allow_hyphen_values = true)]
+    /// How far back peaks reach, up to 10m: the time between your polls [default: 1m]
+    #[arg(long, value_name = "TIME", value_parser = parse::window, allow_hyphen_values = true)]
     pub window: Option<u32>,
     /// Where the tracker is.
     #[command(flatten)]
@@ -270,6 +311,7 @@ pub struct ListenersOptions {
 pub struct DiscoverOptions {
     /// Another network namespace: a name, an inode number or a PID
     #[arg(long, value_name = "NS", value_parser = parse::netns, allow_hyphen_values = true)]
+    #[arg(add = complete::namespaces())]
     pub netns: Option<String>,
     /// Every network namespace that is counted
     #[arg(long, conflicts_with = "netns")]
@@ -281,7 +323,7 @@ pub struct DiscoverOptions {
 
 /// What can be done about the Zabbix agents of this host.
 #[derive(Debug, Subcommand)]
-#[command(disable_help_subcommand = true)]
+#[command(disable_help_subcommand = true, arg_required_else_help = true)]
 pub enum ZabbixCommand {
     /// Show what would change, ask, and put the configuration in place; exit 1 if it is not wanted
     Install(ZabbixFile),
@@ -298,7 +340,7 @@ pub struct ZabbixFile {
     #[arg(long)]
     pub yes: bool,
     /// Directory to take for the root of the host
-    #[arg(long, value_name = "DIR", default_value = "/")]
+    #[arg(long, value_name = "DIR", default_value = "/", value_hint = ValueHint::DirPath)]
     pub root: PathBuf,
 }
 
@@ -306,7 +348,7 @@ pub struct ZabbixFile {
 #[derive(Args, Debug)]
 pub struct ZabbixCheck {
     /// Directory to take for the root of the host: only files are looked at
-    #[arg(long, value_name = "DIR", default_value = "/")]
+    #[arg(long, value_name = "DIR", default_value = "/", value_hint = ValueHint::DirPath)]
     pub root: PathBuf,
     /// Where the tracker is.
     #[command(flatten)]

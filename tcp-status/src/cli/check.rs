@@ -55,7 +55,7 @@ fn attach() -> anyhow::Result<Snapshot> {
     let running = track::start(Backend::Ebpf, SETTINGS)?;
     let snapshots = running.source.show(&Show::default())?;
     let first = snapshots.into_iter().next();
-    first.ok_or_else(|| anyhow::anyhow!("read counts, on the tracker: none; report it as a bug"))
+    first.ok_or_else(|| anyhow::anyhow!("cannot read counts: there are none; report it as a bug"))
 }
 
 fn describe(out: &mut String, facts: &Facts) -> fmt::Result {

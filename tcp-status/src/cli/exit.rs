@@ -75,7 +75,7 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
             ClientError::NoTracker { .. }
             | ClientError::NoAnswer { .. }
             | ClientError::Garbage { .. } => NO_TRACKER,
-            ClientError::TooLong => USAGE,
+            ClientError::TooLong | ClientError::NotASocket(_) => USAGE,
             ClientError::Denied { .. } | ClientError::Connect { .. } => REFUSED,
         });
     }

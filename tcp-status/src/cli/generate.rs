@@ -1,9 +1,8 @@
-//! What is generated from the one definition: completions and the manual page.
+//! The manual page, generated from the one definition.
 
 use std::io;
 
 use clap::CommandFactory as _;
-use clap_complete::Shell;
 use clap_mangen::Man;
 
 use super::args::Cli;
@@ -31,12 +30,6 @@ tcp\-status top \-\-interval 500ms
 tcp\-status verify
 .fi
 ";
-
-pub(super) fn completions(shell: Shell) -> String {
-    let mut text = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "tcp-status", &mut text);
-    String::from_utf8_lossy(&text).into_owned()
-}
 
 /// One page, with a section for each command.
 pub(super) fn man() -> io::Result<String> {

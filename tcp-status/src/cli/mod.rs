@@ -2,6 +2,7 @@
 
 pub mod args;
 mod check;
+mod complete;
 pub mod exit;
 mod generate;
 mod panic;
@@ -40,14 +41,18 @@ enum Frequent {
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments: Vec<_> = env::args_os().collect();
+    match complete::answer(&arguments) {
+        Ok(true) => return exit::YES.into(),
+        Ok(false) => {}
+        Err(error) => return usage::answer(error),
+    }
     if let Ok(Frequent::Get(options)) = Frequent::try_parse_from(&arguments) {
         return exit::code(dispatch(Command::Get(options)));
     }
-    let done = match Cli::try_parse_from(&arguments) {
-        Ok(cli) => dispatch(cli.command),
-        Err(error) => usage::answer(&error, &arguments),
-    };
-    exit::code(done)
+    match Cli::try_parse_from(&arguments) {
+        Ok(cli) => exit::code(dispatch(cli.command)),
+        Err(error) => usage::answer(error),
+    }
 }
 
 fn dispatch(command: Command) -> anyhow::Result<Verdict> {
@@ -61,7 +66,7 @@ fn dispatch(command: Command) -> anyhow::Result<Verdict> {
         Command::Verify(options) => return verify::verify(&options),
         Command::Check => check::check()?,
         Command::Zabbix(command) => return zabbix::zabbix(&command),
-        Command::Completions { shell } => print(&generate::completions(shell))?,
+        Command::Completions { shell } => print(&complete::script(shell)?)?,
         Command::Man => print(&generate::man()?)?,
     }
     Ok(Verdict::Yes)

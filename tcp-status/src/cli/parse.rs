@@ -2,7 +2,7 @@
 //! is named by [`super::usage`].
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     path::PathBuf,
@@ -11,13 +11,16 @@ use std::{
 
 use clap::{
     Arg, Command, Error,
-    builder::TypedValueParser,
-    error::{ContextKind, ContextValue, ErrorKind},
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+    error::{ContextKind, ContextValue},
 };
 use ipnet::IpNet;
-use tcp_status_common::state::{State, UnknownState};
+use tcp_status_common::state::State;
 
-use crate::{server::place, snapshot::MAX_WINDOW};
+use crate::{
+    server::place::{self, BadPath},
+    snapshot::MAX_WINDOW,
+};
 
 /// The longest name of a namespace: a file name.
 const MAX_NETNS: usize = 255;
@@ -27,10 +30,6 @@ const INTERVALS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration
 /// Faster than a reader can follow, `top` would only be load.
 const REFRESHES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
 
-pub(super) fn state(text: &str) -> Result<State, UnknownState> {
-    text.parse()
-}
-
 pub(super) fn port(text: &str) -> Result<u16, &'static str> {
     digits(text)
         .and_then(|text| text.parse().ok())
@@ -38,16 +37,12 @@ pub(super) fn port(text: &str) -> Result<u16, &'static str> {
         .ok_or("not a tcp port; use 1 to 65535")
 }
 
-pub(super) fn family(text: &str) -> Result<u8, &'static str> {
-    match text {
-        "4" => Ok(4),
-        "6" => Ok(6),
-        _ => Err("not an address family; use 4 or 6"),
-    }
-}
-
 pub(super) fn window(text: &str) -> Result<u32, &'static str> {
-    count(text, 1..=MAX_WINDOW).ok_or("not a window; use 1 to 600, in seconds")
+    time(text)
+        .filter(|time| time.subsec_nanos() == 0)
+        .and_then(|time| time.as_secs().try_into().ok())
+        .filter(|seconds| (1..=MAX_WINDOW).contains(seconds))
+        .ok_or("not a window; use whole seconds up to 10 minutes, such as 30s or 5m")
 }
 
 pub(super) fn max_ports(text: &str) -> Result<u32, &'static str> {
@@ -93,13 +88,13 @@ pub(super) fn mode(text: &str) -> Result<u32, &'static str> {
 pub(super) fn interval(text: &str) -> Result<Duration, &'static str> {
     time(text)
         .filter(|time| INTERVALS.contains(time))
-        .ok_or("not a time; use 10ms to 1day, such as 2, 500ms or 1m")
+        .ok_or("not a time; use 10ms to 1day, such as 500ms, 90s or 20m")
 }
 
 pub(super) fn refresh(text: &str) -> Result<Duration, &'static str> {
     time(text)
         .filter(|time| REFRESHES.contains(time))
-        .ok_or("not a time; use 100ms to 1h, such as 2, 500ms or 1m")
+        .ok_or("not a time; use 100ms to 1h, such as 500ms, 2s or 1m")
 }
 
 /// Seconds, or a number with a unit.
@@ -135,31 +130,43 @@ fn digits(text: &str) -> Option<&str> {
         .then_some(text)
 }
 
-/// Parser of a socket's path, which need not be UTF-8.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct SocketPath;
+pub(super) fn socket(path: OsString) -> Result<PathBuf, BadPath> {
+    let path = PathBuf::from(path);
+    place::check(&path).map(|()| path)
+}
 
-impl TypedValueParser for SocketPath {
-    type Value = PathBuf;
+/// Parser of a state in any usual spelling; the eleven names are suggested and completed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StateParser;
+
+impl TypedValueParser for StateParser {
+    type Value = State;
 
     fn parse_ref(
         &self,
         command: &Command,
         argument: Option<&Arg>,
         value: &OsStr,
-    ) -> Result<PathBuf, Error> {
-        let path = PathBuf::from(value);
-        let Err(why) = place::check(&path) else {
-            return Ok(path);
-        };
-        let mut error = Error::raw(ErrorKind::ValueValidation, why).with_cmd(command);
-        if let Some(argument) = argument {
-            let named = ContextValue::String(argument.to_string());
-            error.insert(ContextKind::InvalidArg, named);
+    ) -> Result<State, Error> {
+        let text = value.to_string_lossy();
+        if let Ok(state) = text.parse() {
+            return Ok(state);
         }
-        let value = ContextValue::String(value.to_string_lossy().into_owned());
-        error.insert(ContextKind::InvalidValue, value);
-        Err(error)
+        // As names are spelled, so that the nearest one is found.
+        let plain = text.to_lowercase().replace(['-', '_'], "");
+        PossibleValuesParser::new(State::ALL.map(State::name))
+            .try_map(|name| name.parse::<State>())
+            .parse_ref(command, argument, OsStr::new(&plain))
+            .map_err(|mut error| {
+                let value = ContextValue::String(text.into_owned());
+                error.insert(ContextKind::InvalidValue, value);
+                error
+            })
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let names = State::ALL.map(State::name).into_iter();
+        Some(Box::new(names.map(PossibleValue::new)))
     }
 }
 
@@ -168,12 +175,11 @@ mod tests {
     use std::time::Duration;
 
     use super::{
-        address, family, interval, max_namespaces, max_ports, mode, netns, port, refresh, share,
-        window,
+        address, interval, max_namespaces, max_ports, mode, netns, port, refresh, share, window,
     };
 
     #[test]
-    fn ports_and_families_are_plain_numbers() {
+    fn ports_are_plain_numbers() {
         assert_eq!((port("1"), port("65535")), (Ok(1), Ok(65535)));
         for text in [
             "",
@@ -188,10 +194,6 @@ mod tests {
             "99999999999",
         ] {
             assert!(port(text).is_err(), "{text:?}");
-        }
-        assert_eq!((family("4"), family("6")), (Ok(4), Ok(6)));
-        for text in ["", "5", "46", "04", "ipv4"] {
-            assert!(family(text).is_err(), "{text:?}");
         }
     }
 
@@ -295,8 +297,16 @@ mod tests {
 
     #[test]
     fn windows_are_whole_seconds() {
-        assert_eq!((window("1"), window("600")), (Ok(1), Ok(600)));
-        for text in ["", "0", "601", "-1", "1.5", "1m"] {
+        for (text, seconds) in [
+            ("1", 1),
+            ("600", 600),
+            ("90s", 90),
+            ("10m", 600),
+            ("1m 1s", 61),
+        ] {
+            assert_eq!(window(text), Ok(seconds), "{text}");
+        }
+        for text in ["", "0", "601", "-1", "1.5", "1500ms", "20m", "soon"] {
             assert!(window(text).is_err(), "{text:?}");
         }
     }

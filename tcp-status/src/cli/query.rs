@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use tcp_status_common::state::Family;
+
 use super::args::{DiscoverOptions, GetOptions, ListenersOptions, ShowOptions};
 use crate::{
     output::{
@@ -20,7 +22,7 @@ pub(super) fn get(options: GetOptions) -> anyhow::Result<()> {
     let query = Query::Get(Get {
         state: options.state.name().into(),
         port: options.port,
-        family: options.family,
+        family: options.family.map(|family| Family::from(family).number()),
         netns: options.netns,
     });
     let path = &options.socket.socket;
@@ -105,7 +107,7 @@ pub(super) fn unexpected(answer: Answer) -> anyhow::Error {
     let refusal = match answer {
         Answer::Error(refusal) => refusal,
         Answer::Value(_) | Answer::Snapshots(_) => Refusal::unavailable(
-            "query, on the tracker: it answers another question; \
+            "cannot query the tracker: it answers another question; \
              use the same version of tcp-status on both sides"
                 .into(),
         ),

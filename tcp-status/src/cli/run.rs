@@ -56,7 +56,7 @@ pub(super) fn run(options: &RunOptions) -> anyhow::Result<()> {
     let settings = settings(options);
     let backend = options.backend.into();
     if settings.all_namespaces && backend == Backend::Scan {
-        let why = "run, on --netns all: a scan counts one namespace; leave --backend scan out";
+        let why = "cannot count --netns all: a scan counts one namespace; leave out --backend scan";
         return Err(Refusal::bad(why.into()).into());
     }
     serve(options, move || Ok(track::start(backend, settings)?))
@@ -84,7 +84,9 @@ fn serve(
     start: impl FnOnce() -> anyhow::Result<Running> + Send + 'static,
 ) -> anyhow::Result<()> {
     let default = env_logger::Env::default().default_filter_or("info");
-    env_logger::Builder::from_env(default).init();
+    env_logger::Builder::from_env(default)
+        .format_target(false)
+        .init();
     let socket = Socket::default();
     end_on_panic(Arc::clone(&socket));
     let files = open_files();

@@ -16,13 +16,13 @@ pub(super) fn top(options: TopOptions) -> anyhow::Result<()> {
         ("standard input", io::stdin().is_terminal()),
     ] {
         if !is_terminal {
-            let why = format!("top, on {stream}: not a terminal; use tcp-status show");
+            let why = format!("cannot show top: {stream} is not a terminal; use tcp-status show");
             return Err(Usage(why).into());
         }
     }
     if let Ok((0, _) | (_, 0)) = terminal::size() {
-        let why = "top, on the terminal: it does not say its size; \
-                   tell it with: stty rows 24 columns 80";
+        let why = "cannot show top: the terminal does not report its size; \
+                   set it with: stty rows 24 columns 80";
         return Err(Usage(why.into()).into());
     }
     let socket = options.socket.socket;

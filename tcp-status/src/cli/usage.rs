@@ -1,221 +1,154 @@
-//! From clap's errors, which have many lines, to the one line that every error has here. Help and
-//! version stay as clap makes them.
+//! Clap's errors in the one line that every error has here. Help and version stay as clap makes
+//! them.
 
-use std::{
-    ffi::OsString,
-    io::{self, IsTerminal as _},
-};
+use std::{io::ErrorKind::BrokenPipe, process::ExitCode};
 
 use clap::{
-    CommandFactory as _, Error,
+    Error,
     error::{ContextKind, ContextValue, ErrorKind},
 };
-use tcp_status_common::state::UnknownState;
 
-use super::{
-    args::Cli,
-    exit::{Usage, Verdict},
-};
-use crate::output::print;
+use super::exit::{self, Usage};
+use crate::output::OutputError;
 
-/// How much of an argument is shown.
+/// How much of an argument is shown, in characters.
 const SHOWN: usize = 60;
 
 /// No message is as long, in bytes.
 #[cfg(any(test, fuzzing))]
 const LONGEST: usize = 700;
 
-/// What was asked for, where that is help; else why it cannot be done.
-pub(super) fn answer(error: &Error, arguments: &[OsString]) -> anyhow::Result<Verdict> {
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            let text = error.render();
-            print(&if io::stdout().is_terminal() {
-                text.ansi().to_string()
-            } else {
-                text.to_string()
-            })?;
-            Ok(Verdict::Yes)
-        }
-        _ => Err(Usage(line(error, arguments)).into()),
+/// Prints help where it is wanted, or where nothing else is; else why it cannot be done.
+pub(super) fn answer(error: Error) -> ExitCode {
+    if !matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    ) {
+        return exit::code(Err(Usage(line(error)).into()));
+    }
+    match error.print() {
+        Err(why) if why.kind() != BrokenPipe => exit::code(Err(OutputError::from(why).into())),
+        _ if error.use_stderr() => exit::USAGE.into(),
+        _ => exit::YES.into(),
     }
 }
 
-/// One line: what, on which object: why; cure.
-fn line(error: &Error, arguments: &[OsString]) -> String {
-    let command = command(arguments);
-    let what = command.as_deref().unwrap_or("start");
-    let help = match &command {
-        Some(command) => format!("see: tcp-status {command} --help"),
-        None => "see: tcp-status --help".into(),
+/// The first paragraph of clap's message is the cause; what clap suggests is the hint.
+fn line(mut error: Error) -> String {
+    let names = |value| match value {
+        ContextValue::String(name) => vec![name],
+        ContextValue::Strings(names) => names,
+        _ => Vec::new(),
     };
-    let argument = text(error, ContextKind::InvalidArg);
-    let value = text(error, ContextKind::InvalidValue);
-    match error.kind() {
-        ErrorKind::ValueValidation => {
-            let why = std::error::Error::source(error).map(ToString::to_string);
-            let why = why.unwrap_or_else(|| first_line(error));
-            format!("{what}, on {} {}: {why}", object(&argument), quoted(&value))
-        }
-        ErrorKind::InvalidValue if value.is_empty() && !argument.starts_with('<') => {
-            format!(
-                "{what}, on {}: its value is missing; {help}",
-                object(&argument)
-            )
-        }
-        ErrorKind::InvalidValue => format!(
-            "{what}, on {} {}: not possible; use one of {}",
-            object(&argument),
-            quoted(&value),
-            text(error, ContextKind::ValidValue)
-        ),
-        ErrorKind::UnknownArgument if argument.starts_with('-') => {
-            format!("{what}, on option {}: unknown; {help}", quoted(&argument))
-        }
-        ErrorKind::UnknownArgument => {
-            format!(
-                "{what}, on argument {}: one too many; {help}",
-                quoted(&argument)
-            )
-        }
-        ErrorKind::InvalidSubcommand => {
-            let command = text(error, ContextKind::InvalidSubcommand);
-            format!(
-                "{what}, on command {}: unknown; use one of {}",
-                quoted(&command),
-                commands()
-            )
-        }
-        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            format!("{what}, on command: missing; use one of {}", commands())
-        }
-        ErrorKind::MissingRequiredArgument if argument.contains("<STATE>") => {
-            format!("{what}, on state: missing; {}", states())
-        }
-        ErrorKind::MissingRequiredArgument => {
-            format!("{what}, on {}: missing; {help}", object(&argument))
-        }
-        ErrorKind::ArgumentConflict => match text(error, ContextKind::PriorArg) {
-            prior if prior == argument || prior.is_empty() => {
-                format!(
-                    "{what}, on {}: given twice; give it once",
-                    object(&argument)
-                )
-            }
-            prior => {
-                let prior = object(&prior);
-                format!(
-                    "{what}, on {}: excludes {prior}; leave one out",
-                    object(&argument)
-                )
-            }
-        },
-        ErrorKind::InvalidUtf8 => {
-            format!("{what}, on arguments: not valid UTF-8; {help}")
-        }
-        _ => format!("{what}, on arguments: {}; {help}", first_line(error)),
-    }
-}
-
-/// The command among the arguments.
-fn command(arguments: &[OsString]) -> Option<String> {
-    let first = arguments.iter().skip(1).find_map(|argument| {
-        let text = argument.to_str()?;
-        (!text.starts_with('-')).then_some(text)
-    })?;
-    Cli::command()
-        .find_subcommand(first)
-        .map(|command| command.get_name().into())
-}
-
-fn commands() -> String {
-    let command = Cli::command();
-    let names: Vec<_> = command
-        .get_subcommands()
-        .map(|command| command.get_name())
+    let usage = error.remove(ContextKind::Usage);
+    let valid = error.remove(ContextKind::ValidValue).map(names);
+    let suggested = [
+        ContextKind::SuggestedSubcommand,
+        ContextKind::SuggestedArg,
+        ContextKind::SuggestedValue,
+    ]
+    .map(|kind| error.remove(kind).map(names));
+    let suggested: Vec<_> = suggested.into_iter().flatten().flatten().collect();
+    let typed: Vec<_> = error
+        .context()
+        .filter_map(|(kind, value)| match value {
+            ContextValue::String(text) => Some((kind, ContextValue::String(shown(text)))),
+            _ => None,
+        })
         .collect();
-    names.join(", ")
-}
-
-/// The cure of an unknown state.
-fn states() -> String {
-    let text = UnknownState.to_string();
-    text.split_once("; ")
-        .map_or(text.clone(), |(_, cure)| cure.into())
-}
-
-/// `--port <PORT>` is `--port`, `<STATE>` is `state`.
-fn object(argument: &str) -> String {
-    let name = argument.split_whitespace().next().unwrap_or("arguments");
-    match name
-        .strip_prefix('<')
-        .and_then(|name| name.strip_suffix('>'))
-    {
-        Some(name) => name.to_lowercase(),
-        None => name.split('=').next().unwrap_or(name).into(),
+    for (kind, text) in typed {
+        error.insert(kind, text);
     }
-}
-
-fn text(error: &Error, kind: ContextKind) -> String {
-    match error.get(kind) {
-        Some(ContextValue::String(text)) => text.clone(),
-        Some(ContextValue::Strings(texts)) => texts.join(", "),
-        _ => String::new(),
+    let mut hints = Vec::new();
+    if !suggested.is_empty() {
+        hints.push(format!("did you mean {}?", suggested.join(" or ")));
     }
-}
-
-fn first_line(error: &Error) -> String {
+    if let Some(valid) = valid.filter(|valid| !valid.is_empty()) {
+        hints.push(format!("use one of {}", valid.join(", ")));
+    }
+    // The parsers of values give hints of their own.
+    if hints.is_empty() && error.kind() != ErrorKind::ValueValidation {
+        hints.push(format!("see {} --help", command(usage)));
+    }
     let text = error.render().to_string();
-    let line = text.lines().next().unwrap_or_default();
-    line.strip_prefix("error: ").unwrap_or(line).into()
+    let cause = text.split("\n\n").next().unwrap_or_default();
+    let cause: Vec<_> = cause.lines().map(str::trim).collect();
+    let cause = cause.join(" ");
+    let cause = cause.strip_prefix("error: ").unwrap_or(&cause);
+    let separator = if hints.is_empty() { "" } else { "; " };
+    format!(
+        "cannot parse arguments: {cause}{separator}{}",
+        hints.join(" ")
+    )
 }
 
-/// In quotation marks, without control characters, and not too long.
-fn quoted(text: &str) -> String {
+/// The command whose usage this is: `Usage: tcp-status get [OPTIONS] <STATE>`.
+fn command(usage: Option<ContextValue>) -> String {
+    let usage = match usage {
+        Some(ContextValue::StyledStr(text)) => text.to_string(),
+        _ => String::new(),
+    };
+    let words = usage.split_whitespace().skip(2);
+    let names = words.take_while(|word| word.starts_with(char::is_alphabetic));
+    let mut all = vec!["tcp-status"];
+    all.extend(names);
+    all.join(" ")
+}
+
+/// Without control characters, and not too long.
+fn shown(text: &str) -> String {
     let mut shown: String = text.chars().take(SHOWN).collect();
     if shown.len() < text.len() {
         shown.push('…');
     }
-    format!("{shown:?}")
+    shown
+        .chars()
+        .flat_map(|c| {
+            let escaped = c.is_control().then(|| c.escape_default());
+            let plain = escaped.is_none().then_some(c);
+            escaped.into_iter().flatten().chain(plain)
+        })
+        .collect()
 }
 
 /// A command line, an argument to each line of `bytes`: what is refused is refused in one line.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz(bytes: &[u8]) {
-    use std::os::unix::ffi::OsStrExt as _;
+    use std::{
+        ffi::{OsStr, OsString},
+        os::unix::ffi::OsStrExt as _,
+    };
 
     use clap::Parser as _;
 
-    let arguments: Vec<_> = std::iter::once(&b"tcp-status"[..])
+    let arguments = std::iter::once(&b"tcp-status"[..])
         .chain(bytes.split(|byte| *byte == b'\n'))
-        .map(|argument| OsString::from(std::ffi::OsStr::from_bytes(argument)))
-        .collect();
-    if let Err(error) = Cli::try_parse_from(&arguments)
+        .map(|argument| OsString::from(OsStr::from_bytes(argument)));
+    if let Err(error) = super::args::Cli::try_parse_from(arguments)
         && !matches!(
             error.kind(),
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
         )
     {
-        let line = line(&error, &arguments);
+        let line = line(error);
         assert!(line.len() < LONGEST && !line.contains('\n'), "{line:?}");
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsString;
-
     use clap::{CommandFactory as _, Parser as _};
 
-    use super::{Cli, line};
+    use super::{LONGEST, line};
+    use crate::cli::args::Cli;
 
     fn said(arguments: &[&str]) -> String {
-        let all: Vec<OsString> = ["tcp-status"]
-            .iter()
-            .chain(arguments)
-            .map(OsString::from)
-            .collect();
-        line(&Cli::try_parse_from(&all).unwrap_err(), &all)
+        let all = ["tcp-status"].iter().chain(arguments);
+        let said = line(Cli::try_parse_from(all).unwrap_err());
+        let said = said.strip_prefix("cannot parse arguments: ");
+        said.expect("the action and its object").into()
     }
 
     #[test]
@@ -224,68 +157,89 @@ mod tests {
     }
 
     #[test]
-    fn every_error_names_command_object_and_cure() {
+    fn every_error_names_cause_and_hint() {
         let states = "use one of established, synsent, synrecv, finwait1, finwait2, timewait, \
                       closed, closewait, lastack, listen, closing";
-        let commands = "use one of run, get, show, top, listeners, discover, verify, check, zabbix, completions, man";
-        let cases: [(&[&str], &str); 16] = [
-            (&[], &format!("start, on command: missing; {commands}")),
+        let cases: [(&[&str], &str); 19] = [
             (
-                &["gte"],
-                &format!("start, on command \"gte\": unknown; {commands}"),
+                &["shwo"],
+                "unrecognized subcommand 'shwo'; did you mean show?",
+            ),
+            (
+                &["frobnicate"],
+                "unrecognized subcommand 'frobnicate'; see tcp-status --help",
+            ),
+            (
+                &["zabbix", "instal"],
+                "unrecognized subcommand 'instal'; did you mean uninstall or install?",
             ),
             (
                 &["--port"],
-                "start, on option \"--port\": unknown; see: tcp-status --help",
+                "unexpected argument '--port' found; see tcp-status --help",
             ),
-            (&["get"], &format!("get, on state: missing; {states}")),
+            (
+                &["get"],
+                "the following required arguments were not provided: <STATE>; \
+                 see tcp-status get --help",
+            ),
             (
                 &["get", "foo"],
-                &format!("get, on state \"foo\": not a tcp state; {states}"),
+                &format!("invalid value 'foo' for '<STATE>'; {states}"),
+            ),
+            (
+                &["get", "TIME_WAI"],
+                &format!("invalid value 'TIME_WAI' for '<STATE>'; did you mean timewait? {states}"),
             ),
             (
                 &["get", ""],
-                &format!("get, on state \"\": not a tcp state; {states}"),
+                &format!("a value is required for '<STATE>' but none was supplied; {states}"),
             ),
             (
                 &["get", "listen", "x"],
-                "get, on argument \"x\": one too many; see: tcp-status get --help",
+                "unexpected argument 'x' found; see tcp-status get --help",
             ),
             (
                 &["get", "listen", "--port", "0"],
-                "get, on --port \"0\": not a tcp port; use 1 to 65535",
+                "invalid value '0' for '--port <PORT>': not a tcp port; use 1 to 65535",
             ),
             (
                 &["get", "listen", "--port="],
-                "get, on --port \"\": not a tcp port; use 1 to 65535",
+                "invalid value '' for '--port <PORT>': not a tcp port; use 1 to 65535",
             ),
             (
                 &["get", "listen", "--port"],
-                "get, on --port: its value is missing; see: tcp-status get --help",
+                "a value is required for '--port <PORT>' but none was supplied; \
+                 see tcp-status --help",
             ),
             (
                 &["get", "listen", "--family", "5"],
-                "get, on --family \"5\": not an address family; use 4 or 6",
+                "invalid value '5' for '--family <4|6>'; use one of 4, 6",
             ),
             (
                 &["get", "listen", "--prot", "1"],
-                "get, on option \"--prot\": unknown; see: tcp-status get --help",
+                "unexpected argument '--prot' found; did you mean --port?",
             ),
             (
                 &["show", "--socket", ""],
-                "show, on --socket \"\": empty; name a file",
+                "invalid value '' for '--socket <PATH>': empty; name a file",
             ),
             (
                 &["show", "--json", "--json"],
-                "show, on --json: given twice; give it once",
+                "the argument '--json' cannot be used multiple times; see tcp-status show --help",
             ),
             (
                 &["show", "--all-netns", "--netns", "1"],
-                "show, on --all-netns: excludes --netns; leave one out",
+                "the argument '--all-netns' cannot be used with '--netns <NS>'; \
+                 see tcp-status show --help",
             ),
             (
                 &["run", "--backend", "perf"],
-                "run, on --backend \"perf\": not possible; use one of auto, ebpf, scan",
+                "invalid value 'perf' for '--backend <BACKEND>'; use one of auto, ebpf, scan",
+            ),
+            (
+                &["run", "--backend", "epbf"],
+                "invalid value 'epbf' for '--backend <BACKEND>'; did you mean ebpf? \
+                 use one of auto, ebpf, scan",
             ),
         ];
         for (arguments, expected) in cases {
@@ -295,7 +249,7 @@ mod tests {
 
     #[test]
     fn what_was_typed_is_cut_and_made_harmless() {
-        let long = "\u{1b}[2J\n".repeat(1000);
+        let long = "\u{1b}[2J\n\n".repeat(1000);
         for arguments in [
             &["get", &long] as &[&str],
             &["get", "listen", "--netns", &long],
@@ -303,7 +257,7 @@ mod tests {
         ] {
             let said = said(arguments);
             assert!(
-                said.len() < 700 && !said.contains(char::is_control),
+                said.len() < LONGEST && !said.contains(char::is_control),
                 "{said}"
             );
             assert!(said.contains('…'), "{said}");

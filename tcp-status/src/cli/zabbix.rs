@@ -31,7 +31,7 @@ pub(super) fn zabbix(command: &ZabbixCommand) -> anyhow::Result<Verdict> {
 }
 
 fn install(options: &ZabbixFile) -> anyhow::Result<Verdict> {
-    let agents = agents("zabbix install", &options.root)?;
+    let agents = agents("install", &options.root)?;
     let mut changes = Vec::new();
     for agent in &agents {
         match Plan::install(agent) {
@@ -53,7 +53,7 @@ fn install(options: &ZabbixFile) -> anyhow::Result<Verdict> {
 }
 
 fn uninstall(options: &ZabbixFile) -> anyhow::Result<Verdict> {
-    let agents = agents("zabbix uninstall", &options.root)?;
+    let agents = agents("uninstall", &options.root)?;
     let mut changes = Vec::new();
     for agent in &agents {
         match Plan::uninstall(agent) {
@@ -75,7 +75,7 @@ fn agents(command: &str, root: &Path) -> anyhow::Result<Vec<Agent>> {
     if agents.is_empty() {
         let [agent, agent2] = Kind::ALL.map(Kind::configuration);
         return Err(Usage(format!(
-            "{command}, on {:?}: neither {agent} nor {agent2}; install zabbix-agent or \
+            "cannot {command} below {}: neither {agent} nor {agent2}; install zabbix-agent or \
              zabbix-agent2, or let the tracker answer by itself: tcp-status run --zabbix ADDR:PORT",
             root.display()
         ))
@@ -138,7 +138,7 @@ fn conflict(agent: &Agent, others: &[Setting]) -> Usage {
         })
         .collect();
     Usage(format!(
-        "zabbix install, on {:?}: the keys are defined elsewhere, in {}; remove them there first: \
+        "cannot install {}: the keys are defined elsewhere, in {}; remove them there first: \
          an agent with a key twice does not start",
         agent.target.display(),
         places.join(", ")

@@ -45,10 +45,15 @@ impl Capabilities {
         }
     }
 
-    /// Whether tracing programs can be loaded.
+    /// Which capabilities are missing to load tracing programs.
     #[must_use]
-    pub const fn can_trace(self) -> bool {
-        self.sys_admin || (self.bpf && self.perfmon)
+    pub const fn missing(self) -> &'static [&'static str] {
+        match (self.sys_admin, self.bpf, self.perfmon) {
+            (true, _, _) | (_, true, true) => &[],
+            (_, true, false) => &["CAP_PERFMON"],
+            (_, false, true) => &["CAP_BPF"],
+            (_, false, false) => &["CAP_BPF", "CAP_PERFMON"],
+        }
     }
 }
 
@@ -108,15 +113,14 @@ mod tests {
     #[test]
     fn capabilities_come_from_the_effective_mask() {
         let root = effective("Name:\tx\nCapInh:\t0\nCapEff:\t000001ffffffffff\n").unwrap();
-        assert!(root.bpf && root.perfmon && root.sys_admin && root.can_trace());
+        assert!(root.bpf && root.perfmon && root.sys_admin);
+        assert!(root.missing().is_empty());
         let tracer = Capabilities::from_mask(1 << 38 | 1 << 39);
-        assert!(tracer.can_trace() && !tracer.sys_admin);
-        assert!(!Capabilities::from_mask(1 << 39).can_trace());
-        assert!(
-            !effective("CapEff:\t0000000000000000\n")
-                .unwrap()
-                .can_trace()
-        );
+        assert!(tracer.missing().is_empty() && !tracer.sys_admin);
+        assert_eq!(Capabilities::from_mask(1 << 39).missing(), ["CAP_PERFMON"]);
+        assert_eq!(Capabilities::from_mask(1 << 38).missing(), ["CAP_BPF"]);
+        let none = effective("CapEff:\t0000000000000000\n").unwrap();
+        assert_eq!(none.missing(), ["CAP_BPF", "CAP_PERFMON"]);
         assert_eq!(effective("CapEff:\tnonsense\n"), None);
         assert_eq!(effective("Name:\tx\n"), None);
     }

@@ -2,7 +2,7 @@
 
 use tcp_status_common::host::Host;
 
-use super::facts::Facts;
+use super::facts::{Capabilities, Facts};
 use crate::snapshot::Tier;
 
 /// What the user wants.
@@ -87,7 +87,7 @@ pub enum Plan {
 
 /// eBPF was demanded and cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("load eBPF, on this host: {0}")]
+#[error("cannot load eBPF: {0}")]
 pub struct Impossible(pub String);
 
 impl Plan {
@@ -109,10 +109,11 @@ impl Plan {
 
 /// What events need; the error is cause and cure.
 fn ebpf(facts: &Facts) -> Result<EbpfPlan, String> {
-    if facts.capabilities.is_some_and(|caps| !caps.can_trace()) {
-        return Err(
-            "no privilege to load eBPF; run as root or with CAP_BPF and CAP_PERFMON".into(),
-        );
+    if let Some(missing @ [_, ..]) = facts.capabilities.map(Capabilities::missing) {
+        let missing = missing.join(" and ");
+        return Err(format!(
+            "no privilege to load eBPF, {missing} missing; run as root or with {missing}"
+        ));
     }
     if facts.lockdown.as_deref() == Some("confidentiality") {
         return Err(
@@ -236,7 +237,11 @@ mod tests {
             capabilities: Some(Capabilities::from_mask(1 << 39)),
             ..good()
         };
-        assert!(scan_reason(&caps).contains("CAP_PERFMON"));
+        let reason = scan_reason(&caps);
+        assert!(
+            reason.contains("CAP_PERFMON missing") && !reason.contains("CAP_BPF"),
+            "{reason}"
+        );
         let locked = Facts {
             lockdown: Some("confidentiality".into()),
             ..good()

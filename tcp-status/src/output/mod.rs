@@ -15,7 +15,7 @@ use serde::Serialize;
 
 /// Standard output does not take what is printed.
 #[derive(Debug, thiserror::Error)]
-#[error("print, on standard output: {0}; make room or redirect it elsewhere")]
+#[error("cannot print to standard output: {0}; make room or redirect it elsewhere")]
 pub struct OutputError(#[from] io::Error);
 
 /// Prints text as it is. A reader that has left is no error.

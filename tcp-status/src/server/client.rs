@@ -2,10 +2,14 @@
 //! for one number. Decides nothing about exit statuses.
 
 use std::{
+    fs::Metadata,
     io::{self, Read as _, Write as _},
     os::{
         fd::AsRawFd as _,
-        unix::{fs::MetadataExt as _, net::UnixStream},
+        unix::{
+            fs::{FileTypeExt as _, MetadataExt as _},
+            net::UnixStream,
+        },
     },
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -31,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody serves the socket.
-    #[error("connect, on socket {path:?}: no tracker, {why}; start it with: {cure}")]
+    #[error("cannot connect to {}: {why}; start the tracker: {cure}", path.display())]
     NoTracker {
         /// The socket.
         path: PathBuf,
@@ -40,8 +44,11 @@ pub enum ClientError {
         /// The command.
         cure: String,
     },
+    /// Something else than a socket is there.
+    #[error("cannot connect to {}: not a socket; pass the tracker's by --socket PATH", .0.display())]
+    NotASocket(PathBuf),
     /// This user may not connect.
-    #[error("connect, on socket {path:?}: permission denied; {cure}")]
+    #[error("cannot connect to {}: permission denied; {cure}", path.display())]
     Denied {
         /// The socket.
         path: PathBuf,
@@ -49,7 +56,7 @@ pub enum ClientError {
         cure: String,
     },
     /// The path cannot be connected to.
-    #[error("connect, on socket {path:?}: {error}; check the path")]
+    #[error("cannot connect to {}: {error}; check the path", path.display())]
     Connect {
         /// The socket.
         path: PathBuf,
@@ -57,10 +64,10 @@ pub enum ClientError {
         error: io::Error,
     },
     /// More than a request may be.
-    #[error("query, on request: longer than {MAX_REQUEST} bytes; shorten its arguments")]
+    #[error("cannot send request: longer than {MAX_REQUEST} bytes; shorten its arguments")]
     TooLong,
     /// The tracker is there and does not answer.
-    #[error("query, on socket {path:?}: {why}; look at the tracker's log, or restart it")]
+    #[error("cannot query {}: {why}; look at the tracker's log, or restart it", path.display())]
     NoAnswer {
         /// The socket.
         path: PathBuf,
@@ -69,7 +76,8 @@ pub enum ClientError {
     },
     /// Something else is there, or another version.
     #[error(
-        "query, on socket {path:?}: the answer cannot be understood ({why}); use the same version of tcp-status on both sides"
+        "cannot query {}: the answer cannot be understood ({why}); use the same version of tcp-status on both sides",
+        path.display()
     )]
     Garbage {
         /// The socket.
@@ -155,10 +163,14 @@ fn exchange(stream: &mut UnixStream, request: &[u8], deadline: Instant) -> io::R
 
 fn not_connected(path: &Path, errno: Errno) -> ClientError {
     let path = path.to_owned();
+    let is_socket = |found: Metadata| found.file_type().is_socket();
     match errno {
+        Errno::ECONNREFUSED if path.metadata().is_ok_and(|found| !is_socket(found)) => {
+            ClientError::NotASocket(path)
+        }
         Errno::ENOENT | Errno::ECONNREFUSED => ClientError::NoTracker {
             why: if errno == Errno::ENOENT {
-                "no such file or directory"
+                "no such file"
             } else {
                 "connection refused"
             },
@@ -183,7 +195,7 @@ fn not_connected(path: &Path, errno: Errno) -> ClientError {
 /// The command that starts a tracker on this path.
 fn start_command(path: &Path) -> String {
     if path == Path::new(super::DEFAULT_SOCKET) {
-        "tcp-status run".into()
+        "systemctl start tcp-status, or tcp-status run".into()
     } else {
         format!("tcp-status run --socket {}", path.display())
     }
@@ -221,9 +233,8 @@ mod tests {
         assert!(matches!(missing, ClientError::NoTracker { .. }));
         let text = missing.to_string();
         for part in [
-            "\"/nowhere/s\"",
-            "no such file",
-            "start it with: tcp-status run --socket /nowhere/s",
+            "cannot connect to /nowhere/s: no such file; ",
+            "start the tracker: tcp-status run --socket /nowhere/s",
         ] {
             assert!(text.contains(part), "{text}");
         }
@@ -231,9 +242,13 @@ mod tests {
         assert!(
             default
                 .to_string()
-                .ends_with("start it with: tcp-status run"),
+                .ends_with("start the tracker: systemctl start tcp-status, or tcp-status run"),
             "{default}"
         );
+        assert!(matches!(
+            not_connected(Path::new("/proc/self/status"), Errno::ECONNREFUSED),
+            ClientError::NotASocket(_)
+        ));
         assert!(matches!(
             not_connected(path, Errno::EACCES),
             ClientError::Denied { .. }

@@ -104,7 +104,7 @@ fn answer(socket: &Path, question: &Question) -> Result<Vec<crate::snapshot::Sna
     match ask(socket, &query) {
         Ok(Answer::Snapshots(snapshots)) => Ok(snapshots),
         Ok(Answer::Error(refusal)) => Err(refusal.to_string()),
-        Ok(Answer::Value(_)) => Err("show, on the tracker: it answers another question".into()),
+        Ok(Answer::Value(_)) => Err("cannot query the tracker: it answers another question".into()),
         Err(error) => Err(error.to_string()),
     }
 }

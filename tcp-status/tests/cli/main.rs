@@ -1,6 +1,7 @@
 //! The real binary, as users and scripts start it.
 
 mod answers;
+mod complete;
 mod generated;
 mod refused;
 mod rich;

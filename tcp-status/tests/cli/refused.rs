@@ -45,7 +45,7 @@ fn without_a_tracker_the_cure_is_named() {
             for part in [
                 socket.to_str().unwrap(),
                 why,
-                "; start it with: tcp-status run",
+                "; start the tracker: tcp-status run",
             ] {
                 assert!(line.contains(part), "{line}");
             }
@@ -118,7 +118,7 @@ fn a_full_device_is_an_error() {
         let full = File::options().write(true).open("/dev/full").unwrap();
         let output = tcp_status().args(arguments).stdout(full).output().unwrap();
         let line = complaint(&output, 4);
-        assert!(line.contains("print, on standard output: "), "{line}");
+        assert!(line.contains("cannot print to standard output: "), "{line}");
     }
 }
 

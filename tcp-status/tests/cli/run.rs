@@ -109,6 +109,18 @@ fn a_signal_at_any_moment_leaves_nothing() {
 }
 
 #[test]
+fn the_log_names_no_module() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    let log = fs::File::create(&path).unwrap();
+    let tracker = Tracker::start_with(|command| command.stderr(log));
+    tracker.end(Signal::SIGTERM);
+    let log = fs::read_to_string(&path).unwrap();
+    assert!(log.contains(" INFO "), "{log}");
+    assert!(!log.contains("tcp_status"), "{log}");
+}
+
+#[test]
 fn a_killed_tracker_is_replaced() {
     let tracker = Tracker::start();
     let socket = tracker.socket();

@@ -12,43 +12,37 @@ fn every_bad_argument_is_one_line() {
     let long = "x".repeat(100_000);
     let path = format!("/tmp/{}", "x".repeat(200));
     let cases: &[(&[&str], &str)] = &[
-        (
-            &[],
-            "on command: missing; use one of run, get, show, top, listeners, discover, verify,",
-        ),
-        (&[""], "on command \"\": unknown"),
+        (&[""], "subcommand ''"),
         (
             &["frobnicate"],
-            "on command \"frobnicate\": unknown; use one of run, get",
+            "subcommand 'frobnicate'; see tcp-status --help",
         ),
-        (&["--frobnicate"], "on option \"--frobnicate\": unknown"),
-        (&["get"], STATES),
-        (
-            &["get", ""],
-            "get, on state \"\": not a tcp state; use one of established",
-        ),
+        (&["shwo"], "subcommand 'shwo'; did you mean show?"),
+        (&["--frobnicate"], "argument '--frobnicate'"),
+        (&["get"], "not provided: <STATE>; see tcp-status get --help"),
+        (&["get", ""], STATES),
         (&["get", "foo"], STATES),
         (&["get", "estab lished"], STATES),
-        (&["get", "\u{1b}[2J\n\u{7}"], "\\u{1b}[2J\\n\\u{7}"),
-        (&["get", &long], "xxx…\""),
-        (
-            &["get", "listen", "closed"],
-            "get, on argument \"closed\": one too many",
-        ),
+        (&["get", "establishd"], "did you mean established?"),
+        (&["get", "TIME-WAI"], "did you mean timewait?"),
+        (&["get", "\u{1b}[2J\n\u{7}"], "'\\u{1b}[2J\\n\\u{7}'"),
+        (&["get", &long], "xxx…'"),
+        (&["get", "listen", "closed"], "unexpected argument 'closed'"),
         (&["get", "listen", "--port", "0"], "use 1 to 65535"),
         (
             &["get", "listen", "--port", "70000"],
-            "get, on --port \"70000\": not a tcp port",
+            "'70000' for '--port <PORT>': not a tcp port",
         ),
         (&["get", "listen", "--port", "abc"], "use 1 to 65535"),
         (&["get", "listen", "--port", "-1"], "use 1 to 65535"),
         (&["get", "listen", "--port", ""], "use 1 to 65535"),
         (
             &["get", "listen", "--port"],
-            "get, on --port: its value is missing",
+            "a value is required for '--port <PORT>'",
         ),
-        (&["get", "listen", "--family", "5"], "use 4 or 6"),
-        (&["get", "listen", "--family", "ipv4"], "use 4 or 6"),
+        (&["get", "listen", "--prot=80"], "did you mean --port?"),
+        (&["get", "listen", "--family", "5"], "use one of 4, 6"),
+        (&["get", "listen", "--family", "ipv5"], "use one of 4, 6"),
         (
             &["get", "listen", "--netns", ""],
             "use a name, an inode number or a PID",
@@ -57,21 +51,28 @@ fn every_bad_argument_is_one_line() {
             &["get", "listen", "--netns", &long],
             "not a network namespace",
         ),
-        (
-            &["get", "listen", "--json"],
-            "get, on option \"--json\": unknown",
-        ),
-        (&["get", "-4", "listen"], "get, on option \"-4\": unknown"),
+        (&["get", "listen", "--json"], "unexpected argument '--json'"),
+        (&["get", "-4", "listen"], "unexpected argument '-4'"),
         (
             &["show", "listen"],
-            "show, on argument \"listen\": one too many",
+            "unexpected argument 'listen' found; see tcp-status show --help",
         ),
-        (&["show", "--port", "65536"], "show, on --port \"65536\""),
-        (&["show", "--all-netns", "--netns", "1"], "leave one out"),
-        (&["show", "--json=yes"], "show, on "),
+        (&["show", "--port", "65536"], "'65536' for '--port <PORT>'"),
+        (
+            &["show", "--all-netns", "--netns", "1"],
+            "cannot be used with '--netns <NS>'",
+        ),
+        (
+            &["show", "--json=yes"],
+            "unexpected value 'yes' for '--json'",
+        ),
+        (
+            &["show", "--window", "20m"],
+            "use whole seconds up to 10 minutes",
+        ),
         (
             &["show", "--socket", ""],
-            "show, on --socket \"\": empty; name a file",
+            "'--socket <PATH>': empty; name a file",
         ),
         (&["show", "--socket", "/"], "a directory, not a file"),
         (
@@ -79,17 +80,15 @@ fn every_bad_argument_is_one_line() {
             "205 bytes long, at most 107 fit",
         ),
         (
+            &["show", "--socket", "/etc/passwd"],
+            "cannot connect to /etc/passwd: not a socket; ",
+        ),
+        (
             &["verify", "--socket", &long],
             "100000 bytes long, at most 107 fit",
         ),
-        (
-            &["verify", "--port", "80"],
-            "verify, on option \"--port\": unknown",
-        ),
-        (
-            &["run", "--socket", ""],
-            "run, on --socket \"\": empty; name a file",
-        ),
+        (&["verify", "--port", "80"], "unexpected argument '--port'"),
+        (&["run", "--socket", ""], "empty; name a file"),
         (
             &["run", "--socket-mode", "0999"],
             "use an octal number up to 0777",
@@ -114,50 +113,85 @@ fn every_bad_argument_is_one_line() {
         (&["run", "--audit-share", "0"], "use 0.001 to 100"),
         (&["run", "--split-interval", "0"], "use 10ms to 1day"),
         (&["run", "--backend", "perf"], "use one of auto, ebpf, scan"),
+        (&["run", "--backend", "epbf"], "did you mean ebpf?"),
         (
             &["run", "--netns", "other"],
-            "run, on --netns \"other\": not possible",
+            "'other' for '--netns <NETNS>'; use one of self, all",
         ),
         (
             &["top"],
-            "top, on standard output: not a terminal; use tcp-status show",
+            "cannot show top: standard output is not a terminal; use tcp-status show",
         ),
-        (
-            &["top", "--interval", "0"],
-            "top, on --interval \"0\": not a time; use 100ms to 1h",
-        ),
+        (&["top", "--interval", "0"], "not a time; use 100ms to 1h"),
         (&["top", "--interval", "-1"], "use 100ms to 1h"),
-        (&["top", "--json"], "top, on option \"--json\": unknown"),
+        (&["top", "--json"], "unexpected argument '--json'"),
         (&["top", "--netns", ""], "use a name, an inode"),
         (&["listeners", "--port", "0"], "use 1 to 65535"),
         (
             &["listeners", "--window", "601"],
-            "listeners, on --window \"601\": not a window; use 1 to 600",
+            "not a window; use whole seconds",
         ),
         (
             &["listeners", "--all-netns"],
-            "listeners, on option \"--all-netns\": unknown",
+            "unexpected argument '--all-netns'",
         ),
         (&["listeners", "--netns", ""], "use a name, an inode"),
+        (&["discover", "--json"], "unexpected argument '--json'"),
         (
-            &["discover", "--json"],
-            "discover, on option \"--json\": unknown",
+            &["discover", "--all-netns", "--netns=1"],
+            "cannot be used with",
         ),
-        (&["discover", "--all-netns", "--netns=1"], "leave one out"),
         (
             &["check", "now"],
-            "check, on argument \"now\": one too many",
+            "'now' found; see tcp-status check --help",
         ),
-        (&["completions"], "completions, on shell: missing"),
+        (&["zabbix", "instal"], "did you mean"),
+        (
+            &["completions"],
+            "<SHELL>; see tcp-status completions --help",
+        ),
         (
             &["completions", "cmd"],
             "use one of bash, elvish, fish, powershell, zsh",
         ),
-        (&["man", "--raw"], "man, on option \"--raw\": unknown"),
+        (&["man", "--raw"], "unexpected argument '--raw'"),
     ];
     for (arguments, part) in cases {
         let line = complaint(&output(arguments), 2);
         assert!(line.contains(part), "{arguments:?}: {line}");
+        assert!(line.starts_with("tcp-status: cannot "), "{line}");
+    }
+}
+
+#[test]
+fn without_a_command_there_is_help() {
+    for (arguments, commands) in [
+        (&[] as &[_], ["\n  get ", "\n  show "]),
+        (&["zabbix"], ["\n  install ", "\n  check "]),
+    ] {
+        let output = output(arguments);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
+        let help = String::from_utf8(output.stderr).unwrap();
+        for part in ["\nUsage: tcp-status", "--help"].iter().chain(&commands) {
+            assert!(help.contains(part), "{part}: {help}");
+        }
+        assert!(!help.contains("error:"), "{help}");
+    }
+}
+
+#[test]
+fn families_and_times_are_spelled_as_usual() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("s");
+    let socket = socket.to_str().unwrap();
+    for spelled in ["4", "6", "ipv4", "IPv6", "v4", "v6", "inet", "inet6"] {
+        let arguments = ["get", "listen", "--family", spelled, "--socket", socket];
+        complaint(&output(&arguments), 3);
+    }
+    for time in ["1", "90", "90s", "5m", "10m", "1m 30s"] {
+        for command in ["show", "listeners"] {
+            complaint(&output(&[command, "--window", time, "--socket", socket]), 3);
+        }
     }
 }
 

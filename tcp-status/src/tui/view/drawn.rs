@@ -145,15 +145,15 @@ fn ports_are_sorted_and_filtered() {
 fn a_tracker_that_is_gone_is_told_and_its_last_numbers_stay() {
     let mut model = busy();
     let gone = Instant::now() + Duration::from_secs(42);
-    let why = "connect, on socket \"/run/tcp-status/tcp-status.sock\": no tracker, connection \
-               refused; start it with: tcp-status run";
+    let why = "cannot connect to /run/tcp-status/tcp-status.sock: connection refused; start the \
+               tracker: tcp-status run";
     hear(&mut model, Err(why.into()), gone);
     let text = text(&mut model, (80, 24));
     assert!(
         text.lines().next().unwrap().contains("NO ANSWER FOR 4"),
         "{text}"
     );
-    let cure = "connection\nrefused; start it with: tcp-status run\n";
+    let cure = "tracker: tcp-status run\n";
     assert!(text.contains(cure), "{text}");
     for part in ["\nestablished     1720 ", "1-6 of 34\n"] {
         assert!(text.contains(part), "{part}\n{text}");

@@ -109,7 +109,9 @@ pub(in super::super) fn unsupported(api: &Api, hosts: &[Host]) -> Result<String>
                 // The server puts a line of its own before it.
                 let line = item.error.lines().last().unwrap_or_default();
                 words = line.trim_start_matches("1. Failed: ").to_owned();
-                if !words.contains("tcp-status: connect") || !words.contains("tcp-status run") {
+                if !words.contains("tcp-status: cannot connect")
+                    || !words.contains("tcp-status run")
+                {
                     bail!("{} is unsupported for another reason: {words}", item.key);
                 }
             }

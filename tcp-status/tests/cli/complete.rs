@@ -1,0 +1,199 @@
+//! Completion by the shells themselves, with the script that `completions` prints.
+
+use std::{
+    env,
+    ffi::OsString,
+    fs,
+    os::unix::net::UnixListener,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use tcp_status_testkit::skip_unprepared;
+
+use crate::{
+    printed,
+    rich::{FULL, OTHER, Rich},
+    terminal::Terminal,
+    tracker::serve,
+};
+
+/// A command line, and some of the words that are offered at its end.
+type Case<'a> = (&'a str, &'a [&'a str], &'a [&'a str]);
+
+/// Where a shell runs: scripts, and the program on its PATH.
+struct Place {
+    directory: tempfile::TempDir,
+}
+
+impl Place {
+    fn new(shell: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let script = printed(&["completions", shell]);
+        // As packages name it: zsh finds functions by the name of the file.
+        fs::write(directory.path().join("_tcp-status"), script).unwrap();
+        Self { directory }
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// What a shell prints; none if there is no such shell.
+    fn run(&self, shell: &str, program: &str) -> Option<String> {
+        let mut command = Command::new(shell);
+        match shell {
+            "bash" => command.args(["--norc", "--noprofile", "-c"]),
+            "zsh" => command.args(["-f", "-c"]),
+            _ => command.args(["--no-config", "-c"]),
+        };
+        let output = command
+            .arg(program)
+            .env("PATH", path())
+            .env_remove("TCP_STATUS_SOCKET")
+            .env("HOME", self.path())
+            .current_dir(self.path())
+            .stdin(Stdio::null())
+            .output();
+        match output {
+            Ok(output) => {
+                let error = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success() && error.is_empty(), "{error}");
+                Some(String::from_utf8(output.stdout).unwrap())
+            }
+            Err(why) => {
+                skip_unprepared(&format!("{shell}: {why}"));
+                None
+            }
+        }
+    }
+
+    /// Serves what a busy host has, and makes a socket and a file beside each other.
+    fn serve(&self) {
+        serve(&self.path().join("s.sock"), 0o600, Rich::after(0));
+        drop(UnixListener::bind(self.path().join("stale.sock")).unwrap());
+        fs::write(self.path().join("s.txt"), "").unwrap();
+    }
+}
+
+/// With the program on it.
+fn path() -> OsString {
+    let binary = PathBuf::from(env!("CARGO_BIN_EXE_tcp-status"));
+    let folder = binary.parent().unwrap().to_path_buf();
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(folder).chain(env::split_paths(&path));
+    env::join_paths(folders).unwrap()
+}
+
+/// What has to be offered, and what must not be.
+fn cases<'a>(other: &'a [&'a str]) -> [Case<'a>; 13] {
+    [
+        ("tcp-status ", &["get", "show", "zabbix"], &["--socket"]),
+        ("tcp-status sh", &["show"], &["get"]),
+        ("tcp-status get est", &["established"], &["timewait"]),
+        ("tcp-status get ", &["finwait2", "closing"], &[]),
+        ("tcp-status get established --fam", &["--family"], &[]),
+        ("tcp-status get established --family ", &["4", "6"], &["5"]),
+        ("tcp-status zabbix un", &["uninstall"], &["install"]),
+        ("tcp-status completions ", &["bash", "zsh", "fish"], &[]),
+        ("tcp-status run --backend ", &["auto", "ebpf", "scan"], &[]),
+        ("tcp-status run --socket-group ro", &["root"], &["daemon"]),
+        (
+            "tcp-status show --socket s",
+            &["s.sock", "stale.sock"],
+            &["s.txt"],
+        ),
+        (
+            "tcp-status listeners --socket s.sock --port 54",
+            &["5432"],
+            &["443"],
+        ),
+        ("tcp-status top --socket s.sock --netns 4026532", other, &[]),
+    ]
+}
+
+/// Compares what a shell offers for each case.
+fn assert_offered(shell: &str, offered: impl Fn(&Place, &str) -> Option<String>) {
+    assert_eq!(FULL, 5432);
+    let place = Place::new(shell);
+    place.serve();
+    let other = OTHER.to_string();
+    for (line, wanted, unwanted) in cases(&[&other]) {
+        let Some(offered) = offered(&place, line) else {
+            return;
+        };
+        // Fish has what each word means behind it.
+        let words: Vec<_> = offered
+            .lines()
+            .filter_map(|line| line.split('\t').next())
+            .collect();
+        for word in wanted {
+            assert!(words.contains(word), "{shell}: {line}: {offered}");
+        }
+        for word in unwanted {
+            assert!(!words.contains(word), "{shell}: {line}: {offered}");
+        }
+    }
+}
+
+#[test]
+fn bash_completes_every_word() {
+    // As readline calls it: the words so far, the last one, and the one before.
+    const PROGRAM: &str = r#"
+        source ./_tcp-status
+        read -ra COMP_WORDS <<< "$LINE"
+        [[ $LINE == *" " ]] && COMP_WORDS+=("")
+        COMP_CWORD=$(( ${#COMP_WORDS[@]} - 1 ))
+        COMP_LINE=$LINE COMP_POINT=${#LINE} COMP_TYPE=9
+        specification=$(complete -p tcp-status)
+        [[ $specification =~ -F\ ([^\ ]+) ]]
+        "${BASH_REMATCH[1]}" tcp-status "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}" 2> errors
+        printf '%s\n' "${COMPREPLY[@]}"
+    "#;
+    assert_offered("bash", |place, line| {
+        place.run("bash", &format!("LINE={line:?}\n{PROGRAM}"))
+    });
+}
+
+#[test]
+fn fish_completes_every_word() {
+    assert_offered("fish", |place, line| {
+        let program = format!("source ./_tcp-status; complete --do-complete {line:?}");
+        place.run("fish", &program)
+    });
+}
+
+#[test]
+fn zsh_completes_from_the_first_word_on() {
+    let place = Place::new("zsh");
+    if place.run("zsh", "true").is_none() {
+        return;
+    }
+    place.serve();
+    let command = pty_process::blocking::Command::new("zsh")
+        .arg("-f")
+        .env("PATH", path())
+        .env_remove("TCP_STATUS_SOCKET")
+        .env("TERM", "dumb")
+        .current_dir(place.path());
+    let terminal = Terminal::start(command, (80, 24));
+    terminal.send("fpath=($PWD $fpath); autoload -Uz compinit; compinit -u -D; PS1='ready> '\n");
+    terminal.wait_for("\nready> ");
+    for (typed, completed) in [
+        ("tcp-status get est", "tcp-status get established"),
+        ("tcp-status zabbix un", "tcp-status zabbix uninstall"),
+        ("tcp-status run --backend eb", "--backend ebpf"),
+        ("tcp-status run --socket-group roo", "--socket-group root"),
+        ("tcp-status listeners --socket s.s", "--socket s.sock"),
+        (
+            "tcp-status listeners --socket s.sock --port 54",
+            "--port 5432",
+        ),
+    ] {
+        terminal.send(typed);
+        terminal.send("\t");
+        terminal.wait_for(completed);
+        // Clears the line.
+        terminal.send("\u{15}");
+    }
+}
