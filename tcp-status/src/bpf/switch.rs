@@ -46,11 +46,11 @@ impl Bpf {
         self.tell(None, Some(false))
     }
 
-    /// Sleeps until an event comes, `bell` can be read, or `limit` is over.
+    /// Sleeps until an event comes, `bell` can be read, or `limit` is over; false for the last.
     ///
     /// # Errors
     /// If the kernel cannot wait.
-    pub fn wait(&self, bell: BorrowedFd<'_>, limit: Option<Duration>) -> io::Result<()> {
+    pub fn wait(&self, bell: BorrowedFd<'_>, limit: Option<Duration>) -> io::Result<bool> {
         wait(&[lock(&self.wake).as_fd(), bell], limit)
     }
 
@@ -78,11 +78,11 @@ impl Bpf {
     }
 }
 
-/// Sleeps until one of `files` can be read, or `limit` is over.
+/// Sleeps until one of `files` can be read, or `limit` is over; false for the latter.
 ///
 /// # Errors
 /// If the kernel cannot wait.
-pub(crate) fn wait(files: &[BorrowedFd<'_>], limit: Option<Duration>) -> io::Result<()> {
+pub(crate) fn wait(files: &[BorrowedFd<'_>], limit: Option<Duration>) -> io::Result<bool> {
     let mut files: Vec<_> = files
         .iter()
         .map(|file| PollFd::new(*file, PollFlags::POLLIN))
@@ -91,7 +91,8 @@ pub(crate) fn wait(files: &[BorrowedFd<'_>], limit: Option<Duration>) -> io::Res
         PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX)
     });
     match poll(&mut files, limit) {
-        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Ok(ready) => Ok(ready > 0),
+        Err(Errno::EINTR) => Ok(true),
         Err(errno) => Err(errno.into()),
     }
 }

@@ -226,6 +226,16 @@ pub fn timewait() -> Result<Option<u64>, Error> {
     Ok(sockstat(&text, "TCP:", "tw"))
 }
 
+/// TCP segments that the namespace has received (`InSegs` of snmp), where the kernel counts them.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn segments() -> Result<Option<u64>, Error> {
+    let mut text = String::with_capacity(4096);
+    read(SNMP, &mut text)?;
+    Ok(snmp(&text, "Tcp:", "InSegs"))
+}
+
 /// What the queues of listeners could not take; none where the kernel does not count it.
 ///
 /// # Errors

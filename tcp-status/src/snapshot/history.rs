@@ -10,8 +10,8 @@ pub const DEFAULT_WINDOW: u32 = 60;
 /// The longest window, in seconds.
 pub const MAX_WINDOW: u32 = 600;
 
-/// The extremes of every gauge, sampled inside the tracker. The last value is the gauge itself,
-/// which is always between them.
+/// The extremes of every gauge, sampled inside the tracker, of what was known at each sample: in the
+/// reduced tier, FIN_WAIT2 and TIME_WAIT can have been further apart between two walks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peaks {
     /// How far back the extremes reach: what was asked for, or the time since start.

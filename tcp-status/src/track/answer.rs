@@ -202,8 +202,7 @@ impl Tracker {
         let (mut listeners, half_open) = self.half_open(netns, &gauges)?;
         let requests = half_open.total();
         let beside = self.beside(netns, &gauges, requests, &State::ALL, Effort::WalkPorts)?;
-        let counts = assemble(&gauges, &beside);
-        let mut snapshot = self.describe(netns, &reading, counts);
+        let mut snapshot = self.describe(netns, &reading, assemble(&gauges, &beside));
         (snapshot.overflows, snapshot.syncookies) =
             procfs::queue_counters().map_err(unavailable)?;
         let settings = sysctl::settings();
@@ -211,8 +210,9 @@ impl Tracker {
         queues::limit(&mut listeners, &settings);
         snapshot.ports = self.ports(netns, &gauges, ports, &half_open)?;
         if netns == self.netns {
+            let known = self.known(netns, &snapshot.states, &beside)?;
             let samples = lock(&self.samples);
-            samples.tell(window, &reading, &mut snapshot, &mut listeners);
+            samples.tell(window, &reading, &known, &mut snapshot, &mut listeners);
         }
         snapshot.listeners = listeners;
         Ok(snapshot)

@@ -13,8 +13,9 @@ use super::{
     assemble::Beside,
     cost::Cost,
     gauge::Gauges,
+    history::Known,
     queues::{self, HalfOpen},
-    split::{Split, SplitCache},
+    split::{Moment, Split, SplitCache},
     tracker::{Tracker, lock},
 };
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
         sock_diag::{self, MiniSplits},
     },
     server::protocol::Refusal,
-    snapshot::Listener,
+    snapshot::{Counts, Listener},
 };
 
 /// How far an answer may go to split minisockets.
@@ -83,7 +84,7 @@ impl Tracker {
 
     /// Walks over everything but full sockets.
     fn look_aside(&self, netns: u32, cache: &mut SplitCache) -> Result<(), Refusal> {
-        let cost = Cost::start();
+        let (began, cost) = (self.moment(netns)?, Cost::start());
         let (all, ports) = match sock_diag::minisockets(&self.port_set(netns)?) {
             // A kernel without the module; the iterator needs four times as long, and does not
             // tell ports apart.
@@ -98,8 +99,51 @@ impl Tracker {
             }
         };
         cache.put_ports(all, ports);
-        cache.put(all, cost.spent());
+        cache.put(all, Some(began), cost.spent());
         Ok(())
+    }
+
+    /// The counters that say how far a split may be off, of the calling thread's namespace.
+    pub(super) fn moment(&self, netns: u32) -> Result<Moment, Refusal> {
+        let minisockets = minisocket_count()?;
+        let reading = self.read(netns).map_err(unavailable)?;
+        let ended = |from: &[State]| {
+            let flows = reading.transitions.flows.iter();
+            let ended = flows.filter(|(of, to, _)| {
+                to == State::Closed.name() && from.iter().any(|state| of == state.name())
+            });
+            ended.map(|(_, _, count)| count).sum()
+        };
+        let finwait2 = reading.gauges.sum(&[State::FinWait2]);
+        Ok(Moment {
+            minisockets,
+            finwait2: u64::try_from(finwait2).unwrap_or(0),
+            ended_in_finwait2: ended(&[State::FinWait2]),
+            ended_otherwise: ended(&[State::Closing, State::LastAck]),
+            segments: procfs::segments().map_err(unavailable)?,
+        })
+    }
+
+    /// What is known of the `counts` of both families, of the calling thread's namespace: a split
+    /// that is old says little.
+    pub(super) fn known(
+        &self,
+        netns: u32,
+        counts: &Counts,
+        beside: &Beside,
+    ) -> Result<Known, Refusal> {
+        let mut known = Known::exactly(counts);
+        if self.plan.split == SplitMethod::Walk && beside.minisockets > 0 {
+            let now = self.moment(netns)?;
+            let splits = lock(&self.splits);
+            let cache = splits.get(&netns);
+            let (least, most) = cache.map_or((0, now.minisockets), |cache| cache.finwait2(&now));
+            known.least[State::FinWait2] = now.finwait2 + least;
+            known.most[State::FinWait2] = now.finwait2 + most;
+            known.least[State::TimeWait] = now.minisockets - most;
+            known.most[State::TimeWait] = now.minisockets - least;
+        }
+        Ok(known)
     }
 
     /// The ports of a namespace that are kept apart.
@@ -111,11 +155,11 @@ impl Tracker {
     }
 
     /// Keeps what an audit's walk met beside full sockets.
-    pub(super) fn keep_aside(&self, netns: u32, walked: &Walked) {
+    pub(super) fn keep_aside(&self, netns: u32, walked: &Walked, began: Option<Moment>) {
         let mut splits = lock(&self.splits);
         let cache = splits.entry(netns).or_default();
         let cost = cache.cost();
-        cache.put(walked.into(), cost);
+        cache.put(walked.into(), began, cost);
     }
 
     /// Request sockets of the calling thread's namespace, by family.

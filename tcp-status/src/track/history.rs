@@ -49,6 +49,26 @@ impl Greatest {
 /// The totals that rates are made from, in the order of the members of [`Rates`].
 type Totals = [u64; 7];
 
+/// What is known of the gauges of one moment: each was at least and at most so much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Enters the greatest values.
+    pub least: Counts,
+    /// Enters the least values.
+    pub most: Counts,
+}
+
+impl Known {
+    /// Everything.
+    #[must_use]
+    pub const fn exactly(counts: &Counts) -> Self {
+        Self {
+            least: *counts,
+            most: *counts,
+        }
+    }
+}
+
 /// What was sampled of one namespace.
 #[derive(Clone, Debug, Default)]
 pub struct History {
@@ -60,12 +80,12 @@ pub struct History {
 }
 
 impl History {
-    /// Enters a reading taken at `now`: its gauges, its flows since start, and their sum.
-    pub fn enter(&mut self, now: u64, counts: &Counts, flows: &Transitions, events: u64) {
+    /// Enters a reading taken at `now`: what is known of its gauges, its flows since start, and their sum.
+    pub fn enter(&mut self, now: u64, known: &Known, flows: &Transitions, events: u64) {
         self.started.get_or_insert(now);
-        for (state, count) in counts.iter() {
-            self.greatest[state.index()].enter(now, count);
-            self.least[state.index()].enter(now, !count);
+        for state in State::ALL {
+            self.greatest[state.index()].enter(now, known.least[state]);
+            self.least[state.index()].enter(now, !known.most[state]);
         }
         let newest = self.totals.back().map(|&(time, _)| time / 1000);
         if newest != Some(now / 1000) {
@@ -81,22 +101,24 @@ impl History {
         }
     }
 
-    /// The extremes since `window` seconds before `now`, when the gauges are `counts`.
+    /// The extremes since `window` seconds before `now`, when so much is `known` of the gauges.
     #[must_use]
-    pub fn peaks(&self, now: u64, window: u32, sample: u64, counts: &Counts) -> Option<Peaks> {
+    pub fn peaks(&self, now: u64, window: u32, sample: u64, known: &Known) -> Option<Peaks> {
         let started = self.started?;
         let from = now.saturating_sub(u64::from(window) * 1000);
         let mut peaks = Peaks {
             window_seconds: seconds(now.saturating_sub(started.max(from))),
             sample_milliseconds: u32::try_from(sample).unwrap_or(u32::MAX),
-            min: *counts,
-            max: *counts,
+            min: known.most,
+            max: known.least,
         };
-        for (state, count) in counts.iter() {
+        for state in State::ALL {
             let i = state.index();
             let (max, min) = (self.greatest[i].since(from), self.least[i].since(from));
-            peaks.max[state] = max.unwrap_or(count).max(count);
-            peaks.min[state] = min.map_or(count, |complement| !complement).min(count);
+            peaks.max[state] = max.unwrap_or(0).max(known.least[state]);
+            peaks.min[state] = min
+                .map_or(u64::MAX, |complement| !complement)
+                .min(known.most[state]);
         }
         Some(peaks)
     }
@@ -155,7 +177,7 @@ fn seconds(milliseconds: u64) -> u32 {
 mod tests {
     use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
-    use super::{Counts, Greatest, History, State, Transitions};
+    use super::{Counts, Greatest, History, Known, State, Transitions};
 
     #[test]
     fn the_greatest_of_any_window_is_what_a_search_finds() {
@@ -193,7 +215,7 @@ mod tests {
         let counts = |synrecv| {
             let mut counts = Counts::default();
             counts[State::SynRecv] = synrecv;
-            counts
+            Known::exactly(&counts)
         };
         let none = Transitions::default();
         for tenth in 0..600 {
@@ -221,7 +243,7 @@ mod tests {
         for second in 0..=100_u64 {
             history.enter(
                 second * 1000,
-                &Counts::default(),
+                &Known::exactly(&Counts::default()),
                 &opened(second * 7),
                 second * 70,
             );

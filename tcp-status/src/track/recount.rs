@@ -10,6 +10,7 @@ use super::{
     gauge::Gauges,
     ledger::{Book, Ledger},
     seed::{self, SeedError, Walks},
+    split::Moment,
     tracker::{Reading, Tracker, lock, sockets_listed},
 };
 use crate::{
@@ -82,6 +83,7 @@ impl Tracker {
         let new = 1 - old;
         let unplaced = self.bpf.writers()?.unplaced;
         let places = self.places();
+        let began = self.moment(self.netns).ok();
         let seed::Filled { walks, ports } = seed::fill(
             &self.bpf,
             &places,
@@ -104,7 +106,7 @@ impl Tracker {
             ledger.unplaced = unplaced;
             before
         };
-        self.saw_aside(&walks)?;
+        self.saw_aside(&walks, began)?;
         quiesce();
         // Once more, now that events which began before the switch have ended.
         let mut found = self.move_books(&mut self.ledger_mut(), &before, old)?;
@@ -256,12 +258,12 @@ impl Tracker {
     }
 
     /// Keeps what an audit's walks met beside full sockets.
-    pub(super) fn saw_aside(&self, walks: &Walks) -> Result<(), LoadError> {
+    pub(super) fn saw_aside(&self, walks: &Walks, began: Option<Moment>) -> Result<(), LoadError> {
         lock(&self.splits).retain(|netns, _| walks.contains_key(netns));
         if let Some(walked) = walks.get(&self.netns)
             && !self.may_have_skipped(&self.gauges(self.netns)?)
         {
-            self.keep_aside(self.netns, walked);
+            self.keep_aside(self.netns, walked, began);
         }
         Ok(())
     }

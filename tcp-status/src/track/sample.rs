@@ -13,19 +13,20 @@ use std::{
 };
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use tcp_status_common::state::State;
+use tcp_status_common::state::{Family, State};
 
 use super::{
     answer::unavailable,
     assemble::assemble,
     beside::Effort,
     cost::Cost,
-    history::History,
+    history::{History, Known},
     queues::Queues,
     tracker::{Reading, Tracker, lock},
 };
 use crate::{
     bpf::wait,
+    kernel::procfs,
     server::protocol::Refusal,
     snapshot::{Counts, Listener, Snapshot},
 };
@@ -33,7 +34,7 @@ use crate::{
 /// So many samples without any change, and the sampler rests.
 const QUIET: u32 = 20;
 
-/// How often it is looked for what changes without an event, at least.
+/// How often it is looked for what changes without an event or a segment, at least.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The most of one core that samples may take: many listeners make them rarer.
@@ -49,6 +50,8 @@ pub struct Samples {
     resting: bool,
     /// Counts, events since start, and connections that wait to be accepted.
     last: (Counts, u64, u64),
+    /// Request sockets.
+    requests: [u64; Family::COUNT],
 }
 
 impl Default for Samples {
@@ -60,6 +63,7 @@ impl Default for Samples {
             queues: Queues::default(),
             resting: false,
             last: (Counts::default(), 0, 0),
+            requests: [0; Family::COUNT],
         }
     }
 }
@@ -70,12 +74,13 @@ impl Samples {
         &self,
         window: u32,
         reading: &Reading,
+        known: &Known,
         snapshot: &mut Snapshot,
         listeners: &mut [Listener],
     ) {
         let now = self.now();
         let period = u64::try_from(self.period.as_millis()).unwrap_or(u64::MAX);
-        snapshot.peaks = self.history.peaks(now, window, period, &snapshot.states);
+        snapshot.peaks = self.history.peaks(now, window, period, known);
         snapshot.rates = self
             .history
             .rates(now, window, &reading.transitions, reading.events);
@@ -178,18 +183,16 @@ impl Sampling {
         self.quiet = if moved { 0 } else { self.quiet + 1 };
         self.failing &= sampled.is_err();
         let rested = if self.quiet < QUIET {
-            wait(&[bell.event.as_fd()], Some(period))
+            wait(&[bell.event.as_fd()], Some(period)).map(drop)
         } else {
-            rest(tracker, bell)
+            rest(tracker, bell, period)
         };
         rested.map_err(unavailable)?;
         sampled.map(|_| ())
     }
 }
 
-fn rest(tracker: &Tracker, bell: &Bell) -> io::Result<()> {
-    let interval = tracker.settings.pace.interval;
-    let limit = (interval > LOOK).then_some(LOOK);
+fn rest(tracker: &Tracker, bell: &Bell, period: Duration) -> io::Result<()> {
     tracker.bpf.arm().map_err(io::Error::other)?;
     // What came before that wakes nobody.
     let moved = tracker.sample().unwrap_or(true);
@@ -197,14 +200,43 @@ fn rest(tracker: &Tracker, bell: &Bell) -> io::Result<()> {
         Ok(())
     } else {
         lock(&tracker.samples).resting = true;
-        tracker.bpf.wait(bell.event.as_fd(), limit)
+        sleep(tracker, bell, period)
     };
     lock(&tracker.samples).resting = false;
     tracker.bpf.disarm().map_err(io::Error::other)?;
     rested
 }
 
+/// Sleeps until an event comes, or half-open connections, which make none: once in a `period` the
+/// listeners are looked at, unless no segment came meanwhile, without which nothing is half-open.
+fn sleep(tracker: &Tracker, bell: &Bell, period: Duration) -> io::Result<()> {
+    let interval = tracker.settings.pace.interval;
+    let limit = (interval > LOOK).then_some(LOOK);
+    let (began, mut before) = (Instant::now(), segments());
+    while !tracker.bpf.wait(bell.event.as_fd(), Some(period))? {
+        let now = segments();
+        let came = now.is_none() || now != before;
+        before = now;
+        let over = limit.is_some_and(|limit| began.elapsed() >= limit);
+        if over || (came && tracker.has_other_requests().unwrap_or(true)) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Segments received; none if they are not known.
+fn segments() -> Option<u64> {
+    procfs::segments().ok().flatten()
+}
+
 impl Tracker {
+    /// Whether there are other request sockets than at the last sample.
+    fn has_other_requests(&self) -> Result<bool, Refusal> {
+        let gauges = self.gauges(self.netns).map_err(unavailable)?;
+        Ok(self.requests(self.netns, &gauges)? != lock(&self.samples).requests)
+    }
+
     /// While the sampler rests, looks for what changes without an event: queues, and minisockets
     /// that end.
     pub(super) fn sample_at_rest(&self) {
@@ -226,21 +258,19 @@ impl Tracker {
         let beside = self.beside(self.netns, &gauges, requests, &State::ALL, Effort::Last)?;
         let [mut counts, v6] = assemble(&gauges, &beside);
         counts += &v6;
-        Ok(self.keep_sample(&reading, &counts, &listeners))
-    }
-
-    fn keep_sample(&self, reading: &Reading, counts: &Counts, listeners: &[Listener]) -> bool {
+        let known = self.known(self.netns, &counts, &beside)?;
         let mut samples = lock(&self.samples);
         let now = samples.now();
         samples
             .history
-            .enter(now, counts, &reading.transitions, reading.events);
-        samples.queues.enter(now, listeners);
+            .enter(now, &known, &reading.transitions, reading.events);
+        samples.requests = requests;
+        samples.queues.enter(now, &listeners);
         let queued = listeners
             .iter()
             .map(|one| u64::from(one.accept_queue))
             .sum();
-        let last = (*counts, reading.events, queued);
-        std::mem::replace(&mut samples.last, last) != last
+        let last = (counts, reading.events, queued);
+        Ok(std::mem::replace(&mut samples.last, last) != last)
     }
 }

@@ -70,11 +70,27 @@ impl Sum for Split {
     }
 }
 
+/// What the counters of a namespace were at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moment {
+    /// The kernel's own number of minisockets.
+    pub minisockets: u64,
+    /// Full sockets in FIN_WAIT2.
+    pub finwait2: u64,
+    /// Full sockets that ended in FIN_WAIT2, since start: each may have left a minisocket in it.
+    pub ended_in_finwait2: u64,
+    /// Full sockets that ended in another state that leaves minisockets, since start.
+    pub ended_otherwise: u64,
+    /// TCP segments received; none where the kernel does not count them.
+    pub segments: Option<u64>,
+}
+
 /// The last split, what it cost, and that of ports, which not every walk tells apart.
 #[derive(Debug)]
 pub struct SplitCache {
     last: Split,
     taken: Option<Instant>,
+    began: Option<Moment>,
     ports: BTreeMap<u16, Split>,
     elsewhere: Option<Split>,
     ports_taken: Option<Instant>,
@@ -86,6 +102,7 @@ impl Default for SplitCache {
         Self {
             last: Split::default(),
             taken: None,
+            began: None,
             ports: BTreeMap::new(),
             elsewhere: Some(Split::default()),
             ports_taken: None,
@@ -120,11 +137,36 @@ impl SplitCache {
         self.cost
     }
 
-    /// Keeps a new split.
-    pub fn put(&mut self, split: Split, cost: Duration) {
+    /// Keeps a new split, of a walk that began at a known moment or not.
+    pub fn put(&mut self, split: Split, began: Option<Moment>, cost: Duration) {
         self.last = split;
+        self.began = began;
         self.taken = Some(Instant::now());
         self.cost = cost;
+    }
+
+    /// How many minisockets are in FIN_WAIT2 `now`, at least and at most: what the last walk found,
+    /// less what can have left since, and what can have come. One leaves by a segment or by its
+    /// timer, and comes by the end of a full socket in FIN_WAIT2.
+    #[must_use]
+    pub fn finwait2(&self, now: &Moment) -> (u64, u64) {
+        let Some(began) = &self.began else {
+            return (0, now.minisockets);
+        };
+        let found: u64 = self.last.finwait2.iter().sum();
+        let came = now
+            .ended_in_finwait2
+            .saturating_sub(began.ended_in_finwait2);
+        let born = came + now.ended_otherwise.saturating_sub(began.ended_otherwise);
+        let expired = (began.minisockets + born).saturating_sub(now.minisockets);
+        let segments = now.segments.zip(began.segments);
+        let least = segments.map_or(0, |(now, then)| {
+            found.saturating_sub(expired + now.saturating_sub(then))
+        });
+        (
+            least.min(now.minisockets),
+            (found + came).min(now.minisockets),
+        )
     }
 
     /// The kernel counts no minisockets: then there are none at any port, and nobody walks for
@@ -159,13 +201,48 @@ impl SplitCache {
 mod tests {
     use std::time::Duration;
 
-    use super::{Split, SplitCache};
+    use super::{Moment, Split, SplitCache};
+
+    #[test]
+    fn what_is_known_of_finwait2_wears_off_with_what_can_have_changed_it() {
+        let began = Moment {
+            minisockets: 30,
+            segments: Some(1000),
+            ..Moment::default()
+        };
+        let split = Split {
+            finwait2: [8, 2],
+            timewait: [20, 0],
+        };
+        let mut cache = SplitCache::default();
+        assert_eq!(cache.finwait2(&began), (0, 30));
+        cache.put(split, Some(began), Duration::ZERO);
+        assert_eq!(cache.finwait2(&began), (10, 10));
+        let at = |minisockets, ended_in_finwait2, ended_otherwise, segments| Moment {
+            minisockets,
+            ended_in_finwait2,
+            ended_otherwise,
+            segments: Some(segments),
+            finwait2: 0,
+        };
+        assert_eq!(cache.finwait2(&at(30, 0, 0, 1003)), (7, 10));
+        assert_eq!(cache.finwait2(&at(28, 0, 0, 1000)), (8, 10));
+        assert_eq!(cache.finwait2(&at(31, 2, 1, 1000)), (8, 12));
+        assert_eq!(cache.finwait2(&at(5, 0, 0, 1000)), (0, 5));
+        let unknown = Moment {
+            segments: None,
+            ..began
+        };
+        assert_eq!(cache.finwait2(&unknown), (0, 10));
+        cache.put(split, None, Duration::ZERO);
+        assert_eq!(cache.finwait2(&began), (0, 30));
+    }
 
     #[test]
     fn a_new_cache_is_older_than_anything() {
         let mut cache = SplitCache::default();
         assert!(cache.is_older_than(Duration::MAX, false));
-        cache.put(Split::default(), Duration::ZERO);
+        cache.put(Split::default(), None, Duration::ZERO);
         assert!(!cache.is_older_than(Duration::from_secs(3600), false));
         assert!(cache.is_older_than(Duration::MAX, true));
     }

@@ -230,7 +230,7 @@ impl Tracker {
         ledger.walked_ports = ports;
         self.meet(&mut ledger, &walks)?;
         self.doubt_skipped(&mut ledger)?;
-        self.saw_aside(&walks)?;
+        self.saw_aside(&walks, None)?;
         let sockets: u64 = walks.values().map(|walked| walked.sockets).sum();
         log::info!(sockets, namespaces = walks.len(), milliseconds = elapsed.as_millis(); "seeded");
         Ok(ledger)

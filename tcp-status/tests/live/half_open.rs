@@ -9,6 +9,10 @@ use std::{
 };
 
 use socket2::{Domain, Socket, Type};
+use tcp_status::{
+    server::{Source as _, protocol::Show},
+    snapshot::Snapshot,
+};
 use tcp_status_common::state::State;
 use tcp_status_testkit::{
     Family,
@@ -189,6 +193,41 @@ fn migrated_half_open_connections_are_counted_once() {
             assert_between_listings(&subject, &[None], Duration::from_millis(3_500));
             assert_eq!(Counts::read().unwrap().both(st::SYN_RECV), 40);
             subject.assert_exact_within(SOON);
+        })
+        .unwrap();
+}
+
+fn within(subject: &Subject, window: u32) -> Snapshot {
+    let show = Show {
+        window: Some(window),
+        ..Show::default()
+    };
+    subject.tracker.show(&show).unwrap().remove(0)
+}
+
+#[test]
+fn a_short_spike_of_half_open_connections_is_seen_at_rest() {
+    const SPIKE: u32 = 300;
+    let Some(netns) = place() else { return };
+    netns
+        .run(|| {
+            allow_many();
+            let subject = Subject::start();
+            let silent = Silent::new().unwrap();
+            let (_listener, at) = listener(None);
+            subject.assert_exact_within(SOON);
+            let mut seen = Vec::new();
+            for round in 0..6 {
+                // Long enough for the sampler to come to rest; each round ends elsewhere in its second.
+                thread::sleep(Duration::from_millis(4_000 + round * 170));
+                (0..SPIKE).for_each(|number| silent.open(at, number).unwrap());
+                half_open_within(SOON, SPIKE.into());
+                thread::sleep(Duration::from_millis(310));
+                (0..SPIKE).for_each(|number| silent.reset(at, number).unwrap());
+                half_open_within(SOON, 0);
+                seen.push(within(&subject, 3).peaks.unwrap().max[State::SynRecv]);
+            }
+            assert_eq!(seen, [u64::from(SPIKE); 6], "peaks of {SPIKE} each");
         })
         .unwrap();
 }

@@ -1,11 +1,17 @@
-//! The split of minisockets between FIN_WAIT2 and TIME_WAIT: how old it may be.
+//! The split of minisockets between FIN_WAIT2 and TIME_WAIT: how old it may be, and what peaks make
+//! of one that is old.
 
 use std::{
     net::{Ipv4Addr, TcpListener, TcpStream},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
-use tcp_status::track::Pace;
+use tcp_status::{
+    server::{Source as _, protocol::Show},
+    track::Pace,
+};
+use tcp_status_common::state::State;
 use tcp_status_testkit::oracle::{Counts, st};
 
 use crate::subject::{SOON, Subject, place};
@@ -50,6 +56,42 @@ fn the_split_is_no_older_than_its_interval_however_rare_audits_are() {
             drop(clients);
             listed(st::TIME_WAIT, 50);
             subject.assert_exact_within(SOON);
+        })
+        .unwrap();
+}
+
+#[test]
+fn a_peak_is_no_older_than_its_window() {
+    let Some(netns) = place() else { return };
+    netns
+        .run(|| {
+            let subject = rarely_audited();
+            let clients = finwait2_minisockets(100);
+            subject.assert_exact_within(SOON);
+            let known = subject.snapshot().peaks.unwrap().max[State::FinWait2];
+            assert_eq!(known, 100, "a peak at rest just after a walk");
+            drop(clients);
+            listed(st::TIME_WAIT, 100);
+            // Events that keep the sampler awake, and no query that would walk.
+            let started = Instant::now();
+            while started.elapsed() < Duration::from_secs(4) {
+                drop(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+                thread::sleep(Duration::from_millis(20));
+            }
+            let show = Show {
+                window: Some(2),
+                ..Show::default()
+            };
+            let snapshot = subject.tracker.show(&show).unwrap().remove(0);
+            let peaks = snapshot.peaks.unwrap();
+            assert_eq!(snapshot.states[State::FinWait2], 0);
+            assert_eq!(
+                peaks.max[State::FinWait2],
+                0,
+                "none was listed in the window"
+            );
+            assert_eq!(peaks.max[State::TimeWait], 100);
+            assert_eq!(peaks.min[State::TimeWait], 100);
         })
         .unwrap();
 }
