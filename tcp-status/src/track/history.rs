@@ -38,12 +38,6 @@ impl Greatest {
         let first = self.0.partition_point(|&(time, _)| time < from);
         self.0.get(first).map(|&(_, value)| value)
     }
-
-    /// When the newest sample that counts was taken.
-    #[must_use]
-    pub fn newest(&self) -> Option<u64> {
-        self.0.back().map(|&(time, _)| time)
-    }
 }
 
 /// The totals that rates are made from, in the order of the members of [`Rates`].

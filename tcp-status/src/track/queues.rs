@@ -2,6 +2,7 @@
 //! deep accept queues were between two polls. Pure.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, HashMap},
     net::IpAddr,
 };
@@ -63,31 +64,81 @@ impl HalfOpen {
 /// which the kernel lists them.
 type Key = (IpAddr, u16, u32);
 
+/// The most listeners whose accept queues are remembered: any user may listen as often as it likes.
+const MAX_REMEMBERED: usize = 1024;
+
+/// One listener's accept queue.
+#[derive(Debug)]
+struct Remembered {
+    depths: Greatest,
+    /// When the listener was last sampled.
+    seen: u64,
+}
+
 /// The depths of accept queues that were sampled.
+///
+/// At most [`MAX_REMEMBERED`] listeners are remembered. One that is remembered stays so as long as
+/// it listens. One that is gone is forgotten when its samples are too old, or earlier, the longest
+/// gone first, when a new listener needs its place. Of new listeners, those with the deepest queues
+/// get the places that are left.
 #[derive(Debug, Default)]
-pub struct Queues(HashMap<Key, Greatest>);
+pub struct Queues(HashMap<Key, Remembered>);
 
 impl Queues {
     /// Enters samples taken at `now`, in milliseconds; forgets listeners that are gone for long.
     pub fn enter(&mut self, now: u64, listeners: &[Listener]) {
+        let mut new = Vec::new();
         for (key, listener) in keyed(listeners) {
             let depth = listener.accept_queue.into();
-            self.0.entry(key).or_default().enter(now, depth);
+            match self.0.get_mut(&key) {
+                Some(remembered) => remembered.enter(now, depth),
+                None => new.push((depth, key)),
+            }
         }
         let oldest = now.saturating_sub(u64::from(MAX_WINDOW) * 1000);
-        self.0
-            .retain(|_, depths| depths.newest().is_some_and(|newest| newest >= oldest));
+        self.0.retain(|_, remembered| remembered.seen >= oldest);
+        self.forget(new.len().min(MAX_REMEMBERED), now);
+        new.sort_unstable_by_key(|&(depth, _)| Reverse(depth));
+        new.truncate(MAX_REMEMBERED - self.0.len());
+        for (depth, key) in new {
+            let mut remembered = Remembered {
+                depths: Greatest::default(),
+                seen: now,
+            };
+            remembered.enter(now, depth);
+            self.0.insert(key, remembered);
+        }
     }
 
-    /// Says of each listener how deep its accept queue was since `window` seconds before `now`.
+    /// Forgets listeners that are gone, the longest gone first, until there are `places` or none is
+    /// left.
+    fn forget(&mut self, places: usize, now: u64) {
+        let many = (self.0.len() + places).saturating_sub(MAX_REMEMBERED);
+        let gone = self.0.iter().filter(|(_, one)| one.seen < now);
+        let mut gone: Vec<_> = gone.map(|(key, one)| (one.seen, *key)).collect();
+        gone.sort_unstable();
+        for (_, key) in gone.into_iter().take(many) {
+            self.0.remove(&key);
+        }
+    }
+
+    /// Says of each listener how deep its accept queue was since `window` seconds before `now`. Of
+    /// one that is not remembered, how deep it is.
     pub fn tell(&self, now: u64, window: u32, listeners: &mut [Listener]) {
         let from = now.saturating_sub(u64::from(window) * 1000);
         let keys: Vec<_> = keyed(listeners).map(|(key, _)| key).collect();
         for (key, listener) in keys.iter().zip(listeners) {
-            let deepest = self.0.get(key).and_then(|depths| depths.since(from));
+            let deepest = self.0.get(key).and_then(|one| one.depths.since(from));
             let deepest = deepest.and_then(|depth| u32::try_from(depth).ok());
             listener.accept_queue_peak = deepest.unwrap_or(0).max(listener.accept_queue);
         }
+    }
+}
+
+impl Remembered {
+    fn enter(&mut self, now: u64, depth: u64) {
+        self.depths.enter(now, depth);
+        self.seen = now;
     }
 }
 
@@ -183,7 +234,10 @@ pub fn fuzz(records: &[ListenerRecord]) {
 
 #[cfg(test)]
 mod tests {
-    use super::{ClosedListener, HalfOpen, ListenerRecord, Queues, listeners, orphaned, requests};
+    use super::{
+        ClosedListener, HalfOpen, ListenerRecord, MAX_REMEMBERED, Queues, listeners, orphaned,
+        requests,
+    };
 
     #[test]
     fn closed_listeners_keep_their_ports() {
@@ -256,5 +310,52 @@ mod tests {
         assert_eq!(peaks(&now), [1, 3, 7]);
         queues.enter(700_000, &at(0, 0, 0)[..1]);
         assert_eq!(queues.0.len(), 1);
+    }
+
+    fn peaks(queues: &Queues, now: u64, listeners: &[super::Listener]) -> Vec<u32> {
+        let mut listeners = listeners.to_vec();
+        queues.tell(now, 600, &mut listeners);
+        listeners.iter().map(|one| one.accept_queue_peak).collect()
+    }
+
+    /// Whatever users do with listeners: ports that come and go, and any number at once.
+    #[test]
+    fn what_is_remembered_of_listeners_is_bounded() {
+        let mut queues = Queues::default();
+        let service = record(1, 50);
+        let mut now = 0;
+        for round in 0..500_u16 {
+            now += 100;
+            let ports = round * 100 + 2..round * 100 + 102;
+            let mut records: Vec<_> = ports.map(|port| record(port, 1)).collect();
+            records.push(if round == 0 { service } else { record(1, 0) });
+            queues.enter(now, &listeners(&records));
+            assert!(queues.0.len() <= MAX_REMEMBERED, "{}", queues.0.len());
+        }
+        assert_eq!(peaks(&queues, now, &listeners(&[service])), [50]);
+        let many: Vec<_> = (2..=u16::MAX).map(|port| record(port, 1)).collect();
+        queues.enter(now + 100, &listeners(&many));
+        assert_eq!(queues.0.len(), MAX_REMEMBERED);
+        queues.enter(now + 700_000, &[]);
+        assert_eq!(queues.0.len(), 0);
+    }
+
+    /// A service that is started again keeps its peak while there is room; those that listen keep
+    /// it in any case, and of new ones the deepest are remembered.
+    #[test]
+    fn those_that_listen_and_the_deepest_are_remembered() {
+        let mut queues = Queues::default();
+        let many = |depth| -> Vec<_> { (1..=1030).map(|port| record(port, depth)).collect() };
+        let mut first = many(1);
+        first[1029].accept_queue = 9;
+        queues.enter(0, &listeners(&first));
+        let now = listeners(&many(0));
+        let peak = peaks(&queues, 100, &now);
+        assert_eq!((peak.iter().sum::<u32>(), peak[1029]), (1023 + 9, 9));
+        // All but one go on listening, and a new one takes the place of the one that went.
+        queues.enter(100, &listeners(&many(0)[1..]));
+        let peak = peaks(&queues, 200, &now);
+        assert_eq!(peak[1029], 9);
+        assert_eq!(queues.0.len(), MAX_REMEMBERED);
     }
 }
