@@ -141,6 +141,10 @@ pub struct RunOptions {
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse::address)]
     #[arg(allow_hyphen_values = true)]
     pub metrics: Option<SocketAddr>,
+    /// Host names in requests for metrics, beside this host's name and IP addresses
+    #[arg(long, value_name = "NAME", value_delimiter = ',', requires = "metrics")]
+    #[arg(value_parser = parse::host)]
+    pub metrics_host: Vec<String>,
     /// Metrics under the names of another exporter as well
     #[arg(long, value_name = "EXPORTER", value_enum, requires = "metrics")]
     pub metrics_compat: Option<CompatOption>,

@@ -53,6 +53,15 @@ pub(super) fn max_namespaces(text: &str) -> Result<u32, &'static str> {
     count(text, 1..=100_000).ok_or("not a number of namespaces; use 1 to 100000")
 }
 
+/// A host name as it stands in a request, without a port.
+pub(super) fn host(text: &str) -> Result<String, &'static str> {
+    let part = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    let is_name = (1..=253).contains(&text.len()) && text.chars().all(part);
+    is_name
+        .then(|| text.to_owned())
+        .ok_or("not a host name; use a name without a port, such as server1.example")
+}
+
 fn count(text: &str, allowed: RangeInclusive<u32>) -> Option<u32> {
     digits(text)?
         .parse()

@@ -229,6 +229,7 @@ async fn serve_metrics(
 
 fn page(options: &RunOptions) -> http::Options {
     http::Options {
+        hosts: options.metrics_host.clone(),
         label_netns: options.netns == NamespaceOption::All,
         node_names: options.metrics_compat == Some(CompatOption::Node),
         ..http::Options::default()

@@ -15,6 +15,7 @@ use hyper::{
 
 use super::{
     accept::Format,
+    host::Hosts,
     page::{Labels, Page, Scrapes, Started},
     route::{Refused, Route, route},
 };
@@ -35,9 +36,15 @@ const INDEX: &str = concat!(
     ": /metrics for Prometheus and OpenMetrics, /healthz for liveness, /readyz for readiness\n"
 );
 
+const FOREIGN_HOST: Refused = Refused {
+    status: StatusCode::MISDIRECTED_REQUEST,
+    why: "not a name of this host; use its IP address, or add the name with --metrics-host",
+};
+
 /// What all connections share.
 pub(super) struct Desk {
     calls: Calls,
+    hosts: Hosts,
     labels: Labels,
     scrapes: AtomicU64,
     errors: AtomicU64,
@@ -45,9 +52,10 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn new(calls: Calls, labels: Labels) -> Self {
+    pub(super) fn new(calls: Calls, hosts: Hosts, labels: Labels) -> Self {
         Self {
             calls,
+            hosts,
             labels,
             scrapes: AtomicU64::new(0),
             errors: AtomicU64::new(0),
@@ -60,6 +68,9 @@ impl Desk {
         &self,
         request: &Request<B>,
     ) -> Result<Response<Full<Bytes>>, Infallible> {
+        if !self.hosts.may_serve(request) {
+            return Ok(refuse(FOREIGN_HOST));
+        }
         Ok(match route(request) {
             Ok(Route::Index) => plain(StatusCode::OK, INDEX.into()),
             Ok(Route::Metrics { format, window }) => self.metrics(format, window).await,

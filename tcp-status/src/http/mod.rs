@@ -4,6 +4,7 @@
 
 mod accept;
 mod desk;
+mod host;
 mod page;
 mod route;
 mod serve;

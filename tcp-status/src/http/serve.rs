@@ -12,7 +12,7 @@ use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::{desk::Desk, page::Labels};
+use super::{desk::Desk, host::Hosts, page::Labels};
 use crate::server::{
     Limits, Source, Timeouts,
     accept::{self, Handler},
@@ -37,10 +37,12 @@ const LIMITS: Limits = Limits {
 };
 
 /// What is served, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// How much clients may use.
     pub limits: Limits,
+    /// Names by which the address is reached, beside those that the host knows itself by.
+    pub hosts: Vec<String>,
     /// Whether series name their network namespace, however many there are.
     pub label_netns: bool,
     /// Whether `node_tcp_connection_states` is there as well, as from node_exporter.
@@ -51,6 +53,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             limits: LIMITS,
+            hosts: Vec::new(),
             label_netns: false,
             node_names: false,
         }
@@ -138,6 +141,7 @@ impl Server {
     ) -> io::Result<()> {
         let Options {
             limits,
+            hosts,
             label_netns,
             node_names,
         } = self.options;
@@ -148,7 +152,7 @@ impl Server {
         let listener = tokio::net::TcpListener::from_std(self.listener)?;
         let calls = Calls::new(source, &limits);
         let handler = Pages {
-            desk: Desk::new(calls, labels),
+            desk: Desk::new(calls, Hosts::new(self.address, &hosts), labels),
         };
         accept::serve(listener, &limits, handler, shutdown).await;
         Ok(())

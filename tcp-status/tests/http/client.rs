@@ -52,7 +52,7 @@ impl Connection {
 
     pub(crate) fn ask(&mut self, method: &str, target: &str, headers: &str) -> io::Result<Reply> {
         self.send(&format!(
-            "{method} {target} HTTP/1.1\r\nHost: test\r\n{headers}\r\n"
+            "{method} {target} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n"
         ))?;
         self.reply(method != "HEAD")
     }

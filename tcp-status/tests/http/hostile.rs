@@ -19,7 +19,7 @@ use tcp_status::{
 use tcp_status_testkit::seed;
 
 use crate::{
-    Running,
+    Options, Running,
     client::{Connection, get},
     fake::{Fixed, Slow, full},
     limits,
@@ -123,6 +123,31 @@ fn those_who_have_been_answered_make_room_for_who_waits() {
     }
     thread::sleep(Duration::from_millis(100));
     assert_eq!(get(server.address, "/").status, 200);
+}
+
+/// A page whose name resolves to this host (DNS rebinding) reads nothing through a browser.
+#[test]
+fn a_foreign_host_name_is_refused() {
+    let options = Options {
+        limits: limits(),
+        hosts: vec!["db1.example".into()],
+        ..Options::default()
+    };
+    let server = Running::with(Fixed(vec![full()]), options);
+    let ask = |path: &str, host: &str| {
+        let mut connection = Connection::open(server.address);
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        connection.send(&request).unwrap();
+        connection.reply(true).unwrap()
+    };
+    for path in ["/", "/metrics", "/healthz", "/readyz", "/nothing"] {
+        let reply = ask(path, "evil.example:9889");
+        assert_eq!(reply.status, 421, "{path}: {}", reply.body);
+        assert!(reply.line().contains("--metrics-host"), "{}", reply.body);
+    }
+    for host in ["db1.example", "127.0.0.1:9889", "localhost:9889", "[::1]"] {
+        assert_eq!(ask("/metrics", host).status, 200, "{host}");
+    }
 }
 
 /// Counts its readings.
@@ -268,7 +293,8 @@ fn what_is_no_request_gets_no_page() {
 fn random_bytes_are_survived() {
     let server = Running::start(Fixed(vec![full()]));
     let mut random = StdRng::seed_from_u64(seed());
-    let request = b"GET /metrics?window=5 HTTP/1.1\r\nHost: a\r\nAccept: text/plain;q=0.5\r\n\r\n";
+    let request =
+        b"GET /metrics?window=5 HTTP/1.1\r\nHost: localhost\r\nAccept: text/plain;q=0.5\r\n\r\n";
     for _ in 0..500 {
         let mut bytes = if random.random_bool(0.8) {
             request.to_vec()

@@ -81,7 +81,7 @@ impl Tracker {
     /// busy a reading may take too long, and the page says so.
     pub(crate) fn page(&self) -> bool {
         let mut stream = TcpStream::connect(METRICS).unwrap();
-        let request = "GET /metrics HTTP/1.1\r\nHost: soak\r\nConnection: close\r\n\r\n";
+        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
         stream.write_all(request.as_bytes()).unwrap();
         let mut page = String::new();
         stream.read_to_string(&mut page).unwrap();
