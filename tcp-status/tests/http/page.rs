@@ -332,6 +332,7 @@ fn promtool_finds_nothing_to_mend() {
         label_netns: true,
         node_names: true,
         limits: limits(),
+        ..Options::default()
     };
     let two = vec![full(), Snapshot { netns: 1, ..full() }];
     let server = Running::with(Fixed(two), with_all);

@@ -29,7 +29,7 @@ use tcp_status::server::{
 use tcp_status_common::state::State;
 use tcp_status_testkit::skip_unprepared;
 
-use crate::{Running, bind, get, limits};
+use crate::{Running, get, limits};
 
 /// Sends bytes as they are and returns all that comes back.
 fn raw(path: &Path, bytes: &[u8], end: bool) -> String {
