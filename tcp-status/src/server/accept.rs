@@ -146,11 +146,10 @@ impl<H> Acceptor<H> {
             while self.tasks.len() >= self.limit {
                 self.make_room().await;
             }
-            let (handler, tasks) = (Arc::clone(&self.handler), &mut self.tasks);
-            self.table.insert(id, peer, |connection| {
-                let task = async move { handler.handle(stream, &connection).await };
-                Some(tasks.spawn(task))
-            });
+            let connection = self.table.insert(id, peer);
+            let handler = Arc::clone(&self.handler);
+            let task = async move { handler.handle(stream, &connection).await };
+            self.table.set_task(id, self.tasks.spawn(task));
         }
     }
 

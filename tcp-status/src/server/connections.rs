@@ -89,21 +89,25 @@ impl ConnectionTable {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Enters a connection whose task `spawn` starts.
-    pub(super) fn insert(
-        self: &Arc<Self>,
-        id: ConnectionId,
-        peer: Peer,
-        spawn: impl FnOnce(Connection) -> Option<AbortHandle>,
-    ) {
-        // Locked until the handle is in: the task removes it again.
-        let mut entries = self.entries();
-        let task = spawn(Connection {
+    /// Enters a connection.
+    pub(super) fn insert(self: &Arc<Self>, id: ConnectionId, peer: Peer) -> Connection {
+        let entry = Entry {
+            peer,
+            state: State::FirstRequest(Instant::now()),
+            task: None,
+        };
+        self.entries().insert(id, entry);
+        Connection {
             id,
             table: Arc::clone(self),
-        });
-        let state = State::FirstRequest(Instant::now());
-        entries.insert(id, Entry { peer, state, task });
+        }
+    }
+
+    /// Enters the task that serves a connection, unless that has ended.
+    pub(super) fn set_task(&self, id: ConnectionId, task: AbortHandle) {
+        if let Some(entry) = self.entries().get_mut(&id) {
+            entry.task = Some(task);
+        }
     }
 
     fn enter(&self, id: ConnectionId, state: State) {
@@ -225,13 +229,10 @@ mod tests {
             first_request: Duration::from_millis(20),
             idle: HOUR,
         }));
-        let mut connections = Vec::new();
-        for (id, uid) in (0..).zip(peers) {
-            table.insert(id, Peer::User(*uid), |connection| {
-                connections.push(connection);
-                None
-            });
-        }
+        let connections = (0..)
+            .zip(peers)
+            .map(|(id, uid)| table.insert(id, Peer::User(*uid)))
+            .collect();
         (table, connections)
     }
 
@@ -274,12 +275,12 @@ mod tests {
     /// However many idle ones there are, a client has time to send its request.
     #[test]
     fn idle_ones_do_not_displace_new_ones() {
-        let (table, connections) = table(&[1; 5]);
+        let (table, mut connections) = table(&[1; 5]);
         for connection in &connections {
             answer(connection);
         }
         for id in 5..9 {
-            table.insert(id, Peer::User(1), |_| None);
+            connections.push(table.insert(id, Peer::User(1)));
             assert!(table.evict_one());
         }
         assert_eq!(open(&table), [2, 3, 4, 7, 8]);
@@ -289,12 +290,12 @@ mod tests {
     /// However many silent ones there come, some that were answered may stay.
     #[test]
     fn silent_ones_do_not_displace_idle_ones() {
-        let (table, connections) = table(&[1; 2]);
+        let (table, mut connections) = table(&[1; 2]);
         for connection in &connections {
             answer(connection);
         }
         for id in 2..100 {
-            table.insert(id, Peer::User(1), |_| None);
+            connections.push(table.insert(id, Peer::User(1)));
             if id > 4 {
                 assert!(table.evict_one());
             }
