@@ -1,6 +1,6 @@
 //! Reading the counters: sums over CPUs and writers.
 
-use std::sync::PoisonError;
+use std::sync::RwLockReadGuard;
 
 use aya::{
     maps::{MapError, PerCpuValues},
@@ -11,7 +11,7 @@ use tcp_status_common::{
     state::Family,
 };
 
-use super::{Bpf, LoadError, record::Record};
+use super::{Bpf, LoadError, load::POISONED, record::Record};
 
 /// What the writers say of themselves, summed over CPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,15 +74,38 @@ impl Banks {
     }
 }
 
-impl Bpf {
-    /// What `bank` (0 or 1) holds.
+/// Reads one bank, which is not emptied while this exists.
+pub struct BankReader<'a> {
+    pub(super) bpf: &'a Bpf,
+    pub(super) bank: u32,
+    /// What the bank had counted when it was emptied last.
+    emptied: RwLockReadGuard<'a, Banks>,
+}
+
+impl BankReader<'_> {
+    /// What the bank holds of a namespace; nothing if nothing was counted in it.
     ///
     /// # Errors
     /// If the kernel refuses the read.
-    pub fn bank(&self, bank: u32) -> Result<Banks, LoadError> {
-        // Held, so that the bank is not emptied meanwhile.
-        let emptied = self.emptied.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(self.all_of(bank)?.since(&emptied[bank as usize]))
+    pub fn counters(&self, netns: u32) -> Result<Banks, LoadError> {
+        if netns == self.bpf.netns {
+            Ok(self.bpf.all_of(self.bank)?.since(&self.emptied))
+        } else {
+            self.bpf.other_bank(netns, self.bank)
+        }
+    }
+}
+
+impl Bpf {
+    /// Reads `bank` (0 or 1). Blocks while it is being emptied, and emptying it blocks for as long
+    /// as the reader exists.
+    #[must_use]
+    pub fn read_bank(&self, bank: u32) -> BankReader<'_> {
+        BankReader {
+            bpf: self,
+            bank,
+            emptied: self.emptied[bank as usize].read().expect(POISONED),
+        }
     }
 
     /// What `bank` has ever counted.
@@ -107,14 +130,15 @@ impl Bpf {
         })
     }
 
-    /// Empties `bank`, which no event may be using, of all that it has of any namespace and port.
+    /// Empties `bank`, which no event may be using, of all that it has of any namespace and port,
+    /// once nobody reads it any more. What could not be emptied is left to the next call.
     ///
     /// # Errors
     /// If the kernel refuses the update.
     pub fn clear(&self, bank: u32) -> Result<(), LoadError> {
+        let mut emptied = self.emptied[bank as usize].write().expect(POISONED);
         // Nothing is written to what the programs write: from here on it is counted anew.
-        let all = self.all_of(bank)?;
-        self.emptied.write().unwrap_or_else(PoisonError::into_inner)[bank as usize] = all;
+        *emptied = self.all_of(bank)?;
         for netns in self.other_namespaces(bank)? {
             self.forget_namespace(netns, bank)?;
         }

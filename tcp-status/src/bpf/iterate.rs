@@ -4,37 +4,34 @@
 
 use std::io::{self, Read as _};
 
-use aya::{
-    maps::{HashMap, Map, MapData},
-    programs::{Iter, ProgramError, links::LinkError},
-};
-use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_HASH;
+use aya::programs::{Iter, ProgramError, links::LinkError};
 use tcp_status_common::counters::{ListenerRecord, Listeners, Walked};
 
 use super::{
     Bpf, LoadError,
     counters::per_cpu,
-    load::{Seen, WALK_LISTENERS, WALK_SOCKETS, lock},
+    load::{SeenSlot, WALK_LISTENERS, WALK_SOCKETS, lock, new_seen, seen_error},
     record::{self, Record},
 };
 
 impl Bpf {
-    /// Makes room for `capacity` sockets to be seen by the seeding that follows; 0 gives the
-    /// memory back.
+    /// Makes room for `capacity` sockets to be seen by the seeding that follows.
     ///
     /// # Errors
     /// If the kernel has no memory for it.
     pub fn remember(&self, capacity: u32) -> Result<(), LoadError> {
-        let error = |source| LoadError::Map {
-            name: "SEEN",
-            source,
-        };
-        // Key u64, value u32. A slot of an array of maps cannot be emptied through aya: the smallest map stands for none.
-        let definition =
-            aya_obj::Map::new_from_params(BPF_MAP_TYPE_HASH as u32, 8, 4, capacity.max(1), 0);
-        let data = MapData::create(definition, "seen", None).map_err(error)?;
-        let seen: Seen = HashMap::try_from(Map::HashMap(data)).map_err(error)?;
-        lock(&self.seen).set(0, &seen, 0).map_err(error)
+        let seen = new_seen(capacity)?;
+        lock(&self.seen).map.set(0, &seen, 0).map_err(seen_error)
+    }
+
+    /// Gives back the memory that [`Bpf::remember`] took.
+    ///
+    /// # Errors
+    /// If the kernel refuses the update.
+    pub fn forget(&self) -> Result<(), LoadError> {
+        let mut seen = lock(&self.seen);
+        let SeenSlot { map, none } = &mut *seen;
+        map.set(0, none, 0).map_err(seen_error)
     }
 
     /// Visits every entry once; blocks for about a microsecond per socket.

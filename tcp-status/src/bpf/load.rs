@@ -14,6 +14,7 @@ use aya::{
     programs::{BtfTracePoint, FEntry, FExit, Iter, ProgramError},
 };
 use aya_log::EbpfLogger;
+use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_HASH;
 use tcp_status_common::{
     control::{Control, Mode, TASK_SLOTS},
     counters::{Bank, Cpu, Listeners, NamespaceKey, Others, PortGauges, PortKey, PortPage, Walked},
@@ -113,15 +114,33 @@ pub struct Limits {
     pub namespaces: u32,
 }
 
-/// Connections by local port.
+/// Slots of the ports.
+type PortSlots = HashMap<MapData, Record<PortKey>, u32>;
+
+/// Connections by local port, read without a lock.
 pub(super) struct Ports {
-    /// Slots of the ports.
-    pub(super) slots: HashMap<MapData, Record<PortKey>, u32>,
-    /// The same of the own namespace, by bank and port.
-    pub(super) pages: [Array<MapData, Record<PortPage>>; 2],
+    pub(super) slots: PortSlots,
     pub(super) gauges: PerCpuArray<MapData, Record<PortGauges>>,
+}
+
+/// The same maps, and what else changes with them.
+pub(super) struct PortWriter {
+    pub(super) slots: PortSlots,
+    pub(super) gauges: PerCpuArray<MapData, Record<PortGauges>>,
+    /// Slots of the own namespace's ports, by bank and port.
+    pub(super) pages: [Array<MapData, Record<PortPage>>; 2],
     /// Slots that are free, by bank.
     pub(super) free: [Queue<MapData, u32>; 2],
+    /// Slots that no port has, but that could not be entered as free yet.
+    pub(super) unused: [Vec<u32>; 2],
+}
+
+/// The map of seen sockets.
+pub(super) struct SeenSlot {
+    pub(super) map: ArrayOfMaps<MapData, Seen>,
+    /// The smallest map, which stands for none: it is there already, so that giving memory back
+    /// needs none.
+    pub(super) none: Seen,
 }
 
 /// What the programs are told.
@@ -139,14 +158,15 @@ pub struct Bpf {
     pub(super) wake: Mutex<RingBuf<MapData>>,
     pub(super) counters: PerCpuArray<MapData, Record<Others>>,
     /// What each bank had counted when it was emptied last.
-    pub(super) emptied: RwLock<[Banks; 2]>,
+    pub(super) emptied: [RwLock<Banks>; 2],
     pub(super) cpus: PerCpuArray<MapData, Record<Cpu>>,
     pub(super) walked: Mutex<PerCpuArray<MapData, Record<Walked>>>,
     pub(super) listeners: Mutex<Array<MapData, Record<Listeners>>>,
     pub(super) closed: Mutex<Closed>,
-    pub(super) seen: Mutex<ArrayOfMaps<MapData, Seen>>,
+    pub(super) seen: Mutex<SeenSlot>,
     pub(super) namespaces: Mutex<HashMap<MapData, Record<NamespaceKey>, Record<Bank>>>,
-    pub(super) ports: Mutex<Ports>,
+    pub(super) ports: Ports,
+    pub(super) port_writer: Mutex<PortWriter>,
     logger: Option<Mutex<EbpfLogger<&'static dyn log::Log>>>,
     pub(super) netns: u32,
     pub(super) limits: Limits,
@@ -206,6 +226,8 @@ impl Bpf {
         let logger = EbpfLogger::init(&mut ebpf)
             .inspect_err(|error| log::warn!(error:%; "anomalies in the kernel cannot be logged"))
             .ok();
+        let [slots, read_slots] = handles(&mut ebpf, "PORTS")?;
+        let [gauges, read_gauges] = handles(&mut ebpf, "PORT_GAUGES")?;
         let bpf = Self {
             control: Mutex::new(Switch {
                 map: map(&mut ebpf, CONTROL)?,
@@ -214,24 +236,32 @@ impl Bpf {
             }),
             wake: Mutex::new(map(&mut ebpf, "WAKE")?),
             counters: map(&mut ebpf, "COUNTERS")?,
-            emptied: RwLock::default(),
+            emptied: Default::default(),
             cpus: map(&mut ebpf, "CPUS")?,
             walked: Mutex::new(map(&mut ebpf, "WALKED")?),
             listeners: Mutex::new(map(&mut ebpf, "LISTENERS")?),
             closed: Mutex::new(Closed::new(&mut ebpf)?),
-            seen: Mutex::new(map(&mut ebpf, "SEEN")?),
+            seen: Mutex::new(SeenSlot {
+                map: map(&mut ebpf, "SEEN")?,
+                none: new_seen(1)?,
+            }),
             namespaces: Mutex::new(map(&mut ebpf, "NAMESPACES")?),
-            ports: Mutex::new(Ports {
-                slots: map(&mut ebpf, "PORTS")?,
+            ports: Ports {
+                slots: read_slots,
+                gauges: read_gauges,
+            },
+            port_writer: Mutex::new(PortWriter {
+                slots,
+                gauges,
                 pages: [
                     map(&mut ebpf, ".bss.ports.0")?,
                     map(&mut ebpf, ".bss.ports.1")?,
                 ],
-                gauges: map(&mut ebpf, "PORT_GAUGES")?,
                 free: [
                     map(&mut ebpf, "FREE_PORTS_0")?,
                     map(&mut ebpf, "FREE_PORTS_1")?,
                 ],
+                unused: Default::default(),
             }),
             limits,
             logger: logger.map(Mutex::new),
@@ -332,11 +362,12 @@ pub(super) fn absent_is_fine(removed: Result<(), MapError>) -> Result<(), MapErr
     }
 }
 
-/// A lock that a panic elsewhere cannot take away: what it guards is in the kernel.
+/// Why no lock is poisoned.
+pub(super) const POISONED: &str = "a panic ends the process";
+
+/// Locks what nobody left half-done.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex.lock().expect(POISONED)
 }
 
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, LoadError>
@@ -379,6 +410,44 @@ where
 {
     M::try_from(ebpf.take_map(name).ok_or(LoadError::Missing(name))?)
         .map_err(|source| LoadError::Map { name, source })
+}
+
+/// Two handles of a map: one to read, which waits for no writer.
+fn handles<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<[M; 2], LoadError>
+where
+    M: TryFrom<Map, Error = MapError>,
+{
+    let error = |source| LoadError::Map { name, source };
+    let map = ebpf.take_map(name).ok_or(LoadError::Missing(name))?;
+    let (Map::HashMap(data) | Map::PerCpuArray(data)) = &map else {
+        return Err(LoadError::Missing(name));
+    };
+    let file = data.fd().as_fd().try_clone_to_owned();
+    let other = file
+        .map_err(MapError::IoError)
+        .and_then(MapData::from_fd)
+        .and_then(Map::from_map_data)
+        .map_err(error)?;
+    Ok([
+        M::try_from(map).map_err(error)?,
+        M::try_from(other).map_err(error)?,
+    ])
+}
+
+/// A map of seen sockets with room for `capacity`.
+pub(super) fn new_seen(capacity: u32) -> Result<Seen, LoadError> {
+    // Key u64, value u32.
+    let definition = aya_obj::Map::new_from_params(BPF_MAP_TYPE_HASH as u32, 8, 4, capacity, 0);
+    MapData::create(definition, "seen", None)
+        .and_then(|data| HashMap::try_from(Map::HashMap(data)))
+        .map_err(seen_error)
+}
+
+pub(super) const fn seen_error(source: MapError) -> LoadError {
+    LoadError::Map {
+        name: "SEEN",
+        source,
+    }
 }
 
 /// The line that `bpf_prog_show_fdinfo` prints from 5.12 on.

@@ -10,7 +10,7 @@ mod ports;
 mod record;
 mod switch;
 
-pub use counters::{Banks, WriterTotals};
+pub use counters::{BankReader, Banks, WriterTotals};
 pub use load::{Bpf, Limits, LoadError};
 pub use ports::PortSum;
 pub(crate) use switch::wait;

@@ -4,10 +4,20 @@ use aya::maps::MapError;
 use tcp_status_common::counters::NamespaceKey;
 
 use super::{
-    Banks, Bpf, LoadError,
+    BankReader, Banks, Bpf, LoadError,
     load::{absent_is_fine, lock},
     record::Record,
 };
+
+impl BankReader<'_> {
+    /// Inode numbers of the namespaces, beside the own one, of which the bank holds anything.
+    ///
+    /// # Errors
+    /// If the kernel refuses the read.
+    pub fn other_namespaces(&self) -> Result<Vec<u32>, LoadError> {
+        self.bpf.other_namespaces(self.bank)
+    }
+}
 
 impl Bpf {
     /// Inode numbers of the namespaces, beside the own one, of which `bank` (0 or 1) holds
@@ -15,7 +25,7 @@ impl Bpf {
     ///
     /// # Errors
     /// If the kernel refuses the read.
-    pub fn other_namespaces(&self, bank: u32) -> Result<Vec<u32>, LoadError> {
+    pub(super) fn other_namespaces(&self, bank: u32) -> Result<Vec<u32>, LoadError> {
         let namespaces = lock(&self.namespaces);
         let mut found = Vec::new();
         for key in namespaces.keys() {
@@ -31,7 +41,7 @@ impl Bpf {
     ///
     /// # Errors
     /// If the kernel refuses the read.
-    pub fn other_bank(&self, netns: u32, bank: u32) -> Result<Banks, LoadError> {
+    pub(super) fn other_bank(&self, netns: u32, bank: u32) -> Result<Banks, LoadError> {
         let mut sum = Banks::default();
         match lock(&self.namespaces).get(&Record(NamespaceKey { netns, bank }), 0) {
             Ok(Record(bank)) => sum.add(&bank),
@@ -46,7 +56,7 @@ impl Bpf {
     ///
     /// # Errors
     /// If the kernel refuses the update; that there is nothing is none.
-    pub fn forget_namespace(&self, netns: u32, bank: u32) -> Result<(), LoadError> {
+    pub(super) fn forget_namespace(&self, netns: u32, bank: u32) -> Result<(), LoadError> {
         let key = Record(NamespaceKey { netns, bank });
         absent_is_fine(lock(&self.namespaces).remove(&key)).map_err(namespaces_error)
     }

@@ -9,7 +9,7 @@ use tcp_status_common::{
 };
 
 use super::{
-    Bpf, LoadError,
+    BankReader, Bpf, LoadError,
     counters::per_cpu,
     load::{Ports, absent_is_fine, lock},
     record::Record,
@@ -18,65 +18,66 @@ use super::{
 /// The sockets of one port, `[family][state]`, summed over CPUs.
 pub type PortSum = [[i64; STATE_SLOTS]; Family::COUNT];
 
-impl Bpf {
-    /// The sockets of one port of a namespace, as `bank` (0 or 1) holds them; none if the port is
-    /// not kept apart.
+impl BankReader<'_> {
+    /// The sockets of one port of a namespace; none if the port is not kept apart.
     ///
     /// # Errors
     /// If the kernel refuses the read.
-    pub fn port(&self, netns: u32, port: u16, bank: u32) -> Result<Option<PortSum>, LoadError> {
-        let ports = lock(&self.ports);
-        match ports.slots.get(&key(netns, port, bank), 0) {
+    pub fn port(&self, netns: u32, port: u16) -> Result<Option<PortSum>, LoadError> {
+        let slot = self.bpf.ports.slots.get(&key(netns, port, self.bank), 0);
+        match slot {
             Ok(OTHER_PORTS) | Err(MapError::KeyNotFound) => Ok(None),
-            Ok(slot) => ports.sum(slot, bank).map(Some),
+            Ok(slot) => self.bpf.ports.sum(slot, self.bank).map(Some),
             Err(error) => Err(ports_error(error)),
         }
     }
 
-    /// The ports that are entered in `bank`, by namespace.
+    /// The ports that are entered, by namespace.
     ///
     /// # Errors
     /// If the kernel refuses the read.
-    pub fn port_keys(&self, bank: u32) -> Result<BTreeSet<(u32, u16)>, LoadError> {
-        let entries = lock(&self.ports).entries(bank)?;
+    pub fn port_keys(&self) -> Result<BTreeSet<(u32, u16)>, LoadError> {
+        let entries = self.bpf.ports.entries(self.bank)?;
         Ok(entries
             .iter()
             .map(|(key, _)| (key.netns, key.port))
             .collect())
     }
 
-    /// All ports of all namespaces that are kept apart in `bank`, by namespace and port.
+    /// All ports of all namespaces that are kept apart, by namespace and port.
     ///
     /// # Errors
     /// If the kernel refuses the read.
-    pub fn ports(&self, bank: u32) -> Result<BTreeMap<(u32, u16), PortSum>, LoadError> {
-        let ports = lock(&self.ports);
+    pub fn ports(&self) -> Result<BTreeMap<(u32, u16), PortSum>, LoadError> {
+        let ports = &self.bpf.ports;
         let mut sums = BTreeMap::new();
-        for (port, slot) in ports.entries(bank)? {
+        for (port, slot) in ports.entries(self.bank)? {
             if slot != OTHER_PORTS {
-                sums.insert((port.netns, port.port), ports.sum(slot, bank)?);
+                sums.insert((port.netns, port.port), ports.sum(slot, self.bank)?);
             }
         }
         Ok(sums)
     }
 
-    /// The ports of the own namespace that have no slot in `bank`, and their sockets together;
-    /// none if all have a slot.
+    /// The ports of the own namespace that have no slot, and their sockets together; none if all
+    /// have a slot.
     ///
     /// # Errors
     /// If the kernel refuses the read.
-    pub fn other_ports(&self, bank: u32) -> Result<Option<(Vec<u16>, PortSum)>, LoadError> {
-        let ports = lock(&self.ports);
-        let entries = ports.entries(bank)?;
+    pub fn other_ports(&self) -> Result<Option<(Vec<u16>, PortSum)>, LoadError> {
+        let ports = &self.bpf.ports;
+        let entries = ports.entries(self.bank)?;
         let others = entries.iter().filter(|&&(_, slot)| slot == OTHER_PORTS);
         let others: Vec<_> = others.map(|(key, _)| key.port).collect();
         if others.is_empty() {
             return Ok(None);
         }
-        let sum = ports.sum(OTHER_PORTS, bank)?;
+        let sum = ports.sum(OTHER_PORTS, self.bank)?;
         Ok(Some((others, sum)))
     }
+}
 
+impl Bpf {
     /// Enters ports that had a listener, by namespace, into `bank`, which is empty and which no
     /// event may be using. Those for which there is no slot left are left out.
     ///
@@ -87,7 +88,7 @@ impl Bpf {
         kept: impl IntoIterator<Item = (u32, u16)>,
         bank: u32,
     ) -> Result<(), LoadError> {
-        let mut ports = lock(&self.ports);
+        let mut ports = lock(&self.port_writer);
         let mut page = Box::new(Record(PortPage::EMPTY));
         for (netns, port) in kept {
             let slot = match ports.free[bank as usize].pop(0) {
@@ -96,7 +97,10 @@ impl Bpf {
                 Err(error) => return Err(free_error(error)),
             };
             let key = key(netns, port, bank);
-            ports.slots.insert(key, slot, 0).map_err(ports_error)?;
+            if let Err(error) = ports.slots.insert(key, slot, 0) {
+                ports.unused[bank as usize].push(slot);
+                return Err(ports_error(error));
+            }
             if netns == self.netns {
                 // As the programs have it: plus one. There are no more slots than ports.
                 page.0.slots[usize::from(port)] = u16::try_from(slot + 1).unwrap_or(0);
@@ -109,8 +113,8 @@ impl Bpf {
 
     /// Empties `bank`, which no event may be using, and makes all its slots free.
     pub(super) fn clear_ports(&self, bank: u32) -> Result<(), LoadError> {
-        let mut ports = lock(&self.ports);
-        for (port, slot) in ports.entries(bank)? {
+        let mut ports = lock(&self.port_writer);
+        for (port, slot) in self.ports.entries(bank)? {
             let zeros = per_cpu(Record(PortGauges::ZERO)).map_err(gauges_error)?;
             ports
                 .gauges
@@ -118,10 +122,14 @@ impl Bpf {
                 .map_err(gauges_error)?;
             absent_is_fine(ports.slots.remove(&Record(port))).map_err(ports_error)?;
             if slot != OTHER_PORTS {
-                ports.free[bank as usize]
-                    .push(slot, 0)
-                    .map_err(free_error)?;
+                ports.unused[bank as usize].push(slot);
             }
+        }
+        while let Some(&slot) = ports.unused[bank as usize].last() {
+            ports.free[bank as usize]
+                .push(slot, 0)
+                .map_err(free_error)?;
+            ports.unused[bank as usize].pop();
         }
         let empty = Box::new(Record(PortPage::EMPTY));
         ports.pages[bank as usize]
@@ -131,7 +139,7 @@ impl Bpf {
 
     /// Makes all slots of both banks free, for the first time.
     pub(super) fn open_ports(&self) -> Result<(), LoadError> {
-        let mut ports = lock(&self.ports);
+        let mut ports = lock(&self.port_writer);
         for slot in 1..=self.limits.ports {
             for free in &mut ports.free {
                 free.push(slot, 0).map_err(free_error)?;

@@ -1,9 +1,6 @@
 //! Answers: the live counters of a namespace, put together with what is [`super::beside`] them.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::PoisonError,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use tcp_status_common::state::{Family, State};
 
@@ -11,10 +8,12 @@ use super::{
     assemble::{Beside, assemble},
     beside::Effort,
     gauge::Gauges,
+    ledger::UNREACHABLE,
     ports::AllPorts,
     queues::{self, HalfOpen},
-    recount::{APPEARED, UNREACHABLE},
-    tracker::{Reading, Tracker, lock},
+    reading::Reading,
+    recount::APPEARED,
+    tracker::{POISONED, Tracker, lock},
 };
 use crate::{
     kernel::{
@@ -96,12 +95,9 @@ impl Tracker {
 
     /// Everything about every namespace that is counted, the own one first.
     pub(super) fn snapshots(&self, window: u32) -> Result<Vec<Snapshot>, Refusal> {
-        let (live, others) = {
-            let ledger = self.ledger();
-            let others: BTreeSet<_> = ledger.others.keys().copied().collect();
-            (ledger.live, others)
-        };
-        let appeared = self.bpf.other_namespaces(live).map_err(unavailable)?;
+        let (live, others) =
+            self.live_bank_with(|ledger| ledger.others.keys().copied().collect::<BTreeSet<_>>());
+        let appeared = live.other_namespaces().map_err(unavailable)?;
         let others: BTreeSet<_> = others.into_iter().chain(appeared).collect();
         let ports = self.ports_by_namespace()?;
         let mut snapshots = vec![self.snapshot_with(self.netns, window, &ports)?];
@@ -240,7 +236,7 @@ impl Tracker {
         let name = self
             .known
             .read()
-            .unwrap_or_else(PoisonError::into_inner)
+            .expect(POISONED)
             .get(&netns)
             .and_then(|known| known.name.clone());
         let mut snapshot = Snapshot {
@@ -282,7 +278,7 @@ impl Tracker {
         if netns == self.netns {
             return Ok(None);
         }
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.read().expect(POISONED);
         let target = known.get(&netns).map(|known| known.open(netns));
         drop(known);
         match target.transpose()?.flatten() {
@@ -293,7 +289,7 @@ impl Tracker {
 
     /// Whether something led into a namespace when last looked.
     fn knows(&self, netns: u32) -> bool {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.read().expect(POISONED);
         known.contains_key(&netns)
     }
 }

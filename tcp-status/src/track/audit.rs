@@ -233,13 +233,10 @@ impl Tracker {
     /// Reads the tracker's namespace twice, and in between what the kernel keeps itself. Only the
     /// thread that audits may call it: nothing else switches banks.
     fn bracket(&self) -> Result<(Bounds, Differences), LoadError> {
-        let (live, base) = {
-            let ledger = self.ledger();
-            (ledger.live, ledger.own.base)
-        };
-        let earlier = self.bpf.bank(live)?;
+        let (counters, base) = self.counters_with(|ledger| ledger.own.base);
+        let earlier = counters.of(self.netns)?;
         let totals = procfs::invariants().unwrap_or_default();
-        let later = self.bpf.bank(live)?;
+        let later = counters.of(self.netns)?;
         let bounds = Bounds::new(&earlier, &later, base);
         let differences = Differences::new(&bounds, self.plan.split, &totals);
         Ok((bounds, differences))

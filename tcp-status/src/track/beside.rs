@@ -148,8 +148,7 @@ impl Tracker {
 
     /// The ports of a namespace that are kept apart.
     fn port_set(&self, netns: u32) -> Result<BTreeSet<u16>, Refusal> {
-        let live = self.ledger().live;
-        let ports = self.bpf.port_keys(live).map_err(unavailable)?;
+        let ports = self.live_bank().port_keys().map_err(unavailable)?;
         let ports = ports.range((netns, 0)..=(netns, u16::MAX));
         Ok(ports.map(|&(_, port)| port).collect())
     }

@@ -3,16 +3,21 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use tcp_status_common::{counters::Walked, state::State};
+use tcp_status_common::state::State;
 
-use super::{ages::Ages, gauge::Gauges, schedule::Cause};
+use super::{ages::Ages, gauge::Gauges, schedule::Cause, seed::Walks};
 use crate::{
     bpf::Banks,
     snapshot::{Counts, Drift},
 };
+
+/// A namespace that is counted by events, but that no walk has visited.
+pub const UNREACHABLE: &str = "nothing leads into this network namespace: \
+     its sockets are counted since the first event there, and cannot be audited";
 
 /// What is known of one namespace beside its counters.
 #[derive(Clone, Debug, Default)]
@@ -20,7 +25,7 @@ pub struct Book {
     /// Added to the live bank's gauges: a seed or a correction made in user space.
     pub base: Gauges,
     /// Added to the live bank's gauges of single ports: what a walk passed over there.
-    pub ports: BTreeMap<u16, Gauges>,
+    pub ports: Arc<BTreeMap<u16, Gauges>>,
     /// Flows of banks that are no longer live.
     pub retired: Banks,
     /// Why its counts are in doubt until an audit has looked.
@@ -40,11 +45,6 @@ impl Book {
         }
     }
 
-    /// Keeps what a walk met.
-    pub fn walked(&mut self, walked: &Walked) {
-        self.ages = Some(Ages::new(walked));
-    }
-
     /// Enters what an audit found: what it corrected, and why that may not be all.
     pub fn audited(&mut self, corrections: [u64; State::COUNT], doubt: Option<&str>) {
         for (state, by) in State::ALL.into_iter().zip(corrections) {
@@ -54,11 +54,31 @@ impl Book {
     }
 }
 
+/// Namespaces other than the tracker's own.
+#[derive(Debug, Default)]
+pub struct Others {
+    /// Those in which something was counted.
+    pub counted: Vec<u32>,
+    /// Those with a book that no walk visited, and in which no socket is counted.
+    pub gone: BTreeSet<u32>,
+}
+
+/// What a bank that is no longer live counted, and what the one after it was seeded with.
+#[derive(Debug)]
+pub struct Retired {
+    /// All that was counted.
+    pub counted: Banks,
+    /// The sockets at the moment of the switch.
+    pub seeded: Gauges,
+}
+
 /// Everything that changes at an audit.
 #[derive(Debug)]
 pub struct Ledger {
     /// The bank that events are counted into.
     pub live: u32,
+    /// The bank that they were counted into before, until the books have what it counted.
+    pub retiring: Option<u32>,
     /// By how much the two copies of the handler disagreed when the last audit began.
     pub baseline: i64,
     /// Events that the kernel told neither copy of the handler, as far as they are known.
@@ -73,7 +93,7 @@ pub struct Ledger {
     pub others: BTreeMap<u32, Book>,
     /// Ports that were entered before the last walk began: connections that they had before
     /// they got a listener are counted as well. By namespace.
-    pub walked_ports: BTreeSet<(u32, u16)>,
+    pub walked_ports: Arc<BTreeSet<(u32, u16)>>,
     /// Listeners without a port when the last walk began, since start.
     pub unplaced: u64,
     audits: u64,
@@ -87,13 +107,14 @@ impl Ledger {
     pub fn new(cost: Duration, baseline: i64) -> Self {
         Self {
             live: 0,
+            retiring: None,
             baseline,
             missed: 0,
             doubt: None,
             suspicion: None,
             own: Book::default(),
             others: BTreeMap::new(),
-            walked_ports: BTreeSet::new(),
+            walked_ports: Arc::default(),
             unplaced: 0,
             audits: 0,
             last_audit: Instant::now(),
@@ -115,6 +136,70 @@ impl Ledger {
     pub fn books_mut(&mut self, own: u32) -> impl Iterator<Item = (u32, &mut Book)> {
         let others = self.others.iter_mut().map(|(&netns, book)| (netns, book));
         std::iter::once((own, &mut self.own)).chain(others)
+    }
+
+    /// What is added to the ports of each namespace that has such.
+    #[must_use]
+    pub fn port_bases(&self, own: u32) -> Vec<(u32, Arc<BTreeMap<u16, Gauges>>)> {
+        let others = self.others.iter().map(|(&netns, book)| (netns, book));
+        std::iter::once((own, &self.own))
+            .chain(others)
+            .filter(|(_, book)| !book.ports.is_empty())
+            .map(|(netns, book)| (netns, Arc::clone(&book.ports)))
+            .collect()
+    }
+
+    /// Opens a book for each namespace in which something was walked or counted, keeps what walks
+    /// met, and closes the books of namespaces that are gone and empty.
+    pub fn meet(&mut self, own: u32, walks: &Walks, others: &Others) {
+        for &netns in &others.counted {
+            let unwalked = || Book::unwalked(UNREACHABLE);
+            self.others.entry(netns).or_insert_with(unwalked);
+        }
+        for (&netns, walked) in walks {
+            let book = if netns == own {
+                &mut self.own
+            } else {
+                self.others.entry(netns).or_default()
+            };
+            book.ages = Some(Ages::new(walked));
+        }
+        self.others.retain(|netns, _| !others.gone.contains(netns));
+        for (netns, book) in &mut self.others {
+            if !walks.contains_key(netns) {
+                book.doubt = Some(UNREACHABLE.into());
+            }
+        }
+    }
+
+    /// Events are counted into the other bank from now on. `ports` were entered there before it
+    /// was seeded.
+    pub fn switch(&mut self, ports: BTreeSet<(u32, u16)>, unplaced: u64) {
+        self.retiring = Some(self.live);
+        self.live = 1 - self.live;
+        self.walked_ports = Arc::new(ports);
+        self.unplaced = unplaced;
+        self.own.ports = Arc::default();
+        for book in self.others.values_mut() {
+            book.ports = Arc::default();
+        }
+    }
+
+    /// Enters what the retiring bank counted of each namespace into its book, so that readings stay
+    /// what they are with the live bank alone. Gives by how much the sockets that the live bank was
+    /// seeded with exceed those that were counted.
+    pub fn retire(&mut self, own: u32, counts: &BTreeMap<u32, Retired>) -> BTreeMap<u32, Gauges> {
+        let mut found = BTreeMap::new();
+        for (netns, book) in self.books_mut(own) {
+            if let Some(Retired { counted, seeded }) = counts.get(&netns) {
+                let missing = *seeded - (Gauges::of(counted) + book.base);
+                book.retired = counted.plus_flows(&book.retired);
+                book.base = -missing;
+                found.insert(netns, missing);
+            }
+        }
+        self.retiring = None;
+        found
     }
 
     /// What an audit of this host costs.

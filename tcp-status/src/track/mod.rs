@@ -16,6 +16,7 @@ mod memory;
 mod places;
 mod ports;
 mod queues;
+mod reading;
 mod recount;
 mod sample;
 pub mod scan;

@@ -1,7 +1,7 @@
 //! Connections by local port: a row for each port that is kept apart, one for those beyond the
 //! limit, and one for outgoing connections, so that the rows add up to the totals.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use tcp_status_common::state::Family;
 
@@ -44,17 +44,15 @@ impl Tracker {
                 .map(|one| one.ports)
                 .unwrap_or_default());
         }
-        // Given back before the splits are asked for: they are held while books are read.
-        let (unaudited, other) = {
-            let ledger = self.ledger();
-            let walked = |port: &&u16| ledger.walked_ports.contains(&(netns, **port));
-            let unaudited = apart.keys().filter(|port| !walked(port)).copied().collect();
-            let other = match netns == self.netns {
-                true => self.bpf.other_ports(ledger.live).map_err(unavailable)?,
-                false => None,
-            };
-            (unaudited, other.map(|(ports, sum)| (ports, sum.into())))
+        let (live, walked) = self.live_bank_with(|ledger| Arc::clone(&ledger.walked_ports));
+        let is_walked = |port: &&u16| walked.contains(&(netns, **port));
+        let unaudited = apart.keys().filter(|port| !is_walked(port)).copied();
+        let unaudited = unaudited.collect();
+        let other = match netns == self.netns {
+            true => live.other_ports().map_err(unavailable)?,
+            false => None,
         };
+        let other = other.map(|(ports, sum)| (ports, sum.into()));
         let counts = |(&port, gauges): (&u16, &Gauges)| PortCounts {
             port,
             states: both(self.port_row(netns, &[port], gauges, half_open)),
@@ -127,34 +125,30 @@ impl Tracker {
 
     /// The sockets of one port; none if it is not kept apart.
     pub(super) fn port_gauges(&self, netns: u32, port: u16) -> Result<Option<Gauges>, Refusal> {
-        // Held, so that the bank is not emptied meanwhile.
-        let ledger = self.ledger();
-        let sum = self.bpf.port(netns, port, ledger.live);
-        let base = ledger
-            .book(self.netns, netns)
-            .and_then(|book| book.ports.get(&port));
-        Ok(sum.map_err(unavailable)?.map(|sum| plus(sum.into(), base)))
+        let (live, base) = self.live_bank_with(|ledger| {
+            let book = ledger.book(self.netns, netns)?;
+            book.ports.get(&port).copied()
+        });
+        let sum = live.port(netns, port).map_err(unavailable)?;
+        Ok(sum.map(|sum| Gauges::from(sum) + base.unwrap_or_default()))
     }
 
     pub(super) fn ports_by_namespace(&self) -> Result<AllPorts, Refusal> {
-        // Held, so that the bank is not emptied meanwhile.
-        let ledger = self.ledger();
-        let ports = self.bpf.ports(ledger.live).map_err(unavailable)?;
-        let gauges = ports.into_iter().map(|((netns, port), sum)| {
-            let book = ledger.book(self.netns, netns);
-            let base = book.and_then(|book| book.ports.get(&port));
-            ((netns, port), plus(sum.into(), base))
-        });
-        Ok(gauges.collect())
+        let (live, bases) = self.live_bank_with(|ledger| ledger.port_bases(self.netns));
+        let ports = live.ports().map_err(unavailable)?.into_iter();
+        let mut gauges: AllPorts = ports.map(|(port, sum)| (port, sum.into())).collect();
+        for (netns, bases) in bases {
+            for (&port, &base) in &*bases {
+                if let Some(gauges) = gauges.get_mut(&(netns, port)) {
+                    *gauges = *gauges + base;
+                }
+            }
+        }
+        Ok(gauges)
     }
 }
 
 fn both([mut sum, v6]: Families) -> Counts {
     sum += &v6;
     sum
-}
-
-/// What the bank has of a port, and what is added to it.
-fn plus(gauges: Gauges, base: Option<&Gauges>) -> Gauges {
-    base.map_or(gauges, |&base| gauges + base)
 }

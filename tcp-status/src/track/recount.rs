@@ -1,17 +1,18 @@
 //! Counting everything again beside the count that is kept: what an audit compares. Decides
 //! nothing: see [`super::audit`].
 
-use std::{collections::BTreeMap, thread, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, thread, time::Duration};
 
-use tcp_status_common::{control::Mode, state::State};
+use tcp_status_common::state::State;
 
 use super::{
     confirm::Finding,
     gauge::Gauges,
-    ledger::{Book, Ledger},
+    ledger::{Others, Retired},
+    reading::Reading,
     seed::{self, SeedError, Walks},
     split::Moment,
-    tracker::{Reading, Tracker, lock, sockets_listed},
+    tracker::{Tracker, lock, sockets_listed},
 };
 use crate::{
     bpf::{Banks, LoadError},
@@ -23,10 +24,6 @@ use crate::{
         sock_diag::{self, MiniSplit},
     },
 };
-
-/// A namespace that is counted by events, but that no walk has visited.
-pub const UNREACHABLE: &str = "nothing leads into this network namespace: \
-     its sockets are counted since the first event there, and cannot be audited";
 
 /// A namespace in which a walk may have passed over sockets, and that was never at rest since.
 pub const SKIPPED: &str = "this kernel's iterator may pass over sockets of a network namespace \
@@ -59,9 +56,6 @@ struct AtRest {
     ports: BTreeMap<u16, Gauges>,
 }
 
-/// What a book was before its bank was switched: its flows, and what it added.
-type Before = BTreeMap<u32, (Banks, Gauges)>;
-
 impl Tracker {
     /// By how much the sockets that there are in each namespace exceed those that are counted.
     /// Changes no reading. Looks once more after `patience`.
@@ -78,13 +72,22 @@ impl Tracker {
     /// Seeds the other bank while events go on, and switches to it. At the moment of the switch
     /// both banks have counted the same events, so that what differs then is drift. What the old
     /// one had more or less goes into the base for now.
+    ///
+    /// What can fail comes before the switch, which either takes place wholly or not at all; or
+    /// after it, where readings do not depend on it.
     fn recount_by_iterator(&self, patience: Duration) -> Result<BTreeMap<u32, Gauges>, Error> {
-        let old = self.ledger_mut().live;
+        // What an earlier recount could not read after its switch.
+        self.retire()?;
+        let old = self.ledger().live;
         let new = 1 - old;
         let unplaced = self.bpf.writers()?.unplaced;
         let places = self.places();
         let began = self.moment(self.netns).ok();
-        let seed::Filled { walks, ports } = seed::fill(
+        let seed::Filled {
+            walks,
+            ports,
+            mut seeding,
+        } = seed::fill(
             &self.bpf,
             &places,
             Some(old),
@@ -92,89 +95,61 @@ impl Tracker {
             sockets_listed(),
             patience,
         )?;
-        let before = {
+        let others = self.others(&walks)?;
+        let skipped = self.may_have_skipped(&self.gauges(self.netns)?);
+        {
             let mut ledger = self.ledger_mut();
-            self.meet(&mut ledger, &walks)?;
-            let before: Before = ledger
-                .books_mut(self.netns)
-                .map(|(netns, book)| (netns, (book.retired, book.base)))
-                .collect();
-            self.bpf.switch(Mode::new(Some(new), None))?;
-            ledger.live = new;
-            self.move_books(&mut ledger, &before, old)?;
-            ledger.walked_ports = ports;
-            ledger.unplaced = unplaced;
-            before
-        };
-        self.saw_aside(&walks, began)?;
+            seeding.complete(new)?;
+            ledger.meet(self.netns, &walks, &others);
+            ledger.switch(ports, unplaced);
+        }
+        self.saw_aside(&walks, skipped, began);
+        // Events that began before the switch end.
         quiesce();
-        // Once more, now that events which began before the switch have ended.
-        let mut found = self.move_books(&mut self.ledger_mut(), &before, old)?;
+        drop(seeding);
+        let mut found = self.retire()?;
         found.retain(|netns, _| walks.contains_key(netns));
-        self.bpf.remember(0)?;
         Ok(found)
     }
 
-    /// Opens a book for each namespace in which something was walked or counted, keeps what walks
-    /// met, and closes the books of namespaces that are gone and empty.
-    pub(super) fn meet(&self, ledger: &mut Ledger, walks: &Walks) -> Result<(), LoadError> {
-        for netns in self.bpf.other_namespaces(ledger.live)? {
-            let unwalked = || Book::unwalked(UNREACHABLE);
-            ledger.others.entry(netns).or_insert_with(unwalked);
-        }
-        for (&netns, walked) in walks {
-            let book = if netns == self.netns {
-                &mut ledger.own
-            } else {
-                ledger.others.entry(netns).or_default()
-            };
-            book.walked(walked);
-        }
-        let mut gone = Vec::new();
-        for (&netns, book) in &mut ledger.others {
-            if walks.contains_key(&netns) {
-                continue;
-            }
-            book.doubt = Some(UNREACHABLE.into());
-            if Gauges::of(&self.bpf.other_bank(netns, ledger.live)?) + book.base
-                == Gauges::default()
-            {
-                gone.push(netns);
+    /// Other namespaces that are counted, and those that are gone.
+    pub(super) fn others(&self, walks: &Walks) -> Result<Others, LoadError> {
+        let (live, books) =
+            self.live_bank_with(|ledger| ledger.others.keys().copied().collect::<Vec<_>>());
+        let mut others = Others {
+            counted: live.other_namespaces()?,
+            ..Others::default()
+        };
+        for netns in books.iter().chain(&others.counted) {
+            if !walks.contains_key(netns) && self.gauges(*netns)? == Gauges::default() {
+                others.gone.insert(*netns);
             }
         }
-        for netns in gone {
-            ledger.others.remove(&netns);
-        }
-        Ok(())
+        Ok(others)
     }
 
-    /// Brings every book over from the bank `old`, as it was `before`, to the live one, so that
-    /// its readings stay what they were. Gives by how much the sockets that were walked exceed
-    /// those that were counted.
-    fn move_books(
-        &self,
-        ledger: &mut Ledger,
-        before: &Before,
-        old: u32,
-    ) -> Result<BTreeMap<u32, Gauges>, LoadError> {
-        let live = ledger.live;
-        let mut found = BTreeMap::new();
-        for (netns, book) in ledger.books_mut(self.netns) {
-            let Some((retired, base)) = before.get(&netns) else {
-                continue;
-            };
-            let counted = self.bank(netns, old)?;
+    /// Has the books take over what the bank before the last switch counted, if they have not yet.
+    /// Gives by how much the sockets that were walked exceed those that were counted.
+    fn retire(&self) -> Result<BTreeMap<u32, Gauges>, LoadError> {
+        let (live, (retiring, netnses)) = self.live_bank_with(|ledger| {
+            let others = ledger.others.keys().copied();
+            let netnses: Vec<_> = others.chain([self.netns]).collect();
+            (ledger.retiring, netnses)
+        });
+        let Some(old) = retiring else {
+            return Ok(BTreeMap::new());
+        };
+        let old = self.bpf.read_bank(old);
+        let mut counts = BTreeMap::new();
+        for netns in netnses {
             let seeded = Gauges::of(&Banks {
-                seeded: self.bank(netns, live)?.seeded,
+                seeded: live.counters(netns)?.seeded,
                 ..Banks::default()
             });
-            let missing = seeded - (Gauges::of(&counted) + *base);
-            book.retired = counted.plus_flows(retired);
-            book.base = -missing;
-            book.ports.clear();
-            found.insert(netns, missing);
+            let counted = old.counters(netns)?;
+            counts.insert(netns, Retired { counted, seeded });
         }
-        Ok(found)
+        Ok(self.ledger_mut().retire(self.netns, &counts))
     }
 
     /// By how much the sockets that the kernel lists in the calling thread's namespace exceed those
@@ -203,9 +178,7 @@ impl Tracker {
 
     /// What the live bank has of the ports of a namespace.
     fn ports_of(&self, netns: u32) -> Result<BTreeMap<u16, Gauges>, LoadError> {
-        // Held, so that the bank is not emptied meanwhile.
-        let ledger = self.ledger();
-        let ports = self.bpf.ports(ledger.live)?;
+        let ports = self.live_bank().ports()?;
         let range = ports.range((netns, 0)..=(netns, u16::MAX));
         Ok(range.map(|(&(_, port), &sum)| (port, sum.into())).collect())
     }
@@ -253,18 +226,15 @@ impl Tracker {
         let mut ledger = self.ledger_mut();
         let book = ledger.books_mut(self.netns).find(|(of, _)| *of == netns);
         if let Some((_, book)) = book {
-            book.ports = ports;
+            book.ports = Arc::new(ports);
         }
     }
 
-    /// Keeps what an audit's walks met beside full sockets.
-    pub(super) fn saw_aside(&self, walks: &Walks, began: Option<Moment>) -> Result<(), LoadError> {
+    /// Keeps what an audit's walks met beside full sockets, unless they may have passed over some.
+    pub(super) fn saw_aside(&self, walks: &Walks, skipped: bool, began: Option<Moment>) {
         lock(&self.splits).retain(|netns, _| walks.contains_key(netns));
-        if let Some(walked) = walks.get(&self.netns)
-            && !self.may_have_skipped(&self.gauges(self.netns)?)
-        {
+        if let Some(walked) = walks.get(&self.netns).filter(|_| !skipped) {
             self.keep_aside(self.netns, walked, began);
         }
-        Ok(())
     }
 }

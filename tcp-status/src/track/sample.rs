@@ -22,7 +22,8 @@ use super::{
     cost::Cost,
     history::{History, Known},
     queues::Queues,
-    tracker::{Reading, Tracker, lock},
+    reading::Reading,
+    tracker::{Tracker, lock},
 };
 use crate::{
     bpf::wait,

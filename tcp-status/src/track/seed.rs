@@ -35,47 +35,90 @@ pub enum SeedError {
     },
 }
 
+/// Ports, by namespace.
+pub type WalkedPorts = BTreeSet<(u32, u16)>;
+
 /// What a walk met in each namespace that it visited.
 pub type Walks = BTreeMap<u32, Walked>;
 
+/// A seeding in progress. When it is dropped, events go into the live bank alone, and the memory of
+/// seen sockets is given back: whether it was completed or not.
+pub struct Seeding<'a> {
+    bpf: &'a Bpf,
+    live: Option<u32>,
+}
+
+impl Seeding<'_> {
+    /// From now on, events go into the bank that was seeded, and nowhere else.
+    ///
+    /// # Errors
+    /// If the kernel refuses the update; events then go where they went.
+    pub fn complete(&mut self, bank: u32) -> Result<(), LoadError> {
+        self.bpf.switch(Mode::new(Some(bank), None))?;
+        self.live = Some(bank);
+        Ok(())
+    }
+}
+
+impl Drop for Seeding<'_> {
+    fn drop(&mut self) {
+        // The next seeding begins with the same: a failure that lasts is repaired there.
+        persist(|| self.bpf.switch(Mode::new(self.live, None)));
+        persist(|| self.bpf.forget());
+    }
+}
+
+/// Does what must be done, although the kernel may have no memory for a moment.
+fn persist(undo: impl Fn() -> Result<(), LoadError>) {
+    const TRIES: usize = 3;
+    if let Err(error) = (1..TRIES).fold(undo(), |done, _| done.or_else(|_| undo())) {
+        log::warn!(error:%; "what a seeding took is not given back yet");
+    }
+}
+
 /// A bank that has been filled.
-pub struct Filled {
+pub struct Filled<'a> {
+    /// To be completed, and dropped when no event can be in progress that began before.
+    pub seeding: Seeding<'a>,
     /// What the walks met.
     pub walks: Walks,
     /// The ports, by namespace, that were entered before any socket was counted. Of one that gets its
     /// listener later, the walk may have passed over connections already.
-    pub ports: BTreeSet<(u32, u16)>,
+    pub ports: WalkedPorts,
 }
 
 /// Fills `bank` with all sockets there are in `places`, while events go on being counted into
 /// `live`, and looks for sockets once more after `patience`, unless that is zero: a task may have
 /// reported a socket before the seeding, and stall before it lists it. Only one that stalls for
 /// longer than all of this is missed; what is reported after the seeding began never is.
-/// Afterwards events go into both, and `bank` is exact; the caller makes it the live one
-/// and then gives the memory back with [`Bpf::remember`]. `sockets` is how many there may be.
+/// Afterwards events go into both, and `bank` is exact; the caller makes it the live one.
+/// `sockets` is how many there may be.
 ///
 /// # Errors
 /// [`SeedError`]; events then go into `live` only, as before.
-pub fn fill(
-    bpf: &Bpf,
+pub fn fill<'a>(
+    bpf: &'a Bpf,
     places: &Places,
     live: Option<u32>,
     bank: u32,
     sockets: u64,
     patience: Duration,
-) -> Result<Filled, SeedError> {
+) -> Result<Filled<'a>, SeedError> {
+    let seeding = Seeding { bpf, live };
     let mut capacity = room_for(sockets);
-    for _ in 0..ATTEMPTS {
-        match attempt(bpf, places, live, bank, (capacity, patience)) {
-            Ok(Some(filled)) => return Ok(filled),
-            Ok(None) => capacity = capacity.saturating_mul(2),
-            Err(error) => {
-                abandon(bpf, live);
-                return Err(error.into());
-            }
+    for attempt_number in 1.. {
+        if let Some((walks, ports)) = attempt(bpf, places, live, bank, (capacity, patience))? {
+            return Ok(Filled {
+                seeding,
+                walks,
+                ports,
+            });
         }
+        if attempt_number == ATTEMPTS {
+            break;
+        }
+        capacity = capacity.saturating_mul(2);
     }
-    abandon(bpf, live);
     Err(SeedError::NoRoom { capacity })
 }
 
@@ -86,13 +129,13 @@ fn attempt(
     live: Option<u32>,
     bank: u32,
     (capacity, patience): (u32, Duration),
-) -> Result<Option<Filled>, LoadError> {
+) -> Result<Option<(Walks, WalkedPorts)>, LoadError> {
     bpf.switch(Mode::new(live, None))?;
     quiesce();
     bpf.clear(bank)?;
     bpf.remember(capacity)?;
     enter_ports(bpf, places, live, bank)?;
-    let ports = bpf.port_keys(bank)?;
+    let ports = bpf.read_bank(bank).port_keys()?;
     let failures = bpf.writers()?.failures;
     bpf.switch(Mode::new(live, Some(bank)))?;
     // The kernel stores a state after it has reported it: the walk must not read what is about
@@ -106,7 +149,7 @@ fn attempt(
             walks.entry(netns).or_default().sockets += unseen;
         }
     }
-    Ok((bpf.writers()?.failures == failures).then_some(Filled { walks, ports }))
+    Ok((bpf.writers()?.failures == failures).then_some((walks, ports)))
 }
 
 /// Looks for listeners and connection attempts that the first walk has not met, and seeds them.
@@ -125,10 +168,14 @@ fn look_again(bpf: &Bpf) -> Result<u64, LoadError> {
 /// connections: before any connection is, so that none meets a port that is not entered yet.
 fn enter_ports(bpf: &Bpf, places: &Places, live: Option<u32>, bank: u32) -> Result<(), LoadError> {
     if let Some(live) = live {
-        let used = bpf.ports(live)?.into_iter().filter(|(_, sockets)| {
-            // Whatever a gauge is off by, a port with sockets is not forgotten.
-            sockets.iter().flatten().any(|&count| count != 0)
-        });
+        let used = bpf
+            .read_bank(live)
+            .ports()?
+            .into_iter()
+            .filter(|(_, sockets)| {
+                // Whatever a gauge is off by, a port with sockets is not forgotten.
+                sockets.iter().flatten().any(|&count| count != 0)
+            });
         bpf.keep_ports(used.map(|(port, _)| port), bank)?;
     }
     bpf.switch(Mode::entering_ports(live, bank))?;
@@ -139,12 +186,6 @@ fn enter_ports(bpf: &Bpf, places: &Places, live: Option<u32>, bank: u32) -> Resu
         bpf.walk_listeners(listeners)
     })?;
     Ok(())
-}
-
-fn abandon(bpf: &Bpf, live: Option<u32>) {
-    // Nothing can be done about a failure here; the error that led here is reported.
-    let _ = bpf.switch(Mode::new(live, None));
-    let _ = bpf.remember(0);
 }
 
 /// Some more than there are, for those that come during the walk.

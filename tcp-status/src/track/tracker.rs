@@ -3,9 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-    },
+    sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::{Duration, Instant},
 };
 
@@ -17,7 +15,7 @@ use tcp_status_common::{
 
 use super::{
     cost::Cost,
-    gauge::{self, Gauges},
+    gauge::Gauges,
     ledger::Ledger,
     places::Places,
     recount::SKIPPED,
@@ -28,7 +26,7 @@ use super::{
     split::SplitCache,
 };
 use crate::{
-    bpf::{Banks, Bpf, Limits, LoadError},
+    bpf::{Bpf, Limits, LoadError},
     kernel::{
         netns::{self, list::Known},
         plan::{EbpfPlan, SeedMethod},
@@ -40,7 +38,7 @@ use crate::{
         Source,
         protocol::{Get, Refusal, Show},
     },
-    snapshot::{Snapshot, Transitions},
+    snapshot::Snapshot,
 };
 
 /// How long the first seeding waits for sockets that were reported before it began: it has nothing
@@ -98,14 +96,6 @@ pub struct Tracker {
     pub(super) scan: Scan,
 }
 
-/// The live bank of a namespace, read once.
-pub(super) struct Reading {
-    pub(super) gauges: Gauges,
-    pub(super) transitions: Transitions,
-    /// State changes of full sockets since start.
-    pub(super) events: u64,
-}
-
 impl Tracker {
     /// Loads, attaches and seeds. Blocks for about a microsecond per socket that there is.
     ///
@@ -148,44 +138,11 @@ impl Tracker {
     }
 
     pub(super) fn ledger(&self) -> RwLockReadGuard<'_, Ledger> {
-        self.ledger.read().unwrap_or_else(PoisonError::into_inner)
+        self.ledger.read().expect(POISONED)
     }
 
     pub(super) fn ledger_mut(&self) -> RwLockWriteGuard<'_, Ledger> {
-        self.ledger.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What `bank` holds of a namespace.
-    pub(super) fn bank(&self, netns: u32, bank: u32) -> Result<Banks, LoadError> {
-        if netns == self.netns {
-            self.bpf.bank(bank)
-        } else {
-            self.bpf.other_bank(netns, bank)
-        }
-    }
-
-    pub(super) fn read(&self, netns: u32) -> Result<Reading, LoadError> {
-        let ledger = self.ledger();
-        let bank = self.bank(netns, ledger.live)?;
-        let book = ledger.book(self.netns, netns);
-        let base = book.map_or_else(Gauges::default, |book| book.base);
-        let flows = match book {
-            Some(book) => bank.plus_flows(&book.retired),
-            None => bank,
-        };
-        Ok(Reading {
-            gauges: Gauges::of(&bank) + base,
-            transitions: Transitions::from_flows(&gauge::flows(&flows)),
-            events: gauge::events(&flows),
-        })
-    }
-
-    /// The gauges of a namespace alone.
-    pub(super) fn gauges(&self, netns: u32) -> Result<Gauges, LoadError> {
-        let ledger = self.ledger();
-        let bank = Gauges::of(&self.bank(netns, ledger.live)?);
-        let book = ledger.book(self.netns, netns);
-        Ok(book.map_or(bank, |book| bank + book.base))
+        self.ledger.write().expect(POISONED)
     }
 
     /// Where walks go. Keeps the names of what was found.
@@ -194,25 +151,26 @@ impl Tracker {
             return Places::own(self.netns);
         }
         let (places, known) = Places::all(self.netns);
-        *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
+        *self.known.write().expect(POISONED) = known;
         places
     }
 
     /// Whether ports got a listener since the last walk began.
     pub(super) fn has_unwalked_ports(&self) -> Result<bool, LoadError> {
-        let ledger = self.ledger();
-        Ok(self.bpf.writers()?.unplaced != ledger.unplaced
-            || !self
-                .bpf
-                .port_keys(ledger.live)?
-                .is_subset(&ledger.walked_ports))
+        let (live, (unplaced, walked)) =
+            self.live_bank_with(|ledger| (ledger.unplaced, Arc::clone(&ledger.walked_ports)));
+        Ok(self.bpf.writers()?.unplaced != unplaced || !live.port_keys()?.is_subset(&walked))
     }
 
     fn seed_by_iterator(&self) -> Result<Ledger, StartError> {
         let (started, cost) = (Instant::now(), Cost::start());
         let unplaced = self.bpf.writers()?.unplaced;
         let places = self.places();
-        let seed::Filled { walks, ports } = seed::fill(
+        let seed::Filled {
+            walks,
+            ports,
+            mut seeding,
+        } = seed::fill(
             &self.bpf,
             &places,
             None,
@@ -220,17 +178,18 @@ impl Tracker {
             sockets_listed(),
             FIRST_PATIENCE,
         )?;
-        self.bpf.switch(Mode::new(Some(0), None))?;
+        seeding.complete(0)?;
         let baseline = disagreement(&self.bpf)?;
         let (elapsed, cost) = (started.elapsed(), cost.spent());
         quiesce();
-        self.bpf.remember(0)?;
+        drop(seeding);
         let mut ledger = Ledger::new(cost, baseline);
         ledger.unplaced = unplaced;
-        ledger.walked_ports = ports;
-        self.meet(&mut ledger, &walks)?;
+        ledger.walked_ports = Arc::new(ports);
+        ledger.meet(self.netns, &walks, &self.others(&walks)?);
         self.doubt_skipped(&mut ledger)?;
-        self.saw_aside(&walks, None)?;
+        let skipped = self.may_have_skipped(&self.gauges(self.netns)?);
+        self.saw_aside(&walks, skipped, None);
         let sockets: u64 = walks.values().map(|walked| walked.sockets).sum();
         log::info!(sockets, namespaces = walks.len(), milliseconds = elapsed.as_millis(); "seeded");
         Ok(ledger)
@@ -239,9 +198,9 @@ impl Tracker {
     /// The first walk had nothing to compare with: where it may have passed over sockets, an audit
     /// has to look.
     fn doubt_skipped(&self, ledger: &mut Ledger) -> Result<(), LoadError> {
-        let live = ledger.live;
+        let bank = self.bpf.read_bank(ledger.live);
         for (netns, book) in ledger.books_mut(self.netns) {
-            if self.may_have_skipped(&Gauges::of(&self.bank(netns, live)?)) {
+            if self.may_have_skipped(&Gauges::of(&bank.counters(netns)?)) {
                 book.doubt = Some(SKIPPED.into());
             }
         }
@@ -331,9 +290,12 @@ pub(super) const fn needs_more_than_counters(state: State) -> bool {
     matches!(state, State::SynRecv | State::TimeWait | State::FinWait2)
 }
 
-/// A lock that a panic elsewhere leaves nothing half-done in.
+/// Why no lock is poisoned.
+pub(super) const POISONED: &str = "a panic ends the process";
+
+/// Locks what nobody left half-done.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock().expect(POISONED)
 }
 
 /// How many sockets there may be to remember. Only a size to begin with: unknown is no error.

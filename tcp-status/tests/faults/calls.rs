@@ -40,7 +40,7 @@ const SOME: usize = 6;
 /// How long a tracker may take to notice that calls fail, or that they do not any more.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn place_with_strace() -> Option<(Netns, Turn)> {
+pub(crate) fn place_with_strace() -> Option<(Netns, Turn)> {
     let place = place()?;
     if Command::new("strace").arg("-V").output().is_err() {
         skip_unprepared("strace is not installed; apt-get install strace");

@@ -2,6 +2,7 @@
 //! `/proc` or a system call. Afterwards there is a clear message or a full recovery, nothing is
 //! left in the kernel, and the counts are right. What was seen stands in `docs/faults.md`.
 
+mod audits;
 mod calls;
 mod clock;
 mod kernel;

@@ -1,0 +1,257 @@
+//! An audit that fails at any of its `bpf()` calls leaves counts, transitions and memory as they
+//! were. strace makes the calls of the audit's thread return an error, from the n-th on.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use aya::maps::{Array, Map, MapData, loaded_maps};
+use nix::{
+    sys::{
+        signal::{Signal, kill},
+        socket::{setsockopt, sockopt::Linger},
+    },
+    unistd::Pid,
+};
+use tcp_status::snapshot::Snapshot;
+use tcp_status_common::state::State;
+
+use crate::{calls::place_with_strace, tracker::Tracker};
+
+/// How long an audit may take to come, to fail and to succeed again.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The least that `--max-ports` takes.
+const PORTS: usize = 16;
+
+/// strace on the thread that audits: its calls fail from the n-th on, until this is dropped.
+struct Failing(Child);
+
+impl Failing {
+    fn from_call(number: usize, tracker: &Tracker) -> Self {
+        let audit = threads(tracker, "audit");
+        assert_eq!(audit.len(), 1, "{audit:?}");
+        let mut command = Command::new("strace");
+        command
+            .args(["-qq", "-e", "trace=bpf", "-e"])
+            .arg(format!("inject=bpf:error=ENOMEM:when={number}+"))
+            .args(["-p", &audit[0].to_string(), "-o"])
+            .arg(log(tracker))
+            .stdin(Stdio::null());
+        let strace = Self(command.spawn().unwrap());
+        let status = format!("/proc/{}/task/{}/status", tracker.pid(), audit[0]);
+        let began = Instant::now();
+        while fs::read_to_string(&status)
+            .unwrap()
+            .contains("TracerPid:\t0\n")
+        {
+            assert!(began.elapsed() < PATIENCE, "strace does not attach");
+            thread::sleep(Duration::from_millis(2));
+        }
+        strace
+    }
+}
+
+impl Drop for Failing {
+    fn drop(&mut self) {
+        // It detaches.
+        kill(
+            Pid::from_raw(self.0.id().try_into().unwrap()),
+            Signal::SIGTERM,
+        )
+        .unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+fn log(tracker: &Tracker) -> std::path::PathBuf {
+    tracker.directory.path().join("failing")
+}
+
+/// The threads of the tracker with this name.
+fn threads(tracker: &Tracker, name: &str) -> Vec<i32> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", tracker.pid())).unwrap();
+    tasks
+        .flatten()
+        .filter(|task| {
+            fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim() == name)
+        })
+        .map(|task| task.file_name().to_str().unwrap().parse().unwrap())
+        .collect()
+}
+
+/// A connection that opens and ends by reset: always the same transitions, and nothing is left.
+fn connect(listener: &TcpListener) {
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (mut server, _) = listener.accept().unwrap();
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    setsockopt(&client, Linger, &linger).unwrap();
+    drop(client);
+    // Returns once the reset has come.
+    let _: std::io::Result<usize> = std::io::Read::read(&mut server, &mut [0]);
+}
+
+type Flows = BTreeMap<(String, String), u64>;
+
+fn flows(snapshot: &Snapshot) -> Flows {
+    let flows = snapshot.transitions.as_ref().unwrap().flows.iter();
+    flows
+        .map(|(from, to, count)| ((from.clone(), to.clone()), *count))
+        .collect()
+}
+
+fn plus(flows: &Flows, more: &Flows) -> Flows {
+    let mut sum = flows.clone();
+    for (flow, count) in more {
+        *sum.entry(flow.clone()).or_default() += count;
+    }
+    sum
+}
+
+/// Asserts that counts equal the kernel's listing, marked or not, and transitions are these.
+fn assert_as_it_was(tracker: &Tracker, expected: &Flows, when: &str) {
+    let snapshot = tracker.snapshot();
+    let listed = crate::listed();
+    for (state, count) in snapshot.states.iter() {
+        let wanted = listed.both(usize::from(state.number()));
+        assert_eq!(count, wanted, "{when}: {state}; {snapshot:?}");
+    }
+    assert_eq!(&flows(&snapshot), expected, "{when}: {snapshot:?}");
+    let [port] = &snapshot.ports.tracked[..] else {
+        panic!("{when}: not one port: {snapshot:?}");
+    };
+    for state in [State::Established, State::Listen] {
+        assert_eq!(port.states[state], 1, "{when}: {state}; {snapshot:?}");
+    }
+}
+
+fn listen() -> TcpListener {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()
+}
+
+/// How many sockets the tracker's map of seen sockets has room for: 1 stands for none.
+fn room_for_seen(tracker: &Tracker) -> u32 {
+    let outer = loaded_maps()
+        .filter_map(Result::ok)
+        .find(|map| map.name_as_str() == Some("SEEN") && tracker.objects().maps.contains(&map.id()))
+        .expect("a map named SEEN");
+    // The kernel gives the number of the inner map as its value.
+    let values = Map::Array(MapData::from_id(outer.id()).unwrap());
+    let seen = Array::<_, u32>::try_from(values)
+        .unwrap()
+        .get(&0, 0)
+        .unwrap();
+    loaded_maps()
+        .filter_map(Result::ok)
+        .find(|map| map.id() == seen)
+        .expect("the map of seen sockets")
+        .max_entries()
+}
+
+fn wait_for(what: &str, tracker: &Tracker, reached: impl Fn(&Snapshot) -> bool) -> Snapshot {
+    let began = Instant::now();
+    loop {
+        let snapshot = tracker.snapshot();
+        if reached(&snapshot) {
+            return snapshot;
+        }
+        assert!(
+            began.elapsed() < PATIENCE,
+            "no {what}: {snapshot:?}\n{}",
+            tracker.log()
+        );
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn has_failed(snapshot: &Snapshot) -> bool {
+    let degraded = snapshot.degraded.as_deref();
+    degraded.is_some_and(|why| why.contains("audit failed"))
+}
+
+/// The first call of the log that failed, and how many succeeded before.
+fn first_failed(tracker: &Tracker) -> (usize, String) {
+    let text = fs::read_to_string(log(tracker)).unwrap();
+    let mut calls = text.lines().filter(|line| line.starts_with("bpf("));
+    let before = calls.clone().position(|line| line.contains("(INJECTED)"));
+    let call = calls.find(|line| line.contains("(INJECTED)"));
+    let call = call.unwrap_or_default().chars().take(70).collect();
+    (before.unwrap_or_default(), call)
+}
+
+#[test]
+fn whichever_call_of_an_audit_fails_everything_is_as_before() {
+    let Some((netns, _turn)) = place_with_strace() else {
+        return;
+    };
+    netns
+        .run(|| {
+            let listener = &listen();
+            let held = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let accepted = listener.accept().unwrap();
+            let tracker = Tracker::start(&[
+                "--backend",
+                "ebpf",
+                "--audit-interval",
+                "100ms",
+                "--max-ports",
+                &PORTS.to_string(),
+            ]);
+            tracker.assert_exact("started");
+            let before = flows(&tracker.snapshot());
+            connect(listener);
+            let after = flows(&tracker.snapshot());
+            let one: Flows = after
+                .iter()
+                .map(|(flow, count)| {
+                    (
+                        flow.clone(),
+                        count - before.get(flow).copied().unwrap_or_default(),
+                    )
+                })
+                .collect();
+            let mut expected = after;
+            let mut number = 0;
+            let mut spared = 0;
+            // Past the last call of an audit, it succeeds before one fails.
+            while spared < 5 {
+                number += 1;
+                tracker.assert_exact("before");
+                let failing = Failing::from_call(number, &tracker);
+                let audits = tracker.snapshot().drift.audits;
+                connect(listener);
+                expected = plus(&expected, &one);
+                let failed = wait_for("failure", &tracker, has_failed);
+                let succeeded_before = failed.drift.audits > audits;
+                spared = if succeeded_before { spared + 1 } else { 0 };
+                let (_, call) = first_failed(&tracker);
+                let when = format!("failing from call {number} on, {call}");
+                println!("{when}");
+                assert_as_it_was(&tracker, &expected, &when);
+                connect(listener);
+                expected = plus(&expected, &one);
+                assert_as_it_was(&tracker, &expected, &when);
+                drop(failing);
+                let succeeded = wait_for("success", &tracker, |now| now.degraded.is_none());
+                assert_eq!(succeeded.drift.corrections, 0, "{when}");
+                assert_as_it_was(&tracker, &expected, &when);
+                assert_eq!(room_for_seen(&tracker), 1, "{when}");
+            }
+            drop((held, accepted));
+            // No slot of a port got lost.
+            let _more: Vec<_> = (1..PORTS).map(|_| listen()).collect();
+            wait_for("port for each slot", &tracker, |now| {
+                now.ports.tracked.len() == PORTS && now.ports.other.is_none()
+            });
+            println!("{}", tracker.end());
+        })
+        .unwrap();
+}
