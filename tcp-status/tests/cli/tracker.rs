@@ -14,10 +14,10 @@ use nix::{
     unistd::Pid,
 };
 use tcp_status::server::{
-    Source,
+    Limits, Source,
     client::ask,
     protocol::{Query, Show},
-    serve::{Limits, Server},
+    serve::Server,
 };
 use tempfile::TempDir;
 use tokio::sync::oneshot;
