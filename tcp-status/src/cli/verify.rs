@@ -1,7 +1,10 @@
-//! `verify`: the tracker, the kernel's tables, the tracker again; and once more while things move.
-//! What counts as equal is decided in [`crate::snapshot::compare`].
+//! `verify`: the tracker, the kernel's tables, the tracker again, until the numbers are known to be
+//! equal or the time is up. What counts as equal is decided in [`crate::snapshot::compare`].
 
-use std::{io, thread, time::Duration};
+use std::{
+    io, thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 
@@ -11,47 +14,53 @@ use super::{
     query::unexpected,
 };
 use crate::{
-    kernel::{netns, procfs},
+    kernel::{
+        netns,
+        procfs::{self, PortListing},
+    },
     output::{json, print, verify::render},
     server::{
         client::ask,
         protocol::{Answer, Query, Show},
     },
-    snapshot::{Counts, Snapshot, compare::Comparison},
+    snapshot::{Snapshot, compare::Comparison},
 };
 
-/// Pauses between attempts. Together a little more than the two seconds that a tracker may take to
-/// become exact after coming to rest.
-const PAUSES: [Duration; 6] = [
-    Duration::from_millis(50),
-    Duration::from_millis(100),
-    Duration::from_millis(200),
-    Duration::from_millis(400),
-    Duration::from_millis(600),
-    Duration::from_millis(800),
-];
+/// Time between two comparisons, at least: while connections come and go, many are needed.
+const PAUSE: Duration = Duration::from_millis(10);
 
-/// How often an exact match is tried for before one that moves explain will do.
-const EXACT_ATTEMPTS: usize = 3;
+/// How long a difference must last: more than the two seconds that a tracker may take to become
+/// exact after coming to rest.
+const LASTING: Duration = Duration::from_millis(2_500);
+
+/// How long it is tried to decide while connections come and go.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// For so long, an exact match is tried for before a split of minisockets that is old will do.
+const EXACT_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What is compared, and what time is.
 struct World<'a> {
     /// Asks the tracker.
     ask: &'a dyn Fn(&Query) -> anyhow::Result<Answer>,
-    /// The kernel's counts of one port or of all, IPv4 and IPv6.
-    listing: &'a dyn Fn(Option<u16>) -> anyhow::Result<(Counts, Counts)>,
+    /// The kernel's counts.
+    listing: &'a dyn Fn() -> anyhow::Result<PortListing>,
     /// The namespace that the listing is of.
     netns: &'a dyn Fn() -> io::Result<u32>,
     /// Waits.
     pause: &'a dyn Fn(Duration),
+    /// Time since the start.
+    elapsed: &'a dyn Fn() -> Duration,
 }
 
 pub(super) fn verify(options: &VerifyOptions) -> anyhow::Result<Verdict> {
+    let started = Instant::now();
     let compared = compare(&World {
         ask: &|query| Ok(ask(&options.socket.socket, query)?),
-        listing: &|port| Ok(procfs::listing(port).map(|list| (list.ipv4, list.ipv6))?),
+        listing: &|| Ok(procfs::listing_by_port()?),
         netns: &netns::own,
         pause: &thread::sleep,
+        elapsed: &|| started.elapsed(),
     })?;
     print(&if options.json {
         json(&compared)?
@@ -67,19 +76,24 @@ pub(super) fn verify(options: &VerifyOptions) -> anyhow::Result<Verdict> {
 
 fn compare(world: &World<'_>) -> anyhow::Result<Comparison> {
     let first = reading(world)?;
-    for (attempt, pause) in (1..).zip(PAUSES) {
-        let compared = attempt_one(world, &first)?;
-        if compared.exact() || (compared.equal && attempt >= EXACT_ATTEMPTS) {
-            return Ok(compared);
+    let mut compared = compare_once(world, &first)?;
+    loop {
+        let elapsed = (world.elapsed)();
+        let done = compared.exact()
+            || (compared.equal && elapsed >= EXACT_PATIENCE)
+            || (compared.differs && elapsed >= LASTING)
+            || elapsed >= PATIENCE;
+        if done {
+            return Ok(compared.settled());
         }
-        (world.pause)(pause);
+        (world.pause)(PAUSE);
+        compared = compare_once(world, &first)?.after(&compared);
     }
-    attempt_one(world, &first)
 }
 
-fn attempt_one(world: &World<'_>, first: &Snapshot) -> anyhow::Result<Comparison> {
+fn compare_once(world: &World<'_>, first: &Snapshot) -> anyhow::Result<Comparison> {
     let before = reading(world)?;
-    let listing = (world.listing)(None)?;
+    let listing = (world.listing)()?;
     let after = reading(world)?;
     Ok(Comparison::new(first, &before, &listing, &after))
 }
@@ -108,8 +122,9 @@ mod tests {
 
     use tcp_status_common::state::State;
 
-    use super::{PAUSES, World, compare};
+    use super::{LASTING, PATIENCE, World, compare};
     use crate::{
+        kernel::procfs::{Listing, PortListing},
         server::protocol::Answer,
         snapshot::{Counts, Flow, Snapshot, Tier, Transitions, compare::Comparison},
     };
@@ -130,12 +145,23 @@ mod tests {
                     ..Snapshot::of(Tier::Full, 7, [counts(count), Counts::default()])
                 }]))
             },
-            listing: &|_| Ok((counts(kernel), Counts::default())),
+            listing: &|| Ok(listing(kernel)),
             netns: &|| Ok(7),
             pause: &|time| paused.set(paused.get() + time),
+            elapsed: &|| paused.get(),
         });
-        // One reading at first, two per attempt.
+        // One reading at first, two per comparison.
         (compared.unwrap(), readings.get() / 2, paused.get())
+    }
+
+    fn listing(listeners: u64) -> PortListing {
+        PortListing {
+            all: Listing {
+                ipv4: counts(listeners),
+                ..Listing::default()
+            },
+            ..PortListing::default()
+        }
     }
 
     fn counts(listeners: u64) -> Counts {
@@ -145,32 +171,31 @@ mod tests {
     }
 
     #[test]
-    fn an_exact_match_needs_one_attempt() {
-        let (compared, attempts, paused) = compared(|_| (3, 3), 3);
+    fn an_exact_match_needs_one_comparison() {
+        let (compared, comparisons, paused) = compared(|_| (3, 3), 3);
         assert!(compared.equal && !compared.moving);
-        assert_eq!((attempts, paused), (1, Duration::ZERO));
+        assert_eq!((comparisons, paused), (1, Duration::ZERO));
     }
 
     #[test]
     fn a_late_match_is_a_match() {
-        let (compared, attempts, _) = compared(|reading| (3 + u64::from(reading < 11), 4), 3);
-        assert!(compared.equal && !compared.moving);
-        assert_eq!(attempts, 6);
+        let (compared, comparisons, _) = compared(|reading| (3 + u64::from(reading < 11), 4), 3);
+        assert!(compared.equal);
+        assert_eq!(comparisons, 6);
     }
 
     #[test]
-    fn moves_are_accepted_after_a_few_attempts() {
-        let (compared, attempts, _) = compared(|reading| (3, u64::from(reading)), 4);
-        assert!(compared.equal && compared.moving && !compared.exact());
-        assert_eq!(attempts, 3);
+    fn what_moves_may_explain_is_undecided_in_the_end() {
+        let (compared, _, paused) = compared(|reading| (3, u64::from(reading)), 4);
+        assert!(!compared.equal && !compared.differs && compared.moving);
+        assert!(paused >= PATIENCE);
     }
 
     #[test]
     fn a_lasting_difference_gets_more_than_two_seconds() {
-        let (compared, attempts, paused) = compared(|_| (3, 3), 4);
-        assert!(!compared.equal && !compared.moving);
-        assert_eq!(attempts as usize, PAUSES.len() + 1);
-        assert!(paused > Duration::from_secs(2));
+        let (compared, _, paused) = compared(|_| (3, 3), 4);
+        assert!(!compared.equal && compared.differs && !compared.moving);
+        assert!(paused >= LASTING && LASTING > Duration::from_secs(2));
     }
 
     #[test]
@@ -183,9 +208,10 @@ mod tests {
                     <_>::default(),
                 )]))
             },
-            listing: &|_| panic!("compared with another namespace"),
+            listing: &|| panic!("compared with another namespace"),
             netns: &|| Ok(8),
             pause: &|_| {},
+            elapsed: &|| Duration::ZERO,
         });
         let text = error.unwrap_err().to_string();
         assert!(

@@ -48,6 +48,7 @@ pub fn json(value: &impl Serialize) -> serde_json::Result<String> {
 #[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz(line: &[u8]) {
     use crate::{
+        kernel::procfs::{Listing, PortListing},
         server::protocol::{Answer, encode},
         snapshot::compare::Comparison,
     };
@@ -62,7 +63,13 @@ pub(crate) fn fuzz(line: &[u8]) {
     json(&discovery::ports(&all)).expect("ports can be written");
     for snapshot in &all {
         json(&listeners::Listeners::from(snapshot)).expect("listeners can be written");
-        let listing = (snapshot.ipv6, snapshot.ipv4);
+        let listing = PortListing {
+            all: Listing {
+                ipv4: snapshot.ipv6,
+                ipv6: snapshot.ipv4,
+            },
+            ..PortListing::default()
+        };
         let compared = Comparison::new(&all[0], snapshot, &listing, &all[all.len() - 1]);
         for text in [
             table::render(snapshot),

@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 
 use crate::snapshot::compare::{Comparison, Match, Row};
 
-/// The verdict, all states, and below them the families that are not just equal.
+/// The verdict, all states, and below them what is not equal of families and ports.
 #[must_use]
 pub fn render(compared: &Comparison) -> String {
     let mut text = String::new();
@@ -14,11 +14,12 @@ pub fn render(compared: &Comparison) -> String {
 }
 
 fn write(out: &mut String, compared: &Comparison) -> fmt::Result {
-    let result = match (compared.equal, compared.moving) {
-        (true, false) => "equal",
-        (true, true) => "equal, as far as moving numbers can be",
-        (false, false) => "DIFFERENT",
-        (false, true) => "DIFFERENT, beyond what moved meanwhile",
+    let exact = compared.exact();
+    let result = match (compared.equal, compared.differs) {
+        (true, _) if exact => "equal",
+        (true, _) => "equal, timewait and finwait2 as of the last walk",
+        (false, true) => "DIFFERENT",
+        (false, false) => "UNDECIDED: too much moved meanwhile",
     };
     writeln!(out, "netns     {}", compared.netns)?;
     writeln!(out, "tier      {}", compared.tier.name())?;
@@ -36,15 +37,22 @@ fn write(out: &mut String, compared: &Comparison) -> fmt::Result {
             row(out, each, family)?;
         }
     }
+    for of in &compared.ports {
+        for each in of.states.iter().filter(|row| row.verdict != Match::Equal) {
+            row(out, each, &format!(" port {}", of.port))?;
+        }
+    }
     Ok(())
 }
 
-fn row(out: &mut String, row: &Row, family: &str) -> fmt::Result {
-    let name = format!("{}{family}", row.state);
+fn row(out: &mut String, row: &Row, of: &str) -> fmt::Result {
+    let name = format!("{}{of}", row.state);
+    let [least, most] = row.possible;
     let note = match row.verdict {
-        Match::Equal => "",
-        Match::Moved => "  moving",
-        Match::Differs => "  DIFFERS",
+        Match::Equal => String::new(),
+        Match::Unrefreshed => "  as of a walk".into(),
+        Match::Undecided => format!("  {least:+} to {most:+}"),
+        Match::Differs => "  DIFFERS".into(),
     };
     let Row {
         kernel,
@@ -67,7 +75,20 @@ mod tests {
     use tcp_status_common::state::State;
 
     use super::render;
-    use crate::snapshot::{Counts, Snapshot, Tier, compare::Comparison};
+    use crate::{
+        kernel::procfs::{Listing, PortListing},
+        snapshot::{Counts, Snapshot, Tier, compare::Comparison},
+    };
+
+    fn listing(ipv4: Counts) -> PortListing {
+        PortListing {
+            all: Listing {
+                ipv4,
+                ..Listing::default()
+            },
+            ..PortListing::default()
+        }
+    }
 
     #[test]
     fn a_difference_is_shown_where_it_is() {
@@ -77,7 +98,7 @@ mod tests {
         let equal = render(&Comparison::new(
             &reading,
             &reading,
-            &(ipv4, Counts::default()),
+            &listing(ipv4),
             &reading,
         ));
         assert!(equal.contains("result    equal\n"), "{equal}");
@@ -86,7 +107,7 @@ mod tests {
         let differs = render(&Comparison::new(
             &reading,
             &reading,
-            &(ipv4, Counts::default()),
+            &listing(ipv4),
             &reading,
         ));
         assert!(differs.contains("result    DIFFERENT\n"), "{differs}");

@@ -46,15 +46,16 @@ impl Slack {
         }
     }
 
-    /// Whether a listing of `kernel` is possible between these readings.
-    pub(super) fn allows(self, before: u64, kernel: u64, after: u64) -> bool {
+    /// By how much these readings can be off, the least and the greatest, where the listing between
+    /// them has `kernel`.
+    pub(super) fn differences(self, before: u64, kernel: u64, after: u64) -> [i64; 2] {
         let low = before
             .saturating_sub(self.left)
             .min(after.saturating_sub(self.came));
         let high = before
             .saturating_add(self.came)
             .max(after.saturating_add(self.left));
-        (low..=high).contains(&kernel)
+        [low, high].map(|bound| bound.cast_signed().saturating_sub(kernel.cast_signed()))
     }
 }
 
