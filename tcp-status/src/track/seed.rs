@@ -149,6 +149,9 @@ fn attempt(
             walks.entry(netns).or_default().sockets += unseen;
         }
     }
+    // A socket that closes is unhashed before it is reported: one that the walk did not meet for that reason
+    // must not be reported to the bank as the live one.
+    quiesce();
     Ok((bpf.writers()?.failures == failures).then_some((walks, ports)))
 }
 
