@@ -256,5 +256,6 @@ fn nothing_wakes_at_rest_but_the_audit() {
         slept[0], slept[1]
     );
     assert_eq!(slept[0], 0);
-    assert!(slept[1] <= 3 * SECONDS, "{}", slept[1]);
+    // Once a second, and for one of the audits that are held at rest.
+    assert!(slept[1] <= 5 * SECONDS, "{}", slept[1]);
 }

@@ -150,7 +150,8 @@ impl Scan {
     }
 
     fn share_in_words(&self) -> String {
-        format!("{} % of one core", self.share * 100.0)
+        // Without what binary fractions add: 0.3 is shown as such.
+        format!("{} % of one core", (self.share * 1e4).round() / 100.0)
     }
 
     /// Why the counts of a walk may be off, if it is an old one.
