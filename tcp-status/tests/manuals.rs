@@ -126,6 +126,28 @@ fn named_tests(page: &str) -> BTreeSet<String> {
 }
 
 #[test]
+fn what_the_programs_read_is_listed() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap();
+    let (page, source) = (read("../SECURITY.md"), read("src/kernel/host.rs"));
+    let members: Vec<_> = source
+        .split("offset(\"")
+        .skip(1)
+        .filter_map(|call| call.split('"').nth(2))
+        .flat_map(|path| path.split('.'))
+        .filter(|member| !["__sk_common", "net", "ns", "icsk_accept_queue"].contains(member))
+        .collect();
+    assert!(members.len() > 10, "{members:?}");
+    for member in members {
+        let listed = page.contains(&format!("`{member}`"));
+        assert!(
+            listed,
+            "SECURITY.md does not list `{member}`, which is read"
+        );
+    }
+}
+
+#[test]
 fn every_claim_on_hostile_clients_has_its_test() {
     assert!(named_tests("SECURITY.md").len() > 15);
 }

@@ -9,7 +9,7 @@ use std::{
 use tcp_status::snapshot::Snapshot;
 
 use crate::{
-    Running,
+    Options, Running,
     client::{Connection, OPEN_METRICS, ask, get},
     fake::{FailsFirst, Fixed, Panics, full},
     limits,
@@ -179,7 +179,8 @@ fn scrapes_that_fail_are_counted() {
 
 #[test]
 fn a_bug_in_the_source_ends_one_answer() {
-    let server = Running::start(Panics);
+    // With the usual time for a call: a panic takes its own to print a backtrace.
+    let server = Running::with(Panics, Options::default());
     for _ in 0..5 {
         let reply = get(server.address, "/metrics");
         assert_eq!(reply.status, 503);
