@@ -237,6 +237,6 @@ fn what_a_tracker_refuses_is_said_as_one_line() {
     );
     assert_eq!(
         line,
-        "tcp-status: cannot get anything: not\\nallowed; ask somebody else"
+        "tcp-status: cannot get anything: notallowed; ask somebody else"
     );
 }
