@@ -26,8 +26,8 @@ pub enum SeedError {
     Kernel(#[from] LoadError),
     /// Sockets were found that could not be remembered, however much room there was.
     #[error(
-        "seed, on {capacity} sockets: the kernel could not remember them all; give it more memory, \
-         or, with --netns all, raise --max-namespaces"
+        "cannot seed {capacity} sockets: BPF map full; \
+         raise MemoryMax= or, with --netns all, raise --max-namespaces"
     )]
     NoRoom {
         /// How many there was room for at last.
