@@ -14,6 +14,7 @@ mod step;
 mod tally;
 mod test;
 mod toolchain;
+mod types;
 mod vm;
 mod workspace;
 mod zabbix;
@@ -62,6 +63,8 @@ enum Command {
     ///
     /// Writes tables and plots. Makes its traffic in a network namespace of its own.
     Bench(bench::BenchArgs),
+    /// Reduce a kernel's BTF to the types that tcp-status looks up, as test data
+    Types(types::TypesArgs),
     /// Formatting, and clippy for all crates
     Lint,
     /// What `bench` runs in a virtual machine
@@ -95,6 +98,7 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Zabbix(args) => zabbix::run(&workspace()?, args),
         Command::Bench(args) => bench::run(&workspace()?, args).map(|()| ExitCode::SUCCESS),
         Command::Guest(args) => bench::inside(args).map(|()| ExitCode::SUCCESS),
+        Command::Types(args) => types::run(args).map(|()| ExitCode::SUCCESS),
         Command::Lint => lint::run(&workspace()?),
     }
 }

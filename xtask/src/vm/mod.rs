@@ -32,6 +32,7 @@ pub(crate) use self::kernels::Version;
 use self::{
     initramfs::Content,
     matrix::{Matrix, Run},
+    qemu::Accel,
 };
 use crate::{
     apt::{self, Apt},
@@ -50,6 +51,9 @@ const MOST_JOBS: usize = 2;
 
 /// Of the random numbers of the tests.
 const SEED: &str = "TCP_STATUS_SEED";
+
+/// How much churn a test makes that has more of it on demand.
+const CHURN: &str = "TCP_STATUS_CHURN";
 
 /// What is proved on every kernel: first that the kit makes the sockets it says, which is what
 /// the others are judged by. Tests of the socket server and of the command line see the same
@@ -73,6 +77,9 @@ pub(crate) struct VmArgs {
     /// Machines at a time [default: as many as processors, and at most 2]
     #[arg(long)]
     jobs: Option<NonZeroUsize>,
+    /// Let interrupts come between any two instructions: several times slower
+    #[arg(long)]
+    fine_interrupts: bool,
     /// Leave each machine's initramfs, and say how to boot it again
     #[arg(long)]
     keep: bool,
@@ -168,9 +175,13 @@ fn machines(workspace: &Workspace, args: &VmArgs, mut task: Task) -> Result<Tall
     let kernels = kernels::get(&apt, &folder.join("kernels"), &versions)?;
     let busybox = busybox(&apt, &folder.join("busybox"))?;
     let tests = binaries::build(workspace, task.tests)?;
-    if let Ok(seed) = env::var(SEED) {
-        let seed: u64 = seed.parse().context("TCP_STATUS_SEED is no number")?;
-        task.environment.push((SEED, seed.to_string()));
+    for name in [SEED, CHURN] {
+        if let Ok(number) = env::var(name) {
+            let number: u64 = number
+                .parse()
+                .with_context(|| format!("{name} is no number"))?;
+            task.environment.push((name, number.to_string()));
+        }
     }
     let content = Content {
         busybox: &busybox,
@@ -181,7 +192,11 @@ fn machines(workspace: &Workspace, args: &VmArgs, mut task: Task) -> Result<Tall
         limit: task.limit,
     };
     let first = kernels.first().context("no kernel")?;
-    let accel = accel::best(&folder, first, &content)?;
+    let accel = if args.fine_interrupts {
+        Accel::Fine
+    } else {
+        accel::best(&folder, first, &content)?
+    };
     let matrix = Matrix {
         folder: &runs_folder,
         accel,

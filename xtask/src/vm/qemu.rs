@@ -25,7 +25,10 @@ pub(super) enum Accel {
     Kvm,
     /// QEMU itself: slow, and works everywhere.
     Tcg,
-    /// The same, with a clock of its own: each instruction takes a nanosecond, and a wait none.
+    /// The same, several times slower, with a thread for each processor: an interrupt may come
+    /// between any two instructions, rather than between blocks of them only.
+    Fine,
+    /// As [`Accel::Tcg`], with a clock of its own: each instruction takes a nanosecond, and a wait none.
     /// So what is measured depends on nothing but the instructions.
     Counted,
 }
@@ -35,6 +38,7 @@ impl Accel {
         match self {
             Self::Kvm => "kvm",
             Self::Tcg => "tcg",
+            Self::Fine => "tcg, interrupts anywhere",
             Self::Counted => "tcg, instructions counted",
         }
     }
@@ -46,6 +50,13 @@ impl Accel {
         match self {
             Self::Kvm => &["-accel", "kvm", "-cpu", "max"],
             Self::Tcg => &["-accel", "tcg,thread=single", "-cpu", "max"],
+            // QEMU 8.1 or later.
+            Self::Fine => &[
+                "-accel",
+                "tcg,thread=multi,one-insn-per-tb=on",
+                "-cpu",
+                "max",
+            ],
             // An instruction that copies many bytes counts as one for each: without these two
             // features of a processor, none copies bytes one by one.
             Self::Counted => &[
