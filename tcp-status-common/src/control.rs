@@ -117,6 +117,19 @@ pub struct Mark {
 
 const _: () = assert!(size_of::<Mark>() == 16);
 
+/// What the program at the entry of a function leaves for the one at its exit: the minisocket that
+/// a segment is processed for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Segment {
+    /// Address of the minisocket; 0 where nothing is left.
+    pub timewait: u64,
+    /// Its substate at the entry.
+    pub substate: u64,
+}
+
+const _: () = assert!(size_of::<Segment>() == 16);
+
 /// One level of execution of a CPU.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
@@ -129,7 +142,7 @@ pub struct Level {
 
 const _: () = assert!(size_of::<Level>() == 24);
 
-/// How many slots for [`Mark`] there are for events on a task's own stack, indexed by pid.
+/// How many slots for [`Mark`] or [`Segment`] there are by task, indexed by pid.
 pub const TASK_SLOTS: u32 = 65_536;
 
 #[cfg(test)]

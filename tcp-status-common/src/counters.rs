@@ -192,9 +192,11 @@ pub struct Walked {
     /// Full sockets in CLOSE_WAIT and in FIN_WAIT2, by the whole seconds since the peer's last
     /// segment.
     pub idle: [[u64; AGES]; 2],
+    /// 1 if the walk is part of a seeding, which counts sockets, else 0. Written by user space.
+    pub seeding: u64,
 }
 
-const _: () = assert!(size_of::<Walked>() == 1064);
+const _: () = assert!(size_of::<Walked>() == 1072);
 
 /// Row of CLOSE_WAIT in [`Walked::idle`].
 pub const IDLE_CLOSE_WAIT: usize = 0;
@@ -239,12 +241,15 @@ pub struct Listeners {
     pub expected: u64,
     /// 1 if a record of each listener is wanted, else 0. Written by user space.
     pub wanted: u64,
+    /// 1 if the walk is part of a seeding, which enters ports and counts listeners, else 0. Written
+    /// by user space.
+    pub seeding: u64,
     /// The record of the last listener: what a program that ends the walk writes to its reader is
     /// thrown away by the kernel.
     pub last: ListenerRecord,
 }
 
-const _: () = assert!(size_of::<Listeners>() == 88);
+const _: () = assert!(size_of::<Listeners>() == 96);
 
 /// A closed listener whose request sockets are still listed. They hold a reference to it, so its
 /// own count of them stays readable at its address.
@@ -313,6 +318,7 @@ impl Default for Walked {
             finwait2: [0; Family::COUNT],
             sockets: 0,
             idle: [[0; AGES]; 2],
+            seeding: 0,
         }
     }
 }

@@ -7,8 +7,10 @@
 #[repr(C)]
 pub struct Host {
     // First what each event needs: together it is one cache line.
-    /// `struct sock`: `sk_protocol`, 2 bytes.
+    /// `struct sock`: `sk_protocol`, of which 2 bytes are read.
     pub sk_protocol: u32,
+    /// Which bits of these belong to it: the lower 8 where it is a bit field of one byte.
+    pub sk_protocol_mask: u32,
     /// `struct sock_common`: `skc_family`, 2 bytes.
     pub skc_family: u32,
     /// `struct sock_common`: `skc_num`, the local port in the order of the host, 2 bytes; 0 where
@@ -20,14 +22,16 @@ pub struct Host {
     pub net_inum: u32,
     /// Size of a kernel stack in bytes (`THREAD_SIZE`).
     pub thread_size: u32,
-    /// 1 where the kernel never runs a program inside itself on one CPU (from 5.11 on): then
-    /// a counter of one copy has one writer per CPU and plain additions do; else 0.
-    pub no_reentry: u32,
+    /// 1 where it is proven that the kernel never runs a tracing program inside itself on one CPU:
+    /// a counter of one copy then has one writer per CPU, and plain additions suffice. Else 0.
+    pub recursion_guard: u32,
     /// 1 where the handlers are attached twice, and the second must pass over what the first saw.
     pub two_copies: u32,
-    /// 1 where a task may be preempted, or moved to another CPU, between the two copies at a
-    /// tracepoint.
-    pub tracepoints_preemptible: u32,
+    /// 1 where marks at a tracepoint are kept by task: where a task may be preempted, or moved to
+    /// another CPU, between the two copies, or a copy may interrupt itself.
+    pub task_marks: u32,
+    /// 1 where a task that has bottom halves off may be preempted by another one (`PREEMPT_RT`).
+    pub bottom_halves_preemptible: u32,
     /// 1 where timewait minisockets are followed by events.
     pub timewait_events: u32,
     /// 1 where every network namespace is counted, not just the tracker's own.
@@ -64,4 +68,4 @@ pub struct Host {
     pub hz: u32,
 }
 
-const _: () = assert!(size_of::<Host>() == 100);
+const _: () = assert!(size_of::<Host>() == 108);

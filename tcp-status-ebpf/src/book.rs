@@ -83,7 +83,7 @@ impl Book {
         if self.shared {
             count::add_shared(cell, by);
         } else {
-            count::add(cell, by);
+            count::add(self.writer, cell, by);
         }
     }
 

@@ -83,10 +83,11 @@ impl Place {
     }
 }
 
-/// Adds to a counter that only this copy writes, on this CPU.
+/// Adds to a counter that only this writer writes, on this CPU.
 #[inline(always)]
-pub(crate) fn add(cell: *mut u64, by: u64) {
-    if host::reentry() {
+pub(crate) fn add(writer: Writer, cell: *mut u64, by: u64) {
+    // Those that are attached to functions only once rely on bottom halves being off.
+    if host::reentry() || (writer == Writer::Timewait && host::bottom_halves_preemptible()) {
         add_shared(cell, by);
     } else {
         // SAFETY: callers pass an aligned cell of a map.
@@ -132,7 +133,7 @@ macro_rules! tell {
     ($cpu:expr, $writer:expr, $member:ident) => {{
         // SAFETY: the map gave the pointer.
         let figure = unsafe { &raw mut (*$crate::count::stats($cpu, $writer)).$member };
-        $crate::count::add(figure, 1);
+        $crate::count::add($writer, figure, 1);
     }};
 }
 pub(crate) use tell;

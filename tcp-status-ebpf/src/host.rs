@@ -12,14 +12,16 @@ use tcp_status_common::host::Host;
 #[unsafe(no_mangle)]
 static HOST: Host = Host {
     sk_protocol: 0,
+    sk_protocol_mask: 0,
     skc_family: 0,
     skc_num: 0,
     skc_net: 0,
     net_inum: 0,
     thread_size: 0,
-    no_reentry: 0,
+    recursion_guard: 0,
     two_copies: 0,
-    tracepoints_preemptible: 1,
+    task_marks: 1,
+    bottom_halves_preemptible: 1,
     timewait_events: 0,
     all_namespaces: 0,
     skc_state: 0,
@@ -49,7 +51,7 @@ macro_rules! host {
 /// Whether a program of ours may interrupt itself on one CPU.
 #[inline(always)]
 pub(crate) fn reentry() -> bool {
-    host!(no_reentry) == 0
+    host!(recursion_guard) == 0
 }
 
 /// Whether the handlers are attached twice.
@@ -64,10 +66,16 @@ pub(crate) fn thread_size() -> u64 {
     host!(thread_size).into()
 }
 
-/// Whether a task may be preempted, or moved to another CPU, in a tracepoint.
+/// Whether marks at a tracepoint are kept by task.
 #[inline(always)]
-pub(crate) fn tracepoints_preemptible() -> bool {
-    host!(tracepoints_preemptible) == 1
+pub(crate) fn task_marks() -> bool {
+    host!(task_marks) == 1
+}
+
+/// Whether a task that has bottom halves off may be preempted by another one.
+#[inline(always)]
+pub(crate) fn bottom_halves_preemptible() -> bool {
+    host!(bottom_halves_preemptible) == 1
 }
 
 /// Whether timewait minisockets are followed by events.
@@ -97,7 +105,8 @@ impl Sock {
 
     #[inline(always)]
     pub(crate) fn protocol(self) -> u16 {
-        self.read(host!(sk_protocol))
+        // The mask has 16 bits at most.
+        self.read::<u16>(host!(sk_protocol)) & host!(sk_protocol_mask) as u16
     }
 
     #[inline(always)]

@@ -1,6 +1,7 @@
-//! The listener walk: adds up the request sockets that wait at listeners, tells the reader of each
-//! listener, enters its port, and ends behind the last, so that its cost does not grow with
-//! connections. As the second walk of a seeding, it seeds those that the first has not met.
+//! The listener walk: adds up the request sockets that wait at listeners, writes a record of each
+//! listener to the reader, and ends behind the last, so that its cost does not grow with
+//! connections. As a part of a seeding it enters ports; as the second walk of one, it counts the
+//! listeners that the first has not met.
 
 use core::ptr::{from_ref, read_volatile};
 
@@ -56,9 +57,11 @@ pub(crate) fn visit(ctx: &TcpIterContext) -> i32 {
         // No room left in the reader's buffer: the kernel shows the listener again.
         return GO_ON;
     }
-    enter_port(sock);
-    if maps::mode().is_some_and(Mode::is_again) && seed_listener(sock, family) {
-        found.unseen += 1;
+    if found.seeding == 1 {
+        enter_port(sock);
+        if maps::mode().is_some_and(Mode::is_again) && seed_listener(sock, family) {
+            found.unseen += 1;
+        }
     }
     found.requests[family.index()] += u64::from(listener.request_count());
     found.listeners += 1;

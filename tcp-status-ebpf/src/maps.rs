@@ -8,7 +8,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use tcp_status_common::{
-    control::{Control, Mark, Mode, TASK_SLOTS},
+    control::{Control, Mark, Mode, Segment, TASK_SLOTS},
     counters::{
         Bank, ClosedListener, ClosedQuery, ClosedTotals, Cpu, Listeners, NamespaceKey, Others,
         PortGauges, PortKey, PortPage, Walked,
@@ -74,9 +74,13 @@ pub(crate) static TASK_MARKS: Array<Mark, { TASK_SLOTS as usize }> = Array::new(
 #[btf_map]
 pub(crate) static SEEN: ArrayOfMaps<Seen, 1> = ArrayOfMaps::new();
 
-/// Substate of the timewait minisocket that this CPU is processing a segment for.
+/// The timewait minisocket that this CPU is processing a segment for.
 #[btf_map]
-pub(crate) static SUBSTATE: PerCpuArray<u32, 1> = PerCpuArray::new();
+pub(crate) static SEGMENTS: PerCpuArray<Segment, 1> = PerCpuArray::new();
+
+/// The same of a task, where another one may process a segment on its CPU meanwhile.
+#[btf_map]
+pub(crate) static TASK_SEGMENTS: Array<Segment, { TASK_SLOTS as usize }> = Array::new();
 
 /// Wakes the sampler, which sleeps while nothing happens.
 #[btf_map]

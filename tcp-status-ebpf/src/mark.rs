@@ -33,7 +33,7 @@ pub(crate) fn first_at_tracepoint(
     if !host::two_copies() {
         return true;
     }
-    if host::tracepoints_preemptible() {
+    if host::task_marks() {
         return bears_no_mark(ctx, writer, sock, from, to);
     }
     let mark = mark(Writer::First, sock, from, to);

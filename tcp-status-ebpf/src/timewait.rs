@@ -3,9 +3,11 @@
 
 use aya_ebpf::{
     EbpfContext as _,
+    helpers::bpf_get_current_pid_tgid,
     programs::{FEntryContext, FExitContext},
 };
 use tcp_status_common::{
+    control::{Segment, TASK_SLOTS},
     counters::Writer,
     state::{Family, MINI_FIN_WAIT2, State},
 };
@@ -13,8 +15,8 @@ use tcp_status_common::{
 use crate::{
     book::Book,
     count::{CLOSE, Place, tell},
-    host::Sock,
-    maps::{self, SUBSTATE},
+    host::{self, Sock},
+    maps::{self, SEGMENTS, TASK_SEGMENTS},
     mark, ports, seed,
     set_state::IPPROTO_TCP,
 };
@@ -53,20 +55,41 @@ pub(crate) fn born(ctx: &FExitContext, writer: Writer) {
 /// Before `tcp_timewait_state_process(tw, ...)`: the substate to come from.
 #[inline(always)]
 pub(crate) fn before_segment(ctx: &FEntryContext) {
-    if let Some(substate) = SUBSTATE.get_ptr_mut(0) {
-        // SAFETY: the map gave the pointer; bottom halves are off, nothing else writes it here.
-        unsafe { *substate = u32::from(Sock(ctx.arg(0)).substate()) };
+    let tw = Sock(ctx.arg(0));
+    if let Some(slot) = segment() {
+        // SAFETY: the map gave the pointer; nothing else writes the slot meanwhile.
+        unsafe {
+            *slot = Segment {
+                timewait: tw.0 as u64,
+                substate: tw.substate().into(),
+            };
+        }
     }
+}
+
+/// The slot of the segment that is being processed. Bottom halves are off: nothing else processes
+/// one on this CPU, unless tasks preempt each other there.
+#[inline(always)]
+fn segment() -> Option<*mut Segment> {
+    if !host::bottom_halves_preemptible() {
+        return SEGMENTS.get_ptr_mut(0);
+    }
+    // The lower half is the pid.
+    TASK_SEGMENTS.get_ptr_mut(bpf_get_current_pid_tgid() as u32 % TASK_SLOTS)
 }
 
 /// After `tcp_timewait_state_process(tw, ...)`.
 #[inline(always)]
 pub(crate) fn after_segment(ctx: &FExitContext) {
     let tw = Sock(ctx.arg(0));
-    let Some(before) = SUBSTATE.get(0) else {
-        return;
+    let Some(slot) = segment() else { return };
+    let before = Segment {
+        timewait: tw.0 as u64,
+        substate: FIN_WAIT2.into(),
     };
-    if *before == u32::from(FIN_WAIT2) && tw.substate() == TIME_WAIT {
+    // The slot is another one's where the program at the entry was skipped or not attached yet.
+    // SAFETY: as above.
+    if unsafe { *slot } == before && tw.substate() == TIME_WAIT {
         changed(
             Writer::Timewait,
             tw,

@@ -1,4 +1,5 @@
-//! The seeding walk: visits every entry of the namespace once.
+//! The walk over all sockets: visits every entry of the namespace once, and counts those that no
+//! event has shown, if it is part of a seeding.
 
 use tcp_status_common::{
     control::Mode,
@@ -38,9 +39,6 @@ pub(crate) fn visit(ctx: &TcpIterContext) {
         return;
     }
     let sock = Sock(ctx.sk_common);
-    if maps::mode().is_some_and(Mode::is_again) && !may_stall(sock.state()) {
-        return;
-    }
     let Some(family) = Family::from_address_family(sock.address_family()) else {
         return;
     };
@@ -49,6 +47,10 @@ pub(crate) fn visit(ctx: &TcpIterContext) {
     };
     // SAFETY: the map gave the pointer; one walk at a time, nothing else writes it.
     let walked = unsafe { &mut *walked };
+    let seeding = walked.seeding == 1;
+    if seeding && maps::mode().is_some_and(Mode::is_again) && !may_stall(sock.state()) {
+        return;
+    }
     match sock.state() {
         TIME_WAIT => minisocket(sock, family.index(), walked),
         NEW_SYN_RECV => closed::visit(sock, family.index()),
@@ -58,7 +60,8 @@ pub(crate) fn visit(ctx: &TcpIterContext) {
                 FIN_WAIT2 => idle(sock, &mut walked.idle[IDLE_FIN_WAIT2]),
                 _ => {}
             }
-            if let Some(place) = Place::new(family.index(), u32::from(state))
+            if seeding
+                && let Some(place) = Place::new(family.index(), u32::from(state))
                 && !place.is_closed()
                 && visit_socket(sock, place)
             {
@@ -88,7 +91,8 @@ fn minisocket(tw: Sock, family: usize, walked: &mut Walked) {
         walked.timewait[family] += 1;
         TIME_WAIT
     };
-    if host::timewait_events()
+    if walked.seeding == 1
+        && host::timewait_events()
         && let Some(place) = Place::new(family, u32::from(place))
     {
         visit_socket(tw, place);

@@ -39,13 +39,28 @@ impl Bpf {
     /// # Errors
     /// If the kernel refuses the walk.
     pub fn walk_sockets(&self) -> Result<Walked, LoadError> {
+        self.visit_sockets(Walked::default())
+    }
+
+    /// As [`Bpf::walk_sockets`], and counts in the bank that is being seeded what is not there.
+    ///
+    /// # Errors
+    /// If the kernel refuses the walk.
+    pub fn seed_sockets(&self) -> Result<Walked, LoadError> {
+        self.visit_sockets(Walked {
+            seeding: 1,
+            ..Walked::default()
+        })
+    }
+
+    fn visit_sockets(&self, empty: Walked) -> Result<Walked, LoadError> {
         let error = |source| LoadError::Map {
             name: "WALKED",
             source,
         };
         let mut walked = lock(&self.walked);
-        let zeros = per_cpu(Record(Walked::default())).map_err(error)?;
-        walked.set(0, zeros, 0).map_err(error)?;
+        let empty = per_cpu(Record(empty)).map_err(error)?;
+        walked.set(0, empty, 0).map_err(error)?;
         self.run(WALK_SOCKETS, OnInterruption::GoOn, &mut Vec::new())?;
         let per_cpu = walked.get(&0, 0).map_err(error)?;
         Ok(per_cpu
@@ -59,7 +74,25 @@ impl Bpf {
     /// # Errors
     /// If the kernel refuses the walk.
     pub fn walk_listeners(&self, expected: u64) -> Result<Listeners, LoadError> {
-        Ok(self.visit_listeners(expected, false)?.0)
+        let empty = Listeners {
+            expected,
+            ..Listeners::default()
+        };
+        Ok(self.visit_listeners(empty)?.0)
+    }
+
+    /// As [`Bpf::walk_listeners`], and enters their ports in the bank that is being seeded. In the
+    /// second walk of a seeding, it counts there the listeners that are not there.
+    ///
+    /// # Errors
+    /// If the kernel refuses the walk.
+    pub fn seed_listeners(&self, expected: u64) -> Result<Listeners, LoadError> {
+        let empty = Listeners {
+            expected,
+            seeding: 1,
+            ..Listeners::default()
+        };
+        Ok(self.visit_listeners(empty)?.0)
     }
 
     /// As [`Bpf::walk_listeners`], and describes each of them.
@@ -70,27 +103,25 @@ impl Bpf {
         &self,
         expected: u64,
     ) -> Result<(Listeners, Vec<ListenerRecord>), LoadError> {
-        self.visit_listeners(expected, true)
+        self.visit_listeners(Listeners {
+            expected,
+            wanted: 1,
+            ..Listeners::default()
+        })
     }
 
     fn visit_listeners(
         &self,
-        expected: u64,
-        wanted: bool,
+        empty: Listeners,
     ) -> Result<(Listeners, Vec<ListenerRecord>), LoadError> {
         let error = |source| LoadError::Map {
             name: "LISTENERS",
             source,
         };
         let mut listeners = lock(&self.listeners);
-        let empty = Listeners {
-            expected,
-            wanted: wanted.into(),
-            ..Listeners::default()
-        };
         listeners.set(0, Record(empty), 0).map_err(error)?;
         let mut written = Vec::new();
-        if expected > 0 {
+        if empty.expected > 0 {
             self.run(WALK_LISTENERS, OnInterruption::End, &mut written)?;
         }
         let found = listeners.get(&0, 0).map_err(error)?.0;

@@ -47,10 +47,11 @@ const TIMEWAIT_HANDLERS: [(&str, &str, At); 5] = [
         "tcp_timewait_state_process",
         At::Exit,
     ),
-    ("timewait_born_first", "inet_twsk_alloc", At::Exit),
-    (TIMEWAIT_SECOND, "inet_twsk_alloc", At::Exit),
+    (TIMEWAIT_COPIES[0], "inet_twsk_alloc", At::Exit),
+    (TIMEWAIT_COPIES[1], "inet_twsk_alloc", At::Exit),
 ];
-const TIMEWAIT_SECOND: &str = "timewait_born_second";
+/// Both copies of the program that sees births.
+const TIMEWAIT_COPIES: [&str; 2] = ["timewait_born_first", "timewait_born_second"];
 pub(super) const WALK_SOCKETS: &str = "walk_sockets";
 pub(super) const WALK_LISTENERS: &str = "walk_listeners";
 pub(super) const READ_CLOSED: &str = "read_closed_listeners";
@@ -189,12 +190,17 @@ impl Bpf {
         // One slot more, for the ports that have none.
         let slots = limits.ports + 1;
         // Where no task can be moved between two copies, none leaves a mark of its own.
-        let by_task = host.0.two_copies == 1
-            && (host.0.tracepoints_preemptible == 1 || host.0.timewait_events == 1);
+        let by_task =
+            host.0.two_copies == 1 && (host.0.task_marks == 1 || host.0.timewait_events == 1);
+        let segments_by_task = host.0.timewait_events == 1 && host.0.bottom_halves_preemptible == 1;
         let mut ebpf = EbpfLoader::new()
             .btf(Some(btf))
             .override_global("HOST", &host, true)
             .map_max_entries("TASK_MARKS", if by_task { TASK_SLOTS } else { 1 })
+            .map_max_entries(
+                "TASK_SEGMENTS",
+                if segments_by_task { TASK_SLOTS } else { 1 },
+            )
             .map_max_entries("PORT_GAUGES", slots * 2)
             .map_max_entries("FREE_PORTS_0", slots)
             .map_max_entries("FREE_PORTS_1", slots)
@@ -210,7 +216,7 @@ impl Bpf {
         }
         if host.0.timewait_events == 1 {
             for (name, function, at) in TIMEWAIT_HANDLERS {
-                if copies == 2 || name != TIMEWAIT_SECOND {
+                if copies == 2 || name != TIMEWAIT_COPIES[1] {
                     attach(&mut ebpf, name, function, at, btf)?;
                 }
             }
@@ -272,18 +278,26 @@ impl Bpf {
         Ok(bpf)
     }
 
-    /// How often the kernel skipped the first copy of the handler, since it was loaded: 0 where
-    /// the kernel does not skip.
+    /// How often the kernel skipped the first copy of the handler, and the programs that are
+    /// attached only once, since they were loaded: 0 where the kernel does not skip.
     ///
     /// # Errors
-    /// If the kernel does not tell.
+    /// If the kernel does not report it.
     pub fn skipped(&self) -> io::Result<u64> {
         let ebpf = lock(&self.ebpf);
-        let Some(Ok(fd)) = ebpf.program(HANDLERS[0]).map(|program| program.fd()) else {
-            return Err(io::ErrorKind::NotFound.into());
-        };
-        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd()))?;
-        Ok(recursion_misses(&info))
+        let once = TIMEWAIT_HANDLERS
+            .iter()
+            .map(|(name, ..)| *name)
+            .filter(|name| !TIMEWAIT_COPIES.contains(name));
+        let mut skipped = 0;
+        for name in once.chain([HANDLERS[0]]) {
+            // In the reduced tier some are not loaded.
+            if let Some(Ok(fd)) = ebpf.program(name).map(|program| program.fd()) {
+                let file = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
+                skipped += recursion_misses(&fs::read_to_string(file)?);
+            }
+        }
+        Ok(skipped)
     }
 
     /// Hands what the programs logged to the logger.

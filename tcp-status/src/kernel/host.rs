@@ -115,21 +115,30 @@ impl KernelTypes {
 }
 
 fn host(btf: &Btf, members: &TypeInformation) -> Result<Host, String> {
-    let offset = |of: &str, member: &str| {
-        let missing = || format!("struct {of} has no member {member}");
-        let id = btf
-            .id_by_type_name_kind(of, BtfKind::Struct)
-            .map_err(|_| missing())?;
-        match members.offset_of(id, member) {
-            Ok((_, Offset::ByteOffset(offset))) => Ok(offset),
-            Ok((_, Offset::BitOffsetAndSize(..))) => {
-                Err(format!("member {member} of struct {of} is a bit field"))
-            }
-            Err(_) => Err(missing()),
-        }
+    let find = |of: &str, member: &str| {
+        let id = btf.id_by_type_name_kind(of, BtfKind::Struct).ok();
+        id.and_then(|id| members.offset_of(id, member).ok())
+            .map(|(_, offset)| offset)
+            .ok_or_else(|| format!("struct {of} has no member {member}"))
     };
+    let bit_field = |of, member| format!("member {member} of struct {of} is a bit field");
+    let offset = |of, member| match find(of, member)? {
+        Offset::ByteOffset(offset) => Ok(offset),
+        Offset::BitOffsetAndSize(..) => Err(bit_field(of, member)),
+    };
+    // One byte among bit fields before 5.6, and in RHEL 8.
+    let (sk_protocol, sk_protocol_mask) = match find("sock", "sk_protocol")? {
+        Offset::ByteOffset(offset) => (offset, 0xffff),
+        Offset::BitOffsetAndSize(bits, 8) if bits % 8 == 0 => (bits / 8, 0xff),
+        Offset::BitOffsetAndSize(..) => return Err(bit_field("sock", "sk_protocol")),
+    };
+    // The function came with the guard in `__bpf_trace_run()`, which calls it.
+    let recursion_guard = btf
+        .id_by_type_name_kind("bpf_prog_inc_misses_counter", BtfKind::Func)
+        .is_ok();
     Ok(Host {
-        sk_protocol: offset("sock", "sk_protocol")?,
+        sk_protocol,
+        sk_protocol_mask,
         skc_family: offset("sock", "__sk_common.skc_family")?,
         skc_state: offset("sock", "__sk_common.skc_state")?,
         skc_net: offset("sock", "__sk_common.skc_net.net")?,
@@ -148,13 +157,10 @@ fn host(btf: &Btf, members: &TypeInformation) -> Result<Host, String> {
         task_stack: offset("task_struct", "stack")?,
         task_pid: offset("task_struct", "pid")?,
         thread_size: thread_size(),
-        // The guard against programs that re-enter came to tracepoints before this structure
-        // did: where it is missing the guard may be missing too, and counters must add atomically.
-        no_reentry: btf
-            .id_by_type_name_kind("bpf_raw_tp_link", BtfKind::Struct)
-            .is_ok()
-            .into(),
-        tracepoints_preemptible: tracepoints_preemptible(btf, members).into(),
+        recursion_guard: recursion_guard.into(),
+        task_marks: (!recursion_guard || tracepoints_preemptible(btf, members)).into(),
+        // Other kernels have a lock that spins in there, whichever locks are debugged.
+        bottom_halves_preemptible: find("spinlock", "rlock").is_err().into(),
         // The plan decides.
         two_copies: 0,
         timewait_events: 0,

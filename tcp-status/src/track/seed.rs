@@ -141,7 +141,7 @@ fn attempt(
     // The kernel stores a state after it has reported it: the walk must not read what is about
     // to be overwritten by an event that was reported before the switch.
     quiesce();
-    let mut walks = places.each(|| bpf.walk_sockets())?;
+    let mut walks = places.each(|| bpf.seed_sockets())?;
     if !patience.is_zero() {
         thread::sleep(patience);
         bpf.switch(Mode::new(live, Some(bank)).again())?;
@@ -162,9 +162,9 @@ fn look_again(bpf: &Bpf) -> Result<u64, LoadError> {
     // had, the walk tells.
     if sock_diag::attempt_count().is_ok_and(|attempts| attempts == 0) {
         // However many there are: one that comes now must not hide another.
-        return Ok(bpf.walk_listeners(u64::MAX)?.unseen);
+        return Ok(bpf.seed_listeners(u64::MAX)?.unseen);
     }
-    Ok(bpf.walk_sockets()?.sockets)
+    Ok(bpf.seed_sockets()?.sockets)
 }
 
 /// Enters the ports of all listeners into `bank`, and those that had one and still have
@@ -186,7 +186,7 @@ fn enter_ports(bpf: &Bpf, places: &Places, live: Option<u32>, bank: u32) -> Resu
     places.each(|| {
         // Where they cannot be counted, the walk ends at the first entry that is no listener.
         let listeners = sock_diag::listener_count().unwrap_or(u64::MAX);
-        bpf.walk_listeners(listeners)
+        bpf.seed_listeners(listeners)
     })?;
     Ok(())
 }

@@ -1,0 +1,145 @@
+//! From the types of real kernels to the plan: `btf/` beside this file holds what
+//! `cargo xtask types` kept of them.
+
+use std::path::Path;
+
+use tcp_status::{
+    kernel::{
+        facts::{Capabilities, Facts},
+        host::KernelTypes,
+        plan::{Backend, EbpfPlan, Plan},
+    },
+    snapshot::Tier,
+};
+use tcp_status_common::host::Host;
+
+fn types(kernel: &str) -> KernelTypes {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/btf");
+    KernelTypes::read(&folder.join(format!("{kernel}.btf")))
+        .unwrap()
+        .0
+}
+
+fn plan(types: KernelTypes) -> Plan {
+    let facts = Facts {
+        release: None,
+        types: Ok(types),
+        capabilities: Some(Capabilities::from_mask(u64::MAX)),
+        lockdown: None,
+    };
+    Plan::from_facts(&facts, Backend::Auto).unwrap()
+}
+
+fn tracked(types: KernelTypes) -> EbpfPlan {
+    match plan(types) {
+        Plan::Ebpf(plan) => plan,
+        Plan::Scan { reason } => panic!("{reason}"),
+    }
+}
+
+/// What a kernel does with programs.
+#[derive(Debug, PartialEq, Eq)]
+struct Behaviour {
+    recursion_guard: u32,
+    two_copies: u32,
+    task_marks: u32,
+    bottom_halves_preemptible: u32,
+}
+
+fn behaviour(host: &Host) -> Behaviour {
+    Behaviour {
+        recursion_guard: host.recursion_guard,
+        two_copies: host.two_copies,
+        task_marks: host.task_marks,
+        bottom_halves_preemptible: host.bottom_halves_preemptible,
+    }
+}
+
+#[test]
+fn additions_are_plain_only_where_the_kernel_has_a_recursion_guard() {
+    const PLAIN: Behaviour = Behaviour {
+        recursion_guard: 1,
+        two_copies: 1,
+        task_marks: 0,
+        bottom_halves_preemptible: 0,
+    };
+    for (kernel, expected) in [
+        (
+            "debian-x86_64-5.10.223",
+            Behaviour {
+                recursion_guard: 0,
+                two_copies: 0,
+                task_marks: 1,
+                ..PLAIN
+            },
+        ),
+        ("debian-x86_64-6.1.176", PLAIN),
+        (
+            "debian-rt-x86_64-6.12.117",
+            Behaviour {
+                bottom_halves_preemptible: 1,
+                ..PLAIN
+            },
+        ),
+        (
+            "mainline-x86_64-7.1",
+            Behaviour {
+                task_marks: 1,
+                ..PLAIN
+            },
+        ),
+    ] {
+        let plan = tracked(types(kernel));
+        assert_eq!(behaviour(&plan.host), expected, "{kernel}");
+        assert_eq!((plan.tier(), plan.reason), (Tier::Full, None), "{kernel}");
+        assert_eq!(plan.host.sk_protocol_mask, 0xffff, "{kernel}");
+    }
+}
+
+const OLD: [&str; 2] = [
+    "centos-8.1-aarch64-4.18.0-147.5.1",
+    "openeuler-x86_64-4.19.90-2107",
+];
+
+#[test]
+fn a_protocol_among_bit_fields_is_read() {
+    for kernel in OLD {
+        let host = types(kernel).host.unwrap();
+        assert_eq!(host.sk_protocol_mask, 0xff, "{kernel}");
+        // It is the second byte of its word, behind eight single bits.
+        assert_eq!(host.sk_protocol % 4, 1, "{kernel}");
+    }
+}
+
+#[test]
+fn a_kernel_without_typed_tracepoints_leaves_the_scan() {
+    for kernel in OLD {
+        let Plan::Scan { reason } = plan(types(kernel)) else {
+            panic!("{kernel} has no typed tracepoints");
+        };
+        assert!(reason.contains("inet_sock_set_state"), "{kernel}: {reason}");
+    }
+}
+
+/// Later kernels of RHEL 8 have the same sockets, and programs as in 5.10 or later.
+#[test]
+fn with_typed_tracepoints_a_kernel_of_rhel_8_gets_the_full_tier_and_atomic_additions() {
+    for current_task_btf in [false, true] {
+        let plan = tracked(KernelTypes {
+            tracepoint: true,
+            tcp_iterator: true,
+            current_task_btf,
+            ..types(OLD[0])
+        });
+        assert_eq!((plan.tier(), &plan.reason), (Tier::Full, &None));
+        assert_eq!(
+            behaviour(&plan.host),
+            Behaviour {
+                recursion_guard: 0,
+                two_copies: current_task_btf.into(),
+                task_marks: 1,
+                bottom_halves_preemptible: 0,
+            }
+        );
+    }
+}
