@@ -134,12 +134,16 @@ impl Watch {
     /// A reason to expect a difference. What shows only in passing, because things move while they
     /// are read, is none.
     fn suspicion(&mut self, tracker: &Tracker, quiet: bool) -> Result<Option<Cause>, Error> {
-        if self.contradiction(tracker)?.is_some() {
-            thread::sleep(GRACE);
-            let lasting = self.contradiction(tracker)?;
-            if lasting.is_some() {
-                return Ok(lasting);
+        let mut found = self.contradiction(tracker)?;
+        // A task may be preempted between two steps that belong together.
+        for pause in [GRACE, 10 * GRACE] {
+            if found.is_some() {
+                thread::sleep(pause);
+                found = self.contradiction(tracker)?;
             }
+        }
+        if found.is_some() {
+            return Ok(found);
         }
         let doubt = {
             let ledger = tracker.ledger();

@@ -115,18 +115,18 @@ fn readings_under_churn_are_not_degraded() {
             let mut readings = 0_u64;
             // By reason: how often, and whether a correction followed before the mark was gone.
             let mut degraded = BTreeMap::<String, u64>::new();
-            let mut pending: Option<u64> = None;
+            // Corrections when a reading was last without a mark, and whether the last one had one.
+            let (mut corrections, mut marked) = (0, false);
             let mut unfounded = 0_u64;
             while started.elapsed() < Duration::from_secs(seconds) {
                 let snapshot = subject.snapshot();
                 readings += 1;
-                match snapshot.degraded {
-                    Some(reason) => {
-                        *degraded.entry(reason).or_default() += 1;
-                        pending.get_or_insert(snapshot.drift.corrections);
-                    }
-                    None if pending.take() == Some(snapshot.drift.corrections) => unfounded += 1,
-                    None => {}
+                if let Some(reason) = snapshot.degraded {
+                    *degraded.entry(reason).or_default() += 1;
+                    marked = true;
+                } else {
+                    unfounded += u64::from(marked && snapshot.drift.corrections == corrections);
+                    (corrections, marked) = (snapshot.drift.corrections, false);
                 }
                 thread::sleep(Duration::from_millis(1));
             }
