@@ -103,9 +103,12 @@ impl Sock {
         unsafe { read_volatile(self.0.add(offset as usize).cast()) }
     }
 
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the mask has 16 bits at most"
+    )]
     #[inline(always)]
     pub(crate) fn protocol(self) -> u16 {
-        // The mask has 16 bits at most.
         self.read::<u16>(host!(sk_protocol)) & host!(sk_protocol_mask) as u16
     }
 

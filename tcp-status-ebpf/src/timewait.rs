@@ -69,12 +69,12 @@ pub(crate) fn before_segment(ctx: &FEntryContext) {
 
 /// The slot of the segment that is being processed. Bottom halves are off: nothing else processes
 /// one on this CPU, unless tasks preempt each other there.
+#[expect(clippy::cast_possible_truncation, reason = "the lower half is the pid")]
 #[inline(always)]
 fn segment() -> Option<*mut Segment> {
     if !host::bottom_halves_preemptible() {
         return SEGMENTS.get_ptr_mut(0);
     }
-    // The lower half is the pid.
     TASK_SEGMENTS.get_ptr_mut(bpf_get_current_pid_tgid() as u32 % TASK_SLOTS)
 }
 
