@@ -98,7 +98,7 @@ impl Row {
 pub struct PortRows {
     /// Local port.
     pub port: u16,
-    /// In the order of [`State::ALL`].
+    /// In the order of [`State::ALL`], without those that only a walk tells by port.
     pub states: Vec<Row>,
 }
 
@@ -262,9 +262,12 @@ impl Rule {
             {
                 let kernel = listing.ports.get(&of.port).copied().unwrap_or_default();
                 let kernel = kernel.total();
+                let mut states = self.rows(&earlier.states, &kernel, &of.states);
+                // Of minisockets by port, the kernel counts no sum: all are as of the last walk.
+                states.retain(|row| !row.unrefreshed);
                 ports.push(PortRows {
                     port: of.port,
-                    states: self.rows(&earlier.states, &kernel, &of.states),
+                    states,
                 });
             }
         }
