@@ -111,7 +111,7 @@ impl Control {
 pub struct Mark {
     /// Address of the socket; 0 where nothing is left.
     pub sock: u64,
-    /// Old state in bits 32 to 63, new state in bits 8 to 31, writer in bits 0 to 7.
+    /// Old state in bits 32 to 63, new state in bits 0 to 31.
     pub change: u64,
 }
 

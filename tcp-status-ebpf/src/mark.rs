@@ -1,7 +1,9 @@
 //! One event, seen by two copies of a handler.
 //!
 //! The kernel skips a program that is already active on its CPU, so two copies are attached, one
-//! behind the other. Each marks what it has seen, and passes over what the other has marked.
+//! behind the other. The one that runs first marks what it has seen, and the other passes over that.
+//! Were both to look for the other's mark, the one that an event left which only the second copy saw
+//! would hide the same change when it comes again.
 //!
 //! The mark belongs to the level of execution: an event that interrupts another between its two
 //! copies must not overwrite the other's mark.
@@ -33,14 +35,21 @@ pub(crate) fn first_at_tracepoint(
     if !host::two_copies() {
         return true;
     }
+    let mark = mark(sock, from, to);
+    // A tracepoint runs the program that was attached first before the other.
+    let is_first = writer == Writer::First;
     if host::task_marks() {
-        return bears_no_mark(ctx, writer, sock, from, to);
+        return claim_in_task_slot(ctx, is_first, mark);
     }
-    let mark = mark(Writer::First, sock, from, to);
     let level = level(ctx, cpu, writer);
     // SAFETY: the map gave the pointer; nothing else uses the level of this CPU meanwhile.
-    let slot = unsafe { &mut (*level).mark };
-    if writer == Writer::First {
+    claim(unsafe { &mut (*level).mark }, is_first, mark)
+}
+
+/// Whether a copy of the handler claims an event; `is_first` if it runs before the other.
+#[inline(always)]
+fn claim(slot: &mut Mark, is_first: bool, mark: Mark) -> bool {
+    if is_first {
         *slot = mark;
         return true;
     }
@@ -100,11 +109,14 @@ pub(crate) fn first_at_function(
     from: u32,
     to: u32,
 ) -> bool {
-    !host::two_copies() || bears_no_mark(ctx, writer, sock, from, to)
+    // A trampoline runs the program that was attached last before the other.
+    let is_first = writer != Writer::First;
+    !host::two_copies() || claim_in_task_slot(ctx, is_first, mark(sock, from, to))
 }
 
+/// In the slot of the running task, or of the CPU's interrupts.
 #[inline(always)]
-fn bears_no_mark(ctx: *const c_void, writer: Writer, sock: *const u8, from: u32, to: u32) -> bool {
+fn claim_in_task_slot(ctx: *const c_void, is_first: bool, mark: Mark) -> bool {
     let task = running();
     let slot = if task.stack_holds(ctx.cast()) {
         TASK_MARKS.get_ptr_mut(task.pid() % TASK_SLOTS)
@@ -112,21 +124,8 @@ fn bears_no_mark(ctx: *const c_void, writer: Writer, sock: *const u8, from: u32,
         // SAFETY: the map gave the pointer.
         maps::cpu().map(|cpu| unsafe { &raw mut (*cpu).levels[1].mark })
     };
-    let Some(slot) = slot else { return false };
-    let other = match writer {
-        Writer::First => Writer::Second,
-        _ => Writer::First,
-    };
     // SAFETY: as above.
-    let slot = unsafe { &mut *slot };
-    // Whichever copy runs first: tracepoints run the one that was attached first, trampolines
-    // the one that was attached last.
-    if *slot == mark(other, sock, from, to) {
-        slot.sock = 0;
-        return false;
-    }
-    *slot = mark(writer, sock, from, to);
-    true
+    slot.is_some_and(|slot| claim(unsafe { &mut *slot }, is_first, mark))
 }
 
 #[inline(always)]
@@ -136,9 +135,9 @@ fn running() -> Task {
 }
 
 #[inline(always)]
-fn mark(writer: Writer, sock: *const u8, from: u32, to: u32) -> Mark {
+fn mark(sock: *const u8, from: u32, to: u32) -> Mark {
     Mark {
         sock: sock as u64,
-        change: u64::from(from) << 32 | u64::from(to) << 8 | writer as u64,
+        change: u64::from(from) << 32 | u64::from(to),
     }
 }
