@@ -116,16 +116,20 @@ pub struct Motion {
     pub suspicion: Option<Cause>,
 }
 
+/// So many audits are left for when things come to rest: one, and one that decides what it found.
+const AT_REST: u32 = 2;
+
 /// Whether an audit is due, and why.
 #[must_use]
 pub fn due(pace: &Pace, motion: &Motion) -> Option<Cause> {
     let affords = |audits| motion.saved >= motion.cost * audits;
-    if motion.since_audit >= pace.urgent(motion.cost) && affords(1) {
-        if motion.suspicion.is_some() {
+    if motion.since_audit >= pace.urgent(motion.cost) {
+        // While events come, something is left for when they cease: then counts have to be exact.
+        if motion.suspicion.is_some() && affords(if motion.quiet { 1 } else { AT_REST + 1 }) {
             return motion.suspicion.clone();
         }
         // An audit that began while events came may have missed what was lost at their very end.
-        if motion.quiet && !motion.settled {
+        if motion.quiet && !motion.settled && affords(1) {
             return Some(Cause::Rest);
         }
     }
@@ -216,8 +220,14 @@ mod tests {
         assert_eq!(due(&PACE, &poor(19, None)), None);
         assert_eq!(due(&PACE, &poor(20, None)), Some(Cause::Timer));
         let suspicion = Some(Cause::Failure);
-        assert_eq!(due(&PACE, &poor(3, suspicion.clone())), None);
-        assert_eq!(due(&PACE, &poor(4, suspicion.clone())), suspicion);
+        assert_eq!(due(&PACE, &poor(11, suspicion.clone())), None);
+        assert_eq!(due(&PACE, &poor(12, suspicion.clone())), suspicion);
+        let rest = |saved_ms| Motion {
+            quiet: true,
+            ..poor(saved_ms, suspicion.clone())
+        };
+        assert_eq!(due(&PACE, &rest(3)), None);
+        assert_eq!(due(&PACE, &rest(4)), suspicion);
     }
 
     /// A reason that no audit removes, for an hour: on hosts of any size the audits stay within
