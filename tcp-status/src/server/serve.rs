@@ -99,7 +99,7 @@ impl Handler<UnixStream> for Protocol {
     async fn handle(&self, mut stream: UnixStream, connection: &Connection) {
         let input = connection.in_time(read_line(&mut stream)).await;
         connection.request_started();
-        let answer = match input {
+        let line = match input {
             Some(Ok(Input::Line(line))) => self.answer(&line).await,
             Some(Ok(Input::TooLong)) => Err(garbage(&format!("longer than {MAX_REQUEST} bytes"))),
             Some(Ok(Input::CutShort)) => Err(garbage("ends without a newline")),
@@ -110,26 +110,29 @@ impl Handler<UnixStream> for Protocol {
             // Nobody is there to read an answer.
             Some(Ok(Input::Nothing) | Err(_)) => return,
         };
-        let answer = answer.unwrap_or_else(|refusal| Answer::Error(refusal.printable()));
-        if let Ok(line) = encode_bounded(&answer) {
+        let line = line.or_else(|refusal| encode_bounded(&Answer::Error(refusal.printable())));
+        if let Ok(line) = line {
             connection.respond(&mut stream, &line).await;
         }
     }
 }
 
 impl Protocol {
-    async fn answer(&self, line: &[u8]) -> Result<Answer, Refusal> {
+    /// The line of an answer. Large ones are encoded where they are put together, not in the event loop.
+    async fn answer(&self, line: &[u8]) -> Result<Vec<u8>, Refusal> {
         let request = Request::decode(line)?;
         if let Query::Get(query) = &request.query
             && let Some(answer) = self.calls.source().get_at_once(query)
         {
-            return answer.map(Answer::Value);
+            return encode_bounded(&answer.map(Answer::Value)?);
         }
-        let answer = self.calls.call(move |source| match &request.query {
-            Query::Get(query) => source.get(query).map(Answer::Value),
-            Query::Show(query) => source.show(query).map(Answer::Snapshots),
+        let line = self.calls.call(move |source| {
+            encode_bounded(&match &request.query {
+                Query::Get(query) => source.get(query).map(Answer::Value),
+                Query::Show(query) => source.show(query).map(Answer::Snapshots),
+            }?)
         });
-        answer.await.flatten()
+        line.await.flatten()
     }
 }
 
@@ -169,7 +172,14 @@ async fn read_line(stream: &mut UnixStream) -> io::Result<Input> {
 }
 
 /// The answer as a line that the client accepts.
-fn encode_bounded(answer: &Answer) -> serde_json::Result<Vec<u8>> {
+///
+/// # Errors
+/// If it cannot be written as JSON.
+fn encode_bounded(answer: &Answer) -> Result<Vec<u8>, Refusal> {
+    let encode = |answer| {
+        encode(answer)
+            .map_err(|error| Refusal::unavailable(format!("cannot encode an answer: {error}")))
+    };
     let line = encode(answer)?;
     if line.len() <= MAX_ANSWER {
         return Ok(line);
