@@ -249,7 +249,8 @@ fn without_the_option_nothing_listens() {
 #[test]
 fn a_crowd_at_the_page_does_not_disturb_the_socket() {
     let tracker = Tracker::scanning();
-    let crowd: Vec<_> = (0..300)
+    // More than the page serves at a time.
+    let crowd: Vec<_> = (0..400)
         .map(|_| TcpStream::connect(tracker.address()).unwrap())
         .collect();
     for _ in 0..20 {
@@ -269,7 +270,10 @@ fn a_crowd_at_the_page_does_not_disturb_the_socket() {
         assert_eq!(get(tracker.address(), "/metrics").status, 200);
     }
     let open = fs::read_dir(Path::new("/proc").join(tracker.id().to_string()).join("fd")).unwrap();
-    assert!(open.count() < 100);
+    assert!(
+        open.count() < 320,
+        "256 connections, and what it has open itself"
+    );
     drop(crowd);
 }
 
