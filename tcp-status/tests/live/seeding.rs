@@ -4,7 +4,7 @@ use std::{
     net::{Ipv6Addr, TcpListener, TcpStream},
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tcp_status::kernel::plan::{EbpfPlan, SeedMethod};
@@ -109,14 +109,18 @@ fn a_port_keeps_its_connections_when_nothing_listens_any_more() {
         drop(listener);
         let audits = || subject.snapshot().drift.audits;
         let before = audits();
-        thread::sleep(2 * SOON);
-        assert!(audits() > before, "no audit has looked without a listener");
+        // A walk costs an emulated host a second, and audits have a budget.
+        let began = Instant::now();
+        while audits() == before {
+            assert!(began.elapsed() < 30 * SOON, "no audit without a listener");
+            thread::sleep(SOON / 10);
+        }
         // By port as well.
         subject.assert_exact_within(2 * SOON);
         pairs.truncate(MANY / 2);
         thread::sleep(2 * SOON);
         subject.assert_exact_within(2 * SOON);
-        subject.vouched_within(2 * SOON);
+        subject.vouched_within(30 * SOON);
     });
 }
 
