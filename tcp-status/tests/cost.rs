@@ -25,7 +25,7 @@ const HANDLERS: [(&str, usize); 7] = [
     ("set_state_second", 550),
     ("timewait_born_first", 450),
     ("timewait_born_second", 450),
-    ("timewait_before_segment", 25),
+    ("timewait_before_segment", 40),
     ("timewait_after_segment", 350),
     ("timewait_ended", 350),
 ];
@@ -62,6 +62,8 @@ fn maps_stay_small() {
                 "PORT_GAUGES" => (ports + 1) * 2,
                 "FREE_PORTS_0" | "FREE_PORTS_1" => ports + 1,
                 "NAMESPACES" => namespaces * 2,
+                // Where tasks that process segments preempt each other, one for each of them.
+                "TASK_SEGMENTS" => 1,
                 _ => u64::from(map.max_entries()),
             };
             size(map, entries, cpus)
@@ -210,8 +212,10 @@ fn sleeps(process: &Child, name: &str) -> u64 {
 }
 
 #[test]
-fn nothing_wakes_at_rest_but_the_audit() {
+fn nothing_wakes_at_rest_but_the_audit_and_the_reading_of_segments() {
     const SECONDS: u64 = 4;
+    // Ten readings a second of how many segments came, and one sample.
+    const PER_SECOND: u64 = 11;
     let Some(netns) = Netns::for_test() else {
         return;
     };
@@ -238,7 +242,7 @@ fn nothing_wakes_at_rest_but_the_audit() {
         while started.elapsed() < Duration::from_secs(60) {
             thread::sleep(Duration::from_secs(2));
             let now = sleeps(&process, "sample");
-            if std::mem::replace(&mut last, now) == now {
+            if now - std::mem::replace(&mut last, now) <= 2 * PER_SECOND {
                 break;
             }
         }
@@ -255,7 +259,7 @@ fn nothing_wakes_at_rest_but_the_audit() {
         "the sampler slept {} times, the audit {} times",
         slept[0], slept[1]
     );
-    assert_eq!(slept[0], 0);
+    assert!(slept[0] <= (SECONDS + 1) * PER_SECOND, "{}", slept[0]);
     // Once a second, and for one of the audits that are held at rest.
     assert!(slept[1] <= 5 * SECONDS, "{}", slept[1]);
 }
