@@ -61,7 +61,7 @@ const CHURN: &str = "TCP_STATUS_CHURN";
 const TESTS: [&str; 4] = ["hold", "sources", "live", "machine"];
 
 /// How long each of them may take.
-const TEST_LIMIT: Duration = Duration::from_mins(25);
+const TEST_LIMIT: Duration = Duration::from_mins(35);
 
 /// Arguments of `vm`.
 #[derive(Debug, Default, Args)]
