@@ -113,7 +113,7 @@ pub(crate) fn run(workspace: &Workspace, args: &VmArgs) -> Result<ExitCode> {
 
 /// Runs the tests, and says how each came out.
 pub(crate) fn tests(workspace: &Workspace, args: &VmArgs) -> Result<Tally> {
-    let fixed = ["--test-threads=1", "--show-output"].map(str::to_owned);
+    let fixed = ["--test-threads=1", "--show-output", "--color=never"].map(str::to_owned);
     let task = Task {
         tests: &TESTS,
         arguments: fixed.into_iter().chain(args.filter.clone()).collect(),
