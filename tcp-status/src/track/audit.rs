@@ -25,6 +25,13 @@ use crate::{
     kernel::{procfs, quiesce::GRACE},
 };
 
+/// So many looks an interval has while events come.
+const LOOKS: u32 = 4;
+
+/// So long after the last event counts are taken for exact without an audit, on a host where events
+/// were lost before.
+const REST: Duration = Duration::from_secs(2);
+
 /// The thread that audits. Ends when dropped, after the walk that it may be in.
 pub struct Auditor {
     _ticker: Ticker,
@@ -39,15 +46,13 @@ impl Auditor {
         let mut watch = Watch::new(&tracker);
         let interval = tracker.settings.pace.interval;
         let ticker = Ticker::spawn("audit", interval, move || {
-            tracker.bpf.flush_log();
-            tracker.sample_at_rest();
             if let Err(error) = watch.look(&tracker) {
                 if let Some(suppressed) = watch.failures.admit(Instant::now()) {
                     log::warn!(error:%, suppressed; "audit failed");
                 }
                 tracker.doubt(format!("the last audit failed: {error}"));
             }
-            interval
+            watch.pause(interval)
         })?;
         Ok(Self { _ticker: ticker })
     }
@@ -57,6 +62,10 @@ impl Auditor {
 struct Watch {
     /// Events counted by then.
     events: u64,
+    /// When a look last found more of them.
+    last_event: Instant,
+    /// When a whole interval was last over.
+    looked: Instant,
     /// Events counted when the last audit began.
     audited: Option<u64>,
     /// The last audit began with no event since the look before it.
@@ -64,6 +73,10 @@ struct Watch {
     /// What the kernel's totals differed by after the last audit, which they then do for a
     /// reason that is not ours.
     accepted: Accepted,
+    /// Since when there has been a reason to expect a difference.
+    suspected: Option<Instant>,
+    /// The recounts of the last audit disagreed in some namespace.
+    disagreed: bool,
     /// A port has got a listener since the last audit.
     unwalked: bool,
     budget: Budget,
@@ -74,27 +87,50 @@ struct Watch {
 impl Watch {
     fn new(tracker: &Tracker) -> Self {
         let (share, cost) = (tracker.settings.pace.share, tracker.ledger().cost());
+        let now = Instant::now();
         Self {
             events: 0,
+            last_event: now,
+            looked: now,
             audited: None,
             settled: false,
             accepted: Accepted::default(),
+            suspected: None,
+            disagreed: false,
             unwalked: true,
-            budget: Budget::new(share, Pace::SAVED, cost, Instant::now()),
+            budget: Budget::new(share, Pace::SAVED, cost, now),
             failures: Limiter::default(),
             corrections: Limiter::default(),
         }
     }
 
+    /// The time to the next look: short until an audit has confirmed what events left, so that it
+    /// comes soon after they cease.
+    fn pause(&self, interval: Duration) -> Duration {
+        if self.settled {
+            interval
+        } else {
+            interval / LOOKS
+        }
+    }
+
     fn look(&mut self, tracker: &Tracker) -> Result<(), Error> {
-        let events = tracker.bpf.writers()?.counted;
+        let (events, now) = (tracker.bpf.writers()?.counted, Instant::now());
         let quiet = events == self.events;
-        self.events = events;
+        if !quiet {
+            (self.events, self.last_event) = (events, now);
+        }
         self.settled &= self.audited == Some(events);
-        let suspicion = self.suspicion(tracker, quiet)?;
+        let mut suspicion = None;
+        if now - self.looked >= tracker.settings.pace.interval {
+            self.looked = now;
+            tracker.bpf.flush_log();
+            tracker.sample_at_rest();
+            suspicion = self.suspicion(tracker, quiet)?;
+            self.mark(tracker, suspicion.as_ref())?;
+        }
         let motion = {
-            let mut ledger = tracker.ledger_mut();
-            ledger.suspicion.clone_from(&suspicion);
+            let ledger = tracker.ledger();
             Motion {
                 since_audit: ledger.since_audit(),
                 cost: ledger.cost(),
@@ -109,6 +145,7 @@ impl Watch {
             self.audited = Some(events);
             self.settled = quiet;
             let findings = self.audit(tracker)?;
+            self.disagreed = findings.values().any(Finding::is_disagreement);
             self.report(tracker, &cause, &findings, !motion.moved)?;
             // Only what an audit has looked into and left: another kind of audit may have come
             // before what makes the difference.
@@ -152,11 +189,35 @@ impl Watch {
         if doubt {
             return Ok(Some(Cause::Failure));
         }
+        if self.disagreed {
+            return Ok(Some(Cause::Disagreement));
+        }
+        let unconfirmed = quiet && !self.settled && self.last_event.elapsed() >= REST;
+        if unconfirmed && tracker.ledger().own.is_corrected() {
+            return Ok(Some(Cause::Unconfirmed));
+        }
         // A port gets its listener by an event.
         if !quiet || self.unwalked {
             self.unwalked = tracker.has_unwalked_ports()?;
         }
         Ok(self.unwalked.then_some(Cause::Ports))
+    }
+
+    /// Has readings show a reason to expect a difference: at once when nothing happens, else where
+    /// it has stood long enough.
+    fn mark(&mut self, tracker: &Tracker, suspicion: Option<&Cause>) -> Result<(), LoadError> {
+        let now = Instant::now();
+        let since = *self.suspected.get_or_insert(now);
+        let at_rest = tracker.bpf.writers()?.counted == self.events;
+        let marked = suspicion.filter(|cause| {
+            let after = cause.marked_after();
+            after.is_some_and(|after| at_rest || now - since >= after)
+        });
+        tracker.ledger_mut().suspicion = marked.cloned();
+        if suspicion.is_none() {
+            self.suspected = None;
+        }
+        Ok(())
     }
 
     /// What the counters cannot be, whatever moved while they were read.
@@ -250,6 +311,7 @@ impl Tracker {
     /// agree that it is off: a single one may have come between two steps of a stalled task.
     fn audit(&self) -> Result<Findings, Error> {
         let cost = Cost::start();
+        let events = self.bpf.writers()?.counted;
         let baseline = disagreement(&self.bpf)?;
         let mut findings = Findings::new();
         let mut patience = Some(Duration::ZERO);
@@ -261,7 +323,9 @@ impl Tracker {
                     .or_insert_with(|| Finding::new(found));
             }
             patience = findings.values().filter_map(Finding::wants_recount).max();
-            if patience.is_some() && findings.values().any(Finding::is_confirmed) {
+            let confirmed = findings.values().any(Finding::is_confirmed);
+            // Amid events, a task that was preempted between two steps explains it as well.
+            if confirmed && patience.is_some() && self.bpf.writers()?.counted == events {
                 self.ledger_mut().doubt =
                     Some("an audit found a difference twice, and looks again".into());
             }

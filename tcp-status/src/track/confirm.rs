@@ -85,7 +85,17 @@ impl Finding {
     /// Whether a recount has found the same difference again.
     #[must_use]
     pub fn is_confirmed(&self) -> bool {
-        self.recounts > 1 && self.agreed != Gauges::default()
+        self.recounts > 1 && self.is_corrected()
+    }
+
+    /// Whether recounts found different things and have nothing in common.
+    #[must_use]
+    pub fn is_disagreement(&self) -> bool {
+        !self.undecided && !self.is_corrected() && self.last != self.agreed
+    }
+
+    fn is_corrected(&self) -> bool {
+        self.agreed != Gauges::default()
     }
 
     /// Whether more is corrected than a few lost events explain: over a thousandth of what is
@@ -120,7 +130,7 @@ impl Finding {
     pub fn doubt(&self) -> Option<&'static str> {
         if self.undecided {
             Some(SKIPPED)
-        } else if self.last != self.agreed {
+        } else if self.is_corrected() && self.last != self.agreed {
             Some("the last audit's recounts did not agree; the next audit decides")
         } else if is_short(&self.agreed) {
             Some("the last audit found fewer sockets than were counted; the next audit decides")
@@ -255,5 +265,15 @@ mod tests {
         assert_eq!(finding.agreed(), found(&[(0, State::FinWait1, 5)]));
         assert!(finding.describe().contains("ipv4 finwait1 +5"));
         assert!(finding.doubt().unwrap().contains("did not agree"));
+        assert!(!finding.is_disagreement());
+    }
+
+    #[test]
+    fn recounts_that_have_nothing_in_common_correct_nothing() {
+        let mut finding = Finding::new(found(&[(0, State::FinWait1, -1)]));
+        finding.recounted(found(&[(0, State::FinWait1, 1)]));
+        assert_eq!(finding.agreed(), Gauges::default());
+        assert_eq!(finding.doubt(), None);
+        assert!(finding.is_disagreement());
     }
 }

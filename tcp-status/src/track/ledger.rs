@@ -45,6 +45,12 @@ impl Book {
         }
     }
 
+    /// Whether an audit ever corrected something.
+    #[must_use]
+    pub fn is_corrected(&self) -> bool {
+        self.corrections.total() > 0
+    }
+
     /// Enters what an audit found: what it corrected, and why that may not be all.
     pub fn audited(&mut self, corrections: [u64; State::COUNT], doubt: Option<&str>) {
         for (state, by) in State::ALL.into_iter().zip(corrections) {
@@ -85,7 +91,7 @@ pub struct Ledger {
     pub missed: u64,
     /// Why all counts are in doubt until the next audit succeeds.
     pub doubt: Option<String>,
-    /// A reason to expect a difference that no audit has looked into yet.
+    /// A reason to expect a difference in the counts that no audit has looked into yet.
     pub suspicion: Option<Cause>,
     /// The tracker's own namespace.
     pub own: Book,
@@ -252,10 +258,7 @@ impl Ledger {
             .clone()
             .or_else(|| book.doubt.clone())
             .or_else(|| {
-                let cause = self
-                    .suspicion
-                    .as_ref()
-                    .filter(|cause| **cause != Cause::Ports);
+                let cause = self.suspicion.as_ref();
                 cause.map(|cause| format!("{cause}; the next audit corrects what that changed"))
             })
     }
@@ -294,8 +297,6 @@ mod tests {
     #[test]
     fn what_cannot_be_vouched_for_is_said() {
         let mut ledger = Ledger::new(Duration::ZERO, 0);
-        assert_eq!(ledger.degraded(&ledger.own), None);
-        ledger.suspicion = Some(Cause::Ports);
         assert_eq!(ledger.degraded(&ledger.own), None);
         ledger.suspicion = Some(Cause::Missed(4));
         let missed = ledger.degraded(&ledger.own).unwrap();

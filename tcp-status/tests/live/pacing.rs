@@ -162,11 +162,18 @@ impl Drop for Process {
 }
 
 impl Process {
-    /// In the calling thread's namespace, with the defaults.
+    /// In the calling thread's namespace, and with a share for audits that they do not reach.
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_tcp-status"))
-            .args(["run", "--backend", "ebpf", "--socket"])
+            .args([
+                "run",
+                "--backend",
+                "ebpf",
+                "--audit-share",
+                "50",
+                "--socket",
+            ])
             .arg(folder.path().join("s"))
             .env_remove("NOTIFY_SOCKET")
             .stdout(Stdio::null())
