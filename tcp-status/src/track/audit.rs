@@ -28,6 +28,9 @@ use crate::{
 /// So many looks an interval has while events come.
 const LOOKS: u32 = 4;
 
+/// So long without an event, and things are at rest.
+const QUIET: Duration = Duration::from_millis(200);
+
 /// So long after the last event counts are taken for exact without an audit, on a host where events
 /// were lost before.
 const REST: Duration = Duration::from_secs(2);
@@ -116,10 +119,10 @@ impl Watch {
 
     fn look(&mut self, tracker: &Tracker) -> Result<(), Error> {
         let (events, now) = (tracker.bpf.writers()?.counted, Instant::now());
-        let quiet = events == self.events;
-        if !quiet {
+        if events != self.events {
             (self.events, self.last_event) = (events, now);
         }
+        let quiet = now - self.last_event >= QUIET;
         self.settled &= self.audited == Some(events);
         let mut suspicion = None;
         if now - self.looked >= tracker.settings.pace.interval {
