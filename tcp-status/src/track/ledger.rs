@@ -158,10 +158,6 @@ impl Ledger {
     /// Opens a book for each namespace in which something was walked or counted, keeps what walks
     /// met, and closes the books of namespaces that are gone and empty.
     pub fn meet(&mut self, own: u32, walks: &Walks, others: &Others) {
-        for &netns in &others.counted {
-            let unwalked = || Book::unwalked(UNREACHABLE);
-            self.others.entry(netns).or_insert_with(unwalked);
-        }
         for (&netns, walked) in walks {
             let book = if netns == own {
                 &mut self.own
@@ -169,6 +165,10 @@ impl Ledger {
                 self.others.entry(netns).or_default()
             };
             book.ages = Some(Ages::new(walked));
+        }
+        for &netns in &others.counted {
+            let unwalked = || Book::unwalked(UNREACHABLE);
+            self.others.entry(netns).or_insert_with(unwalked);
         }
         self.others.retain(|netns, _| !others.gone.contains(netns));
         for (netns, book) in &mut self.others {

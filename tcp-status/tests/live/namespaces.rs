@@ -126,6 +126,26 @@ fn hold() -> Hold {
     hold
 }
 
+/// What the seeding has visited needs no audit to be vouched for.
+#[test]
+fn a_namespace_that_was_seeded_is_not_degraded() {
+    let (Some(own), Some(before)) = (place(), Inhabited::place()) else {
+        return;
+    };
+    let _held = before.run(hold).unwrap();
+    own.run(|| {
+        // From 5.15 to 6.16 a walk is not trusted where there is no listener; `hold` has some.
+        let rare = Duration::from_secs(3600);
+        let subject = Subject::start_changed(|settings| {
+            settings.all_namespaces = true;
+            settings.pace.interval = rare;
+        });
+        let found = of(&subject, &before).expect("it has sockets");
+        assert_eq!(found.degraded, None);
+    })
+    .unwrap();
+}
+
 #[test]
 fn every_namespace_is_counted_whether_it_was_there_first_or_not() {
     let (Some(own), Some(before)) = (place(), Inhabited::place()) else {

@@ -4,8 +4,12 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fs,
-    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    os::unix::{
+        ffi::{OsStrExt as _, OsStringExt as _},
+        fs::MetadataExt as _,
+    },
     path::{Path, PathBuf},
 };
 
@@ -41,7 +45,7 @@ pub fn all() -> BTreeMap<u32, Known> {
         let name = path
             .parent()
             .filter(|folder| NAMED.iter().any(|named| *folder == Path::new(named)))
-            .and_then(|_| path.file_name()?.to_str().map(str::to_owned));
+            .and_then(|_| Some(path.file_name()?.to_string_lossy().into_owned()));
         let known = found.entry(inode).or_insert(Known { name: None, path });
         known.name = known.name.take().or(name);
     }
@@ -73,7 +77,22 @@ fn inode(path: &Path) -> Option<u32> {
 fn mounted(line: &str) -> Option<(u32, PathBuf)> {
     let mut fields = line.split(' ').skip(3);
     let inode = fields.next()?.strip_prefix("net:[")?.strip_suffix(']')?;
-    Some((inode.parse().ok()?, PathBuf::from(fields.next()?)))
+    Some((inode.parse().ok()?, unescaped(fields.next()?)))
+}
+
+/// A path of mountinfo, which shows a space, tab, newline or backslash as three octal digits.
+fn unescaped(field: &str) -> PathBuf {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let escaped = tail.get(..3).filter(|_| *first == b'\\');
+        let octal = escaped
+            .and_then(|digits| str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        bytes.push(octal.unwrap_or(*first));
+        rest = &tail[octal.map_or(0, |_| 3)..];
+    }
+    PathBuf::from(OsString::from_vec(bytes))
 }
 
 fn container(cgroup: &Path) -> Option<String> {
@@ -114,6 +133,9 @@ mod tests {
     fn a_mount_shows_its_namespace() {
         let line = "291 25 0:4 net:[4026532245] /run/netns/blue rw shared:140 - nsfs nsfs rw";
         let expected = (4_026_532_245, PathBuf::from("/run/netns/blue"));
+        assert_eq!(mounted(line), Some(expected));
+        let line = r#"3 2 0:4 net:[7] /run/netns/a\040b\011"\134\0é rw - nsfs nsfs rw"#;
+        let expected = (7, PathBuf::from("/run/netns/a b\t\"\\\\0é"));
         assert_eq!(mounted(line), Some(expected));
         for line in [
             "",
