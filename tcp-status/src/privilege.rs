@@ -23,10 +23,10 @@ const KEPT: [Capability; 4] = [
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Capabilities.
-    #[error("drop capabilities, on this thread: {0}")]
+    #[error("cannot drop capabilities: {0}")]
     Capabilities(#[from] CapsError),
     /// What programs that are executed could gain.
-    #[error("set no_new_privs, on this thread: {0}")]
+    #[error("cannot set no_new_privs: {0}")]
     NoNewPrivileges(#[from] Errno),
 }
 

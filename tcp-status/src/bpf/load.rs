@@ -72,7 +72,7 @@ enum At {
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// Maps or read-only data.
-    #[error("load eBPF object, on this kernel: {}", whole(.0))]
+    #[error("cannot load the eBPF object: {}", whole(.0))]
     Object(#[from] EbpfError),
     /// A program that follows timewait minisockets; everything else can do without it.
     #[error(
@@ -86,7 +86,7 @@ pub enum LoadError {
         source: ProgramError,
     },
     /// Any other program.
-    #[error("load eBPF program, on {name}: {}{}", brief(why), cure(why))]
+    #[error("cannot load eBPF program {name}: {}{}", brief(why), cure(why))]
     Program {
         /// The program.
         name: &'static str,
@@ -94,7 +94,7 @@ pub enum LoadError {
         why: ProgramError,
     },
     /// A map.
-    #[error("use eBPF map, on {name}: {}", whole(source))]
+    #[error("cannot use eBPF map {name}: {}", whole(source))]
     Map {
         /// The map.
         name: &'static str,
@@ -102,7 +102,7 @@ pub enum LoadError {
         source: MapError,
     },
     /// The object has no such part.
-    #[error("load eBPF object, on {0}: not in the object; rebuild it with cargo xtask build")]
+    #[error("cannot load {0}: not in the eBPF object; rebuild it with cargo xtask build")]
     Missing(&'static str),
 }
 

@@ -35,5 +35,5 @@ pub(super) async fn serve(
     let address = passive.address();
     log::info!(address:%, allowed:% = passive.allowed(); "passive checks of zabbix");
     let served = passive.run(Arc::clone(source), shutdown).await;
-    served.with_context(|| format!("listen, on --zabbix {address}"))
+    served.with_context(|| format!("cannot listen on --zabbix {address}"))
 }

@@ -92,7 +92,7 @@ fn serve(
     let files = open_files();
     ensure!(
         files >= FEWEST_FILES,
-        "start, on open files: the limit is {files}; raise it to 1024 (ulimit -n, LimitNOFILE=)"
+        "cannot start: the limit of open files is {files}; raise it to 1024 (ulimit -n, LimitNOFILE=)"
     );
     let addresses = limit(Resource::RLIMIT_AS);
     ensure!(
@@ -108,7 +108,7 @@ fn serve(
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("start, on runtime")?;
+        .context("cannot start the runtime")?;
     let served = runtime.block_on(serve_until_signal(options, &socket, start));
     end(runtime);
     served
@@ -136,7 +136,7 @@ fn spare_files() -> anyhow::Result<()> {
     };
     ensure!(
         open + SPARE_FILES <= files,
-        "start, on open files: {open} of {files} are taken before a client comes; raise the limit to \
+        "cannot start: {open} of {files} open files are taken before a client comes; raise the limit to \
          1024 (ulimit -n, LimitNOFILE=)"
     );
     Ok(())
@@ -154,7 +154,7 @@ async fn serve_until_signal(
     start: impl FnOnce() -> anyhow::Result<Running> + Send + 'static,
 ) -> anyhow::Result<()> {
     // First of all: from here on, a signal leaves no socket behind.
-    let mut signals = Signals::new().context("start, on signal handlers")?;
+    let mut signals = Signals::new().context("cannot handle signals")?;
     let path = &options.socket.socket;
     let group = options.socket_group.as_deref();
     // Before the start: what cannot be served need not be counted. Clients wait meanwhile.
@@ -172,7 +172,7 @@ async fn serve_until_signal(
             return Ok(());
         }
         running = spawn_blocking(|| drop_privileges_after(start)) => {
-            running.context("start, on the tracker")??
+            running.context("cannot start the tracker")??
         }
     };
     spare_files()?;
@@ -224,7 +224,7 @@ async fn serve_metrics(
     };
     let address = server.address();
     let served = server.run(Arc::clone(source), shutdown).await;
-    served.with_context(|| format!("listen, on --metrics {address}"))
+    served.with_context(|| format!("cannot listen on --metrics {address}"))
 }
 
 fn page(options: &RunOptions) -> http::Options {

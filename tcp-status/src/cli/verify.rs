@@ -104,12 +104,12 @@ fn reading(world: &World<'_>) -> anyhow::Result<Snapshot> {
         Answer::Snapshots(mut all) if all.len() == 1 => all.remove(0),
         other => return Err(unexpected(other)),
     };
-    let own = (world.netns)().context("read network namespace, on this process")?;
+    let own = (world.netns)().context("cannot read the network namespace of this process")?;
     if own == snapshot.netns {
         return Ok(snapshot);
     }
     Err(Usage(format!(
-        "verify, on network namespace {own}: the tracker counts {}; run it there with: \
+        "cannot verify network namespace {own}: the tracker counts {}; run it there with: \
          nsenter --target PID --net tcp-status verify, where PID is the tracker's",
         snapshot.netns
     ))

@@ -173,7 +173,7 @@ fn is_this_host(root: &Path) -> bool {
 
 fn check(options: &ZabbixCheck) -> anyhow::Result<Verdict> {
     let agents = agents("zabbix check", &options.root)?;
-    let program = env::current_exe().context("check, on this program")?;
+    let program = env::current_exe().context("cannot find the path of this program")?;
     let mut findings = Findings::default();
     for agent in &agents {
         findings.file(agent);

@@ -62,7 +62,7 @@ impl Default for Options {
 
 /// The address cannot be listened at.
 #[derive(Debug, thiserror::Error)]
-#[error("listen, on --metrics {address}: {why}; {cure}")]
+#[error("cannot listen on --metrics {address}: {why}; {cure}")]
 pub struct BindError {
     address: SocketAddr,
     why: io::Error,

@@ -30,7 +30,7 @@ const NAME_MAX: usize = 255;
 pub enum Error {
     /// What was given cannot be a namespace.
     #[error(
-        "find network namespace, on \"{}\": {why}; give a name as of `ip netns`, \
+        "cannot find network namespace \"{}\": {why}; give a name as of `ip netns`, \
          an inode number or a PID", .text.escape_debug()
     )]
     Text {
@@ -41,7 +41,7 @@ pub enum Error {
     },
     /// There is no such namespace.
     #[error(
-        "find network namespace, on \"{}\": there is none with this name, inode number \
+        "cannot find network namespace \"{}\": there is none with this name, inode number \
          or PID{}; see `ip netns list` and `lsns -t net`",
         .text.escape_debug(), if *.hidden { " that this user may see (root sees more)" } else { "" }
     )]
@@ -52,7 +52,7 @@ pub enum Error {
         hidden: bool,
     },
     /// It is there, but cannot be opened.
-    #[error("open network namespace, on {}: {error}; run the tracker as root", .path.display())]
+    #[error("cannot open network namespace {}: {error}; run the tracker as root", .path.display())]
     Open {
         /// The file.
         path: PathBuf,
@@ -61,7 +61,7 @@ pub enum Error {
     },
     /// It is open, but cannot be entered.
     #[error(
-        "enter network namespace, on inode {inode}: {error}; run the tracker as root \
+        "cannot enter network namespace {inode}: {error}; run the tracker as root \
          (CAP_SYS_ADMIN)"
     )]
     Enter {

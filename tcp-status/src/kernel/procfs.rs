@@ -23,7 +23,7 @@ const NETSTAT: &str = "/proc/thread-self/net/netstat";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file cannot be read.
-    #[error("read, on {path}: {error}; {}", cure(error))]
+    #[error("cannot read {path}: {error}; {}", cure(error))]
     Io {
         /// The file.
         path: &'static str,
@@ -31,7 +31,7 @@ pub enum Error {
         error: io::Error,
     },
     /// A line without a state and a port.
-    #[error("read socket, on {path} line {line}: no state and local port; report it as a bug")]
+    #[error("cannot read {path} line {line}: no state and local port; report it as a bug")]
     Line {
         /// The file.
         path: &'static str,
@@ -360,7 +360,7 @@ mod tests {
         for line in bad {
             let error = count_text(&format!("{HEADING}{LISTEN4}{line}")).unwrap_err();
             assert!(
-                error.to_string().contains("on invented line 3"),
+                error.to_string().contains("cannot read invented line 3"),
                 "{line:?}: {error}"
             );
         }

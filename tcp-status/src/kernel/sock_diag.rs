@@ -50,18 +50,20 @@ const ATTEMPTS: u32 = 4;
 pub enum Error {
     /// The kernel has no sock_diag for TCP.
     #[error(
-        "dump sockets, over sock_diag: {0}; load the kernel modules inet_diag and tcp_diag, \
+        "cannot dump sockets over sock_diag: {0}; load the kernel modules inet_diag and tcp_diag, \
          and allow AF_NETLINK to this process"
     )]
     Unsupported(io::Error),
     /// The kernel refused or failed.
-    #[error("dump sockets, over sock_diag: {0}; allow it in the security policy, or try again")]
+    #[error(
+        "cannot dump sockets over sock_diag: {0}; allow it in the security policy, or try again"
+    )]
     Kernel(io::Error),
     /// What came is not what the kernel's headers promise.
-    #[error("read answer, of sock_diag: {0}; report it as a bug")]
+    #[error("cannot read the answer of sock_diag: {0}; report it as a bug")]
     Malformed(String),
     /// The tables changed too fast.
-    #[error("dump sockets, over sock_diag: interrupted {ATTEMPTS} times; try again")]
+    #[error("cannot dump sockets over sock_diag: interrupted {ATTEMPTS} times; try again")]
     Interrupted,
 }
 

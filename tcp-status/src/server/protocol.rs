@@ -341,7 +341,7 @@ mod tests {
 
     #[test]
     fn answers_read_back() {
-        let refusal = Refusal::bad("get, on port 0: no such port; use 1 to 65535".into());
+        let refusal = Refusal::bad("cannot get port 0: no such port; use 1 to 65535".into());
         for answer in [Answer::Value(u64::MAX), Answer::Error(refusal)] {
             let line = encode(&answer).unwrap();
             assert_eq!(serde_json::from_slice::<Answer>(&line).unwrap(), answer);

@@ -21,7 +21,7 @@ pub enum ServeError {
     #[error(transparent)]
     Place(#[from] PlaceError),
     /// The socket cannot be watched.
-    #[error("listen, on the socket: {0}; raise the limit of open files")]
+    #[error("cannot listen on the socket: {0}; raise the limit of open files")]
     Listen(#[from] io::Error),
 }
 
@@ -185,6 +185,6 @@ fn encode_bounded(answer: &Answer) -> Result<Vec<u8>, Refusal> {
         return Ok(line);
     }
     encode(&Answer::Error(Refusal::unavailable(format!(
-        "show, on all namespaces: more than {MAX_ANSWER} bytes; ask for one with --netns"
+        "cannot show all namespaces: more than {MAX_ANSWER} bytes; ask for one with --netns"
     ))))
 }

@@ -258,7 +258,7 @@ impl Tracker {
 
 /// The kernel's own count of timewait minisockets.
 fn minisocket_count() -> Result<u64, Refusal> {
-    procfs::timewait().map_err(unavailable)?.ok_or_else(|| {
-        unavailable("read timewait count, on /proc/net/sockstat: no tw field; mount /proc")
-    })
+    procfs::timewait()
+        .map_err(unavailable)?
+        .ok_or_else(|| unavailable("cannot read /proc/net/sockstat: no tw field; mount /proc"))
 }

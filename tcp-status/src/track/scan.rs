@@ -96,7 +96,7 @@ impl Scan {
         if port == Some(0) {
             return Err(Refusal {
                 kind: RefusalKind::BadArgument,
-                message: "scan, on port 0: no socket has it; use 1 to 65535".into(),
+                message: "cannot scan port 0: no socket has it; use 1 to 65535".into(),
             });
         }
         let target = named.map(netns::resolve).transpose()?;
@@ -104,7 +104,9 @@ impl Scan {
             Some(target) => target.inode(),
             None => netns::own().map_err(|error| Refusal {
                 kind: RefusalKind::Unavailable,
-                message: format!("read network namespace, on this process: {error}; mount /proc"),
+                message: format!(
+                    "cannot read the network namespace of this process: {error}; mount /proc"
+                ),
             })?,
         };
         let question = Question { netns, port };

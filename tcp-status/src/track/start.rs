@@ -32,7 +32,7 @@ pub enum StartError {
     #[error(transparent)]
     Refused(#[from] super::tracker::StartError),
     /// No thread can be had for the audits.
-    #[error("start audits and samples, on a thread: {0}")]
+    #[error("cannot start a thread: {0}; raise the limit of tasks")]
     Thread(std::io::Error),
 }
 

@@ -76,7 +76,7 @@ pub enum StartError {
     #[error(transparent)]
     SockDiag(#[from] sock_diag::Error),
     /// The namespace is unknown.
-    #[error("read network namespace, on this process: {0}; mount /proc")]
+    #[error("cannot read the network namespace of this process: {0}; mount /proc")]
     Netns(std::io::Error),
 }
 

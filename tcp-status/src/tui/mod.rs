@@ -30,13 +30,13 @@ use crate::snapshot::Snapshot;
 #[derive(Debug, thiserror::Error)]
 pub enum TuiError {
     /// The terminal cannot be read or written.
-    #[error("watch, on the terminal: {0}; use tcp-status show, or another terminal")]
+    #[error("cannot draw on the terminal: {0}; use tcp-status show, or another terminal")]
     Terminal(#[source] io::Error),
     /// Signals cannot be caught, or threads not be started.
-    #[error("watch, on this process: {0}; raise its limits")]
+    #[error("cannot start a thread: {0}; raise its limits")]
     Process(#[source] io::Error),
     /// A thread panicked, which it has said.
-    #[error("watch, on a thread of its own: it failed; report it as a bug")]
+    #[error("cannot ask the tracker: the thread failed; report it as a bug")]
     Thread,
 }
 

@@ -45,9 +45,7 @@ impl From<Refusal> for KeyError {
 
 impl From<serde_json::Error> for KeyError {
     fn from(error: serde_json::Error) -> Self {
-        Self(format!(
-            "answer, on the reading: {error}; see the tracker's log"
-        ))
+        Self(format!("cannot answer: {error}; see the tracker's log"))
     }
 }
 
@@ -59,7 +57,7 @@ impl Question {
     pub fn parse(key: &str) -> Result<Self, KeyError> {
         let (name, parameters) = split(key).ok_or_else(|| {
             KeyError(format!(
-                "parse, on key \"{}\": its brackets or quotes do not end; write it as in \
+                "cannot parse key \"{}\": its brackets or quotes do not end; write it as in \
                  tcp.status[established]",
                 shown(key)
             ))
@@ -70,7 +68,7 @@ impl Question {
             DISCOVERY => Ok(Self::Discovery),
             LISTENERS => Ok(Self::Listeners),
             _ => Err(KeyError(format!(
-                "parse, on key \"{}\": not a key of tcp-status; use tcp.status[STATE], \
+                "cannot parse key \"{}\": not a key of tcp-status; use tcp.status[STATE], \
                  tcp.status[STATE,PORT], {ALL}, {DISCOVERY} or {LISTENERS}",
                 shown(key)
             ))),
@@ -99,7 +97,7 @@ fn reading(source: &dyn Source) -> Result<Snapshot, KeyError> {
     match (all.pop(), all.is_empty()) {
         (Some(one), true) => Ok(one),
         _ => Err(KeyError(
-            "show, on the tracker: not one reading; see its log".into(),
+            "cannot show: the tracker sent not one reading; see its log".into(),
         )),
     }
 }
@@ -111,7 +109,7 @@ fn number(parameters: &[String]) -> Result<Get, KeyError> {
         "" => None,
         text => Some(port(text).ok_or_else(|| {
             KeyError(format!(
-                "get, on port \"{}\": not a tcp port; use 1 to 65535",
+                "cannot get port \"{}\": not a tcp port; use 1 to 65535",
                 shown(text)
             ))
         })?),

@@ -74,7 +74,7 @@ impl fmt::Display for Allowed {
 
 /// The address cannot be listened at.
 #[derive(Debug, thiserror::Error)]
-#[error("listen, on --zabbix {address}: {why}; {cure}")]
+#[error("cannot listen on --zabbix {address}: {why}; {cure}")]
 pub struct BindError {
     address: SocketAddr,
     why: io::Error,

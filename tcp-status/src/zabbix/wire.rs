@@ -359,7 +359,7 @@ mod tests {
         let answer = plain.answer(vec![Ok("7".into())]).unwrap();
         assert_eq!(answer, b"ZBXD\x01\x01\0\0\0\0\0\0\x007");
         let answer = plain.answer(vec![Err(no_such_key())]).unwrap();
-        assert!(answer[13..].starts_with(b"ZBX_NOTSUPPORTED\0tcp-status: parse, on key"));
+        assert!(answer[13..].starts_with(b"ZBX_NOTSUPPORTED\0tcp-status: cannot parse key"));
         let json = Request::Json(vec!["k".into(), "x".into()]);
         let answer = json
             .answer(vec![Ok("7".into()), Err(no_such_key())])

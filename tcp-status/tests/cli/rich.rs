@@ -59,7 +59,7 @@ impl Source for Rich {
             .find(|one| one.netns.to_string() == name)
             .ok_or_else(|| {
                 Refusal::bad(format!(
-                    "show, on network namespace {name:?}: not there; look"
+                    "cannot show network namespace {name:?}: not there; look"
                 ))
             })?;
         one.port = query.port;

@@ -78,7 +78,10 @@ impl Model {
             Ok(all) => match <[Snapshot; 1]>::try_from(all) {
                 Ok([one]) => self.take(one, at),
                 Err(all) => self.miss(
-                    format!("show, on one namespace: {} readings came", all.len()),
+                    format!(
+                        "cannot show one namespace: {} readings came; report it as a bug",
+                        all.len()
+                    ),
                     at,
                 ),
             },

@@ -14,7 +14,7 @@ const MODE: u32 = 0o644;
 
 /// A file could not be changed; it is as before.
 #[derive(Debug, thiserror::Error)]
-#[error("{what}, on {path:?}: {error}; run it as root")]
+#[error("cannot {what} {path:?}: {error}; run it as root")]
 pub struct EffectError {
     what: &'static str,
     path: PathBuf,

@@ -77,7 +77,7 @@ pub struct Agent {
 #[derive(Debug, thiserror::Error)]
 pub enum FactsError {
     /// A file cannot be read.
-    #[error("read, on {path:?}: {error}; run it as root")]
+    #[error("cannot read {path:?}: {error}; run it as root")]
     Read {
         /// The file or folder.
         path: PathBuf,
@@ -86,15 +86,15 @@ pub enum FactsError {
     },
     /// The agent reads no folder.
     #[error(
-        "find, on {0:?}: no Include= of a folder that is there; add a line such as \
+        "cannot use {0:?}: no Include= of a folder that is there; add a line such as \
          Include=/etc/zabbix/zabbix_agentd.d/*.conf and make that folder"
     )]
     NoFolder(PathBuf),
     /// The file is not what it seems.
-    #[error("find, on {0:?}: a symbolic link, or not a file; remove it, or install by hand")]
+    #[error("cannot use {0:?}: a symbolic link, or not a file; remove it, or install by hand")]
     Strange(PathBuf),
     /// The folder leads out of the root.
-    #[error("find, on {0:?}: leads out of the root that is given; install by hand")]
+    #[error("cannot use {0:?}: leads out of the root that is given; install by hand")]
     Outside(PathBuf),
 }
 
