@@ -31,15 +31,20 @@ use crate::{
 pub(super) type Families = [Counts; Family::COUNT];
 
 impl Tracker {
-    /// The counts of a namespace, as far as `state` needs them.
-    pub(super) fn counts(&self, netns: u32, state: State) -> Result<Families, Refusal> {
+    /// The counts of a namespace, as far as `state` needs them and `effort` allows.
+    pub(super) fn counts(
+        &self,
+        netns: u32,
+        state: State,
+        effort: Effort,
+    ) -> Result<Families, Refusal> {
         self.within(netns, || {
             let gauges = self.gauges(netns).map_err(unavailable)?;
             let requests = match state {
                 State::SynRecv => self.requests(netns, &gauges)?,
                 _ => [0; 2],
             };
-            let beside = self.beside(netns, &gauges, requests, &[state], Effort::Walk)?;
+            let beside = self.beside(netns, &gauges, requests, &[state], effort)?;
             Ok(assemble(&gauges, &beside))
         })
     }

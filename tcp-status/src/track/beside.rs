@@ -16,7 +16,8 @@ use super::{
     history::Known,
     queues::{self, HalfOpen},
     split::{Moment, Split, SplitCache},
-    tracker::{Tracker, lock},
+    splits::SplitWalk,
+    tracker::Tracker,
 };
 use crate::{
     kernel::{
@@ -62,28 +63,43 @@ impl Tracker {
             [beside.timewait, beside.finwait2] = gauges.minisockets();
             return Ok(beside);
         }
-        let mut splits = lock(&self.splits);
-        let cache = splits.entry(netns).or_default();
         if beside.minisockets == 0 {
-            cache.no_minisockets();
+            self.splits.with(netns, SplitCache::no_minisockets);
         } else if effort != Effort::Last {
-            let pace = self.settings.pace.on_demand(cache.cost());
-            let age = self.settings.split_interval.max(pace);
-            let old = cache.is_older_than(age, effort == Effort::WalkPorts);
-            if old && self.scan.affords_split() {
+            let is_due = |cache: &SplitCache| self.is_walk_due(cache, effort);
+            self.splits.renew(netns, is_due, || {
                 let cost = Cost::start();
-                let walked = self.look_aside(netns, cache);
+                let walked = self.look_aside(netns);
                 self.scan.spend(cost.spent());
-                walked?;
-            }
+                walked
+            })?;
         }
-        let split = cache.last();
+        let split = self.splits.with(netns, |cache| *cache.last());
         (beside.finwait2, beside.timewait) = (split.finwait2, split.timewait);
         Ok(beside)
     }
 
+    /// Whether `state` of the tracker's namespace can be counted without a walk.
+    pub(super) fn is_walk_needless(&self, state: State) -> bool {
+        match state {
+            State::SynRecv => false,
+            State::TimeWait | State::FinWait2 if self.plan.split == SplitMethod::Walk => {
+                let is_due = |cache: &mut SplitCache| self.is_walk_due(cache, Effort::Walk);
+                !self.splits.with(self.netns, is_due)
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether the last split is too old, and there is processor time for another walk.
+    fn is_walk_due(&self, cache: &SplitCache, effort: Effort) -> bool {
+        let pace = self.settings.pace.on_demand(cache.cost());
+        let age = self.settings.split_interval.max(pace);
+        cache.is_older_than(age, effort == Effort::WalkPorts) && self.scan.affords_split()
+    }
+
     /// Walks over everything but full sockets.
-    fn look_aside(&self, netns: u32, cache: &mut SplitCache) -> Result<(), Refusal> {
+    fn look_aside(&self, netns: u32) -> Result<SplitWalk, Refusal> {
         let (began, cost) = (self.moment(netns)?, Cost::start());
         let (all, ports) = match sock_diag::minisockets(&self.port_set(netns)?) {
             // A kernel without the module; the iterator needs four times as long, and does not
@@ -98,9 +114,12 @@ impl Tracker {
                 (Split::from(&all), Some(ports.collect()))
             }
         };
-        cache.put_ports(all, ports);
-        cache.put(all, Some(began), cost.spent());
-        Ok(())
+        Ok(SplitWalk {
+            all,
+            ports,
+            began,
+            cost: cost.spent(),
+        })
     }
 
     /// The counters that say how far a split may be off, of the calling thread's namespace.
@@ -135,9 +154,7 @@ impl Tracker {
         let mut known = Known::exactly(counts);
         if self.plan.split == SplitMethod::Walk && beside.minisockets > 0 {
             let now = self.moment(netns)?;
-            let splits = lock(&self.splits);
-            let cache = splits.get(&netns);
-            let (least, most) = cache.map_or((0, now.minisockets), |cache| cache.finwait2(&now));
+            let (least, most) = self.splits.with(netns, |cache| cache.finwait2(&now));
             known.least[State::FinWait2] = now.finwait2 + least;
             known.most[State::FinWait2] = now.finwait2 + most;
             known.least[State::TimeWait] = now.minisockets - most;
@@ -155,10 +172,10 @@ impl Tracker {
 
     /// Keeps what an audit's walk met beside full sockets.
     pub(super) fn keep_aside(&self, netns: u32, walked: &Walked, began: Option<Moment>) {
-        let mut splits = lock(&self.splits);
-        let cache = splits.entry(netns).or_default();
-        let cost = cache.cost();
-        cache.put(walked.into(), began, cost);
+        self.splits.with(netns, |cache| {
+            let cost = cache.cost();
+            cache.put(walked.into(), began, cost);
+        });
     }
 
     /// Request sockets of the calling thread's namespace, by family.

@@ -23,6 +23,7 @@ pub mod scan;
 mod schedule;
 mod seed;
 mod split;
+mod splits;
 mod start;
 mod ticker;
 mod tracker;

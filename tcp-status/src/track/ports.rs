@@ -10,8 +10,8 @@ use super::{
     assemble::assemble_port,
     gauge::Gauges,
     queues::{self, HalfOpen},
-    split::Split,
-    tracker::{Tracker, lock},
+    split::{Split, SplitCache},
+    tracker::Tracker,
 };
 use crate::{
     kernel::plan::{SeedMethod, SplitMethod},
@@ -86,10 +86,7 @@ impl Tracker {
         }
         let mut requests = half_open.orphaned.clone();
         requests.retain(|port, _| !known(port));
-        let split = match lock(&self.splits).get(&netns) {
-            Some(cache) => cache.elsewhere()?,
-            None => Split::default(),
-        };
+        let split = self.splits.with(netns, |cache| cache.elsewhere())?;
         let others = other.iter().map(|(_, gauges)| gauges);
         let rest = apart
             .values()
@@ -106,10 +103,8 @@ impl Tracker {
         gauges: &Gauges,
         half_open: &HalfOpen,
     ) -> Families {
-        let (mut split, mut requests) = (Split::default(), [0; Family::COUNT]);
-        if let Some(cache) = lock(&self.splits).get(&netns) {
-            split = ports.iter().map(|&port| cache.port(port)).sum();
-        }
+        let split = |cache: &mut SplitCache| ports.iter().map(|&port| cache.port(port)).sum();
+        let (split, mut requests) = (self.splits.with(netns, split), [0; Family::COUNT]);
         for at_port in ports.iter().map(|&port| half_open.at(port)) {
             requests = [0, 1].map(|i| requests[i] + at_port[i]);
         }

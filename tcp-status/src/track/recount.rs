@@ -12,7 +12,7 @@ use super::{
     reading::Reading,
     seed::{self, SeedError, Walks},
     split::Moment,
-    tracker::{Tracker, lock, sockets_listed},
+    tracker::{Tracker, sockets_listed},
 };
 use crate::{
     bpf::{Banks, LoadError},
@@ -232,7 +232,7 @@ impl Tracker {
 
     /// Keeps what an audit's walks met beside full sockets, unless they may have passed over some.
     pub(super) fn saw_aside(&self, walks: &Walks, skipped: bool, began: Option<Moment>) {
-        lock(&self.splits).retain(|netns, _| walks.contains_key(netns));
+        self.splits.retain(|netns| walks.contains_key(&netns));
         if let Some(walked) = walks.get(&self.netns).filter(|_| !skipped) {
             self.keep_aside(self.netns, walked, began);
         }

@@ -14,6 +14,8 @@ use tcp_status_common::{
 };
 
 use super::{
+    answer::Families,
+    beside::Effort,
     cost::Cost,
     gauge::Gauges,
     ledger::Ledger,
@@ -23,7 +25,7 @@ use super::{
     scan::Scan,
     schedule::Pace,
     seed::{self, SeedError},
-    split::SplitCache,
+    splits::Splits,
 };
 use crate::{
     bpf::{Bpf, Limits, LoadError},
@@ -87,7 +89,7 @@ pub struct Tracker {
     pub(super) settings: Settings,
     pub(super) netns: u32,
     ledger: RwLock<Ledger>,
-    pub(super) splits: Mutex<BTreeMap<u32, SplitCache>>,
+    pub(super) splits: Splits,
     pub(super) samples: Mutex<Samples>,
     /// Of the thread that samples, once there is one.
     pub(super) bell: OnceLock<Arc<Bell>>,
@@ -120,7 +122,7 @@ impl Tracker {
             settings,
             netns,
             ledger: RwLock::new(Ledger::new(Duration::ZERO, 0)),
-            splits: Mutex::default(),
+            splits: Splits::default(),
             samples: Mutex::default(),
             bell: OnceLock::new(),
             known: RwLock::default(),
@@ -248,23 +250,23 @@ impl Source for Tracker {
             return self.scan.get(query);
         };
         let counts = match query.port {
-            None => Some(self.counts(netns, state)?),
+            None => Some(self.counts(netns, state, Effort::Walk)?),
             Some(port) if self.is_walked(netns, port) => self.port_counts(netns, port, state)?,
             Some(_) => None,
         };
         let Some(counts) = counts else {
             return self.scan.get(query);
         };
-        let sum = |family: &Family| counts[family.index()][state];
-        Ok(families.iter().map(sum).sum())
+        Ok(sum(&counts, families, state))
     }
 
     fn get_at_once(&self, query: &Get) -> Option<Result<u64, Refusal>> {
+        let (state, families) = (query.state().ok()?, query.families().ok()?);
         let own = query.netns.is_none() && query.port.is_none();
-        let counters_tell = query
-            .state()
-            .is_ok_and(|state| !needs_more_than_counters(state));
-        (own && counters_tell).then(|| self.get(query))
+        (own && self.is_walk_needless(state)).then(|| {
+            let counts = self.counts(self.netns, state, Effort::Last)?;
+            Ok(sum(&counts, families, state))
+        })
     }
 
     fn show(&self, query: &Show) -> Result<Vec<Snapshot>, Refusal> {
@@ -285,9 +287,9 @@ impl Source for Tracker {
     }
 }
 
-/// Whether a state has sockets that are no full ones: somebody may be walking over them just now.
-pub(super) const fn needs_more_than_counters(state: State) -> bool {
-    matches!(state, State::SynRecv | State::TimeWait | State::FinWait2)
+fn sum(counts: &Families, families: &[Family], state: State) -> u64 {
+    let of = |family: &Family| counts[family.index()][state];
+    families.iter().map(of).sum()
 }
 
 /// Why no lock is poisoned.

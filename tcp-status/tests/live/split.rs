@@ -8,7 +8,10 @@ use std::{
 };
 
 use tcp_status::{
-    server::{Source as _, protocol::Show},
+    server::{
+        Source as _,
+        protocol::{Get, Show},
+    },
     track::Pace,
 };
 use tcp_status_common::state::State;
@@ -56,6 +59,35 @@ fn the_split_is_no_older_than_its_interval_however_rare_audits_are() {
             drop(clients);
             listed(st::TIME_WAIT, 50);
             subject.assert_exact_within(SOON);
+        })
+        .unwrap();
+}
+
+#[test]
+fn a_split_that_is_not_too_old_is_served_without_waiting() {
+    let Some(netns) = place() else { return };
+    netns
+        .run(|| {
+            let subject = Subject::start_changed(|settings| {
+                settings.split_interval = Duration::from_secs(3600);
+            });
+            let _clients = finwait2_minisockets(5);
+            let get_at_once = |state: State| {
+                subject.tracker.get_at_once(&Get {
+                    state: state.name().into(),
+                    port: None,
+                    family: None,
+                    netns: None,
+                })
+            };
+            let [finwait2, timewait] = [State::FinWait2, State::TimeWait].map(get_at_once);
+            println!("{finwait2:?} in FIN_WAIT2, {timewait:?} in TIME_WAIT");
+            let sum = finwait2.unwrap().unwrap() + timewait.unwrap().unwrap();
+            assert_eq!(sum, 5);
+            assert!(
+                get_at_once(State::SynRecv).is_none(),
+                "listeners are walked"
+            );
         })
         .unwrap();
 }
