@@ -49,8 +49,27 @@ impl Mode {
         self.0 & Self::AGAIN != 0
     }
 
+    /// The same, where timewait minisockets are counted in those of the two banks that `counted`
+    /// names.
+    #[must_use]
+    pub const fn with_timewait(self, counted: [bool; 2]) -> Self {
+        Self(
+            self.0
+                | (counted[0] as u32) << Self::TIMEWAIT
+                | (counted[1] as u32) << (Self::TIMEWAIT + 1),
+        )
+    }
+
+    /// Whether timewait minisockets are counted in `bank`.
+    #[must_use]
+    pub const fn counts_timewait(self, bank: u32) -> bool {
+        self.0 >> (Self::TIMEWAIT + (bank & 1)) & 1 == 1
+    }
+
     const ARMED: u32 = 1 << 12;
     const AGAIN: u32 = 1 << 13;
+    /// The bit of bank 0; that of bank 1 follows.
+    const TIMEWAIT: u32 = 14;
 
     const fn encode(bank: Option<u32>) -> u32 {
         match bank {
@@ -163,6 +182,13 @@ mod tests {
                 let again = mode.again();
                 assert_eq!((again.live(), again.seed()), (live, seed));
                 assert!(again.is_again() && !again.is_armed() && !armed.is_again());
+                let timewait = armed.with_timewait([false, true]);
+                assert_eq!((timewait.live(), timewait.seed()), (live, seed));
+                assert!(timewait.is_armed() && !timewait.is_again());
+                assert_eq!(
+                    [0, 1].map(|bank| timewait.counts_timewait(bank)),
+                    [false, true]
+                );
             }
             let mode = Mode::entering_ports(live, 1);
             assert_eq!(

@@ -32,7 +32,7 @@ pub struct Host {
     pub task_marks: u32,
     /// 1 where a task that has bottom halves off may be preempted by another one (`PREEMPT_RT`).
     pub bottom_halves_preemptible: u32,
-    /// 1 where timewait minisockets are followed by events.
+    /// 1 where the hooks of timewait minisockets are loaded; `control::Mode` says when they count.
     pub timewait_events: u32,
     /// 1 where every network namespace is counted, not just the tracker's own.
     pub all_namespaces: u32,

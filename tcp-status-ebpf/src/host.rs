@@ -78,12 +78,6 @@ pub(crate) fn bottom_halves_preemptible() -> bool {
     host!(bottom_halves_preemptible) == 1
 }
 
-/// Whether timewait minisockets are followed by events.
-#[inline(always)]
-pub(crate) fn timewait_events() -> bool {
-    host!(timewait_events) == 1
-}
-
 /// Whether every network namespace is counted.
 #[inline(always)]
 pub(crate) fn all_namespaces() -> bool {

@@ -132,12 +132,16 @@ fn changed(writer: Writer, sock: Sock, tw: *const u8, from: u32, to: u32) {
         return;
     };
     let port = sock.port();
-    if let Some(bank) = mode.live() {
+    if let Some(bank) = mode.live()
+        && mode.counts_timewait(bank)
+    {
         book.flow(bank, from, to);
         ports::flow(writer, ports::slot(book, bank, port), bank, from, to);
         tell!(cpu, writer, counted);
     }
-    if let Some(bank) = mode.seed() {
+    if let Some(bank) = mode.seed()
+        && mode.counts_timewait(bank)
+    {
         seed::minisocket_moved(book, bank, Sock(tw), to.pack(), port);
     }
 }

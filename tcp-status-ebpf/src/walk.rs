@@ -11,7 +11,7 @@ use crate::{
     book::Book,
     closed,
     count::{self, Place},
-    host::{self, Sock},
+    host::Sock,
     maps::{self, WALKED},
     seed,
 };
@@ -92,7 +92,8 @@ fn minisocket(tw: Sock, family: usize, walked: &mut Walked) {
         TIME_WAIT
     };
     if walked.seeding == 1
-        && host::timewait_events()
+        && let Some(mode) = maps::mode()
+        && mode.seed().is_some_and(|bank| mode.counts_timewait(bank))
         && let Some(place) = Place::new(family, u32::from(place))
     {
         visit_socket(tw, place);

@@ -80,6 +80,7 @@ fn the_tracker_asks_the_allocator_seldom() {
                     ports: 256,
                     namespaces: 64,
                 },
+                attach_later: false,
             };
             let running = match start(Backend::Ebpf, settings) {
                 Ok(running) => running,

@@ -11,7 +11,7 @@ use std::{
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader,
     maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, Queue, RingBuf},
-    programs::{BtfTracePoint, FEntry, FExit, Iter, ProgramError},
+    programs::{BtfTracePoint, Iter, ProgramError},
 };
 use aya_log::EbpfLogger;
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_HASH;
@@ -21,7 +21,12 @@ use tcp_status_common::{
     host::Host,
 };
 
-use super::{closed::Closed, counters::Banks, record::Record};
+use super::{
+    closed::Closed,
+    counters::Banks,
+    record::Record,
+    timewait::{self, Timewait},
+};
 
 /// Built by `cargo xtask build`; a test ties it to its sources.
 static OBJECT: &[u8] =
@@ -33,25 +38,6 @@ pub(super) type Seen = HashMap<MapData, u64, u32>;
 /// The programs that see state changes, in the order in which they must be attached.
 pub(super) const CONTROL: &str = ".bss.control";
 const HANDLERS: [&str; 2] = ["set_state_first", "set_state_second"];
-/// The programs that see minisockets: what is attached where, and whether it is a second copy.
-/// What ends them comes first: an end that was not begun does less harm than the other way round.
-const TIMEWAIT_HANDLERS: [(&str, &str, At); 5] = [
-    ("timewait_ended", "inet_twsk_kill", At::Entry),
-    (
-        "timewait_before_segment",
-        "tcp_timewait_state_process",
-        At::Entry,
-    ),
-    (
-        "timewait_after_segment",
-        "tcp_timewait_state_process",
-        At::Exit,
-    ),
-    (TIMEWAIT_COPIES[0], "inet_twsk_alloc", At::Exit),
-    (TIMEWAIT_COPIES[1], "inet_twsk_alloc", At::Exit),
-];
-/// Both copies of the program that sees births.
-const TIMEWAIT_COPIES: [&str; 2] = ["timewait_born_first", "timewait_born_second"];
 pub(super) const WALK_SOCKETS: &str = "walk_sockets";
 pub(super) const WALK_LISTENERS: &str = "walk_listeners";
 pub(super) const READ_CLOSED: &str = "read_closed_listeners";
@@ -61,12 +47,6 @@ const WALKS: [(&str, &str); 3] = [
     (WALK_LISTENERS, "tcp"),
     (READ_CLOSED, "bpf_map"),
 ];
-
-#[derive(Clone, Copy)]
-enum At {
-    Entry,
-    Exit,
-}
 
 /// The kernel refused a part of the programs, or the object is not what it should be.
 #[derive(Debug, thiserror::Error)]
@@ -150,12 +130,15 @@ pub(super) struct Switch {
     pub(super) mode: Mode,
     /// The next event is to wake the sampler.
     pub(super) armed: bool,
+    /// The banks that count timewait minisockets.
+    pub(super) timewait: [bool; 2],
 }
 
 /// The running programs and their maps. Everything goes when this is dropped.
 pub struct Bpf {
     pub(super) ebpf: Mutex<Ebpf>,
     pub(super) control: Mutex<Switch>,
+    pub(super) timewait: Timewait,
     pub(super) wake: Mutex<RingBuf<MapData>>,
     pub(super) counters: PerCpuArray<MapData, Record<Others>>,
     /// What each bank had counted when it was emptied last.
@@ -174,7 +157,8 @@ pub struct Bpf {
 }
 
 impl Bpf {
-    /// Loads and attaches everything; nothing is counted before [`Bpf::switch`].
+    /// Loads everything, and attaches all but the programs that follow timewait minisockets:
+    /// [`Bpf::attach_timewait`]. Nothing is counted before [`Bpf::switch`].
     /// `netns` is the inode number of the tracker's own namespace.
     ///
     /// # Errors
@@ -207,19 +191,18 @@ impl Bpf {
             .map_max_entries("NAMESPACES", limits.namespaces.max(1) * 2)
             .load(OBJECT)?;
         let copies = if host.0.two_copies == 1 { 2 } else { 1 };
+        // First: where the kernel refuses these, everything is loaded again without them.
+        let timewait = if host.0.timewait_events == 1 {
+            Timewait::load(&mut ebpf, btf, copies)?
+        } else {
+            Timewait::default()
+        };
         for name in HANDLERS.into_iter().take(copies) {
             let program: &mut BtfTracePoint = program(&mut ebpf, name)?;
             program
                 .load("inet_sock_set_state", btf)
                 .and_then(|()| program.attach())
                 .map_err(|why| LoadError::Program { name, why })?;
-        }
-        if host.0.timewait_events == 1 {
-            for (name, function, at) in TIMEWAIT_HANDLERS {
-                if copies == 2 || name != TIMEWAIT_COPIES[1] {
-                    attach(&mut ebpf, name, function, at, btf)?;
-                }
-            }
         }
         if iterator {
             for (name, of) in WALKS {
@@ -239,7 +222,9 @@ impl Bpf {
                 map: map(&mut ebpf, CONTROL)?,
                 mode: Mode::OFF,
                 armed: false,
+                timewait: [false; 2],
             }),
+            timewait,
             wake: Mutex::new(map(&mut ebpf, "WAKE")?),
             counters: map(&mut ebpf, "COUNTERS")?,
             emptied: Default::default(),
@@ -285,10 +270,7 @@ impl Bpf {
     /// If the kernel does not report it.
     pub fn skipped(&self) -> io::Result<u64> {
         let ebpf = lock(&self.ebpf);
-        let once = TIMEWAIT_HANDLERS
-            .iter()
-            .map(|(name, ..)| *name)
-            .filter(|name| !TIMEWAIT_COPIES.contains(name));
+        let once = timewait::without_second_copy();
         let mut skipped = 0;
         for name in once.chain([HANDLERS[0]]) {
             // In the reduced tier some are not loaded.
@@ -384,7 +366,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().expect(POISONED)
 }
 
-fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, LoadError>
+pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, LoadError>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
 {
@@ -392,30 +374,6 @@ where
         .ok_or(LoadError::Missing(name))?
         .try_into()
         .map_err(|why| LoadError::Program { name, why })
-}
-
-fn attach(
-    ebpf: &mut Ebpf,
-    name: &'static str,
-    function: &'static str,
-    at: At,
-    btf: &Btf,
-) -> Result<(), LoadError> {
-    match at {
-        At::Entry => {
-            let program: &mut FEntry = program(ebpf, name)?;
-            program
-                .load(function, btf)
-                .and_then(|()| program.attach().map(drop))
-        }
-        At::Exit => {
-            let program: &mut FExit = program(ebpf, name)?;
-            program
-                .load(function, btf)
-                .and_then(|()| program.attach().map(drop))
-        }
-    }
-    .map_err(|source| LoadError::Timewait { function, source })
 }
 
 pub(super) fn map<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, LoadError>

@@ -9,6 +9,7 @@ mod namespaces;
 mod ports;
 mod record;
 mod switch;
+mod timewait;
 
 pub use counters::{BankReader, Banks, WriterTotals};
 pub use load::{Bpf, Limits, LoadError};

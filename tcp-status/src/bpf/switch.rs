@@ -61,8 +61,8 @@ impl Bpf {
         let mode = match switch.mode {
             // Nothing is counted, so that nothing comes.
             Mode::OFF => Mode::OFF,
-            mode if switch.armed => mode.armed(),
-            mode => mode,
+            mode if switch.armed => mode.armed().with_timewait(switch.timewait),
+            mode => mode.with_timewait(switch.timewait),
         };
         let control = Record(Control {
             mode,

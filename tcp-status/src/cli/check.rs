@@ -30,6 +30,8 @@ const SETTINGS: Settings = Settings {
         ports: 16,
         namespaces: 1,
     },
+    // The tier that follows is what is asked for.
+    attach_later: false,
 };
 
 pub(super) fn check() -> anyhow::Result<()> {

@@ -75,6 +75,7 @@ fn settings(options: &RunOptions) -> Settings {
             ports: options.max_ports,
             namespaces: options.max_namespaces,
         },
+        attach_later: true,
     }
 }
 

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     kernel::{
         netns::{self, Target},
+        plan::SplitMethod,
         procfs, sysctl,
     },
     server::{
@@ -39,12 +40,13 @@ impl Tracker {
         effort: Effort,
     ) -> Result<Families, Refusal> {
         self.within(netns, || {
+            let split = self.hooks.split();
             let gauges = self.gauges(netns).map_err(unavailable)?;
             let requests = match state {
                 State::SynRecv => self.requests(netns, &gauges)?,
                 _ => [0; 2],
             };
-            let beside = self.beside(netns, &gauges, requests, &[state], effort)?;
+            let beside = self.beside(netns, (split, &gauges), requests, &[state], effort)?;
             Ok(assemble(&gauges, &beside))
         })
     }
@@ -56,6 +58,7 @@ impl Tracker {
         port: u16,
         state: State,
     ) -> Result<Option<Families>, Refusal> {
+        let split = self.hooks.split();
         let Some(gauges) = self.port_gauges(netns, port)? else {
             return Ok(None);
         };
@@ -66,31 +69,37 @@ impl Tracker {
                 half_open = self.half_open(netns, &all)?.1;
             }
             let requests = half_open.total();
-            self.beside(netns, &all, requests, &[state], Effort::WalkPorts)?;
-            Ok(Some(self.port_row(netns, &[port], &gauges, &half_open)))
+            self.beside(netns, (split, &all), requests, &[state], Effort::WalkPorts)?;
+            Ok(Some(self.port_row(
+                netns,
+                &[port],
+                (split, &gauges),
+                &half_open,
+            )))
         })
     }
 
     /// Everything about one namespace. Peaks and rates reach `window` seconds back.
     pub(super) fn snapshot(&self, netns: u32, window: u32) -> Result<Snapshot, Refusal> {
-        self.snapshot_with(netns, window, &self.ports_by_namespace()?)
+        let split = self.hooks.split();
+        self.snapshot_with(netns, window, (split, &self.ports_by_namespace()?))
     }
 
     fn snapshot_with(
         &self,
         netns: u32,
         window: u32,
-        ports: &AllPorts,
+        (split, ports): (SplitMethod, &AllPorts),
     ) -> Result<Snapshot, Refusal> {
         let ports = ports
             .range((netns, 0)..=(netns, u16::MAX))
             .map(|(&(_, port), &gauges)| (port, gauges))
             .collect();
         match self.enter(netns) {
-            Ok(None) => self.snapshot_here(netns, window, &ports),
-            Ok(Some(target)) => {
-                netns::within(&target, || self.snapshot_here(netns, window, &ports))?
-            }
+            Ok(None) => self.snapshot_here(netns, window, (split, &ports)),
+            Ok(Some(target)) => netns::within(&target, || {
+                self.snapshot_here(netns, window, (split, &ports))
+            })?,
             Err(error) => {
                 log::debug!(error:%, netns; "counted from outside");
                 self.snapshot_from_outside(netns)
@@ -104,10 +113,11 @@ impl Tracker {
             self.live_bank_with(|ledger| ledger.others.keys().copied().collect::<BTreeSet<_>>());
         let appeared = live.other_namespaces().map_err(unavailable)?;
         let others: BTreeSet<_> = others.into_iter().chain(appeared).collect();
-        let ports = self.ports_by_namespace()?;
-        let mut snapshots = vec![self.snapshot_with(self.netns, window, &ports)?];
+        let split = self.hooks.split();
+        let ports = (split, &self.ports_by_namespace()?);
+        let mut snapshots = vec![self.snapshot_with(self.netns, window, ports)?];
         for netns in others {
-            let snapshot = self.snapshot_with(netns, window, &ports)?;
+            let snapshot = self.snapshot_with(netns, window, ports)?;
             // One that is gone, until an audit closes its book.
             if snapshot.states.total() > 0 || self.knows(netns) {
                 snapshots.push(snapshot);
@@ -163,14 +173,16 @@ impl Tracker {
         port: u16,
         window: u32,
     ) -> Result<Option<Snapshot>, Refusal> {
+        let split = self.hooks.split();
         let Some(gauges) = self.port_gauges(netns, port)? else {
             return Ok(None);
         };
         self.within(netns, || {
-            let whole = self.snapshot_here(netns, window, &[(port, gauges)].into())?;
+            let only = BTreeMap::from([(port, gauges)]);
+            let whole = self.snapshot_here(netns, window, (split, &only))?;
             let all = self.gauges(netns).map_err(unavailable)?;
             let half_open = self.half_open(netns, &all)?.1;
-            let counts = self.port_row(netns, &[port], &gauges, &half_open);
+            let counts = self.port_row(netns, &[port], (split, &gauges), &half_open);
             let mut listeners = whole.listeners;
             listeners.retain(|listener| listener.port == port);
             let Snapshot { tier, netns, .. } = whole;
@@ -196,22 +208,28 @@ impl Tracker {
         &self,
         netns: u32,
         window: u32,
-        ports: &BTreeMap<u16, Gauges>,
+        (split, ports): (SplitMethod, &BTreeMap<u16, Gauges>),
     ) -> Result<Snapshot, Refusal> {
         let reading = self.read(netns).map_err(unavailable)?;
         let gauges = reading.gauges;
         let (mut listeners, half_open) = self.half_open(netns, &gauges)?;
         let requests = half_open.total();
-        let beside = self.beside(netns, &gauges, requests, &State::ALL, Effort::WalkPorts)?;
+        let beside = self.beside(
+            netns,
+            (split, &gauges),
+            requests,
+            &State::ALL,
+            Effort::WalkPorts,
+        )?;
         let mut snapshot = self.describe(netns, &reading, assemble(&gauges, &beside));
         (snapshot.overflows, snapshot.syncookies) =
             procfs::queue_counters().map_err(unavailable)?;
         let settings = sysctl::settings();
         snapshot.ephemeral_ports = settings.ephemeral_ports;
         queues::limit(&mut listeners, &settings);
-        snapshot.ports = self.ports(netns, &gauges, ports, &half_open)?;
+        snapshot.ports = self.ports(netns, (split, &gauges), ports, &half_open)?;
         if netns == self.netns {
-            let known = self.known(netns, &snapshot.states, &beside)?;
+            let known = self.known(netns, split, &snapshot.states, &beside)?;
             let samples = lock(&self.samples);
             samples.tell(window, &reading, &known, &mut snapshot, &mut listeners);
         }
@@ -244,8 +262,9 @@ impl Tracker {
             .expect(POISONED)
             .get(&netns)
             .and_then(|known| known.name.clone());
+        let (tier, tier_reason) = self.hooks.tier();
         let mut snapshot = Snapshot {
-            tier_reason: self.plan.reason.clone(),
+            tier_reason,
             netns_name: name,
             all_netns: self.settings.all_namespaces,
             transitions: Some(reading.transitions.clone()),
@@ -253,7 +272,7 @@ impl Tracker {
                 counted: reading.events,
                 missed: ledger.missed,
             }),
-            ..Snapshot::of(self.plan.tier(), netns, counts)
+            ..Snapshot::of(tier, netns, counts)
         };
         match ledger.book(self.netns, netns) {
             Some(book) => {

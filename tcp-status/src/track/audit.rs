@@ -199,6 +199,9 @@ impl Watch {
         if unconfirmed && tracker.ledger().own.is_corrected() {
             return Ok(Some(Cause::Unconfirmed));
         }
+        if tracker.hooks.need_seeding() {
+            return Ok(Some(Cause::Hooks));
+        }
         // A port gets its listener by an event.
         if !quiet || self.unwalked {
             self.unwalked = tracker.has_unwalked_ports()?;
@@ -306,7 +309,7 @@ impl Tracker {
         let totals = procfs::invariants().unwrap_or_default();
         let later = counters.of(self.netns)?;
         let bounds = Bounds::new(&earlier, &later, base);
-        let differences = Differences::new(&bounds, self.plan.split, &totals);
+        let differences = Differences::new(&bounds, self.hooks.split(), &totals);
         Ok((bounds, differences))
     }
 

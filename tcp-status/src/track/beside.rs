@@ -42,11 +42,12 @@ pub(super) enum Effort {
 
 impl Tracker {
     /// What is beside the full sockets of the calling thread's namespace, as far as `wanted`
-    /// needs it. `requests` are its request sockets.
+    /// needs it. `split` was read before the gauges were: see [`super::hooks::Hooks::split`].
+    /// `requests` are its request sockets.
     pub(super) fn beside(
         &self,
         netns: u32,
-        gauges: &Gauges,
+        (split, gauges): (SplitMethod, &Gauges),
         requests: [u64; Family::COUNT],
         wanted: &[State],
         effort: Effort,
@@ -59,7 +60,7 @@ impl Tracker {
             return Ok(beside);
         }
         beside.minisockets = minisocket_count()?;
-        if self.plan.split == SplitMethod::Events {
+        if split == SplitMethod::Events {
             [beside.timewait, beside.finwait2] = gauges.minisockets();
             return Ok(beside);
         }
@@ -83,7 +84,7 @@ impl Tracker {
     pub(super) fn is_walk_needless(&self, state: State) -> bool {
         match state {
             State::SynRecv => false,
-            State::TimeWait | State::FinWait2 if self.plan.split == SplitMethod::Walk => {
+            State::TimeWait | State::FinWait2 if self.hooks.split() == SplitMethod::Walk => {
                 let is_due = |cache: &mut SplitCache| self.is_walk_due(cache, Effort::Walk);
                 !self.splits.with(self.netns, is_due)
             }
@@ -148,11 +149,12 @@ impl Tracker {
     pub(super) fn known(
         &self,
         netns: u32,
+        split: SplitMethod,
         counts: &Counts,
         beside: &Beside,
     ) -> Result<Known, Refusal> {
         let mut known = Known::exactly(counts);
-        if self.plan.split == SplitMethod::Walk && beside.minisockets > 0 {
+        if split == SplitMethod::Walk && beside.minisockets > 0 {
             let now = self.moment(netns)?;
             let (least, most) = self.splits.with(netns, |cache| cache.finwait2(&now));
             known.least[State::FinWait2] = now.finwait2 + least;

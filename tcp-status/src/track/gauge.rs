@@ -121,6 +121,17 @@ impl Gauges {
         MINISOCKETS.map(|cell| [0, 1].map(|family| self.0[family][cell].max(0).cast_unsigned()))
     }
 
+    /// Full sockets alone.
+    #[must_use]
+    pub fn without_minisockets(mut self) -> Self {
+        for family in &mut self.0 {
+            for cell in MINISOCKETS {
+                family[cell] = 0;
+            }
+        }
+        self
+    }
+
     /// The first state whose gauge is below zero: a sign of lost events, unless events were counted
     /// while the gauges were read. See [`Bounds`].
     #[must_use]

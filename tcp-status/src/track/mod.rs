@@ -10,6 +10,7 @@ mod confirm;
 mod cost;
 mod gauge;
 mod history;
+mod hooks;
 mod invariants;
 mod ledger;
 mod memory;

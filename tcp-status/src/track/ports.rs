@@ -31,7 +31,7 @@ impl Tracker {
     pub(super) fn ports(
         &self,
         netns: u32,
-        all: &Gauges,
+        (split, all): (SplitMethod, &Gauges),
         apart: &BTreeMap<u16, Gauges>,
         half_open: &HalfOpen,
     ) -> Result<Ports, Refusal> {
@@ -55,15 +55,15 @@ impl Tracker {
         let other = other.map(|(ports, sum)| (ports, sum.into()));
         let counts = |(&port, gauges): (&u16, &Gauges)| PortCounts {
             port,
-            states: both(self.port_row(netns, &[port], gauges, half_open)),
+            states: both(self.port_row(netns, &[port], (split, gauges), half_open)),
         };
         let other_row = |(ports, gauges): &(Vec<u16>, Gauges)| {
-            both(self.port_row(netns, ports, gauges, half_open))
+            both(self.port_row(netns, ports, (split, gauges), half_open))
         };
         Ok(Ports {
             limit: Some(self.settings.limits.ports),
             tracked: apart.iter().map(counts).collect(),
-            outgoing: self.outgoing(netns, all, apart, other.as_ref(), half_open),
+            outgoing: self.outgoing(netns, (split, all), apart, other.as_ref(), half_open),
             other: other.as_ref().map(other_row),
             unaudited,
         })
@@ -74,7 +74,7 @@ impl Tracker {
     fn outgoing(
         &self,
         netns: u32,
-        all: &Gauges,
+        (split, all): (SplitMethod, &Gauges),
         apart: &BTreeMap<u16, Gauges>,
         other: Option<&(Vec<u16>, Gauges)>,
         half_open: &HalfOpen,
@@ -86,13 +86,13 @@ impl Tracker {
         }
         let mut requests = half_open.orphaned.clone();
         requests.retain(|port, _| !known(port));
-        let split = self.splits.with(netns, |cache| cache.elsewhere())?;
+        let walked = self.splits.with(netns, |cache| cache.elsewhere())?;
         let others = other.iter().map(|(_, gauges)| gauges);
         let rest = apart
             .values()
             .chain(others)
             .fold(*all, |rest, &gauges| rest - gauges);
-        Some(both(self.row(&rest, split, queues::total(&requests))))
+        Some(both(row((split, &rest), walked, queues::total(&requests))))
     }
 
     /// The counts of ports together, whose full sockets are `gauges`.
@@ -100,22 +100,15 @@ impl Tracker {
         &self,
         netns: u32,
         ports: &[u16],
-        gauges: &Gauges,
+        gauges: (SplitMethod, &Gauges),
         half_open: &HalfOpen,
     ) -> Families {
         let split = |cache: &mut SplitCache| ports.iter().map(|&port| cache.port(port)).sum();
-        let (split, mut requests) = (self.splits.with(netns, split), [0; Family::COUNT]);
+        let (walked, mut requests) = (self.splits.with(netns, split), [0; Family::COUNT]);
         for at_port in ports.iter().map(|&port| half_open.at(port)) {
             requests = [0, 1].map(|i| requests[i] + at_port[i]);
         }
-        self.row(gauges, split, requests)
-    }
-
-    fn row(&self, gauges: &Gauges, mut split: Split, requests: [u64; Family::COUNT]) -> Families {
-        if self.plan.split == SplitMethod::Events {
-            [split.timewait, split.finwait2] = gauges.minisockets();
-        }
-        assemble_port(gauges, &split, requests)
+        row(gauges, walked, requests)
     }
 
     /// The sockets of one port; none if it is not kept apart.
@@ -141,6 +134,17 @@ impl Tracker {
         }
         Ok(gauges)
     }
+}
+
+fn row(
+    (split, gauges): (SplitMethod, &Gauges),
+    mut walked: Split,
+    requests: [u64; Family::COUNT],
+) -> Families {
+    if split == SplitMethod::Events {
+        [walked.timewait, walked.finwait2] = gauges.minisockets();
+    }
+    assemble_port(gauges, &walked, requests)
 }
 
 fn both([mut sum, v6]: Families) -> Counts {

@@ -18,7 +18,7 @@ use crate::{
     bpf::{Banks, LoadError},
     kernel::{
         netns,
-        plan::{SeedMethod, SplitMethod},
+        plan::SeedMethod,
         procfs::Listing,
         quiesce::quiesce,
         sock_diag::{self, MiniSplit},
@@ -108,6 +108,7 @@ impl Tracker {
         quiesce();
         drop(seeding);
         let mut found = self.retire()?;
+        self.hooks.switched_to(self.bpf.counts_timewait(new));
         found.retain(|netns, _| walks.contains_key(netns));
         Ok(found)
     }
@@ -134,18 +135,23 @@ impl Tracker {
         let (live, (retiring, netnses)) = self.live_bank_with(|ledger| {
             let others = ledger.others.keys().copied();
             let netnses: Vec<_> = others.chain([self.netns]).collect();
-            (ledger.retiring, netnses)
+            (ledger.retiring.map(|old| (old, ledger.live)), netnses)
         });
-        let Some(old) = retiring else {
+        let Some((old, new)) = retiring else {
             return Ok(BTreeMap::new());
         };
+        // The bank is the first that counts minisockets: they are no drift.
+        let first_timewait = self.bpf.counts_timewait(new) && !self.bpf.counts_timewait(old);
         let old = self.bpf.read_bank(old);
         let mut counts = BTreeMap::new();
         for netns in netnses {
-            let seeded = Gauges::of(&Banks {
+            let mut seeded = Gauges::of(&Banks {
                 seeded: live.counters(netns)?.seeded,
                 ..Banks::default()
             });
+            if first_timewait {
+                seeded = seeded.without_minisockets();
+            }
             let counted = old.counters(netns)?;
             counts.insert(netns, Retired { counted, seeded });
         }
@@ -186,9 +192,11 @@ impl Tracker {
     /// The places of what is listed: minisockets have some where events follow them.
     fn places_of(&self, listing: &Listing, beside: &MiniSplit) -> Gauges {
         let full = Gauges::full_sockets(listing, beside);
-        match self.plan.split {
-            SplitMethod::Events => full + Gauges::minisockets_of(beside),
-            SplitMethod::Walk => full,
+        let live = self.ledger().live;
+        if self.bpf.counts_timewait(live) {
+            full + Gauges::minisockets_of(beside)
+        } else {
+            full
         }
     }
 

@@ -252,14 +252,21 @@ impl Tracker {
     /// Takes one sample, and says whether it differs from the last. Walks over listeners, and over
     /// nothing else.
     fn sample(&self) -> Result<bool, Refusal> {
+        let split = self.hooks.split();
         let reading = self.read(self.netns).map_err(unavailable)?;
         let gauges = reading.gauges;
         let (listeners, half_open) = self.half_open(self.netns, &gauges)?;
         let requests = half_open.total();
-        let beside = self.beside(self.netns, &gauges, requests, &State::ALL, Effort::Last)?;
+        let beside = self.beside(
+            self.netns,
+            (split, &gauges),
+            requests,
+            &State::ALL,
+            Effort::Last,
+        )?;
         let [mut counts, v6] = assemble(&gauges, &beside);
         counts += &v6;
-        let known = self.known(self.netns, &counts, &beside)?;
+        let known = self.known(self.netns, split, &counts, &beside)?;
         let mut samples = lock(&self.samples);
         let now = samples.now();
         samples

@@ -84,6 +84,8 @@ pub enum Cause {
     /// Ports have got their first listener: connections that they had before are not in their
     /// counts yet. The counts of states are not concerned.
     Ports,
+    /// The hooks of timewait minisockets are attached: a bank that is seeded now counts them.
+    Hooks,
 }
 
 impl Cause {
@@ -96,7 +98,7 @@ impl Cause {
                 Some(Duration::from_secs(1))
             }
             Self::Missed(_) | Self::Failure | Self::Unconfirmed => Some(Duration::ZERO),
-            Self::Timer | Self::Rest | Self::Idle | Self::Ports => None,
+            Self::Timer | Self::Rest | Self::Idle | Self::Ports | Self::Hooks => None,
         }
     }
 }
@@ -114,6 +116,7 @@ impl fmt::Display for Cause {
             Self::Disagreement => f.write_str("the recounts of the last audit disagreed"),
             Self::Unconfirmed => f.write_str("no audit since the last state change"),
             Self::Ports => f.write_str("new ports"),
+            Self::Hooks => f.write_str("timewait hooks attached"),
         }
     }
 }

@@ -133,6 +133,7 @@ fn attempt(
     bpf.switch(Mode::new(live, None))?;
     quiesce();
     bpf.clear(bank)?;
+    bpf.count_timewait(bank);
     bpf.remember(capacity)?;
     enter_ports(bpf, places, live, bank)?;
     let ports = bpf.read_bank(bank).port_keys()?;

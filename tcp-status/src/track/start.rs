@@ -1,6 +1,6 @@
 //! From what the user wants and the host offers to something that answers.
 
-use std::{fs, sync::Arc};
+use std::{fs, sync::Arc, thread};
 
 use nix::sys::resource::{Resource, getrlimit};
 
@@ -78,7 +78,15 @@ fn attempt(backend: Backend, settings: Settings) -> Result<Running, StartError> 
     match plan {
         Ok(tracker) => {
             let tracker = Arc::new(tracker);
-            // Before its threads start: each has what its creator has.
+            // The one thread that keeps the privilege to attach, until it has.
+            if tracker.hooks.are_pending() {
+                let attaching = Arc::clone(&tracker);
+                thread::Builder::new()
+                    .name("attach".into())
+                    .spawn(move || attaching.attach_rest())
+                    .map_err(StartError::Thread)?;
+            }
+            // Before the other threads start: each has what its creator has.
             privilege::drop_unneeded();
             let auditor = Auditor::spawn(Arc::clone(&tracker)).map_err(StartError::Thread)?;
             let sampler = Sampler::spawn(Arc::clone(&tracker)).map_err(StartError::Thread)?;

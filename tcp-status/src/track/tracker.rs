@@ -18,6 +18,7 @@ use super::{
     beside::Effort,
     cost::Cost,
     gauge::Gauges,
+    hooks::Hooks,
     ledger::Ledger,
     places::Places,
     recount::SKIPPED,
@@ -60,6 +61,9 @@ pub struct Settings {
     pub all_namespaces: bool,
     /// How much is kept apart.
     pub limits: Limits,
+    /// Seed first, and attach the hooks of timewait minisockets in the background, however long
+    /// the kernel takes.
+    pub attach_later: bool,
 }
 
 /// The tracker cannot start.
@@ -86,6 +90,7 @@ pub enum StartError {
 pub struct Tracker {
     pub(super) bpf: Bpf,
     pub(super) plan: EbpfPlan,
+    pub(super) hooks: Hooks,
     pub(super) settings: Settings,
     pub(super) netns: u32,
     ledger: RwLock<Ledger>,
@@ -115,9 +120,14 @@ impl Tracker {
             }
             loaded => (loaded?, plan),
         };
-        log::info!(tier = plan.tier().name(), reason = plan.reason.as_deref(); "attached");
+        let hooks = Hooks::new(&plan);
+        if hooks.are_pending() && !settings.attach_later {
+            hooks.attach(|| bpf.attach_timewait());
+        }
+        hooks.log();
         let tracker = Self {
             bpf,
+            hooks,
             plan,
             settings,
             netns,
@@ -136,7 +146,17 @@ impl Tracker {
             SeedMethod::Procfs => tracker.seed_by_procfs()?,
         };
         *tracker.ledger_mut() = ledger;
+        let live = tracker.ledger().live;
+        tracker.hooks.switched_to(tracker.bpf.counts_timewait(live));
         Ok(tracker)
+    }
+
+    /// Attaches what [`Settings::attach_later`] has left, if anything; an audit that is held
+    /// afterwards makes the tier full. Blocks for as long as the kernel takes.
+    pub fn attach_rest(&self) {
+        if self.hooks.are_pending() {
+            self.hooks.attach(|| self.bpf.attach_timewait());
+        }
     }
 
     pub(super) fn ledger(&self) -> RwLockReadGuard<'_, Ledger> {

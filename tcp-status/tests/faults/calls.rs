@@ -13,7 +13,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use tcp_status::snapshot::Tier;
+use tcp_status::snapshot::{Snapshot, Tier};
 use tcp_status_testkit::{
     churn::Churn,
     hold::{Hold, Plan},
@@ -255,6 +255,48 @@ fn while_all_bpf_calls_fail_it_says_so_and_afterwards_it_is_exact() {
                 tracker.assert_exact(error);
             }
             println!("{}", tracker.end());
+        })
+        .unwrap();
+}
+
+/// The kernel may take long to attach to a function: it waits until every task has slept once.
+#[test]
+fn it_counts_before_the_timewait_hooks_are_attached() {
+    let Some((netns, _turn)) = place() else {
+        return;
+    };
+    netns
+        .run(|| {
+            let _held = hold();
+            let tracker = Tracker::start(&["--backend", "ebpf"]);
+            let began = Instant::now();
+            let attaching = |snapshot: &Snapshot| {
+                let reason = snapshot.tier_reason.as_deref();
+                reason.is_some_and(|reason| reason.starts_with("attaching"))
+            };
+            let mut snapshot = tracker.snapshot();
+            while attaching(&snapshot) {
+                assert_eq!(snapshot.tier, Tier::Reduced);
+                assert!(began.elapsed() < PATIENCE, "{}", tracker.log());
+                thread::sleep(Duration::from_millis(50));
+                snapshot = tracker.snapshot();
+            }
+            tracker.assert_exact("attached");
+            assert_eq!(tracker.snapshot().drift.corrections, 0);
+            let log = tracker.end();
+            println!("{:?}: {:?}", snapshot.tier, snapshot.tier_reason);
+            if !log.contains("reason=attaching") {
+                // The kernel refused to load the programs, which it does at once.
+                assert_eq!(snapshot.tier, Tier::Reduced);
+                return;
+            }
+            let at = |text: &str| log.find(text).unwrap_or_else(|| panic!("no {text}: {log}"));
+            let last = log.rfind("] attached").unwrap();
+            assert!(
+                at("reason=attaching") < at("] seeded") && at("] seeded") < last,
+                "{log}"
+            );
+            println!("{:?}: {:?}", snapshot.tier, snapshot.tier_reason);
         })
         .unwrap();
 }

@@ -95,7 +95,7 @@ const ATTENTIVE: Pace = Pace {
     share: 0.5,
 };
 
-fn settings(pace: Pace) -> Settings {
+pub fn settings(pace: Pace) -> Settings {
     Settings {
         pace,
         split_interval: pace.interval / 2,
@@ -105,6 +105,7 @@ fn settings(pace: Pace) -> Settings {
             ports: 256,
             namespaces: 64,
         },
+        attach_later: false,
     }
 }
 

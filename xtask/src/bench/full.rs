@@ -138,13 +138,13 @@ fn round(bench: &Bench<'_>) -> Result<Value> {
         (each(&empty.0)?, each(&empty.1)?)
     };
     let tracker = Tracker::start::<&str>(bench.binary, bench.folder, &[])?;
+    // What follows the start: the hooks are attached, and the first audits.
+    sleep(TIME_WAIT);
     ensure!(
         tracker.ask(SHOW)?.contains(r#""tier":"full""#),
         "the tier is not full in the machine: {}",
         tracker.ask(SHOW)?
     );
-    // What follows the start: its first audits.
-    sleep(TIME_WAIT);
     let before = programs(tracker.pid())?;
     connect(connections)?;
     sleep(TIME_WAIT);

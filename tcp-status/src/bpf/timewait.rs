@@ -1,0 +1,164 @@
+//! The programs that follow timewait minisockets. They are loaded with the others and attached
+//! apart: for a hook at a function, the kernel may wait until every task has slept once.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
+    sync::OnceLock,
+};
+
+use aya::{
+    Btf, Ebpf,
+    programs::{FEntry, FExit, ProgramError},
+};
+
+use super::{
+    Bpf, LoadError,
+    load::{lock, program},
+};
+
+/// What is attached where, in this order, and whether it is a second copy. What ends minisockets
+/// comes first: an unmatched end is safer than an unmatched birth.
+const HANDLERS: [(&str, &str, At); 5] = [
+    ("timewait_ended", "inet_twsk_kill", At::Entry),
+    (
+        "timewait_before_segment",
+        "tcp_timewait_state_process",
+        At::Entry,
+    ),
+    (
+        "timewait_after_segment",
+        "tcp_timewait_state_process",
+        At::Exit,
+    ),
+    (COPIES[0], "inet_twsk_alloc", At::Exit),
+    (COPIES[1], "inet_twsk_alloc", At::Exit),
+];
+/// Both copies of the program that sees births.
+const COPIES: [&str; 2] = ["timewait_born_first", "timewait_born_second"];
+
+/// The programs that are attached once.
+pub(super) fn without_second_copy() -> impl Iterator<Item = &'static str> {
+    let names = HANDLERS.iter().map(|(name, ..)| *name);
+    names.filter(|name| !COPIES.contains(name))
+}
+
+#[derive(Clone, Copy)]
+enum At {
+    Entry,
+    Exit,
+}
+
+/// Programs that are loaded, and their links once they are attached.
+#[derive(Default)]
+pub(super) struct Timewait {
+    programs: Vec<(&'static str, OwnedFd)>,
+    links: OnceLock<Vec<OwnedFd>>,
+}
+
+impl Timewait {
+    pub(super) fn load(ebpf: &mut Ebpf, btf: &Btf, copies: usize) -> Result<Self, LoadError> {
+        let mut programs = Vec::new();
+        for (name, function, at) in HANDLERS {
+            if copies < 2 && name == COPIES[1] {
+                continue;
+            }
+            let loaded = load(ebpf, name, function, at, btf)?;
+            programs.push((
+                function,
+                loaded.map_err(|source| LoadError::Timewait { function, source })?,
+            ));
+        }
+        Ok(Self {
+            programs,
+            links: OnceLock::new(),
+        })
+    }
+}
+
+fn load(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    function: &'static str,
+    at: At,
+    btf: &Btf,
+) -> Result<Result<OwnedFd, ProgramError>, LoadError> {
+    let fd = |fd: &aya::programs::ProgramFd| Ok(fd.as_fd().try_clone_to_owned()?);
+    Ok(match at {
+        At::Entry => {
+            let program: &mut FEntry = program(ebpf, name)?;
+            let loaded = program.load(function, btf);
+            loaded.and_then(|()| program.fd().and_then(fd))
+        }
+        At::Exit => {
+            let program: &mut FExit = program(ebpf, name)?;
+            let loaded = program.load(function, btf);
+            loaded.and_then(|()| program.fd().and_then(fd))
+        }
+    })
+}
+
+impl Bpf {
+    /// Attaches the programs that follow timewait minisockets; blocks for as long as the kernel
+    /// takes, but no other call. They count in banks of which [`Bpf::count_timewait`] says so.
+    ///
+    /// # Errors
+    /// If the kernel refuses one of them; none stays attached then.
+    pub fn attach_timewait(&self) -> Result<(), LoadError> {
+        let links = self.timewait.programs.iter().map(|(function, program)| {
+            attach(program).map_err(|error| LoadError::Timewait {
+                function,
+                source: error.into(),
+            })
+        });
+        let links = links.collect::<Result<Vec<_>, _>>()?;
+        self.timewait.links.get_or_init(|| links);
+        Ok(())
+    }
+
+    /// From the next [`Bpf::switch`] on, `bank` counts timewait minisockets if their programs are
+    /// attached, else not. For a bank that no mode names now.
+    pub fn count_timewait(&self, bank: u32) {
+        let attached = self.timewait.links.get().is_some();
+        lock(&self.control).timewait[(bank & 1) as usize] = attached;
+    }
+
+    /// Whether `bank` counts timewait minisockets.
+    pub fn counts_timewait(&self, bank: u32) -> bool {
+        lock(&self.control).timewait[(bank & 1) as usize]
+    }
+}
+
+/// Attaches a loaded program to the function that it was loaded for. As aya does it, but without
+/// the object that owns the program: walks need that meanwhile.
+fn attach(program: &OwnedFd) -> io::Result<OwnedFd> {
+    /// `BPF_RAW_TRACEPOINT_OPEN` of `enum bpf_cmd`.
+    const RAW_TRACEPOINT_OPEN: libc::c_int = 17;
+    /// The part of `union bpf_attr` that the command reads.
+    #[repr(C)]
+    struct Attributes {
+        name: u64,
+        prog_fd: libc::c_int,
+        unused: u32,
+    }
+    let attributes = Attributes {
+        name: 0,
+        prog_fd: program.as_raw_fd(),
+        unused: 0,
+    };
+    // SAFETY: the kernel reads as many bytes as it is given, and writes none.
+    let link = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            RAW_TRACEPOINT_OPEN,
+            &raw const attributes,
+            size_of::<Attributes>(),
+        )
+    };
+    let link = i32::try_from(link).map_err(io::Error::other)?;
+    if link < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a file descriptor that the kernel has just opened.
+    Ok(unsafe { OwnedFd::from_raw_fd(link) })
+}
