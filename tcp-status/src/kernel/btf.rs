@@ -1,6 +1,5 @@
-//! Whether bytes are BTF that the libraries which read it can take: these follow numbers in it
-//! without a look, and would panic or never end. Knows the form, no names.
-//! See `Documentation/bpf/btf.rst` of the kernel.
+//! BTF, the form in which the kernel shows its types: whether bytes are that, and where members of
+//! structures lie. Knows the form, no names. See `Documentation/bpf/btf.rst` of the kernel.
 
 /// `BTF_MAGIC`, in the order of bytes of this host.
 const MAGIC: u16 = 0xeb9f;
@@ -8,20 +7,173 @@ const MAGIC: u16 = 0xeb9f;
 const HEADER: usize = 24;
 /// `struct btf_type`: name, information, size or type.
 const TYPE: usize = 12;
+/// `struct btf_member`: name, type, offset.
+const MEMBER: usize = 12;
 
-/// How deep types may lie in each other: as `MAX_RESOLVE_DEPTH` of the kernel, and as much again.
-const DEEPEST: u32 = 64;
-/// How many members one type may have, those of its members included. Kernels have some
-/// ten thousand.
-const MOST_MEMBERS: u64 = 10_000_000;
+/// How many members and type names a look-up follows at most, so that types which contain each other
+/// end it.
+const STEPS: u32 = 100_000;
+/// How deep structures without a name may lie in each other: as `MAX_RESOLVE_DEPTH` of the kernel.
+const DEEPEST: u32 = 32;
 
-/// Says what is wrong with the bytes, if anything.
-pub(super) fn check(bytes: &[u8]) -> Result<(), &'static str> {
-    let (types, strings) = sections(bytes).ok_or("its sections lie outside of it")?;
-    if strings.first() != Some(&0) || strings.last() != Some(&0) {
-        return Err("its names do not end");
+/// The numbers of kinds of types.
+const STRUCT: u32 = 4;
+const UNION: u32 = 5;
+/// Other names, and attributes of types.
+const NAMES: [u32; 5] = [8, 9, 10, 11, 18];
+
+/// Where a member lies in a structure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// From the beginning of the structure, in bits.
+    pub(super) bits: u32,
+    /// The bits that it has, where it is a bit field.
+    pub(super) width: Option<u32>,
+}
+
+/// The types of a kernel, by number.
+pub(super) struct Types<'a> {
+    types: &'a [u8],
+    names: &'a [u8],
+    /// Where each begins. The first number is that of `void`, which is not there.
+    begins: Vec<usize>,
+}
+
+impl<'a> Types<'a> {
+    /// Says what is wrong with the bytes, if anything. Those that are right do no harm to aya, which
+    /// follows lengths and names without a look.
+    pub(super) fn read(bytes: &'a [u8]) -> Result<Self, &'static str> {
+        let (types, names) = sections(bytes).ok_or("its sections lie outside of it")?;
+        if names.first() != Some(&0) || names.last() != Some(&0) {
+            return Err("its names do not end");
+        }
+        let mut begins = Vec::new();
+        let mut at = 0;
+        while at < types.len() {
+            begins.push(at);
+            at += length(&types[at..], names.len())?;
+        }
+        if at > types.len() {
+            return Err(CUT);
+        }
+        Ok(Self {
+            types,
+            names,
+            begins,
+        })
     }
-    Contents::read(types, strings.len())?.check()
+
+    /// Where a member of a type lies, or a member of that one, and so on: names with dots between
+    /// them. Those of structures without a name are those of what contains these.
+    pub(super) fn place(&self, id: u32, path: &str) -> Option<Place> {
+        let mut steps = STEPS;
+        let (mut place, mut id) = (
+            Place {
+                bits: 0,
+                width: None,
+            },
+            id,
+        );
+        for name in path.split('.') {
+            let (within, of) = self.member(id, name.as_bytes(), DEEPEST, &mut steps)?;
+            place.bits = place.bits.checked_add(within.bits)?;
+            place.width = within.width;
+            id = of;
+        }
+        Some(place)
+    }
+
+    /// A member, and its type.
+    fn member(&self, id: u32, name: &[u8], depth: u32, steps: &mut u32) -> Option<(Place, u32)> {
+        let below = depth.checked_sub(1)?;
+        let structure = self.structure(id, steps)?;
+        let information = word(structure, 4)?;
+        let has_widths = information >> 31 == 1;
+        for member in 0..(information & 0xffff) as usize {
+            *steps = steps.checked_sub(1)?;
+            let number = |at| word(structure, TYPE + member * MEMBER + at);
+            let (own, of, offset) = (self.name(number(0)?)?, number(4)?, number(8)?);
+            let place = Place {
+                bits: if has_widths {
+                    offset & 0xff_ffff
+                } else {
+                    offset
+                },
+                width: Some(offset >> 24).filter(|&width| has_widths && width > 0),
+            };
+            if !own.is_empty() && own == name {
+                return Some((place, of));
+            }
+            if own.is_empty()
+                && let Some((within, of)) = self.member(of, name, below, steps)
+            {
+                let bits = place.bits.checked_add(within.bits)?;
+                return Some((Place { bits, ..within }, of));
+            }
+        }
+        None
+    }
+
+    /// The structure or union that a type is, by whatever names.
+    fn structure(&self, mut id: u32, steps: &mut u32) -> Option<&'a [u8]> {
+        loop {
+            *steps = steps.checked_sub(1)?;
+            let begin = *self.begins.get((id as usize).checked_sub(1)?)?;
+            let bytes = &self.types[begin..];
+            match kind(word(bytes, 4)?) {
+                STRUCT | UNION => return Some(bytes),
+                name if NAMES.contains(&name) => id = word(bytes, 8)?,
+                _ => return None,
+            }
+        }
+    }
+
+    fn name(&self, at: u32) -> Option<&'a [u8]> {
+        self.names
+            .get(at as usize..)?
+            .split(|&byte| byte == 0)
+            .next()
+    }
+}
+
+const CUT: &str = "a type is cut short";
+
+const fn kind(information: u32) -> u32 {
+    information >> 24 & 0x1f
+}
+
+/// How long the first of `types` is.
+fn length(types: &[u8], names: usize) -> Result<usize, &'static str> {
+    let number = |at| word(types, at).ok_or(CUT);
+    let (name, information) = (number(0)?, number(4)?);
+    number(8)?;
+    let count = (information & 0xffff) as usize;
+    let more = match kind(information) {
+        // Integers, variables, tags of declarations.
+        1 | 14 | 17 => 4,
+        // Arrays: of what, by what, how many.
+        3 => 12,
+        STRUCT | UNION => {
+            for member in 0..count {
+                if number(TYPE + member * MEMBER)? as usize >= names {
+                    return Err("a member's name lies outside of the names");
+                }
+            }
+            count * MEMBER
+        }
+        // Declared only, floating-point numbers, pointers, functions.
+        2 | 7 | 12 | 16 => 0,
+        name if NAMES.contains(&name) => 0,
+        // Enumerations, parameters of functions.
+        6 | 13 => count * 8,
+        // Sections, enumerations of 64 bits.
+        15 | 19 => count * 12,
+        _ => return Err("a type is of an unknown kind"),
+    };
+    if name as usize >= names {
+        return Err("a type's name lies outside of the names");
+    }
+    Ok(TYPE + more)
 }
 
 /// A number of four bytes; none behind the end.
@@ -45,122 +197,11 @@ fn sections(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     (header >= HEADER).then_some((section(8)?, section(16)?))
 }
 
-/// Which types each type contains, itself and not by a pointer.
-#[derive(Default)]
-struct Contents {
-    /// Of all types, one after the other.
-    contained: Vec<u32>,
-    /// Where those of a type end; the first is `void`, which contains nothing.
-    ends: Vec<usize>,
-}
-
-/// How far a type reaches.
-#[derive(Clone, Copy)]
-struct Extent {
-    depth: u32,
-    members: u64,
-}
-
-impl Contents {
-    fn read(mut types: &[u8], names: usize) -> Result<Self, &'static str> {
-        let mut contents = Self {
-            contained: Vec::new(),
-            ends: vec![0],
-        };
-        while !types.is_empty() {
-            let size = contents.push(types, names)?;
-            types = types.get(size..).ok_or("a type is cut short")?;
-        }
-        Ok(contents)
-    }
-
-    /// Adds the first of `types`; says how long it is.
-    fn push(&mut self, types: &[u8], names: usize) -> Result<usize, &'static str> {
-        const CUT: &str = "a type is cut short";
-        let number = |at| word(types, at).ok_or(CUT);
-        let (name, information, size_or_type) = (number(0)?, number(4)?, number(8)?);
-        let count = (information & 0xffff) as usize;
-        let size = match information >> 24 & 0x1f {
-            // Integers, variables, tags of declarations.
-            1 | 14 | 17 => 4,
-            // Arrays: of what, by what, how many.
-            3 => {
-                self.contained.push(number(TYPE)?);
-                12
-            }
-            // Structures and unions: name, type and offset of each member.
-            4 | 5 => {
-                for member in 0..count {
-                    let at = TYPE + member * 12;
-                    if number(at)? as usize >= names {
-                        return Err("a member's name lies outside of the names");
-                    }
-                    self.contained.push(number(at + 4)?);
-                }
-                count * 12
-            }
-            // Declared only, other names, volatile, const, restrict, tags of types.
-            7..=11 | 18 => {
-                self.contained.push(size_or_type);
-                0
-            }
-            // Enumerations, parameters of functions.
-            6 | 13 => count * 8,
-            // Sections, enumerations of 64 bits.
-            15 | 19 => count * 12,
-            // Pointers, functions, floating-point numbers.
-            2 | 12 | 16 => 0,
-            _ => return Err("a type is of an unknown kind"),
-        };
-        if name as usize >= names {
-            return Err("a type's name lies outside of the names");
-        }
-        self.ends.push(self.contained.len());
-        Ok(TYPE + size)
-    }
-
-    /// Refuses types that do not exist, and types that lie in each other without end.
-    fn check(&self) -> Result<(), &'static str> {
-        let mut known = vec![None; self.ends.len()];
-        (0..self.ends.len()).try_for_each(|id| self.extent(id, 0, &mut known).map(drop))
-    }
-
-    fn extent(
-        &self,
-        id: usize,
-        above: u32,
-        known: &mut [Option<Extent>],
-    ) -> Result<Extent, &'static str> {
-        const DEEP: &str = "types lie in each other without end";
-        match known.get(id) {
-            None => return Err("a type is made of one that is not there"),
-            Some(Some(extent)) => return Ok(*extent),
-            Some(None) if above > DEEPEST => return Err(DEEP),
-            Some(None) => {}
-        }
-        let begin = id.checked_sub(1).map_or(0, |before| self.ends[before]);
-        let mut extent = Extent {
-            depth: 0,
-            members: 1,
-        };
-        for &contained in &self.contained[begin..self.ends[id]] {
-            let part = self.extent(contained as usize, above + 1, known)?;
-            extent.depth = extent.depth.max(part.depth + 1);
-            extent.members += part.members;
-            if extent.depth > DEEPEST || extent.members > MOST_MEMBERS {
-                return Err(DEEP);
-            }
-        }
-        known[id] = Some(extent);
-        Ok(extent)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
 
-    use super::{HEADER, MAGIC, check};
+    use super::{HEADER, MAGIC, Place, Types};
     use crate::kernel::host::VMLINUX_BTF;
 
     const STRINGS: &[u8] = b"\0sock\0";
@@ -186,47 +227,77 @@ mod tests {
             tcp_status_testkit::skip(&format!("no {VMLINUX_BTF} here"));
             return;
         };
-        assert_eq!(check(&bytes), Ok(()));
-        assert!(check(&bytes[..bytes.len() - 1]).is_err());
+        assert!(Types::read(&bytes).is_ok());
+        assert!(Types::read(&bytes[..bytes.len() - 1]).is_err());
+    }
+
+    /// The name that all types and members have is `sock`.
+    #[test]
+    fn a_member_is_found_by_its_names() {
+        let word = [1, 1 << 24, 4, 32];
+        // A structure without a name behind 4 bytes, in which a bit field follows 4 bytes more.
+        let inner = [0, STRUCT | 1 << 31 | 1, 8, 1, 1, 5 << 24 | 32];
+        let outer = [1, STRUCT | 1, 12, 0, 2, 32];
+        let bytes = btf(&[&word[..], &inner, &outer, &[1, TYPEDEF, 3]].concat());
+        let types = Types::read(&bytes).unwrap();
+        let found = Some(Place {
+            bits: 64,
+            width: Some(5),
+        });
+        assert_eq!(
+            (types.place(3, "sock"), types.place(4, "sock")),
+            (found, found)
+        );
+        for (id, path) in [
+            (0, "sock"),
+            (1, "sock"),
+            (3, "sock.sock"),
+            (3, ""),
+            (5, "sock"),
+        ] {
+            assert_eq!(types.place(id, path), None, "{path} of {id}");
+        }
     }
 
     #[test]
-    fn what_the_libraries_would_follow_for_ever_is_refused() {
-        assert_eq!(check(&btf(&[1, TYPEDEF, 0])), Ok(()));
+    fn types_that_contain_each_other_end_a_look_up() {
+        // Each holds the one before twice: few types, and more members than can be counted.
+        let doubling = (0..60).flat_map(|inner| [1, STRUCT | 2, 4, 0, inner, 0, 0, inner, 0]);
+        let doubling: Vec<_> = doubling.collect();
         for types in [
             // A name of its own name, two of each other, a structure in itself.
             &[1, TYPEDEF, 1][..],
             &[1, TYPEDEF, 2, 1, TYPEDEF, 1],
             &[1, STRUCT | 1, 4, 0, 1, 0],
+            &doubling,
         ] {
-            assert!(check(&btf(types)).unwrap_err().contains("without end"));
+            let bytes = btf(types);
+            let types = Types::read(&bytes).unwrap();
+            for id in 0..=60 {
+                assert_eq!(types.place(id, "sock"), None);
+            }
         }
-        // Each holds the one before twice: few types, and more members than can be counted.
-        let doubling = (0..60).flat_map(|inner| [1, STRUCT | 2, 4, 0, inner, 0, 0, inner, 0]);
-        let doubling: Vec<_> = doubling.collect();
-        assert!(check(&btf(&doubling)).unwrap_err().contains("without end"));
     }
 
     #[test]
     fn numbers_that_lead_outside_are_refused() {
         for types in [
-            &[1, TYPEDEF, 2][..],
-            &[99, TYPEDEF, 0],
+            &[99, TYPEDEF, 0][..],
             &[1, STRUCT | 1, 4, 99, 0, 0],
             &[1, STRUCT | 1, 4, 0, 0],
             &[1, 31 << 24, 0],
             &[1, TYPEDEF],
         ] {
-            assert!(check(&btf(types)).is_err(), "{types:?}");
+            assert!(Types::read(&btf(types)).is_err(), "{types:?}");
         }
         let whole = btf(&[1, TYPEDEF, 0]);
         for end in 0..whole.len() {
-            assert!(check(&whole[..end]).is_err(), "{end} bytes");
+            assert!(Types::read(&whole[..end]).is_err(), "{end} bytes");
         }
         for at in (4..HEADER).step_by(4) {
             let mut bytes = whole.clone();
             bytes[at..at + 4].copy_from_slice(&u32::MAX.to_ne_bytes());
-            assert!(check(&bytes).is_err(), "number at {at}");
+            assert!(Types::read(&bytes).is_err(), "number at {at}");
         }
     }
 }

@@ -5,14 +5,13 @@ use std::{fs, io, path::Path, time::Duration};
 
 use aya::{Btf, Endianness};
 use aya_obj::btf::BtfKind;
-use btfparse::{Offset, Readable, TypeInformation};
 use nix::{
     time::{ClockId, clock_getres},
     unistd::{SysconfVar, sysconf},
 };
 use tcp_status_common::host::Host;
 
-use super::btf;
+use super::btf::{Place, Types};
 
 /// Where the kernel shows its own types.
 pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -85,21 +84,19 @@ impl KernelTypes {
             path: shown(),
             source,
         })?;
-        Self::parse(bytes).map_err(|why| Error::Malformed { path: shown(), why })
+        Self::parse(&bytes).map_err(|why| Error::Malformed { path: shown(), why })
     }
 
-    fn parse(bytes: Vec<u8>) -> Result<(Self, Btf), String> {
-        btf::check(&bytes)?;
-        let btf = Btf::parse(&bytes, Endianness::default()).map_err(|error| error.to_string())?;
-        let members =
-            TypeInformation::new(&Bytes(bytes)).map_err(|error| error.message().to_owned())?;
-        Ok((Self::of(&btf, &members), btf))
+    fn parse(bytes: &[u8]) -> Result<(Self, Btf), String> {
+        let types = Types::read(bytes)?;
+        let btf = Btf::parse(bytes, Endianness::default()).map_err(|error| error.to_string())?;
+        Ok((Self::of(&btf, &types), btf))
     }
 
-    fn of(btf: &Btf, members: &TypeInformation) -> Self {
+    fn of(btf: &Btf, types: &Types<'_>) -> Self {
         let has = |name: &str, kind| btf.id_by_type_name_kind(name, kind).is_ok();
         Self {
-            host: host(btf, members),
+            host: host(btf, types),
             tracepoint: has("btf_trace_inet_sock_set_state", BtfKind::Typedef),
             tcp_iterator: has("bpf_iter_tcp", BtfKind::Func),
             // The batches came with the fault; what they hold changed when it was mended.
@@ -114,23 +111,23 @@ impl KernelTypes {
     }
 }
 
-fn host(btf: &Btf, members: &TypeInformation) -> Result<Host, String> {
+fn host(btf: &Btf, types: &Types<'_>) -> Result<Host, String> {
     let find = |of: &str, member: &str| {
         let id = btf.id_by_type_name_kind(of, BtfKind::Struct).ok();
-        id.and_then(|id| members.offset_of(id, member).ok())
-            .map(|(_, offset)| offset)
+        id.and_then(|id| types.place(id, member))
             .ok_or_else(|| format!("struct {of} has no member {member}"))
     };
     let bit_field = |of, member| format!("member {member} of struct {of} is a bit field");
     let offset = |of, member| match find(of, member)? {
-        Offset::ByteOffset(offset) => Ok(offset),
-        Offset::BitOffsetAndSize(..) => Err(bit_field(of, member)),
+        Place { bits, width: None } if bits % 8 == 0 => Ok(bits / 8),
+        Place { .. } => Err(bit_field(of, member)),
     };
     // One byte among bit fields before 5.6, and in RHEL 8.
     let (sk_protocol, sk_protocol_mask) = match find("sock", "sk_protocol")? {
-        Offset::ByteOffset(offset) => (offset, 0xffff),
-        Offset::BitOffsetAndSize(bits, 8) if bits % 8 == 0 => (bits / 8, 0xff),
-        Offset::BitOffsetAndSize(..) => return Err(bit_field("sock", "sk_protocol")),
+        Place { bits, width } if bits % 8 == 0 && matches!(width, None | Some(8)) => {
+            (bits / 8, if width.is_none() { 0xffff } else { 0xff })
+        }
+        Place { .. } => return Err(bit_field("sock", "sk_protocol")),
     };
     // The function came with the guard in `__bpf_trace_run()`, which calls it.
     let recursion_guard = btf
@@ -158,7 +155,7 @@ fn host(btf: &Btf, members: &TypeInformation) -> Result<Host, String> {
         task_pid: offset("task_struct", "pid")?,
         thread_size: thread_size(),
         recursion_guard: recursion_guard.into(),
-        task_marks: (!recursion_guard || tracepoints_preemptible(btf, members)).into(),
+        task_marks: (!recursion_guard || tracepoints_preemptible(btf, types)).into(),
         // Other kernels have a lock that spins in there, whichever locks are debugged.
         bottom_halves_preemptible: find("spinlock", "rlock").is_err().into(),
         // The plan decides.
@@ -173,11 +170,11 @@ fn host(btf: &Btf, members: &TypeInformation) -> Result<Host, String> {
 /// way have ended: where it does that by sleepable RCU as well, they may be preempted. The structure
 /// that remembers what was waited for is there from 5.14 on; a kernel that does not have it is not
 /// trusted.
-fn tracepoints_preemptible(btf: &Btf, members: &TypeInformation) -> bool {
+fn tracepoints_preemptible(btf: &Btf, types: &Types<'_>) -> bool {
     let Ok(id) = btf.id_by_type_name_kind("tp_transition_snapshot", BtfKind::Struct) else {
         return true;
     };
-    let waits_for = |kind| members.offset_of(id, kind).is_ok();
+    let waits_for = |kind| types.place(id, kind).is_some();
     !waits_for("rcu") || waits_for("srcu_gp")
 }
 
@@ -205,20 +202,8 @@ fn thread_size() -> u32 {
         .max(SMALLEST)
 }
 
-struct Bytes(Vec<u8>);
-
-impl Readable for Bytes {
-    fn read(&self, offset: u64, buffer: &mut [u8]) -> btfparse::Result<()> {
-        let eof = || btfparse::Error::new(btfparse::ErrorKind::EOF, "behind the end of the types");
-        let start = usize::try_from(offset).map_err(|_| eof())?;
-        let end = start.checked_add(buffer.len()).ok_or_else(eof)?;
-        buffer.copy_from_slice(self.0.get(start..end).ok_or_else(eof)?);
-        Ok(())
-    }
-}
-
 /// The kernel's types, whatever they are: read or refused.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz(bytes: &[u8]) {
-    drop(KernelTypes::parse(bytes.to_vec()));
+    drop(KernelTypes::parse(bytes));
 }
