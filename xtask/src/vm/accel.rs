@@ -5,6 +5,7 @@ use std::{fs, path::Path, time::Duration};
 use anyhow::{Context as _, Result};
 
 use super::{
+    PROCESSORS,
     initramfs::{self, Content},
     kernels::Kernel,
     qemu::{Accel, MEMORY, Machine, Next, Port},
@@ -57,7 +58,7 @@ fn works(folder: &Path, kernel: &Kernel, content: &Content<'_>) -> Result<bool> 
     let machine = Machine {
         kernel: &kernel.image,
         initramfs: &initramfs,
-        cpus: kernel.cpus(),
+        cpus: PROCESSORS,
         room: 0,
         memory: MEMORY,
         accel: Accel::Kvm,

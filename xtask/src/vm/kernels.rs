@@ -90,13 +90,6 @@ pub(super) struct Kernel {
     pub(super) modules: Vec<PathBuf>,
 }
 
-impl Kernel {
-    /// Two, so that interrupts and processes are truly at the same time.
-    pub(super) fn cpus(&self) -> u32 {
-        2
-    }
-}
-
 /// Gets the newest package of each version, unless it is there already.
 pub(super) fn get(apt: &Apt, folder: &Path, versions: &[Version]) -> Result<Vec<Kernel>> {
     versions

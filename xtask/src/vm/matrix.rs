@@ -39,6 +39,8 @@ pub(super) struct Matrix<'a> {
     pub(super) folder: &'a Path,
     pub(super) accel: Accel,
     pub(super) content: Content<'a>,
+    /// Processors of a machine.
+    pub(super) cpus: u32,
     /// Leave the initramfs, and say how to boot it.
     pub(super) keep: bool,
     /// Show all that the tests say, as they say it.
@@ -143,7 +145,7 @@ impl Matrix<'_> {
         let machine = Machine {
             kernel: &kernel.image,
             initramfs: &initramfs,
-            cpus: kernel.cpus(),
+            cpus: self.cpus,
             room: 0,
             memory: MEMORY,
             accel: self.accel,

@@ -13,6 +13,7 @@ use super::Packages;
 use crate::{
     tally::Tally,
     vm::{
+        SUSPENDED_PROCESSORS,
         cpio::Archive,
         kernels::Kernel,
         lines::Lines,
@@ -58,7 +59,8 @@ impl Trial<'_> {
         let machine = Machine {
             kernel: &self.kernel.image,
             initramfs: &initramfs,
-            cpus: self.kernel.cpus(),
+            // It is suspended, too.
+            cpus: SUSPENDED_PROCESSORS,
             room: 0,
             memory: MEMORY,
             accel: self.accel,
