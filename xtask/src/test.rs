@@ -48,8 +48,8 @@ pub(crate) struct TestArgs {
     /// Then the same as `vm` with these kernels, counted together
     #[arg(long, value_name = "VERSION", num_args = 1..)]
     vm: Vec<vm::Version>,
-    /// Then, with these kernels, whether they take the programs and count from the start
-    #[arg(long, value_name = "VERSION", num_args = 1..)]
+    /// Beside them, with these kernels, whether they take the programs and count from the start
+    #[arg(long, value_name = "VERSION", num_args = 1.., requires = "vm")]
     vm_briefly: Vec<vm::Version>,
 }
 
@@ -80,13 +80,8 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<ExitCode> {
     if args.zabbix {
         tally.add(zabbix_servers(workspace, args));
     }
-    let machines = |versions: &[vm::Version]| vm::VmArgs::new(versions.to_vec(), args.install);
-    if !args.vm_briefly.is_empty() {
-        let machines = machines(&args.vm_briefly).briefly();
-        tally.add(virtual_machines(workspace, &machines));
-    }
     if !args.vm.is_empty() {
-        tally.add(virtual_machines(workspace, &machines(&args.vm)));
+        tally.add(virtual_machines(workspace, args));
     }
     println!("{tally}");
     // The checks around the tests do not stand for them.
@@ -112,9 +107,10 @@ fn zabbix_servers(workspace: &Workspace, args: &TestArgs) -> Tally {
 }
 
 /// Counts as a failure what keeps the machines from being run at all.
-fn virtual_machines(workspace: &Workspace, args: &vm::VmArgs) -> Tally {
+fn virtual_machines(workspace: &Workspace, args: &TestArgs) -> Tally {
     eprintln!("== virtual machines");
-    let tests = vm::tests(workspace, args).unwrap_or_else(|error| {
+    let machines = vm::VmArgs::new(args.vm.clone(), args.install);
+    let tests = vm::tests(workspace, &machines, &args.vm_briefly).unwrap_or_else(|error| {
         eprintln!("== virtual machines: FAILED: {error:#}");
         Tally {
             failed: 1,

@@ -5,9 +5,9 @@ use std::{fs, path::Path, time::Duration};
 use anyhow::{Context as _, Result};
 
 use super::{
-    PROCESSORS,
     initramfs::{self, Content},
     kernels::Kernel,
+    plan::PROCESSORS,
     qemu::{Accel, MEMORY, Machine, Next, Port},
     report::Reader,
 };

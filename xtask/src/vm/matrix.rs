@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result};
 
 use super::{
     initramfs::{self, Content},
-    kernels::{Kernel, Version},
+    kernels::Kernel,
     lines::Lines,
     qemu::{Accel, MEMORY, Machine, Next, Port},
     report::{Outcome, Reader, Report, Test},
@@ -38,19 +38,27 @@ pub(super) struct Matrix<'a> {
     /// For initramfs and logs.
     pub(super) folder: &'a Path,
     pub(super) accel: Accel,
-    pub(super) content: Content<'a>,
-    /// Processors of a machine.
-    pub(super) cpus: u32,
     /// Leave the initramfs, and say how to boot it.
     pub(super) keep: bool,
     /// Show all that the tests say, as they say it.
     pub(super) aloud: bool,
 }
 
+/// One machine of the matrix.
+#[derive(Debug)]
+pub(super) struct Job<'a> {
+    /// Unlike that of any other, and part of a file's name.
+    pub(super) name: String,
+    pub(super) kernel: &'a Kernel,
+    pub(super) cpus: u32,
+    pub(super) content: Content<'a>,
+}
+
 /// What came out of one machine.
 #[derive(Debug)]
 pub(super) struct Run {
-    pub(super) version: Version,
+    /// Of the machine.
+    pub(super) name: String,
     /// Version of the kernel's package.
     pub(super) package: String,
     pub(super) cpus: u32,
@@ -90,9 +98,9 @@ impl Run {
 }
 
 impl Matrix<'_> {
-    /// Runs the tests on every kernel, `jobs` at a time; results in the order of `kernels`.
-    pub(super) fn run(&self, kernels: &[Kernel], jobs: usize) -> Result<Vec<Run>> {
-        let queue: Mutex<VecDeque<_>> = Mutex::new(kernels.iter().enumerate().collect());
+    /// Runs the machines, `at_a_time` beside each other; results in their order.
+    pub(super) fn run(&self, jobs: &[Job<'_>], at_a_time: usize) -> Result<Vec<Run>> {
+        let queue: Mutex<VecDeque<_>> = Mutex::new(jobs.iter().enumerate().collect());
         let work = || {
             let mut done = Vec::new();
             loop {
@@ -100,17 +108,17 @@ impl Matrix<'_> {
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .pop_front();
-                let Some((place, kernel)) = next else {
+                let Some((place, job)) = next else {
                     return done;
                 };
                 let run = self
-                    .boot(kernel)
-                    .with_context(|| format!("cannot run kernel {}", kernel.version));
+                    .boot(job)
+                    .with_context(|| format!("cannot run kernel {}", job.name));
                 done.push((place, run));
             }
         };
         let mut runs: Vec<(usize, Result<Run>)> = thread::scope(|scope| {
-            let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+            let workers: Vec<_> = (0..at_a_time).map(|_| scope.spawn(work)).collect();
             workers
                 .into_iter()
                 .flat_map(|worker| {
@@ -124,41 +132,46 @@ impl Matrix<'_> {
         runs.into_iter().map(|(_, run)| run).collect()
     }
 
-    /// Runs the tests on a kernel, and once more if it crashes.
-    fn boot(&self, kernel: &Kernel) -> Result<Run> {
-        repeat_crashed(self.boot_once(kernel)?, |run| {
-            let (log, kept) = (self.log(&run.version), self.crash_log(&run.version));
+    /// Runs a machine, and once more if it crashes.
+    fn boot(&self, job: &Job<'_>) -> Result<Run> {
+        repeat_crashed(self.boot_once(job)?, |run| {
+            let (log, kept) = (self.log(&run.name), self.crash_log(&run.name));
             fs::rename(&log, &kept).with_context(|| format!("cannot rename {}", log.display()))?;
             eprintln!(
                 "{}: crashed, see {}; starting it again",
-                run.version,
+                run.name,
                 kept.display()
             );
-            self.boot_once(kernel)
+            self.boot_once(job)
         })
     }
 
-    fn boot_once(&self, kernel: &Kernel) -> Result<Run> {
-        let version = &kernel.version;
-        let initramfs = self.folder.join(format!("{version}.initramfs"));
-        initramfs::write(&initramfs, kernel, &self.content)?;
+    fn boot_once(&self, job: &Job<'_>) -> Result<Run> {
+        let Job {
+            name,
+            kernel,
+            content,
+            ..
+        } = job;
+        let initramfs = self.folder.join(format!("{name}.initramfs"));
+        initramfs::write(&initramfs, kernel, content)?;
         let machine = Machine {
             kernel: &kernel.image,
             initramfs: &initramfs,
-            cpus: self.cpus,
+            cpus: job.cpus,
             room: 0,
             memory: MEMORY,
             accel: self.accel,
             silence: SILENCE,
-            limit: self.content.limit + REST,
+            limit: content.limit + REST,
         };
         eprintln!(
-            "{version}: booting {} with {} processors, {}",
+            "{name}: booting {} with {} processors, {}",
             kernel.package,
             machine.cpus,
             self.accel.name()
         );
-        let mut watch = Watch::new(version, &self.log(version), self.aloud)?;
+        let mut watch = Watch::new(name, &self.log(name), self.aloud)?;
         let start = Instant::now();
         let end = machine.run(|port, bytes, now| watch.said(port, bytes, now))?;
         let time = start.elapsed();
@@ -173,8 +186,7 @@ impl Matrix<'_> {
         if !console.rest().is_empty() {
             tail.push_back(console.rest());
         }
-        let names: Vec<_> = self
-            .content
+        let binaries: Vec<_> = content
             .tests
             .iter()
             .map(|test| test.name.as_str())
@@ -183,18 +195,18 @@ impl Matrix<'_> {
             report: &report,
             end,
             crash: crash.as_deref(),
-            binaries: &names,
+            binaries: &binaries,
             silence: SILENCE,
             limit: machine.limit,
         });
         if self.keep {
-            eprintln!("{version}: to boot it again: {}", machine.step());
+            eprintln!("{name}: to boot it again: {}", machine.step());
         } else {
             fs::remove_file(&initramfs)
                 .with_context(|| format!("cannot remove {}", initramfs.display()))?;
         }
         let run = Run {
-            version: version.clone(),
+            name: name.clone(),
             package: kernel.package.clone(),
             cpus: machine.cpus,
             accel: self.accel,
@@ -205,18 +217,18 @@ impl Matrix<'_> {
             earlier_crash: None,
             tail: tail.into(),
         };
-        eprintln!("{version}: {} in {:.0} s", run.counts(), time.as_secs_f64());
+        eprintln!("{name}: {} in {:.0} s", run.counts(), time.as_secs_f64());
         Ok(run)
     }
 
     /// The log of a machine that crashed and was started again.
-    pub(super) fn crash_log(&self, version: &Version) -> PathBuf {
-        self.folder.join(format!("{version}.crash.log"))
+    pub(super) fn crash_log(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.crash.log"))
     }
 
     /// Everything that a machine said, as it came.
-    pub(super) fn log(&self, version: &Version) -> PathBuf {
-        self.folder.join(format!("{version}.log"))
+    pub(super) fn log(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.log"))
     }
 }
 
@@ -235,7 +247,7 @@ fn repeat_crashed(run: Run, again: impl FnOnce(&Run) -> Result<Run>) -> Result<R
 
 /// Listens to one machine.
 struct Watch<'a> {
-    version: &'a Version,
+    name: &'a str,
     log: File,
     aloud: bool,
     reader: Reader,
@@ -245,9 +257,9 @@ struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    fn new(version: &'a Version, log: &Path, aloud: bool) -> Result<Self> {
+    fn new(name: &'a str, log: &Path, aloud: bool) -> Result<Self> {
         Ok(Self {
-            version,
+            name,
             log: File::create(log).with_context(|| format!("cannot write {}", log.display()))?,
             aloud,
             reader: Reader::default(),
@@ -264,7 +276,7 @@ impl<'a> Watch<'a> {
         };
         for line in lines {
             if port == Port::Console && self.crash.is_none() && verdict::is_crash(&line) {
-                eprintln!("{}: {line}", self.version);
+                eprintln!("{}: {line}", self.name);
                 self.crash = Some(line.clone());
             }
             if self.aloud && port == Port::Report {
@@ -278,7 +290,7 @@ impl<'a> Watch<'a> {
             self.tail.push_back(line);
         }
         for news in self.reader.news() {
-            eprintln!("{}: {news}", self.version);
+            eprintln!("{}: {news}", self.name);
         }
         if self.reader.is_done() {
             Next::Finish
@@ -294,7 +306,7 @@ mod tests {
 
     fn run(crash: Option<&str>) -> Run {
         Run {
-            version: "7.2".parse().unwrap(),
+            name: "7.2".to_owned(),
             package: "7.2.13-1".into(),
             cpus: 2,
             accel: Accel::Tcg,

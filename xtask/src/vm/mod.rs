@@ -9,6 +9,7 @@ mod initramfs;
 mod kernels;
 mod lines;
 mod matrix;
+mod plan;
 mod qemu;
 mod report;
 mod table;
@@ -16,6 +17,7 @@ pub(crate) mod trial;
 mod verdict;
 
 use std::{
+    collections::BTreeSet,
     env, fs,
     num::NonZeroUsize,
     path::{Path, PathBuf},
@@ -31,7 +33,9 @@ pub(crate) use self::kernels::Version;
 
 use self::{
     initramfs::Content,
-    matrix::{Matrix, Run},
+    kernels::Kernel,
+    matrix::{Job, Matrix, Run},
+    plan::{Machine, plan},
     qemu::Accel,
 };
 use crate::{
@@ -59,16 +63,6 @@ const CHURN: &str = "TCP_STATUS_CHURN";
 /// the others are judged by. Tests of the socket server and of the command line see the same
 /// kernel as natively, and stay there.
 const TESTS: [&str; 4] = ["hold", "sources", "live", "machine"];
-
-/// In the name of the test that suspends its machine.
-const SUSPENSION: &str = "suspension";
-
-/// Of a machine that is suspended: QEMU 10.0 does not wake an emulated one that has more, whose
-/// processors leave the firmware's code on their way.
-const SUSPENDED_PROCESSORS: u32 = 1;
-
-/// Of all other machines: so interrupts and processes are truly at the same time.
-const PROCESSORS: u32 = 2;
 
 /// How long each of them may take.
 const TEST_LIMIT: Duration = Duration::from_mins(35);
@@ -105,37 +99,31 @@ impl VmArgs {
         }
     }
 
-    /// The same, but of the tests only what shows that a kernel takes the programs, and that they
-    /// count right from the start.
-    pub(crate) fn briefly(self) -> Self {
-        Self {
-            filter: Some("seeding".to_owned()),
-            ..self
+    fn versions(&self) -> Result<Vec<Version>> {
+        if self.versions.is_empty() {
+            return kernels::DEFAULT.iter().map(|text| text.parse()).collect();
         }
+        Ok(self.versions.clone())
     }
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &VmArgs) -> Result<ExitCode> {
-    let tally = tests(workspace, args)?;
+    let tally = tests(workspace, args, &[])?;
     println!("{tally}");
     Ok(tally.exit_code())
 }
 
-/// Runs the tests, and says how each came out.
-pub(crate) fn tests(workspace: &Workspace, args: &VmArgs) -> Result<Tally> {
-    let filter = args.filter.as_deref();
-    let is_suspension = filter.is_some_and(|filter| SUSPENSION.contains(filter));
-    let mut tally = Tally::default();
-    if !is_suspension {
-        let arguments = ["--skip", SUSPENSION].into_iter().chain(filter);
-        let task = Task::tests(&TESTS, arguments, PROCESSORS);
-        tally.add(machines(workspace, args, task)?);
-    }
-    if is_suspension || filter.is_none() {
-        let task = Task::tests(&["machine"], [SUSPENSION], SUSPENDED_PROCESSORS);
-        tally.add(machines(workspace, args, task)?);
-    }
-    Ok(tally)
+/// Runs the tests, and says how each came out; on the kernels in `briefly`, only a few.
+pub(crate) fn tests(workspace: &Workspace, args: &VmArgs, briefly: &[Version]) -> Result<Tally> {
+    let task = Task {
+        tests: &TESTS,
+        machines: plan(&args.versions()?, args.filter.as_deref(), briefly),
+        environment: Vec::new(),
+        files: Vec::new(),
+        limit: TEST_LIMIT,
+        aloud: false,
+    };
+    run_machines(workspace, args, task)
 }
 
 /// The soak on these kernels. `environment` is for the test.
@@ -145,25 +133,28 @@ pub(crate) fn soak(
     environment: Vec<(&'static str, String)>,
     limit: Duration,
 ) -> Result<Tally> {
-    let task = Task {
-        tests: &["soak"],
+    let machine = |version: &Version| Machine {
         arguments: ["--test-threads=1", "--nocapture"]
             .map(str::to_owned)
             .into(),
+        ..Machine::new(version, "", &[])
+    };
+    let task = Task {
+        tests: &["soak"],
+        machines: args.versions()?.iter().map(machine).collect(),
         environment,
         files: vec![binaries::beside(workspace, "tcp-status")],
         limit,
         aloud: true,
-        cpus: PROCESSORS,
     };
-    machines(workspace, args, task)
+    run_machines(workspace, args, task)
 }
 
 /// What the machines do.
 struct Task {
+    /// Test binaries.
     tests: &'static [&'static str],
-    /// Of each test binary.
-    arguments: Vec<String>,
+    machines: Vec<Machine>,
     environment: Vec<(&'static str, String)>,
     /// What they look for where it lies on this machine.
     files: Vec<PathBuf>,
@@ -171,46 +162,21 @@ struct Task {
     limit: Duration,
     /// Show what they say.
     aloud: bool,
-    /// Processors of a machine.
-    cpus: u32,
 }
 
-impl Task {
-    fn tests<'a>(
-        tests: &'static [&'static str],
-        arguments: impl IntoIterator<Item = &'a str>,
-        cpus: u32,
-    ) -> Self {
-        let fixed = ["--test-threads=1", "--show-output", "--color=never"];
-        Self {
-            tests,
-            arguments: fixed
-                .into_iter()
-                .chain(arguments)
-                .map(str::to_owned)
-                .collect(),
-            environment: Vec::new(),
-            files: Vec::new(),
-            limit: TEST_LIMIT,
-            aloud: false,
-            cpus,
-        }
-    }
-}
-
-fn machines(workspace: &Workspace, args: &VmArgs, mut task: Task) -> Result<Tally> {
+fn run_machines(workspace: &Workspace, args: &VmArgs, mut task: Task) -> Result<Tally> {
     provide(&PROGRAMS, args.install, "vm")?;
-    let versions = if args.versions.is_empty() {
-        let versions: Result<Vec<_>> = kernels::DEFAULT.iter().map(|text| text.parse()).collect();
-        versions?
-    } else {
-        args.versions.clone()
-    };
     let folder = workspace.target.join("vm");
     let runs_folder = folder.join("runs");
     fs::create_dir_all(&runs_folder)
         .with_context(|| format!("cannot make {}", runs_folder.display()))?;
     let apt = Apt::new(folder.join("apt"), &kernels::SUITES)?;
+    let versions: BTreeSet<_> = task
+        .machines
+        .iter()
+        .map(|one| one.version.clone())
+        .collect();
+    let versions: Vec<_> = versions.into_iter().collect();
     let kernels = kernels::get(&apt, &folder.join("kernels"), &versions)?;
     let busybox = busybox(&apt, &folder.join("busybox"))?;
     let tests = binaries::build(workspace, task.tests)?;
@@ -225,11 +191,13 @@ fn machines(workspace: &Workspace, args: &VmArgs, mut task: Task) -> Result<Tall
     let content = Content {
         busybox: &busybox,
         tests: &tests,
-        arguments: &task.arguments,
+        arguments: &[],
         environment: &task.environment,
         files: &task.files,
         limit: task.limit,
     };
+    let job = |machine| job(machine, &kernels, content);
+    let jobs = task.machines.iter().map(job).collect::<Result<Vec<_>>>()?;
     let first = kernels.first().context("no kernel")?;
     let accel = if args.fine_interrupts {
         Accel::Fine
@@ -239,32 +207,50 @@ fn machines(workspace: &Workspace, args: &VmArgs, mut task: Task) -> Result<Tall
     let matrix = Matrix {
         folder: &runs_folder,
         accel,
-        content,
-        cpus: task.cpus,
         keep: args.keep,
         aloud: task.aloud,
     };
-    let runs = matrix.run(&kernels, jobs(args.jobs))?;
-    for run in &runs {
-        show_failures(run, &matrix.log(&run.version));
+    let runs = matrix.run(&jobs, at_a_time(args.jobs))?;
+    Ok(report(&matrix, &runs))
+}
+
+fn job<'a>(machine: &'a Machine, kernels: &'a [Kernel], content: Content<'a>) -> Result<Job<'a>> {
+    let kernel = kernels
+        .iter()
+        .find(|kernel| kernel.version == machine.version);
+    Ok(Job {
+        name: machine.name.clone(),
+        kernel: kernel.context("no kernel")?,
+        cpus: machine.cpus,
+        content: Content {
+            arguments: &machine.arguments,
+            ..content
+        },
+    })
+}
+
+/// Prints how the machines' tests came out, and counts them.
+fn report(matrix: &Matrix<'_>, runs: &[Run]) -> Tally {
+    for run in runs {
+        show_failures(run, &matrix.log(&run.name));
         if let Some(crash) = &run.earlier_crash {
-            let log = matrix.crash_log(&run.version);
+            let log = matrix.crash_log(&run.name);
             eprintln!(
                 "{}: crashed in its first run: {crash}; see {}",
-                run.version,
+                run.name,
                 log.display()
             );
         }
     }
-    println!("{}", table::tests(&runs));
-    if let Some(figures) = table::figures(&runs) {
+    println!("{}", table::tests(runs));
+    if let Some(figures) = table::figures(runs) {
         println!("{figures}");
     }
     let mut tally = Tally::default();
-    for run in &runs {
+    for run in runs {
         tally.add(run.counts());
     }
-    Ok(tally)
+    tally
 }
 
 fn parse_filter(text: &str) -> Result<String, &'static str> {
@@ -276,7 +262,7 @@ fn parse_filter(text: &str) -> Result<String, &'static str> {
     }
 }
 
-fn jobs(given: Option<NonZeroUsize>) -> usize {
+fn at_a_time(given: Option<NonZeroUsize>) -> usize {
     given.map_or_else(
         || {
             let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -355,23 +341,23 @@ fn busybox(apt: &Apt, folder: &Path) -> Result<PathBuf> {
 fn show_failures(run: &Run, log: &Path) {
     for binary in &run.report.binaries {
         for (test, output) in &binary.failures {
-            eprintln!("---- {} on {} ----", test, run.version);
+            eprintln!("---- {} on {} ----", test, run.name);
             eprintln!("{}", output.trim_end());
         }
     }
     if run.problems.is_empty() {
         return;
     }
-    eprintln!("---- the end of what {} said ----", run.version);
+    eprintln!("---- the end of what {} said ----", run.name);
     for line in &run.tail {
         eprintln!("{line}");
     }
     for problem in &run.problems {
-        eprintln!("{}: {problem}", run.version);
+        eprintln!("{}: {problem}", run.name);
     }
     eprintln!(
         "{}: everything that it said is in {}",
-        run.version,
+        run.name,
         log.display()
     );
 }
@@ -390,7 +376,7 @@ mod tests {
 
     #[test]
     fn at_least_one_machine_runs() {
-        assert!((1..=MOST_JOBS).contains(&jobs(None)));
-        assert_eq!(jobs(NonZeroUsize::new(7)), 7);
+        assert!((1..=MOST_JOBS).contains(&at_a_time(None)));
+        assert_eq!(at_a_time(NonZeroUsize::new(7)), 7);
     }
 }

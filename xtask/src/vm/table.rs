@@ -32,7 +32,7 @@ fn aligned(rows: &[Vec<String>]) -> String {
 }
 
 fn header(first: &str, runs: &[Run]) -> Vec<String> {
-    let names = runs.iter().map(|run| run.version.to_string());
+    let names = runs.iter().map(|run| run.name.clone());
     std::iter::once(first.to_owned()).chain(names).collect()
 }
 
@@ -100,7 +100,7 @@ pub(super) fn figures(runs: &[Run]) -> Option<String> {
         if all.is_empty() {
             continue;
         }
-        let version = run.version.to_string();
+        let name = &run.name;
         let mut sum = Figures {
             name: format!("all {}", all.len()),
             ..Figures::default()
@@ -115,7 +115,7 @@ pub(super) fn figures(runs: &[Run]) -> Option<String> {
             .iter()
             .filter(|figures| figures.missed > 0 || figures.corrections > 0);
         for figures in std::iter::once(&sum).chain(notable) {
-            let mut row = vec![version.clone(), figures.name.clone()];
+            let mut row = vec![name.clone(), figures.name.clone()];
             let counts = [
                 figures.connections,
                 figures.events,
@@ -140,7 +140,7 @@ mod tests {
         let mut reader = Reader::default();
         reader.take(output.as_bytes(), Duration::ZERO);
         Run {
-            version: version.parse().unwrap(),
+            name: version.to_owned(),
             package: format!("{version}.9-1"),
             cpus,
             accel: Accel::Tcg,

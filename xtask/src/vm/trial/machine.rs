@@ -13,10 +13,10 @@ use super::Packages;
 use crate::{
     tally::Tally,
     vm::{
-        SUSPENDED_PROCESSORS,
         cpio::Archive,
         kernels::Kernel,
         lines::Lines,
+        plan::SUSPENDED_PROCESSORS,
         qemu::{Accel, End, Machine, Next, Port},
         verdict,
     },
