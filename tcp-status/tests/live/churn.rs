@@ -30,7 +30,7 @@ const STARTS: u32 = 20;
 const CHURN: Duration = Duration::from_secs(8);
 
 /// After so long a few starts are enough: an emulated machine needs some ten seconds for each.
-const LONG: Duration = Duration::from_secs(120);
+const LONG: Duration = Duration::from_secs(45);
 const FEW: u32 = 4;
 
 #[test]

@@ -24,7 +24,7 @@ use tcp_status_testkit::{
     skip,
 };
 
-use crate::subject::{SOON, Subject, place};
+use crate::subject::{SOON, Subject, is_virtual, place};
 
 #[test]
 fn half_open_connections_outlive_their_listener() {
@@ -112,9 +112,8 @@ fn outside(subject: &Subject, port: Option<u16>) -> Option<String> {
 }
 
 /// How often in a row a reading has to lie outside of the listings around it: a segment that is being
-/// processed may be in a reading and in no listing, and a long listing under a flood may repeat a row.
-/// What is counted wrong stays so.
-const LOOKS: usize = 3;
+/// processed may be in a reading and in no listing. What is counted wrong stays so.
+const LOOKS: usize = 2;
 
 /// Compares for `time`.
 fn assert_between_listings(subject: &Subject, ports: &[Option<u16>], time: Duration) {
@@ -220,7 +219,8 @@ fn a_short_spike_of_half_open_connections_is_seen_at_rest() {
             let (_listener, at) = listener(None);
             subject.assert_exact_within(SOON);
             let mut seen = Vec::new();
-            for round in 0..6 {
+            let rounds = if is_virtual() { 2 } else { 6 };
+            for round in 0..rounds {
                 // Long enough for the sampler to come to rest; each round ends elsewhere in its second.
                 thread::sleep(Duration::from_millis(4_000 + round * 170));
                 (0..SPIKE).for_each(|number| silent.open(at, number).unwrap());
@@ -234,7 +234,8 @@ fn a_short_spike_of_half_open_connections_is_seen_at_rest() {
                 let window = 3 + u32::try_from(spike.as_secs()).unwrap();
                 seen.push(within(&subject, window).peaks.unwrap().max[State::SynRecv]);
             }
-            assert_eq!(seen, [u64::from(SPIKE); 6], "peaks of {SPIKE} each");
+            let all = seen.iter().all(|&peak| peak == u64::from(SPIKE));
+            assert!(all, "peaks of {SPIKE} each: {seen:?}");
         })
         .unwrap();
 }

@@ -5,7 +5,7 @@
 //! in two blocks; `cargo xtask vm --fine-interrupts` lets them come anywhere.
 
 use std::{
-    env,
+    env, fs,
     io::Read as _,
     net::{Ipv4Addr, TcpListener, TcpStream},
     process::Command,
@@ -14,7 +14,7 @@ use std::{
 };
 
 use socket2::SockRef;
-use tcp_status_testkit::{raise_fd_limit, skip};
+use tcp_status_testkit::raise_fd_limit;
 
 use crate::subject::{SOON, Subject, place, turn};
 
@@ -40,7 +40,11 @@ fn resets(connections: usize) {
             SockRef::from(&client)
                 .set_linger(Some(Duration::ZERO))
                 .unwrap();
-            (client, listener.accept().unwrap().0)
+            let server = listener.accept().unwrap_or_else(|error| {
+                let listed = fs::read_to_string("/proc/thread-self/net/tcp");
+                panic!("cannot accept from {listener:?}: {error:?}\n{listed:?}")
+            });
+            (client, server.0)
         });
         let (clients, servers): (Vec<_>, Vec<_>) = pairs.unzip();
         drop(clients);
@@ -78,11 +82,6 @@ fn an_interrupted_addition_loses_nothing() {
                 },
                 0.05,
             );
-            if guarded {
-                return skip(
-                    "the kernel skips a program that would interrupt itself: nothing is torn",
-                );
-            }
             thread::scope(|scope| {
                 for _ in 0..WORKERS {
                     scope.spawn(|| resets(connections / WORKERS));
@@ -92,7 +91,8 @@ fn an_interrupted_addition_loses_nothing() {
             let snapshot = subject.vouched_within(2 * SOON);
             let (events, drift) = (snapshot.events, snapshot.drift);
             println!("{connections} connections, {events:?}, {drift:?}");
-            assert_eq!(drift.corrections, 0, "{drift:?}");
+            // Where programs are skipped instead, an audit corrects what both copies miss.
+            assert!(guarded || drift.corrections == 0, "{drift:?}");
         })
         .unwrap();
 }

@@ -57,6 +57,12 @@ static LOG: LazyLock<()> = LazyLock::new(|| {
         .init();
 });
 
+/// Whether this is a machine of `cargo xtask vm`. Emulated, all takes ten times as long there, and
+/// what the same code does natively need not be repeated as often.
+pub fn is_virtual() -> bool {
+    std::env::var_os("TCP_STATUS_OWN_MACHINE").is_some()
+}
+
 /// How often a tracker was attached or detached by any test so far.
 static ATTACHMENTS: AtomicU64 = AtomicU64::new(0);
 

@@ -3,8 +3,8 @@
 use super::kernels::Version;
 
 /// In the names of tests that show nothing of a kernel, and run natively only unless a filter wants
-/// them: when the tracker audits and walks, by its own clock, and what becomes of a minute.
-const NATIVE: [&str; 3] = ["pacing::", "split::", "for_a_minute"];
+/// them: when the tracker audits and walks, by its own clock, and what stays for a minute or half of one.
+const NATIVE: [&str; 3] = ["pacing::", "split::", "a_minute"];
 
 /// In the name of the test that suspends its machine.
 const SUSPENSION: &str = "suspension";
