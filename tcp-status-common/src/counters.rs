@@ -146,16 +146,87 @@ pub struct WriterStats {
     /// Events that only this copy saw, of any protocol and namespace: what the kernel skipped the
     /// first copy for. 0 for all but the second.
     pub caught: u64,
-    /// Map updates that failed: the seeding in progress is void.
-    pub failures: u64,
-    /// State numbers that do not exist.
-    pub impossible: u64,
     /// Listeners whose port was not chosen yet when they were reported: until the next walk, their
     /// connections are in no port's counts.
     pub unplaced: u64,
 }
 
-const _: () = assert!(size_of::<WriterStats>() == 40);
+const _: () = assert!(size_of::<WriterStats>() == 24);
+
+/// What may fail in the programs. Each failure voids the seeding in progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// An update of the map of seen sockets.
+    Seen,
+    /// An update of the map of other namespaces' counters.
+    Namespaces,
+    /// A state number that does not exist, or kernel memory that cannot be read.
+    Invalid,
+}
+
+/// Failures of one kind since the programs were loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Failures {
+    /// How many.
+    pub count: u64,
+    /// How many of them because the map was full.
+    pub full: u64,
+    /// The error number of the last one; 0 where there is none.
+    pub errno: u64,
+}
+
+/// Failures since the programs were loaded, by [`Failure`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct FailureTotals {
+    /// Of the map of seen sockets.
+    pub seen: Failures,
+    /// Of the map of other namespaces' counters.
+    pub namespaces: Failures,
+    /// Of what the kernel reported.
+    pub invalid: Failures,
+}
+
+const _: () = assert!(size_of::<FailureTotals>() == 72);
+
+impl Failures {
+    /// None.
+    pub const NONE: Self = Self {
+        count: 0,
+        full: 0,
+        errno: 0,
+    };
+
+    /// Those that came after `earlier`.
+    #[must_use]
+    pub const fn since(self, earlier: &Self) -> Self {
+        Self {
+            count: self.count - earlier.count,
+            full: self.full - earlier.full,
+            errno: self.errno,
+        }
+    }
+}
+
+impl FailureTotals {
+    /// None.
+    pub const NONE: Self = Self {
+        seen: Failures::NONE,
+        namespaces: Failures::NONE,
+        invalid: Failures::NONE,
+    };
+
+    /// Those that came after `earlier`.
+    #[must_use]
+    pub const fn since(self, earlier: &Self) -> Self {
+        Self {
+            seen: self.seen.since(&earlier.seen),
+            namespaces: self.namespaces.since(&earlier.namespaces),
+            invalid: self.invalid.since(&earlier.invalid),
+        }
+    }
+}
 
 /// What a CPU needs at each event, in one place: a look-up costs more than all that is done there.
 #[derive(Clone, Copy, Debug)]
@@ -174,7 +245,7 @@ pub struct Cpu {
     pub first: [Bank; 2],
 }
 
-const _: () = assert!(size_of::<Cpu>() == 5224);
+const _: () = assert!(size_of::<Cpu>() == 5160);
 
 /// How many ages [`Walked::idle`] tells apart: 0 to 62 seconds, and longer.
 pub const AGES: usize = 64;
@@ -304,8 +375,6 @@ impl WriterStats {
         Self {
             caught: self.caught + other.caught,
             counted: self.counted + other.counted,
-            failures: self.failures + other.failures,
-            impossible: self.impossible + other.impossible,
             unplaced: self.unplaced + other.unplaced,
         }
     }

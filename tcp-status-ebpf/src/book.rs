@@ -1,9 +1,9 @@
 //! The counters of one network namespace, as one writer sees them: which cell, and how to add.
 
-use tcp_status_common::counters::{Bank, Cpu, NamespaceKey, Writer};
+use tcp_status_common::counters::{Bank, Cpu, Failure, NamespaceKey, Writer};
 
 use crate::{
-    count::{self, Place},
+    count::{self, INVALID, Place},
     host::{self, Sock},
     maps::{self, COUNTERS, EMPTY_BANK, NAMESPACES},
 };
@@ -98,7 +98,7 @@ impl Book {
         };
         match NAMESPACES.get_ptr_mut(key) {
             Some(bank) => Some(bank),
-            None => open(self.writer, key),
+            None => open(key),
         }
     }
 }
@@ -127,13 +127,13 @@ impl Book {
 
 /// A namespace that was not there yet: it begins without a socket.
 #[inline(always)]
-fn open(writer: Writer, key: NamespaceKey) -> Option<*mut Bank> {
+fn open(key: NamespaceKey) -> Option<*mut Bank> {
     let empty = EMPTY_BANK.get(0)?;
     // Another CPU may have been first. Whether there was room shows when it is looked up.
-    let _: Result<(), i32> = NAMESPACES.insert(key, empty, ONLY_NEW);
+    let inserted = NAMESPACES.insert(key, empty, ONLY_NEW);
     let opened = NAMESPACES.get_ptr_mut(key);
     if opened.is_none() {
-        count::failed(writer);
+        count::failed(Failure::Namespaces, inserted.err().unwrap_or(INVALID));
     }
     opened
 }

@@ -1,10 +1,10 @@
 //! Additions to cells of maps, places in the counters, and what writers say of themselves.
 
-use core::{arch::asm, hint::black_box};
+use core::{arch::asm, hint::black_box, ptr::read_volatile};
 
 use aya_ebpf::{EbpfContext, cty::c_void};
 use aya_log_ebpf::warn;
-use tcp_status_common::counters::{Cpu, STATE_SLOTS, Writer, WriterStats};
+use tcp_status_common::counters::{Cpu, Failure, STATE_SLOTS, Writer, WriterStats};
 
 use crate::{host, maps};
 
@@ -138,38 +138,55 @@ macro_rules! tell {
 }
 pub(crate) use tell;
 
-/// A map update failed: the seeding in progress cannot be trusted.
+/// `-E2BIG`: the map is full.
+const FULL: i32 = -7;
+/// `-EEXIST`: there is an entry already.
+pub(crate) const EXISTS: i32 = -17;
+/// `-EINVAL`: of what fails in no helper.
+pub(crate) const INVALID: i32 = -22;
+
+/// Something failed: the seeding in progress cannot be trusted. `errno` is as helpers return it.
 #[inline(never)]
-pub(crate) fn failed(writer: Writer) {
-    let Some(cpu) = maps::cpu() else { return };
-    tell!(cpu, writer, failures);
-    if let Some(times) = rarely(cpu, writer, |stats| stats.failures) {
+pub(crate) fn failed(failure: Failure, errno: i32) {
+    if let Some(times) = count_failure(failure, errno) {
         warn!(
             &NoContext,
-            "a map update failed, {} times on this cpu", times
+            "failure of kind {} with error {}, {} times", failure as u32, errno, times
         );
     }
 }
 
 /// The kernel reported a state that does not exist.
 #[inline(never)]
-pub(crate) fn impossible(writer: Writer, from: u32, to: u32) {
-    let Some(cpu) = maps::cpu() else { return };
-    tell!(cpu, writer, impossible);
-    if let Some(times) = rarely(cpu, writer, |stats| stats.impossible) {
+pub(crate) fn impossible(from: u32, to: u32) {
+    if let Some(times) = count_failure(Failure::Invalid, INVALID) {
         warn!(
             &NoContext,
-            "impossible state change from {} to {}, {} times on this cpu", from, to, times
+            "impossible state change from {} to {}, {} times", from, to, times
         );
     }
 }
 
-/// The figure, at the first, second, fourth, eighth, ... time: an anomaly must be seen, but must
-/// not cost.
+/// Counts a failure. How many there were, at the first, second, fourth, eighth, ... one: an anomaly
+/// must be seen, but must not cost.
 #[inline(always)]
-fn rarely(cpu: *mut Cpu, writer: Writer, figure: impl Fn(&WriterStats) -> u64) -> Option<u64> {
-    // SAFETY: as above.
-    let times = figure(unsafe { &*stats(cpu, writer) });
+fn count_failure(failure: Failure, errno: i32) -> Option<u64> {
+    let totals = maps::failures();
+    // SAFETY: a static of these programs.
+    let times = unsafe {
+        let failures = match failure {
+            Failure::Seen => &raw mut (*totals).seen,
+            Failure::Namespaces => &raw mut (*totals).namespaces,
+            Failure::Invalid => &raw mut (*totals).invalid,
+        };
+        (*failures).errno = u64::from(errno.unsigned_abs());
+        if errno == FULL {
+            add_shared(&raw mut (*failures).full, 1);
+        }
+        // After what it belongs to, which is read after it.
+        add_shared(&raw mut (*failures).count, 1);
+        read_volatile(&raw const (*failures).count)
+    };
     (times & times.wrapping_sub(1) == 0).then_some(times)
 }
 

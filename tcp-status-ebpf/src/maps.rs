@@ -10,8 +10,8 @@ use aya_ebpf::{
 use tcp_status_common::{
     control::{Control, Mark, Mode, Segment, TASK_SLOTS},
     counters::{
-        Bank, ClosedListener, ClosedQuery, ClosedTotals, Cpu, Listeners, NamespaceKey, Others,
-        PortGauges, PortKey, PortPage, Walked,
+        Bank, ClosedListener, ClosedQuery, ClosedTotals, Cpu, FailureTotals, Listeners,
+        NamespaceKey, Others, PortGauges, PortKey, PortPage, Walked,
     },
 };
 
@@ -107,6 +107,16 @@ static mut CLOSED_TOTALS: ClosedTotals = ClosedTotals {
     recorded: 0,
     unrecorded: 0,
 };
+
+/// What failed.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.failures")]
+static mut FAILURES: FailureTotals = FailureTotals::NONE;
+
+#[inline(always)]
+pub(crate) fn failures() -> *mut FailureTotals {
+    &raw mut FAILURES
+}
 
 #[inline(always)]
 pub(crate) fn closed_totals() -> *mut ClosedTotals {

@@ -1,9 +1,11 @@
 //! Seeding: every socket is entered into the map of seen sockets once, by the walk or by its first
 //! event, and counted by whoever entered it. Later events move it.
 
+use tcp_status_common::counters::Failure;
+
 use crate::{
     book::{Book, ONLY_NEW},
-    count::{self, Place},
+    count::{self, EXISTS, INVALID, Place},
     host::Sock,
     maps::{SEEN, Seen},
     ports::{self, Slot},
@@ -13,20 +15,23 @@ use crate::{
 #[inline(always)]
 pub(crate) fn visit(book: Book, bank: u32, sock: Sock, place: Place) -> bool {
     let Some(seen) = SEEN.get(0) else {
-        count::failed(book.writer);
+        count::failed(Failure::Seen, INVALID);
         return false;
     };
     let key = sock.0 as u64;
     let slot = ports::slot(book, bank, sock.port());
-    if seen
-        .insert(key, place.pack() | slot.pack(), ONLY_NEW)
-        .is_ok()
-    {
-        arrive(book, bank, place, slot);
-        return true;
-    }
-    if seen.get_ptr(key).is_none() {
-        count::failed(book.writer);
+    match seen.insert(key, place.pack() | slot.pack(), ONLY_NEW) {
+        Ok(()) => {
+            arrive(book, bank, place, slot);
+            return true;
+        }
+        // An event came before, whatever followed it.
+        Err(EXISTS) => {}
+        Err(errno) => {
+            if seen.get_ptr(key).is_none() {
+                count::failed(Failure::Seen, errno);
+            }
+        }
     }
     false
 }
@@ -37,15 +42,17 @@ pub(crate) fn visit(book: Book, bank: u32, sock: Sock, place: Place) -> bool {
 pub(crate) fn moved(book: Book, bank: u32, sock: Sock, to: u32, port: u16) {
     let Some(to) = Place::unpack(to) else { return };
     let Some(seen) = SEEN.get(0) else {
-        return count::failed(book.writer);
+        return count::failed(Failure::Seen, INVALID);
     };
     let key = sock.0 as u64;
     match seen.get_ptr_mut(key) {
         Some(known) if to.is_closed() => {
             depart(book, bank, known);
-            if seen.remove(key).is_err() {
-                count::failed(book.writer);
-            }
+            // An entry that cannot be removed is that of a closed socket until the next one at
+            // this address.
+            // SAFETY: the map gave the pointer; state changes of one socket do not overlap.
+            unsafe { *known = to.pack() };
+            let _: Result<(), i32> = seen.remove(key);
         }
         Some(known) => relocate(book, bank, known, to, port),
         None if to.is_closed() => {}
@@ -59,7 +66,7 @@ pub(crate) fn moved(book: Book, bank: u32, sock: Sock, to: u32, port: u16) {
 pub(crate) fn minisocket_moved(book: Book, bank: u32, tw: Sock, to: u32, port: u16) {
     let Some(to) = Place::unpack(to) else { return };
     let Some(seen) = SEEN.get(0) else {
-        return count::failed(book.writer);
+        return count::failed(Failure::Seen, INVALID);
     };
     let key = tw.0 as u64;
     match seen.get_ptr_mut(key) {
@@ -71,13 +78,13 @@ pub(crate) fn minisocket_moved(book: Book, bank: u32, tw: Sock, to: u32, port: u
 #[inline(always)]
 fn enter(book: Book, bank: u32, seen: &Seen, key: u64, to: Place, port: u16) {
     let slot = ports::slot(book, bank, port);
-    if seen.insert(key, to.pack() | slot.pack(), ONLY_NEW).is_ok() {
+    let Err(errno) = seen.insert(key, to.pack() | slot.pack(), ONLY_NEW) else {
         return arrive(book, bank, to, slot);
-    }
+    };
     // The walk came in between, or there is no room.
     match seen.get_ptr_mut(key) {
         Some(known) => relocate(book, bank, known, to, port),
-        None => count::failed(book.writer),
+        None => count::failed(Failure::Seen, errno),
     }
 }
 
@@ -96,7 +103,7 @@ fn depart(book: Book, bank: u32, known: *const u32) {
     // SAFETY: as above.
     let known = unsafe { *known };
     let Some(from) = Place::unpack(known) else {
-        return count::failed(book.writer);
+        return count::failed(Failure::Invalid, INVALID);
     };
     if !from.is_closed() {
         book.seed(bank, from, -1);

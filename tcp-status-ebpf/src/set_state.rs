@@ -42,7 +42,7 @@ pub(crate) fn handle(ctx: &BtfTracePointContext, writer: Writer) {
         Place::new(family.index(), to),
     );
     let (Some(from), Some(to)) = places else {
-        return count::impossible(writer, from, to);
+        return count::impossible(from, to);
     };
     changed(sock, book, mode, from, to);
 }

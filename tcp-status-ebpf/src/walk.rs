@@ -3,7 +3,7 @@
 
 use tcp_status_common::{
     control::Mode,
-    counters::{AGES, IDLE_CLOSE_WAIT, IDLE_FIN_WAIT2, Walked, Writer},
+    counters::{AGES, Failure, IDLE_CLOSE_WAIT, IDLE_FIN_WAIT2, Walked, Writer},
     state::{Family, MINI_FIN_WAIT2, NEW_SYN_RECV, State},
 };
 
@@ -81,8 +81,9 @@ fn may_stall(state: u8) -> bool {
 /// Counted like full sockets where events follow them, else only looked at.
 #[inline(always)]
 fn minisocket(tw: Sock, family: usize, walked: &mut Walked) {
-    let Ok(substate) = tw.timewait_substate() else {
-        return count::failed(Writer::Walk);
+    let substate = match tw.timewait_substate() {
+        Ok(substate) => substate,
+        Err(errno) => return count::failed(Failure::Invalid, errno),
     };
     let place = if substate == FIN_WAIT2 {
         walked.finwait2[family] += 1;

@@ -7,7 +7,7 @@ use aya::{
     util::nr_cpus,
 };
 use tcp_status_common::{
-    counters::{Bank, Cpu, WriterStats},
+    counters::{Bank, Cpu, FailureTotals, WriterStats},
     state::Family,
 };
 
@@ -20,8 +20,6 @@ pub struct WriterTotals {
     pub caught: u64,
     /// Events counted into a live bank.
     pub counted: u64,
-    /// Map updates that failed, and state changes that cannot be.
-    pub failures: u64,
     /// Listeners whose port was not chosen yet when they were reported.
     pub unplaced: u64,
 }
@@ -145,6 +143,20 @@ impl Bpf {
         self.clear_ports(bank)
     }
 
+    /// What failed in the programs since they were loaded.
+    ///
+    /// # Errors
+    /// If the kernel refuses the read.
+    pub fn failures(&self) -> Result<FailureTotals, LoadError> {
+        let totals = self.failures.get(&0, 0);
+        totals
+            .map(|totals| totals.0)
+            .map_err(|source| LoadError::Map {
+                name: FAILURES,
+                source,
+            })
+    }
+
     /// What the writers say of themselves since the programs were loaded.
     ///
     /// # Errors
@@ -158,11 +170,13 @@ impl Bpf {
         Ok(WriterTotals {
             caught: all.caught,
             counted: all.counted,
-            failures: all.failures + all.impossible,
             unplaced: all.unplaced,
         })
     }
 }
+
+/// The map of what failed.
+pub(super) const FAILURES: &str = ".bss.failures";
 
 /// The same value for every CPU.
 pub(super) fn per_cpu<T: aya::Pod>(value: T) -> Result<PerCpuValues<T>, MapError> {

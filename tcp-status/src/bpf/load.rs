@@ -17,13 +17,16 @@ use aya_log::EbpfLogger;
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_HASH;
 use tcp_status_common::{
     control::{Control, Mode, TASK_SLOTS},
-    counters::{Bank, Cpu, Listeners, NamespaceKey, Others, PortGauges, PortKey, PortPage, Walked},
+    counters::{
+        Bank, Cpu, FailureTotals, Listeners, NamespaceKey, Others, PortGauges, PortKey, PortPage,
+        Walked,
+    },
     host::Host,
 };
 
 use super::{
     closed::Closed,
-    counters::Banks,
+    counters::{Banks, FAILURES},
     record::Record,
     timewait::{self, Timewait},
 };
@@ -144,6 +147,7 @@ pub struct Bpf {
     /// What each bank had counted when it was emptied last.
     pub(super) emptied: [RwLock<Banks>; 2],
     pub(super) cpus: PerCpuArray<MapData, Record<Cpu>>,
+    pub(super) failures: Array<MapData, Record<FailureTotals>>,
     pub(super) walked: Mutex<PerCpuArray<MapData, Record<Walked>>>,
     pub(super) listeners: Mutex<Array<MapData, Record<Listeners>>>,
     pub(super) closed: Mutex<Closed>,
@@ -229,6 +233,7 @@ impl Bpf {
             counters: map(&mut ebpf, "COUNTERS")?,
             emptied: Default::default(),
             cpus: map(&mut ebpf, "CPUS")?,
+            failures: map(&mut ebpf, FAILURES)?,
             walked: Mutex::new(map(&mut ebpf, "WALKED")?),
             listeners: Mutex::new(map(&mut ebpf, "LISTENERS")?),
             closed: Mutex::new(Closed::new(&mut ebpf)?),

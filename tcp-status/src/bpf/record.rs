@@ -3,8 +3,8 @@
 use tcp_status_common::{
     control::Control,
     counters::{
-        Bank, ClosedListener, ClosedQuery, ClosedTotals, Cpu, ListenerRecord, Listeners,
-        NamespaceKey, Others, PortGauges, PortKey, PortPage, Walked,
+        Bank, ClosedListener, ClosedQuery, ClosedTotals, Cpu, FailureTotals, ListenerRecord,
+        Listeners, NamespaceKey, Others, PortGauges, PortKey, PortPage, Walked,
     },
     host::Host,
 };
@@ -30,6 +30,7 @@ plain_data!(
     ClosedTotals,
     Control,
     Cpu,
+    FailureTotals,
     Host,
     Listeners,
     NamespaceKey,

@@ -3,11 +3,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    thread,
+    io, thread,
     time::Duration,
 };
 
-use tcp_status_common::{control::Mode, counters::Walked};
+use tcp_status_common::{
+    control::Mode,
+    counters::{FailureTotals, Failures, Walked},
+};
 
 use super::places::Places;
 use crate::{
@@ -15,7 +18,8 @@ use crate::{
     kernel::{quiesce::quiesce, sock_diag},
 };
 
-/// How often a seeding that ran out of room is tried again, with twice the room each time.
+/// How often a seeding is tried where something failed: with twice the room each time that there was
+/// none.
 const ATTEMPTS: u32 = 4;
 
 /// No seeding could be completed.
@@ -25,14 +29,69 @@ pub enum SeedError {
     #[error(transparent)]
     Kernel(#[from] LoadError),
     /// Sockets were found that could not be remembered, however much room there was.
-    #[error(
-        "cannot seed {capacity} sockets: BPF map full; \
-         raise MemoryMax= or, with --netns all, raise --max-namespaces"
-    )]
+    #[error("cannot seed {capacity} sockets: BPF map full; raise MemoryMax=")]
     NoRoom {
         /// How many there was room for at last.
         capacity: u32,
     },
+    /// There are more namespaces than may be counted.
+    #[error("cannot seed network namespaces: BPF map full; raise --max-namespaces")]
+    Namespaces,
+    /// The kernel refused updates of a map in every attempt.
+    #[error("cannot seed sockets: cannot update BPF map {map}: {source}")]
+    Refused {
+        /// The name of the map.
+        map: &'static str,
+        /// The last error.
+        source: io::Error,
+    },
+    /// The kernel reported what the programs do not understand.
+    #[error(
+        "cannot seed sockets: the kernel reported {count} invalid socket states; \
+         report the kernel version"
+    )]
+    Invalid {
+        /// How many.
+        count: u64,
+    },
+}
+
+impl SeedError {
+    /// What failed in an attempt that had room for `capacity` sockets; none if nothing did.
+    fn of(failed: &FailureTotals, capacity: u32) -> Option<Self> {
+        let refused = |map, failures: &Failures| Self::Refused {
+            map,
+            source: io::Error::from_raw_os_error(i32::try_from(failures.errno).unwrap_or(0)),
+        };
+        let FailureTotals {
+            seen,
+            namespaces,
+            invalid,
+        } = failed;
+        if namespaces.full > 0 {
+            Some(Self::Namespaces)
+        } else if seen.full > 0 {
+            Some(Self::NoRoom { capacity })
+        } else if seen.count > 0 {
+            Some(refused("SEEN", seen))
+        } else if namespaces.count > 0 {
+            Some(refused("NAMESPACES", namespaces))
+        } else {
+            (invalid.count > 0).then_some(Self::Invalid {
+                count: invalid.count,
+            })
+        }
+    }
+
+    /// For how many sockets the next attempt needs room; none if it would fail as well. An update
+    /// that an interrupt came into fails with EBUSY, before Linux 6.15, whatever room there is.
+    fn next_capacity(&self, capacity: u32) -> Option<u32> {
+        match self {
+            Self::NoRoom { .. } => Some(capacity.saturating_mul(2)),
+            Self::Refused { .. } | Self::Invalid { .. } => Some(capacity),
+            Self::Namespaces | Self::Kernel(_) => None,
+        }
+    }
 }
 
 /// Ports, by namespace.
@@ -106,30 +165,32 @@ pub fn fill<'a>(
 ) -> Result<Filled<'a>, SeedError> {
     let seeding = Seeding { bpf, live };
     let mut capacity = room_for(sockets);
-    for attempt_number in 1.. {
-        if let Some((walks, ports)) = attempt(bpf, places, live, bank, (capacity, patience))? {
+    let mut attempts = 1;
+    loop {
+        let (walks, ports, failed) = attempt(bpf, places, live, bank, (capacity, patience))?;
+        let Some(error) = SeedError::of(&failed, capacity) else {
             return Ok(Filled {
                 seeding,
                 walks,
                 ports,
             });
+        };
+        log::debug!(error:%, attempts; "seeding void");
+        match error.next_capacity(capacity) {
+            Some(next) if attempts < ATTEMPTS => (capacity, attempts) = (next, attempts + 1),
+            _ => return Err(error),
         }
-        if attempt_number == ATTEMPTS {
-            break;
-        }
-        capacity = capacity.saturating_mul(2);
     }
-    Err(SeedError::NoRoom { capacity })
 }
 
-/// None if something could not be remembered.
+/// What the walks met, the ports that were entered before, and what failed meanwhile.
 fn attempt(
     bpf: &Bpf,
     places: &Places,
     live: Option<u32>,
     bank: u32,
     (capacity, patience): (u32, Duration),
-) -> Result<Option<(Walks, WalkedPorts)>, LoadError> {
+) -> Result<(Walks, WalkedPorts, FailureTotals), LoadError> {
     bpf.switch(Mode::new(live, None))?;
     quiesce();
     bpf.clear(bank)?;
@@ -137,7 +198,7 @@ fn attempt(
     bpf.remember(capacity)?;
     enter_ports(bpf, places, live, bank)?;
     let ports = bpf.read_bank(bank).port_keys()?;
-    let failures = bpf.writers()?.failures;
+    let before = bpf.failures()?;
     bpf.switch(Mode::new(live, Some(bank)))?;
     // The kernel stores a state after it has reported it: the walk must not read what is about
     // to be overwritten by an event that was reported before the switch.
@@ -153,7 +214,7 @@ fn attempt(
     // A socket that closes is unhashed before it is reported: one that the walk did not meet for that reason
     // must not be reported to the bank as the live one.
     quiesce();
-    Ok((bpf.writers()?.failures == failures).then_some((walks, ports)))
+    Ok((walks, ports, bpf.failures()?.since(&before)))
 }
 
 /// Looks for listeners and connection attempts that the first walk has not met, and seeds them.
@@ -200,7 +261,53 @@ fn room_for(sockets: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::room_for;
+    use tcp_status_common::counters::{FailureTotals, Failures};
+
+    use super::{SeedError, room_for};
+
+    fn failures(full: u64, errno: i32) -> Failures {
+        Failures {
+            count: 3,
+            full,
+            errno: u64::from(errno.unsigned_abs()),
+        }
+    }
+
+    /// What an attempt with room for 1,000 sockets ends in, and what the next one has room for.
+    fn after(failed: FailureTotals) -> Option<(String, Option<u32>)> {
+        let error = SeedError::of(&failed, 1000)?;
+        Some((error.to_string(), error.next_capacity(1000)))
+    }
+
+    #[test]
+    fn each_cause_of_a_failure_has_its_own_cure() {
+        let none = FailureTotals::NONE;
+        assert_eq!(after(none), None);
+        let seen = |seen| after(FailureTotals { seen, ..none }).unwrap();
+        let (error, next) = seen(failures(3, libc::E2BIG));
+        assert!(error.contains("1000 sockets"), "{error}");
+        assert_eq!(next, Some(2000));
+        let (error, next) = seen(failures(0, libc::EBUSY));
+        assert!(
+            error.contains("SEEN") && error.contains("os error 16"),
+            "{error}"
+        );
+        assert_eq!(next, Some(1000));
+        let namespaces = |namespaces| after(FailureTotals { namespaces, ..none }).unwrap();
+        let (error, next) = namespaces(failures(1, libc::E2BIG));
+        assert!(error.contains("--max-namespaces"), "{error}");
+        assert_eq!(next, None);
+        let (error, next) = namespaces(failures(0, libc::ENOMEM));
+        assert!(
+            error.contains("NAMESPACES") && error.contains("os error 12"),
+            "{error}"
+        );
+        assert_eq!(next, Some(1000));
+        let invalid = failures(0, libc::EINVAL);
+        let (error, next) = after(FailureTotals { invalid, ..none }).unwrap();
+        assert!(error.contains("3 invalid"), "{error}");
+        assert_eq!(next, Some(1000));
+    }
 
     #[test]
     fn there_is_always_room_to_spare() {

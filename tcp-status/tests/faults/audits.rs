@@ -5,7 +5,9 @@ use std::{
     collections::BTreeMap,
     fs,
     net::{Ipv4Addr, TcpListener, TcpStream},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -137,23 +139,27 @@ fn listen() -> TcpListener {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()
 }
 
-/// How many sockets the tracker's map of seen sockets has room for: 1 stands for none.
-fn room_for_seen(tracker: &Tracker) -> u32 {
-    let outer = loaded_maps()
+/// The tracker's map of this name.
+fn map_of(tracker: &Tracker, name: &str) -> Map {
+    let map = loaded_maps()
         .filter_map(Result::ok)
-        .find(|map| map.name_as_str() == Some("SEEN") && tracker.objects().maps.contains(&map.id()))
-        .expect("a map named SEEN");
+        .find(|map| map.name_as_str() == Some(name) && tracker.objects().maps.contains(&map.id()));
+    let map = map.unwrap_or_else(|| panic!("no map named {name}"));
+    Map::Array(MapData::from_id(map.id()).unwrap())
+}
+
+/// How many sockets the tracker's map of seen sockets has room for: 1 stands for none. None if it was
+/// replaced meanwhile.
+fn room_for_seen(tracker: &Tracker) -> Option<u32> {
     // The kernel gives the number of the inner map as its value.
-    let values = Map::Array(MapData::from_id(outer.id()).unwrap());
-    let seen = Array::<_, u32>::try_from(values)
+    let seen = Array::<_, u32>::try_from(map_of(tracker, "SEEN"))
         .unwrap()
         .get(&0, 0)
         .unwrap();
     loaded_maps()
         .filter_map(Result::ok)
         .find(|map| map.id() == seen)
-        .expect("the map of seen sockets")
-        .max_entries()
+        .map(|map| map.max_entries())
 }
 
 fn wait_for(what: &str, tracker: &Tracker, reached: impl Fn(&Snapshot) -> bool) -> Snapshot {
@@ -243,7 +249,7 @@ fn whichever_call_of_an_audit_fails_everything_is_as_before() {
                 let succeeded = wait_for("success", &tracker, |now| now.degraded.is_none());
                 assert_eq!(succeeded.drift.corrections, 0, "{when}");
                 assert_as_it_was(&tracker, &expected, &when);
-                assert_eq!(room_for_seen(&tracker), 1, "{when}");
+                assert_eq!(room_for_seen(&tracker), Some(1), "{when}");
             }
             drop((held, accepted));
             // No slot of a port got lost.
@@ -252,6 +258,59 @@ fn whichever_call_of_an_audit_fails_everything_is_as_before() {
                 now.ports.tracked.len() == PORTS && now.ports.other.is_none()
             });
             println!("{}", tracker.end());
+        })
+        .unwrap();
+}
+
+/// Stands for updates of the map of seen sockets that fail with EBUSY, which a kernel before 6.15
+/// returns where an event interrupts another update on its CPU.
+#[test]
+fn refused_updates_are_reported_with_their_error_and_take_no_more_room() {
+    let Some((netns, _turn)) = crate::place() else {
+        return;
+    };
+    netns
+        .run(|| {
+            let listener = &listen();
+            let arguments = ["--backend", "ebpf", "--audit-interval", "100ms"];
+            let tracker = &Tracker::start(&arguments);
+            tracker.assert_exact("started");
+            let mut failures = Array::<_, [u64; 9]>::try_from(map_of(tracker, ".bss.failures"))
+                .expect("a map of failures");
+            let (over, most) = (AtomicBool::new(false), AtomicU32::new(0));
+            let failed = thread::scope(|scope| {
+                scope.spawn(|| {
+                    let mut count = 0;
+                    while !over.load(Ordering::Relaxed) {
+                        count += 1;
+                        let busy = u64::from(libc::EBUSY.unsigned_abs());
+                        failures
+                            .set(0, [count, 0, busy, 0, 0, 0, 0, 0, 0], 0)
+                            .unwrap();
+                        thread::sleep(Duration::from_micros(100));
+                    }
+                });
+                scope.spawn(|| {
+                    while !over.load(Ordering::Relaxed) {
+                        let room = room_for_seen(tracker).unwrap_or(0);
+                        most.fetch_max(room, Ordering::Relaxed);
+                    }
+                });
+                let failed = catch_unwind(AssertUnwindSafe(|| {
+                    wait_for("failure", tracker, |now| {
+                        connect(listener);
+                        has_failed(now)
+                    })
+                }));
+                over.store(true, Ordering::Relaxed);
+                failed.unwrap_or_else(|payload| resume_unwind(payload))
+            });
+            let (why, most) = (failed.degraded.unwrap(), most.into_inner());
+            println!("{why}; at most room for {most}");
+            assert!(why.contains("SEEN") && why.contains("os error 16"), "{why}");
+            assert!((4096..8192).contains(&most), "room for {most} sockets");
+            wait_for("success", tracker, |now| now.degraded.is_none());
+            tracker.assert_exact("updates succeed again");
         })
         .unwrap();
 }

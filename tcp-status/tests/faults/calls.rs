@@ -50,7 +50,7 @@ pub(crate) fn place_with_strace() -> Option<(Netns, Turn)> {
 }
 
 /// The tracker as a child, traced by a grandchild, so that it is the child that gets signals.
-fn traced(expressions: &[&str], backend: &str) -> Tracker {
+pub(crate) fn traced(expressions: &[&str], arguments: &[&str]) -> Tracker {
     let directory = tempfile::tempdir().unwrap();
     let mut command = Command::new("strace");
     // -I 2: it lets go when it is told to.
@@ -60,12 +60,12 @@ fn traced(expressions: &[&str], backend: &str) -> Tracker {
     }
     command.arg("-o").arg(directory.path().join("calls"));
     command.args([BINARY, "run"]);
-    Tracker::spawn(directory, command, &["--backend", backend])
+    Tracker::spawn(directory, command, arguments)
 }
 
 /// What a start calls, in order, in the thread that calls the most: strace counts by thread.
 fn calls_of_a_start() -> Vec<String> {
-    let tracker = traced(&[], "ebpf");
+    let tracker = traced(&[], &["--backend", "ebpf"]);
     assert_eq!(tracker.settled(), None, "{}", tracker.log());
     let calls = fs::read_to_string(tracker.directory.path().join("calls")).unwrap();
     tracker.end();
@@ -126,7 +126,7 @@ fn starts(faults: impl IntoIterator<Item = (usize, &'static str)>, calls: &[Stri
         let inject = format!("inject=bpf:error={error}:when={number}");
         let call: String = calls[index].chars().take(100).collect();
         let when = format!("{error} for call {number}, {backend}");
-        let outcome = outcome(traced(&[&inject], backend), &when, backend);
+        let outcome = outcome(traced(&[&inject], &["--backend", backend]), &when, backend);
         println!("{when}: {outcome}\n    {call}");
         Objects::assert_nothing_new(&before, &when);
     }

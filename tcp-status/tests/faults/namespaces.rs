@@ -14,6 +14,7 @@ use tcp_status_common::state::State;
 use tcp_status_testkit::netns::Netns;
 
 use crate::{
+    calls::{place_with_strace, traced},
     place,
     tracker::{Refused, Tracker},
 };
@@ -73,6 +74,38 @@ fn with_more_than_max_namespaces_it_does_not_start() {
                 refused.line.contains("raise --max-namespaces"),
                 "{refused:?}"
             );
+        })
+        .unwrap();
+}
+
+/// How many sockets there was room for in each map of seen sockets that was made, but for the one
+/// that stands for none.
+fn rooms_for_seen(tracker: &Tracker) -> Vec<u32> {
+    let calls = fs::read_to_string(tracker.directory.path().join("calls")).unwrap();
+    let room = |line: &str| {
+        let (_, from) = line.split_once("max_entries=").unwrap();
+        from[..from.find(',').unwrap()].parse().unwrap()
+    };
+    let made = calls
+        .lines()
+        .filter(|line| line.contains("map_name=\"seen\""));
+    made.map(room).filter(|&room| room > 1).collect()
+}
+
+#[test]
+fn a_full_map_of_namespaces_takes_no_more_room_for_sockets() {
+    let Some((netns, _turn)) = place_with_strace() else {
+        return;
+    };
+    netns
+        .run(|| {
+            let _before: Vec<_> = (0..4).map(|_| Inhabited::new()).collect();
+            let tracker = traced(&[], &limited_to("1"));
+            let status = tracker.settled().expect("it started");
+            let refused = Refused::from(status, &tracker.log());
+            let rooms = rooms_for_seen(&tracker);
+            println!("{rooms:?} sockets: {}", refused.line);
+            assert_eq!(rooms.len(), 1, "room for {rooms:?} sockets");
         })
         .unwrap();
 }
