@@ -6,7 +6,7 @@ use tcp_status_common::state::{Family, State};
 
 use super::{
     assemble::{Beside, assemble},
-    beside::Effort,
+    beside::{Effort, UNRECORDED},
     gauge::Gauges,
     ledger::UNREACHABLE,
     ports::AllPorts,
@@ -221,7 +221,7 @@ impl Tracker {
             &State::ALL,
             Effort::WalkPorts,
         )?;
-        let mut snapshot = self.describe(netns, &reading, assemble(&gauges, &beside));
+        let mut snapshot = self.describe(netns, &reading, assemble(&gauges, &beside))?;
         (snapshot.overflows, snapshot.syncookies) =
             procfs::queue_counters().map_err(unavailable)?;
         let settings = sysctl::settings();
@@ -248,13 +248,19 @@ impl Tracker {
             ..Beside::default()
         };
         let counts = assemble(&reading.gauges, &beside);
-        let mut snapshot = self.describe(netns, &reading, counts);
+        let mut snapshot = self.describe(netns, &reading, counts)?;
         snapshot.degraded.get_or_insert(UNREACHABLE.into());
         Ok(snapshot)
     }
 
     /// What the books say beside the counts.
-    fn describe(&self, netns: u32, reading: &Reading, counts: Families) -> Snapshot {
+    fn describe(
+        &self,
+        netns: u32,
+        reading: &Reading,
+        counts: Families,
+    ) -> Result<Snapshot, Refusal> {
+        let unrecorded = self.unrecorded()?;
         let ledger = self.ledger();
         let name = self
             .known
@@ -282,7 +288,10 @@ impl Tracker {
             }
             None => snapshot.degraded = Some(APPEARED.into()),
         }
-        snapshot
+        if unrecorded != ledger.unrecorded {
+            snapshot.degraded.get_or_insert(UNRECORDED.into());
+        }
+        Ok(snapshot)
     }
 
     /// Runs `f` inside a namespace that is counted.

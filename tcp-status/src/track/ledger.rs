@@ -102,6 +102,9 @@ pub struct Ledger {
     pub walked_ports: Arc<BTreeSet<(u32, u16)>>,
     /// Listeners without a port when the last walk began, since start.
     pub unplaced: u64,
+    /// Closed listeners that could not be recorded before the last audit that found room for all, since
+    /// start.
+    pub unrecorded: u64,
     audits: u64,
     last_audit: Instant,
     cost: Duration,
@@ -122,6 +125,7 @@ impl Ledger {
             others: BTreeMap::new(),
             walked_ports: Arc::default(),
             unplaced: 0,
+            unrecorded: 0,
             audits: 0,
             last_audit: Instant::now(),
             cost,

@@ -81,6 +81,7 @@ impl Tracker {
         let old = self.ledger().live;
         let new = 1 - old;
         let unplaced = self.bpf.writers()?.unplaced;
+        let unrecorded = self.bpf.closed_totals()?.unrecorded;
         let places = self.places();
         let began = self.moment(self.netns).ok();
         let seed::Filled {
@@ -95,6 +96,7 @@ impl Tracker {
             sockets_listed(),
             patience,
         )?;
+        let all_recorded = self.bpf.closed_totals()?.unrecorded == unrecorded;
         let others = self.others(&walks)?;
         let skipped = self.may_have_skipped(&self.gauges(self.netns)?);
         {
@@ -102,6 +104,9 @@ impl Tracker {
             seeding.complete(new)?;
             ledger.meet(self.netns, &walks, &others);
             ledger.switch(ports, unplaced);
+            if all_recorded {
+                ledger.unrecorded = unrecorded;
+            }
         }
         self.saw_aside(&walks, skipped, began);
         // Events that began before the switch end.

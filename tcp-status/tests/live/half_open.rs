@@ -19,7 +19,7 @@ use tcp_status_testkit::{
     hold::{Hold, Kind, Plan},
     netns::set_sysctl,
     oracle::{Counts, st},
-    seed,
+    raise_fd_limit, seed,
     silent::Silent,
     skip,
 };
@@ -169,6 +169,61 @@ fn a_listener_that_closes_under_a_flood_keeps_its_half_open_connections() {
                 over.store(true, Ordering::Relaxed);
                 compared.unwrap_or_else(|payload| std::panic::resume_unwind(payload));
             });
+        })
+        .unwrap();
+}
+
+/// Closes `many` listeners with one half-open connection each. False if these have ended by then.
+fn close_with_half_open(silent: &Silent, many: u32) -> bool {
+    let listeners: Vec<_> = (0..many).map(|_| listener(None)).collect();
+    for (number, (_, at)) in (0..).zip(&listeners) {
+        silent.open(*at, number).unwrap();
+    }
+    half_open_within(SOON, many.into());
+    // Behind their second timer: the third, four seconds later, ends what has no listener.
+    thread::sleep(Duration::from_millis(3_200));
+    drop(listeners);
+    Counts::read().unwrap().both(st::SYN_RECV) == u64::from(many)
+}
+
+#[test]
+fn closed_listeners_beyond_those_that_are_recorded_are_marked() {
+    /// 4,096 are recorded.
+    const MANY: u32 = 4_200;
+    let Some(netns) = place() else { return };
+    raise_fd_limit().unwrap();
+    netns
+        .run(|| {
+            let subject = Subject::start_attentive();
+            let silent = Silent::new().unwrap();
+            let closed = (0..3).any(|_| close_with_half_open(&silent, MANY));
+            assert!(closed, "this machine is too slow to close {MANY} listeners");
+            let (started, mut readings, mut marked) = (Instant::now(), 0, None);
+            loop {
+                let list = || Counts::read().unwrap().both(st::SYN_RECV);
+                let (a, snapshot, b) = (list(), subject.snapshot(), list());
+                let read = snapshot.states[State::SynRecv];
+                readings += 1;
+                if snapshot.degraded.is_some() {
+                    marked = marked.or_else(|| snapshot.degraded.clone());
+                } else {
+                    let listed = a.min(b)..=a.max(b);
+                    assert!(
+                        listed.contains(&read),
+                        "unmarked: {read}, {listed:?} listed"
+                    );
+                    if b == 0 {
+                        break;
+                    }
+                }
+                assert!(started.elapsed() < Duration::from_secs(120), "{snapshot:?}");
+            }
+            println!("{readings} readings, {marked:?}");
+            assert!(marked.is_some_and(|why| why.contains("closed listeners")));
+            // There is room again.
+            assert!(close_with_half_open(&silent, 40));
+            assert_between_listings(&subject, &[None], Duration::from_millis(500));
+            assert_eq!(subject.snapshot().degraded, None);
         })
         .unwrap();
 }
