@@ -162,7 +162,7 @@ pub fn listeners() -> Result<Vec<Listener>, Error> {
             reuseport: false,
             accept_queue: entry.receive_queue,
             accept_queue_limit: entry.send_queue,
-            accept_queue_peak: entry.receive_queue,
+            accept_queue_peak: None,
             syn_queue: None,
             syn_queue_limit: None,
         });

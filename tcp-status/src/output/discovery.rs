@@ -76,7 +76,7 @@ mod tests {
             reuseport: false,
             accept_queue: 0,
             accept_queue_limit: u32::MAX,
-            accept_queue_peak: 0,
+            accept_queue_peak: None,
             syn_queue: None,
             syn_queue_limit: None,
         }

@@ -99,7 +99,7 @@ fn rows(out: &mut String, group: &Group<'_>) -> fmt::Result {
             fullness: socket.fullness(),
             queue: socket.accept_queue.into(),
             limit: socket.accept_queue_limit.into(),
-            peak: socket.accept_queue_peak.into(),
+            peak: socket.accept_queue_peak.map(u64::from),
             syn: socket.syn_queue.map(u64::from),
             syn_limit: socket.syn_queue_limit.map(u64::from),
             uid: socket.uid,
@@ -116,7 +116,7 @@ struct Row {
     fullness: Fullness,
     queue: u64,
     limit: u64,
-    peak: u64,
+    peak: Option<u64>,
     syn: Option<u64>,
     syn_limit: Option<u64>,
     uid: Option<u32>,
@@ -127,13 +127,12 @@ impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mark = self.fullness.name();
         let known = |number: Option<u64>| number.map_or_else(|| "-".into(), |n| n.to_string());
-        let (syn, of) = (known(self.syn), known(self.syn_limit));
+        let [peak, syn, of] = [self.peak, self.syn, self.syn_limit].map(known);
         let uid = known(self.uid.map(u64::from));
         let Self {
             port,
             queue,
             limit,
-            peak,
             address,
             ..
         } = self;
@@ -158,7 +157,7 @@ mod tests {
             reuseport: true,
             accept_queue: queue,
             accept_queue_limit: 128,
-            accept_queue_peak: queue.max(5),
+            accept_queue_peak: Some(queue.max(5)),
             syn_queue: None,
             syn_queue_limit: None,
         }

@@ -52,7 +52,7 @@ impl Listener {
             Fullness::SynFull
         } else if half_open >= MANY_HALF_OPEN || reaches(2) {
             Fullness::SynFilling
-        } else if self.accept_queue_peak > self.accept_queue_limit {
+        } else if self.accept_queue_peak > Some(self.accept_queue_limit) {
             Fullness::WasFull
         } else {
             Fullness::Room
@@ -94,10 +94,13 @@ impl Group<'_> {
         self.sum(|socket| socket.accept_queue_limit)
     }
 
-    /// The sum of the peaks: the most that can have waited, if all peaks were at one moment.
+    /// The sum of the peaks: the most that can have waited, if all peaks were at one moment. None
+    /// where nothing samples the queues.
     #[must_use]
-    pub fn accept_queue_peak(&self) -> u64 {
-        self.sum(|socket| socket.accept_queue_peak)
+    pub fn accept_queue_peak(&self) -> Option<u64> {
+        let each = self.sockets.iter();
+        each.map(|socket| socket.accept_queue_peak.map(u64::from))
+            .sum()
     }
 
     /// Half-open connections; none where the kernel does not tell.
@@ -180,7 +183,7 @@ mod tests {
             reuseport: false,
             accept_queue: queue,
             accept_queue_limit: limit,
-            accept_queue_peak: peak,
+            accept_queue_peak: Some(peak),
             syn_queue: Some(1),
             syn_queue_limit: Some(limit),
         }
@@ -193,6 +196,11 @@ mod tests {
         assert_eq!(of([129, 128, 129]), Fullness::Full);
         assert_eq!(of([0, 128, 129]), Fullness::WasFull);
         assert_eq!(of([1, 0, 1]), Fullness::Full);
+        let unsampled = Listener {
+            accept_queue_peak: None,
+            ..listener("::", 1, [0, 128, 0])
+        };
+        assert_eq!(unsampled.fullness(), Fullness::Room);
         let half_open = |syn_queue, limit: u32| {
             let listener = Listener {
                 syn_queue,
@@ -239,7 +247,7 @@ mod tests {
                 shared.accept_queue_limit(),
                 shared.accept_queue_peak()
             ),
-            (2, 16, 12)
+            (2, 16, Some(12))
         );
         assert_eq!((shared.syn_queue(), shared.uid()), (Some(2), None));
         let full = |group: &super::Group<'_>| group.count(Fullness::Full);

@@ -24,8 +24,9 @@ pub struct Listener {
     /// How many may wait: the smaller of `listen()`'s backlog and `net.core.somaxconn`. The kernel
     /// admits one more.
     pub accept_queue_limit: u32,
-    /// The most that were seen waiting within the window of [`Peaks`]; now is part of it.
-    pub accept_queue_peak: u32,
+    /// The most that were seen waiting within the window of [`Peaks`]; now is part of it. None where
+    /// nothing samples the queues.
+    pub accept_queue_peak: Option<u32>,
     /// Half-open connections; none where the kernel does not tell.
     pub syn_queue: Option<u32>,
     /// With so many half-open connections the kernel drops the next SYN, or answers it with a

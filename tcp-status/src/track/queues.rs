@@ -130,7 +130,7 @@ impl Queues {
         for (key, listener) in keys.iter().zip(listeners) {
             let deepest = self.0.get(key).and_then(|one| one.depths.since(from));
             let deepest = deepest.and_then(|depth| u32::try_from(depth).ok());
-            listener.accept_queue_peak = deepest.unwrap_or(0).max(listener.accept_queue);
+            listener.accept_queue_peak = Some(deepest.unwrap_or(0).max(listener.accept_queue));
         }
     }
 }
@@ -173,7 +173,7 @@ fn listener(record: &ListenerRecord) -> Option<Listener> {
         reuseport: record.reuseport == 1,
         accept_queue: record.accept_queue,
         accept_queue_limit: record.accept_queue_limit,
-        accept_queue_peak: record.accept_queue,
+        accept_queue_peak: None,
         syn_queue: Some(record.requests),
         syn_queue_limit: None,
     })
@@ -303,7 +303,10 @@ mod tests {
         let mut now = at(0, 3, 0);
         queues.tell(60_000, 60, &mut now);
         let peaks = |listeners: &[super::Listener]| -> Vec<_> {
-            listeners.iter().map(|l| l.accept_queue_peak).collect()
+            listeners
+                .iter()
+                .filter_map(|l| l.accept_queue_peak)
+                .collect()
         };
         assert_eq!(peaks(&now), [5, 9, 7]);
         queues.tell(60_000, 30, &mut now);
@@ -315,7 +318,10 @@ mod tests {
     fn peaks(queues: &Queues, now: u64, listeners: &[super::Listener]) -> Vec<u32> {
         let mut listeners = listeners.to_vec();
         queues.tell(now, 600, &mut listeners);
-        listeners.iter().map(|one| one.accept_queue_peak).collect()
+        listeners
+            .iter()
+            .filter_map(|one| one.accept_queue_peak)
+            .collect()
     }
 
     /// Whatever users do with listeners: ports that come and go, and any number at once.

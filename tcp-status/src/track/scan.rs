@@ -407,6 +407,7 @@ const fn refused_if(permission: bool) -> RefusalKind {
 #[cfg(test)]
 mod tests {
     use std::{
+        net::{Ipv4Addr, TcpListener},
         sync::Arc,
         time::{Duration, Instant},
     };
@@ -522,6 +523,20 @@ mod tests {
         let debt = debt.mul_f64(SHARE);
         println!("{refused} refused, {debt:?} beyond the share");
         assert!(debt < Duration::from_millis(500), "{debt:?}");
+    }
+
+    /// Nothing samples accept queues.
+    #[test]
+    fn a_scan_reports_no_peak_of_an_accept_queue() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let show = Show {
+            port: Some(listener.local_addr().unwrap().port()),
+            ..Show::default()
+        };
+        let shown = Scan::new("test".into(), SHARE).show(&show).unwrap();
+        let queues = shown[0].listeners.iter();
+        let peaks: Vec<_> = queues.map(|queue| queue.accept_queue_peak).collect();
+        assert_eq!(peaks, [None]);
     }
 
     #[test]

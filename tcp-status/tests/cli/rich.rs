@@ -166,7 +166,7 @@ fn listener(address: &str, port: u16, [queue, limit, peak]: [u32; 3]) -> Listene
         reuseport: port == SHARED,
         accept_queue: queue,
         accept_queue_limit: limit,
-        accept_queue_peak: peak,
+        accept_queue_peak: Some(peak),
         syn_queue: Some(queue / 40),
         syn_queue_limit: Some(limit),
     }

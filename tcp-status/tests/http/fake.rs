@@ -40,7 +40,7 @@ pub(crate) fn listener(address: IpAddr, port: u16, [queue, limit, peak]: [u32; 3
         reuseport: true,
         accept_queue: queue,
         accept_queue_limit: limit,
-        accept_queue_peak: peak,
+        accept_queue_peak: Some(peak),
         syn_queue: Some(queue * 2),
         syn_queue_limit: Some(limit),
     }

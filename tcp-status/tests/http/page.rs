@@ -170,6 +170,18 @@ fn sockets_of_one_address_are_one_series() {
 }
 
 #[test]
+fn what_no_sampler_saw_of_accept_queues_has_no_series() {
+    let mut unsampled = full();
+    for listener in &mut unsampled.listeners {
+        listener.accept_queue_peak = None;
+    }
+    let page = parsed(vec![unsampled]);
+    assert_eq!(page.series("tcp_status_accept_queue_length"), 3);
+    assert_eq!(page.series("tcp_status_accept_queue_peak"), 0);
+    assert_eq!(page.series("tcp_status_accept_queue_peak_ratio"), 0);
+}
+
+#[test]
 fn a_port_has_series_only_for_states_that_it_has() {
     let port = |port| PortCounts {
         port,

@@ -52,7 +52,7 @@ impl Source for Fake {
             reuseport: false,
             accept_queue: 1,
             accept_queue_limit: 128,
-            accept_queue_peak: 3,
+            accept_queue_peak: Some(3),
             syn_queue_limit: None,
             syn_queue: None,
         });

@@ -7,13 +7,16 @@ use prometheus_client::encoding::EncodeGaugeValue;
 use super::{Pen, Reading};
 use crate::snapshot::{Group, Listener, Overflows, Syncookies};
 
-/// Of the socket that is worst off: a full one among empty ones turns clients away.
-fn peak_ratio(group: &Group<'_>) -> f64 {
+/// Of the socket that is worst off: a full one among empty ones turns clients away. None where nothing
+/// samples the queues.
+fn peak_ratio(group: &Group<'_>) -> Option<f64> {
     // 1 where it was full: the kernel admits one more than the limit.
     let of_one = |socket: &&Listener| {
-        f64::from(socket.accept_queue_peak) / (f64::from(socket.accept_queue_limit) + 1.0)
+        let peak = f64::from(socket.accept_queue_peak?);
+        Some(peak / (f64::from(socket.accept_queue_limit) + 1.0))
     };
-    group.sockets.iter().map(of_one).fold(0.0, f64::max)
+    let mut ratios = group.sockets.iter().map(of_one);
+    ratios.try_fold(0.0, |most: f64, ratio| Some(most.max(ratio?)))
 }
 
 /// A reading and its listening sockets by address, with their labels.
@@ -56,14 +59,14 @@ pub(super) fn write(pen: &mut Pen<'_>, readings: &[Reading]) -> fmt::Result {
         &all,
         "tcp_status_accept_queue_peak",
         "The most that were seen waiting within the window: the sum of each socket's own peak.",
-        |group| Some(group.accept_queue_peak()),
+        |group| group.accept_queue_peak(),
     )?;
     family(
         pen,
         &all,
         "tcp_status_accept_queue_peak_ratio",
         "The fullest that any one socket was within the window; 1 is full.",
-        |group| Some(peak_ratio(group)),
+        peak_ratio,
     )?;
     family(
         pen,

@@ -59,7 +59,8 @@ impl SortKey for ListenerSort {
             }
             Self::Peak => {
                 let key = |of: &Group<'_>| {
-                    of.accept_queue_peak() * 1_000_000 / (of.accept_queue_limit() + 1)
+                    let limit = of.accept_queue_limit() + 1;
+                    of.accept_queue_peak().map(|peak| peak * 1_000_000 / limit)
                 };
                 key(b).cmp(&key(a))
             }

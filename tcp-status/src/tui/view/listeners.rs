@@ -80,7 +80,7 @@ const COLUMNS: [Column; 10] = [
         number(Some(of.accept_queue_limit()))
     }),
     column("peak", Width::Fixed(6), 48, |of, _| {
-        number(Some(of.accept_queue_peak()))
+        number(of.accept_queue_peak())
     }),
     column("syn", Width::Fixed(6), 76, |of, _| number(of.syn_queue())),
     column("of", Width::Fixed(6), 83, |of, _| {
