@@ -26,7 +26,7 @@ const HANDLERS: [(&str, usize); 7] = [
     ("timewait_born_first", 450),
     ("timewait_born_second", 450),
     ("timewait_before_segment", 40),
-    ("timewait_after_segment", 350),
+    ("timewait_after_segment", 380),
     ("timewait_ended", 350),
 ];
 
