@@ -143,11 +143,21 @@ pub(crate) fn soak(
         tests: &["soak"],
         machines: args.versions()?.iter().map(machine).collect(),
         environment,
-        files: vec![binaries::beside(workspace, "tcp-status")],
+        files: vec![program(workspace)],
         limit,
         aloud: true,
     };
     run_machines(workspace, args, task)
+}
+
+/// Builds the static tests for machines, and with them the program.
+pub(crate) fn build(workspace: &Workspace) -> Result<()> {
+    binaries::build(workspace, &TESTS).map(drop)
+}
+
+/// The static `tcp-status` that [`build`] builds.
+pub(crate) fn program(workspace: &Workspace) -> PathBuf {
+    binaries::beside(workspace, "tcp-status")
 }
 
 /// What the machines do.

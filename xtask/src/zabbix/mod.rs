@@ -32,10 +32,9 @@ use nix::unistd::Uid;
 use self::{report::Report, version::Version};
 use crate::{
     apt::Apt,
-    build::binary,
     step::Step,
     tally::{Outcome, Tally},
-    toolchain,
+    toolchain, vm,
     workspace::Workspace,
 };
 
@@ -98,7 +97,7 @@ fn run_versions(workspace: &Workspace, versions: &[Version], install: bool) -> R
     for &version in versions {
         packages::provide(&apt, version, &packages_of(workspace, version))?;
     }
-    binary::build(workspace, BUILT)?;
+    vm::build(workspace)?;
     let program = own_copy(workspace)?;
     let rounds: Result<Vec<_>> = versions
         .iter()
@@ -121,9 +120,6 @@ fn run_versions(workspace: &Workspace, versions: &[Version], install: bool) -> R
 
 /// Several times what a round takes on a busy machine.
 const MOST_SECONDS: &str = "600";
-
-/// How the tried binary is built.
-const BUILT: binary::Profile = binary::Profile::Release;
 
 fn folder(workspace: &Workspace) -> PathBuf {
     workspace.target.join("zabbix")
@@ -160,7 +156,7 @@ fn start_round(program: &Path, version: Version) -> Result<Child> {
 fn round(workspace: &Workspace, version: Version) -> Result<Tally> {
     let parts = Parts {
         root: &workspace.root,
-        binary: binary::place(workspace, "tcp-status", BUILT),
+        binary: vm::program(workspace),
         packages: packages_of(workspace, version),
         pictures: folder(workspace).join("pictures"),
     };
