@@ -104,10 +104,22 @@ fn the_change_of_tiers_loses_and_invents_nothing() {
             }
             let connections = churn.stop().unwrap().connections();
             subject.assert_exact_within(SOON);
-            let Snapshot { tier, drift, .. } = subject.snapshot();
-            println!("{tier:?} after {took:?}, {connections} connections; {drift:?}");
+            let Snapshot {
+                tier,
+                drift,
+                events,
+                ..
+            } = subject.snapshot();
+            let missed = events.unwrap().missed;
+            println!(
+                "{tier:?} after {took:?}, {connections} connections, {missed} missed; {drift:?}"
+            );
             assert_eq!(tier, snapshot.tier);
-            assert_eq!(drift.corrections, 0, "{drift:?}");
+            // A change that the kernel told nobody leaves two gauges wrong.
+            assert!(
+                drift.corrections <= 2 * missed,
+                "{missed} missed, {drift:?}"
+            );
         })
         .unwrap();
 }
