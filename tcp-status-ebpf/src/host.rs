@@ -197,10 +197,12 @@ impl Untyped {
         self.probe(host!(skc_net))
     }
 
-    /// Request sockets that refer to it as their listener.
+    /// Request sockets that refer to it as their listener. The kernel's number may be below zero,
+    /// since it enters a request socket before it counts it.
     #[inline(always)]
     pub(crate) fn request_count(self) -> Result<u32, i32> {
-        self.probe(host!(icsk_qlen))
+        let count: i32 = self.probe(host!(icsk_qlen))?;
+        Ok(count.max(0).cast_unsigned())
     }
 }
 
@@ -232,10 +234,10 @@ impl TcpSock {
         u16::from_be(self.0.read(host!(inet_sport)))
     }
 
-    /// Request sockets that wait at a listener.
+    /// Request sockets that wait at a listener. The kernel's number may be below zero, as above.
     #[inline(always)]
     pub(crate) fn request_count(self) -> u32 {
-        self.0.read(host!(icsk_qlen))
+        self.0.read::<i32>(host!(icsk_qlen)).max(0).cast_unsigned()
     }
 
     /// Connections that wait at a listener.
