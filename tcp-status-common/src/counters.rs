@@ -21,18 +21,59 @@ pub struct Bank {
 
 const _: () = assert!(size_of::<Bank>() == 2496);
 
-/// Which bank of which namespace other than the tracker's own: one set of counters for all CPUs
-/// and writers, so that very many namespaces need little memory; every addition is atomic.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What identifies a network namespace for as long as the host runs: its cookie, and before Linux
+/// 5.12 32 random bits beside the inode number. That number alone is given to the next namespace.
+pub type NetnsId = u64;
+
+/// Stands for the tracker's own namespace. No other one has it.
+pub const OWN_NETNS: NetnsId = 0;
+
+/// A namespace other than the tracker's own: one set of counters for all CPUs and writers, so that
+/// very many namespaces need little memory; every addition is atomic.
+#[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub struct NamespaceKey {
-    /// Inode number of the network namespace.
-    pub netns: u32,
-    /// The bank, 0 or 1.
-    pub bank: u32,
+pub struct Namespace {
+    /// Address of its `struct net`.
+    pub net: u64,
+    /// Inode number, as `/proc/PID/ns/net` shows it.
+    pub inode: u32,
+    /// 1 if it was there when last looked, else 0.
+    pub alive: u32,
+    /// Its banks.
+    pub banks: [Bank; 2],
 }
 
-const _: () = assert!(size_of::<NamespaceKey>() == 8);
+const _: () = assert!(size_of::<Namespace>() == 5008);
+
+impl Namespace {
+    /// One that is not there.
+    pub const EMPTY: Self = Self {
+        net: 0,
+        inode: 0,
+        alive: 0,
+        banks: [Bank::ZERO; 2],
+    };
+
+    /// Whether it was there when last looked. One that a program is just entering has no address
+    /// yet.
+    #[must_use]
+    pub const fn is_there(&self) -> bool {
+        self.alive == 1 || self.net == 0
+    }
+}
+
+/// How many namespaces one run of the look program covers.
+pub const NAMESPACES_PER_LOOK: usize = 64;
+
+/// The namespaces to look at; the first 0 ends the list. Written by user space.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct NamespaceQuery {
+    /// What identifies them.
+    pub ids: [NetnsId; NAMESPACES_PER_LOOK],
+}
+
+const _: () = assert!(size_of::<NamespaceQuery>() == 512);
 
 /// The sockets of one local port, of one bank, on one CPU. Gauges, not flows: all sums are modulo
 /// 2^32, so that it does not matter on which CPU a socket opens and on which it closes.
@@ -65,15 +106,17 @@ impl PortGauges {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(C)]
 pub struct PortKey {
-    /// Inode number of the network namespace.
-    pub netns: u32,
+    /// The network namespace.
+    pub netns: NetnsId,
     /// The port, in the order of bytes of the host.
     pub port: u16,
     /// The bank that it is entered in, 0 or 1.
     pub bank: u16,
+    /// Explicit padding.
+    pub padding: u32,
 }
 
-const _: () = assert!(size_of::<PortKey>() == 8);
+const _: () = assert!(size_of::<PortKey>() == 16);
 
 /// Slots of the ports of the tracker's own namespace, of one bank: one load tells whether a port is
 /// kept apart, since most sockets are of ports that are not.
@@ -329,16 +372,14 @@ const _: () = assert!(size_of::<Listeners>() == 96);
 pub struct ClosedListener {
     /// Address of its `struct net`: identifies the memory as this socket's.
     pub net: u64,
-    /// Inode number of its network namespace.
-    pub netns: u32,
+    /// Its network namespace.
+    pub netns: NetnsId,
     /// Request sockets at the last read; 0 when there are none left.
     pub requests: u32,
     /// Its local port, in the order of bytes of the host.
     pub port: u16,
     /// Index of its family.
     pub family: u16,
-    /// Explicit padding.
-    pub padding: u32,
 }
 
 const _: () = assert!(size_of::<ClosedListener>() == 24);

@@ -20,6 +20,13 @@ pub struct Host {
     pub skc_net: u32,
     /// `struct net`: `ns.inum`, 4 bytes.
     pub net_inum: u32,
+    /// `struct net`: `net_cookie`, 8 bytes; 0 where the kernel assigns it only when it is asked for.
+    pub net_cookie: u32,
+    /// `struct net`: `hash_mix`, 4 random bytes; 0 where there are none (RHEL 8), and the address
+    /// stands in for them.
+    pub net_hash_mix: u32,
+    /// `struct net`: what counts its users, 4 bytes: 0 once it is being destroyed.
+    pub net_count: u32,
     /// Size of a kernel stack in bytes (`THREAD_SIZE`).
     pub thread_size: u32,
     /// 1 where it is proven that the kernel never runs a tracing program inside itself on one CPU:
@@ -68,4 +75,4 @@ pub struct Host {
     pub hz: u32,
 }
 
-const _: () = assert!(size_of::<Host>() == 108);
+const _: () = assert!(size_of::<Host>() == 120);

@@ -1,11 +1,13 @@
 //! The counters of one network namespace, as one writer sees them: which cell, and how to add.
 
-use tcp_status_common::counters::{Bank, Cpu, Failure, NamespaceKey, Writer};
+use tcp_status_common::counters::{
+    Bank, Cpu, Failure, NAMESPACES_PER_LOOK, Namespace, NetnsId, OWN_NETNS, Writer,
+};
 
 use crate::{
     count::{self, INVALID, Place},
-    host::{self, Sock},
-    maps::{self, COUNTERS, EMPTY_BANK, NAMESPACES},
+    host::{self, Net, Sock, UntypedNet},
+    maps::{self, COUNTERS, EMPTY_NAMESPACE, NAMESPACE_QUERY, NAMESPACES},
 };
 
 /// `BPF_ANY`: an update that creates or replaces an entry.
@@ -17,7 +19,8 @@ pub(crate) const ONLY_NEW: u64 = 1;
 /// Where one writer counts what happens in one namespace.
 #[derive(Clone, Copy)]
 pub(crate) struct Book {
-    pub(crate) netns: u32,
+    pub(crate) netns: NetnsId,
+    net: Net,
     pub(crate) writer: Writer,
     pub(crate) cpu: *mut Cpu,
     /// Not the tracker's own namespace: cells are shared by all CPUs and writers.
@@ -28,9 +31,10 @@ impl Book {
     /// None for a namespace that is not counted.
     #[inline(always)]
     pub(crate) fn of(sock: Sock, cpu: *mut Cpu, writer: Writer) -> Option<Self> {
-        let (net, own) = (sock.net(), maps::own_netns());
+        let net = sock.net();
         let mut book = Self {
-            netns: own,
+            netns: OWN_NETNS,
+            net,
             writer,
             cpu,
             shared: false,
@@ -38,10 +42,13 @@ impl Book {
         // SAFETY: the map gave the pointer; whoever writes it writes the same.
         let known = unsafe { &mut (*cpu).own_net };
         if net.address() != *known {
-            book.netns = net.inode();
-            book.shared = book.netns != own;
+            book.shared = net.inode() != maps::own_inode();
             if book.shared {
-                return host::all_namespaces().then_some(book);
+                if !host::all_namespaces() {
+                    return None;
+                }
+                book.netns = net.id();
+                return Some(book);
             }
             *known = net.address();
         }
@@ -92,13 +99,16 @@ impl Book {
         if !self.shared {
             return self.own_bank(bank);
         }
-        let key = NamespaceKey {
-            netns: self.netns,
-            bank,
+        let namespace = match NAMESPACES.get_ptr_mut(self.netns) {
+            Some(namespace) => namespace,
+            None => open(self)?,
         };
-        match NAMESPACES.get_ptr_mut(key) {
-            Some(bank) => Some(bank),
-            None => open(key),
+        // SAFETY: the map gave the pointer.
+        unsafe {
+            Some(match bank {
+                0 => &raw mut (*namespace).banks[0],
+                _ => &raw mut (*namespace).banks[1],
+            })
         }
     }
 }
@@ -127,13 +137,37 @@ impl Book {
 
 /// A namespace that was not there yet: it begins without a socket.
 #[inline(always)]
-fn open(key: NamespaceKey) -> Option<*mut Bank> {
-    let empty = EMPTY_BANK.get(0)?;
+fn open(book: Book) -> Option<*mut Namespace> {
+    let empty = EMPTY_NAMESPACE.get(0)?;
     // Another CPU may have been first. Whether there was room shows when it is looked up.
-    let inserted = NAMESPACES.insert(key, empty, ONLY_NEW);
-    let opened = NAMESPACES.get_ptr_mut(key);
-    if opened.is_none() {
+    let inserted = NAMESPACES.insert(book.netns, empty, ONLY_NEW);
+    let Some(opened) = NAMESPACES.get_ptr_mut(book.netns) else {
         count::failed(Failure::Namespaces, inserted.err().unwrap_or(INVALID));
+        return None;
+    };
+    // SAFETY: the map gave the pointer; whoever writes it writes the same.
+    unsafe {
+        (*opened).net = book.net.address();
+        (*opened).inode = book.net.inode();
     }
-    opened
+    Some(opened)
+}
+
+/// Looks which of the namespaces of the query are still there.
+#[inline(always)]
+pub(crate) fn look() {
+    let Some(query) = NAMESPACE_QUERY.get(0) else {
+        return;
+    };
+    for i in 0..NAMESPACES_PER_LOOK {
+        let id = query.ids[i];
+        if id == 0 {
+            return;
+        }
+        if let Some(namespace) = NAMESPACES.get_ptr_mut(id) {
+            // SAFETY: the map gave the pointer; one look at a time.
+            let namespace = unsafe { &mut *namespace };
+            namespace.alive = UntypedNet(namespace.net).is(id).unwrap_or(false).into();
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //! that a closed listener's own count of its request sockets stays readable for as long as there are
 //! any. Owns which closed listeners are recorded, and reads their counts on demand.
 
-use tcp_status_common::counters::{CLOSED_PER_READ, ClosedListener};
+use tcp_status_common::counters::{CLOSED_PER_READ, ClosedListener, NetnsId, OWN_NETNS};
 
 use crate::{
     book::ONLY_NEW,
@@ -14,14 +14,13 @@ use crate::{
 /// The record of a closed listener of `sock`, which is itself or one of its request sockets.
 #[expect(clippy::cast_possible_truncation, reason = "there are two families")]
 #[inline(always)]
-pub(crate) fn new(sock: Sock, netns: u32, family: usize, port: u16) -> ClosedListener {
+pub(crate) fn new(sock: Sock, netns: NetnsId, family: usize, port: u16) -> ClosedListener {
     ClosedListener {
         net: sock.net().address(),
         netns,
         requests: 0,
         port,
         family: family as u16,
-        padding: 0,
     }
 }
 
@@ -33,7 +32,13 @@ pub(crate) fn visit(request: Sock, family: usize) {
     };
     // A request socket that was accepted has lost its listener.
     if listener.0 != 0 && !is_listening(listener) {
-        let closed = new(request, request.net().inode(), family, request.port());
+        let net = request.net();
+        let netns = if net.inode() == maps::own_inode() {
+            OWN_NETNS
+        } else {
+            net.id()
+        };
+        let closed = new(request, netns, family, request.port());
         record(listener, &closed, ONLY_NEW);
     }
 }

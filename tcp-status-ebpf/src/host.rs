@@ -6,7 +6,7 @@ use aya_ebpf::helpers::{
     bpf_probe_read_kernel,
     generated::{bpf_jiffies64, bpf_skc_to_tcp_sock},
 };
-use tcp_status_common::host::Host;
+use tcp_status_common::{counters::NetnsId, host::Host};
 
 /// Written by the loader before load; read-only and constant to the verifier afterwards.
 #[unsafe(no_mangle)]
@@ -17,6 +17,9 @@ static HOST: Host = Host {
     skc_num: 0,
     skc_net: 0,
     net_inum: 0,
+    net_cookie: 0,
+    net_hash_mix: 0,
+    net_count: 0,
     thread_size: 0,
     recursion_guard: 0,
     two_copies: 0,
@@ -220,6 +223,54 @@ impl Net {
     #[inline(always)]
     pub(crate) fn inode(self) -> u32 {
         self.0.read(host!(net_inum))
+    }
+
+    /// What identifies it.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "what differs is in the lower half"
+    )]
+    #[inline(always)]
+    pub(crate) fn id(self) -> NetnsId {
+        if host!(net_cookie) != 0 {
+            return self.0.read(host!(net_cookie));
+        }
+        let mix = match host!(net_hash_mix) {
+            0 => self.address() as u32,
+            hash_mix => self.0.read(hash_mix),
+        };
+        identified(mix, self.inode())
+    }
+}
+
+/// What stands in for the cookie.
+#[inline(always)]
+fn identified(mix: u32, inode: u32) -> NetnsId {
+    u64::from(mix) << 32 | u64::from(inode)
+}
+
+/// The address of what is, or was, a `struct net`; the verifier does not know it.
+#[derive(Clone, Copy)]
+pub(crate) struct UntypedNet(pub(crate) u64);
+
+impl UntypedNet {
+    #[inline(always)]
+    fn probe<T>(self, offset: u32) -> Result<T, i32> {
+        Sock(self.0 as *const u8).probe(offset)
+    }
+
+    /// Whether the namespace `id` is still there, and not being destroyed.
+    #[inline(always)]
+    pub(crate) fn is(self, id: NetnsId) -> Result<bool, i32> {
+        let found = if host!(net_cookie) != 0 {
+            self.probe(host!(net_cookie))?
+        } else {
+            identified(
+                self.probe(host!(net_hash_mix))?,
+                self.probe(host!(net_inum))?,
+            )
+        };
+        Ok(found == id && self.probe::<u32>(host!(net_count))? != 0)
     }
 }
 

@@ -10,8 +10,8 @@ use aya_ebpf::{
 use tcp_status_common::{
     control::{Control, Mark, Mode, Segment, TASK_SLOTS},
     counters::{
-        Bank, ClosedListener, ClosedQuery, ClosedTotals, Cpu, FailureTotals, Listeners,
-        NamespaceKey, Others, PortGauges, PortKey, PortPage, Walked,
+        ClosedListener, ClosedQuery, ClosedTotals, Cpu, FailureTotals, Listeners, Namespace,
+        NamespaceQuery, NetnsId, Others, PortGauges, PortKey, PortPage, Walked,
     },
 };
 
@@ -28,13 +28,17 @@ static mut CONTROL: Control = Control::OFF;
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<Others, 2> = PerCpuArray::new();
 
-/// Banks of namespaces other than the tracker's own. The loader says how many.
+/// Namespaces other than the tracker's own. The loader says how many.
 #[btf_map]
-pub(crate) static NAMESPACES: HashMap<NamespaceKey, Bank, 1, ON_DEMAND> = HashMap::new();
+pub(crate) static NAMESPACES: HashMap<NetnsId, Namespace, 1, ON_DEMAND> = HashMap::new();
 
-/// What a bank begins with; too large for a program's stack.
+/// What a namespace begins with; too large for a program's stack.
 #[btf_map]
-pub(crate) static EMPTY_BANK: Array<Bank, 1> = Array::new();
+pub(crate) static EMPTY_NAMESPACE: Array<Namespace, 1> = Array::new();
+
+/// Which of them to look at.
+#[btf_map]
+pub(crate) static NAMESPACE_QUERY: Array<NamespaceQuery, 1> = Array::new();
 
 /// Slots of the ports that have, or had, a listener. In each bank, any port may be entered.
 #[btf_map]
@@ -134,7 +138,7 @@ pub(crate) fn mode() -> Option<Mode> {
 
 /// Inode number of the tracker's own namespace.
 #[inline(always)]
-pub(crate) fn own_netns() -> u32 {
+pub(crate) fn own_inode() -> u32 {
     // SAFETY: as above.
     unsafe { read_volatile(&raw const CONTROL.netns) }
 }

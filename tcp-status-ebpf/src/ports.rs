@@ -131,6 +131,7 @@ fn key(book: Book, bank: u32, port: u16) -> PortKey {
         port,
         // One bit.
         bank: (bank & 1) as u16,
+        padding: 0,
     }
 }
 

@@ -1,13 +1,13 @@
 //! Reading the counters: sums over CPUs and writers.
 
-use std::sync::RwLockReadGuard;
+use std::{collections::BTreeMap, sync::RwLockReadGuard};
 
 use aya::{
     maps::{MapError, PerCpuValues},
     util::nr_cpus,
 };
 use tcp_status_common::{
-    counters::{Bank, Cpu, FailureTotals, WriterStats},
+    counters::{Bank, Cpu, FailureTotals, NetnsId, OWN_NETNS, WriterStats},
     state::Family,
 };
 
@@ -52,7 +52,9 @@ impl Banks {
         for family in 0..Family::COUNT {
             for from in 0..self.flows[family].len() {
                 for to in 0..self.flows[family][from].len() {
-                    self.flows[family][from][to] -= earlier.flows[family][from][to];
+                    let flow = &mut self.flows[family][from][to];
+                    // A namespace that ends may be forgotten in between.
+                    *flow = flow.saturating_sub(earlier.flows[family][from][to]);
                 }
                 self.seeded[family][from] -= earlier.seeded[family][from];
             }
@@ -76,8 +78,14 @@ impl Banks {
 pub struct BankReader<'a> {
     pub(super) bpf: &'a Bpf,
     pub(super) bank: u32,
-    /// What the bank had counted when it was emptied last.
-    emptied: RwLockReadGuard<'a, Banks>,
+    emptied: RwLockReadGuard<'a, Emptied>,
+}
+
+/// What a bank had counted when it was emptied last: nothing is written to what the programs write.
+#[derive(Default)]
+pub(super) struct Emptied {
+    own: Banks,
+    others: BTreeMap<NetnsId, Banks>,
 }
 
 impl BankReader<'_> {
@@ -85,12 +93,15 @@ impl BankReader<'_> {
     ///
     /// # Errors
     /// If the kernel refuses the read.
-    pub fn counters(&self, netns: u32) -> Result<Banks, LoadError> {
-        if netns == self.bpf.netns {
-            Ok(self.bpf.all_of(self.bank)?.since(&self.emptied))
-        } else {
-            self.bpf.other_bank(netns, self.bank)
+    pub fn counters(&self, netns: NetnsId) -> Result<Banks, LoadError> {
+        if netns == OWN_NETNS {
+            return Ok(self.bpf.all_of(self.bank)?.since(&self.emptied.own));
         }
+        let counted = self.bpf.all_of_other(netns, self.bank)?;
+        Ok(match self.emptied.others.get(&netns) {
+            Some(emptied) => counted.since(emptied),
+            None => counted,
+        })
     }
 }
 
@@ -135,11 +146,11 @@ impl Bpf {
     /// If the kernel refuses the update.
     pub fn clear(&self, bank: u32) -> Result<(), LoadError> {
         let mut emptied = self.emptied[bank as usize].write().expect(POISONED);
-        // Nothing is written to what the programs write: from here on it is counted anew.
-        *emptied = self.all_of(bank)?;
-        for netns in self.other_namespaces(bank)? {
-            self.forget_namespace(netns, bank)?;
-        }
+        // From here on it is counted anew.
+        *emptied = Emptied {
+            own: self.all_of(bank)?,
+            others: self.all_of_others(bank)?,
+        };
         self.clear_ports(bank)
     }
 

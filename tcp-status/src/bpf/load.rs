@@ -17,16 +17,14 @@ use aya_log::EbpfLogger;
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_HASH;
 use tcp_status_common::{
     control::{Control, Mode, TASK_SLOTS},
-    counters::{
-        Bank, Cpu, FailureTotals, Listeners, NamespaceKey, Others, PortGauges, PortKey, PortPage,
-        Walked,
-    },
+    counters::{Cpu, FailureTotals, Listeners, Others, PortGauges, PortKey, PortPage, Walked},
     host::Host,
 };
 
 use super::{
     closed::Closed,
-    counters::{Banks, FAILURES},
+    counters::{Emptied, FAILURES},
+    namespaces::Namespaces,
     record::Record,
     timewait::{self, Timewait},
 };
@@ -44,11 +42,13 @@ const HANDLERS: [&str; 2] = ["set_state_first", "set_state_second"];
 pub(super) const WALK_SOCKETS: &str = "walk_sockets";
 pub(super) const WALK_LISTENERS: &str = "walk_listeners";
 pub(super) const READ_CLOSED: &str = "read_closed_listeners";
+pub(super) const LOOK_AT_NAMESPACES: &str = "look_at_namespaces";
 /// The programs of iterators, each with what it iterates over.
-const WALKS: [(&str, &str); 3] = [
+const WALKS: [(&str, &str); 4] = [
     (WALK_SOCKETS, "tcp"),
     (WALK_LISTENERS, "tcp"),
     (READ_CLOSED, "bpf_map"),
+    (LOOK_AT_NAMESPACES, "bpf_map"),
 ];
 
 /// The kernel refused a part of the programs, or the object is not what it should be.
@@ -145,25 +145,25 @@ pub struct Bpf {
     pub(super) wake: Mutex<RingBuf<MapData>>,
     pub(super) counters: PerCpuArray<MapData, Record<Others>>,
     /// What each bank had counted when it was emptied last.
-    pub(super) emptied: [RwLock<Banks>; 2],
+    pub(super) emptied: [RwLock<Emptied>; 2],
     pub(super) cpus: PerCpuArray<MapData, Record<Cpu>>,
     pub(super) failures: Array<MapData, Record<FailureTotals>>,
     pub(super) walked: Mutex<PerCpuArray<MapData, Record<Walked>>>,
     pub(super) listeners: Mutex<Array<MapData, Record<Listeners>>>,
     pub(super) closed: Mutex<Closed>,
     pub(super) seen: Mutex<SeenSlot>,
-    pub(super) namespaces: Mutex<HashMap<MapData, Record<NamespaceKey>, Record<Bank>>>,
+    pub(super) namespaces: Mutex<Namespaces>,
     pub(super) ports: Ports,
     pub(super) port_writer: Mutex<PortWriter>,
     logger: Option<Mutex<EbpfLogger<&'static dyn log::Log>>>,
-    pub(super) netns: u32,
+    pub(super) inode: u32,
     pub(super) limits: Limits,
 }
 
 impl Bpf {
     /// Loads everything, and attaches all but the programs that follow timewait minisockets:
     /// [`Bpf::attach_timewait`]. Nothing is counted before [`Bpf::switch`].
-    /// `netns` is the inode number of the tracker's own namespace.
+    /// `inode` is that of the tracker's own namespace.
     ///
     /// # Errors
     /// If the kernel refuses any part.
@@ -171,7 +171,7 @@ impl Bpf {
         host: &Host,
         btf: &Btf,
         iterator: bool,
-        netns: u32,
+        inode: u32,
         limits: Limits,
     ) -> Result<Self, LoadError> {
         let host = Record(*host);
@@ -192,7 +192,7 @@ impl Bpf {
             .map_max_entries("PORT_GAUGES", slots * 2)
             .map_max_entries("FREE_PORTS_0", slots)
             .map_max_entries("FREE_PORTS_1", slots)
-            .map_max_entries("NAMESPACES", limits.namespaces.max(1) * 2)
+            .map_max_entries("NAMESPACES", limits.namespaces.max(1))
             .load(OBJECT)?;
         let copies = if host.0.two_copies == 1 { 2 } else { 1 };
         // First: where the kernel refuses these, everything is loaded again without them.
@@ -241,7 +241,7 @@ impl Bpf {
                 map: map(&mut ebpf, "SEEN")?,
                 none: new_seen(1)?,
             }),
-            namespaces: Mutex::new(map(&mut ebpf, "NAMESPACES")?),
+            namespaces: Mutex::new(Namespaces::new(&mut ebpf)?),
             ports: Ports {
                 slots: read_slots,
                 gauges: read_gauges,
@@ -262,7 +262,7 @@ impl Bpf {
             limits,
             logger: logger.map(Mutex::new),
             ebpf: Mutex::new(ebpf),
-            netns,
+            inode,
         };
         bpf.open_ports()?;
         Ok(bpf)

@@ -1,70 +1,117 @@
-//! Namespaces other than the tracker's own: their banks, shared by all CPUs and writers.
+//! Namespaces other than the tracker's own: which there are, and their banks, shared by all CPUs and
+//! writers.
 
-use aya::maps::MapError;
-use tcp_status_common::counters::NamespaceKey;
+use std::collections::BTreeMap;
+
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, MapData, MapError},
+};
+use tcp_status_common::counters::{NAMESPACES_PER_LOOK, Namespace, NamespaceQuery, NetnsId};
 
 use super::{
-    BankReader, Banks, Bpf, LoadError,
-    load::{absent_is_fine, lock},
+    Banks, Bpf, LoadError,
+    iterate::OnInterruption,
+    load::{LOOK_AT_NAMESPACES, absent_is_fine, lock, map},
     record::Record,
 };
 
-impl BankReader<'_> {
-    /// Inode numbers of the namespaces, beside the own one, of which the bank holds anything.
-    ///
-    /// # Errors
-    /// If the kernel refuses the read.
-    pub fn other_namespaces(&self) -> Result<Vec<u32>, LoadError> {
-        self.bpf.other_namespaces(self.bank)
+const NAMESPACES: &str = "NAMESPACES";
+const QUERY: &str = "NAMESPACE_QUERY";
+
+/// The maps of other namespaces.
+pub(super) struct Namespaces {
+    map: HashMap<MapData, NetnsId, Record<Namespace>>,
+    query: Array<MapData, Record<NamespaceQuery>>,
+}
+
+impl Namespaces {
+    pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self, LoadError> {
+        Ok(Self {
+            map: map(ebpf, NAMESPACES)?,
+            query: map(ebpf, QUERY)?,
+        })
+    }
+
+    fn ids(&self) -> Result<Vec<NetnsId>, LoadError> {
+        let ids = self.map.keys().collect::<Result<_, _>>();
+        ids.map_err(error(NAMESPACES))
+    }
+
+    /// None where nothing was ever counted.
+    fn get(&self, id: NetnsId) -> Result<Option<Box<Namespace>>, LoadError> {
+        match self.map.get(&id, 0) {
+            Ok(Record(found)) => Ok(Some(Box::new(found))),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(source) => Err(error(NAMESPACES)(source)),
+        }
     }
 }
 
 impl Bpf {
-    /// Inode numbers of the namespaces, beside the own one, of which `bank` (0 or 1) holds
-    /// anything.
+    /// The inode number of each namespace, beside the own one, that is there and in which anything
+    /// was counted. Forgets those that are gone, with all that was counted there.
     ///
     /// # Errors
-    /// If the kernel refuses the read.
-    pub(super) fn other_namespaces(&self, bank: u32) -> Result<Vec<u32>, LoadError> {
-        let namespaces = lock(&self.namespaces);
-        let mut found = Vec::new();
-        for key in namespaces.keys() {
-            let Record(key) = key.map_err(namespaces_error)?;
-            if key.bank == bank {
-                found.push(key.netns);
+    /// If the kernel refuses the look.
+    pub fn living_namespaces(&self) -> Result<BTreeMap<NetnsId, u32>, LoadError> {
+        let mut namespaces = lock(&self.namespaces);
+        let mut living = BTreeMap::new();
+        for chunk in namespaces.ids()?.chunks(NAMESPACES_PER_LOOK) {
+            self.look_at(&mut namespaces, chunk)?;
+            for &id in chunk {
+                match namespaces.get(id)? {
+                    Some(found) if found.is_there() => {
+                        living.insert(id, found.inode);
+                    }
+                    Some(_) => {
+                        absent_is_fine(namespaces.map.remove(&id)).map_err(error(NAMESPACES))?;
+                    }
+                    None => {}
+                }
             }
         }
-        Ok(found)
+        Ok(living)
     }
 
-    /// What `bank` holds of another namespace; nothing if nothing was counted in it.
+    /// The inode number of a namespace; none if it is gone, or nothing was counted there.
     ///
     /// # Errors
-    /// If the kernel refuses the read.
-    pub(super) fn other_bank(&self, netns: u32, bank: u32) -> Result<Banks, LoadError> {
+    /// If the kernel refuses the look.
+    pub fn living_namespace(&self, id: NetnsId) -> Result<Option<u32>, LoadError> {
+        let mut namespaces = lock(&self.namespaces);
+        self.look_at(&mut namespaces, &[id])?;
+        let found = namespaces.get(id)?.filter(|found| found.is_there());
+        Ok(found.map(|found| found.inode))
+    }
+
+    fn look_at(&self, namespaces: &mut Namespaces, ids: &[NetnsId]) -> Result<(), LoadError> {
+        let mut query = NamespaceQuery {
+            ids: [0; NAMESPACES_PER_LOOK],
+        };
+        query.ids[..ids.len()].copy_from_slice(ids);
+        let set = namespaces.query.set(0, Record(query), 0);
+        set.map_err(error(QUERY))?;
+        self.run(LOOK_AT_NAMESPACES, OnInterruption::End, &mut Vec::new())
+    }
+
+    /// What `bank` has ever counted of another namespace; nothing if nothing was counted there.
+    pub(super) fn all_of_other(&self, id: NetnsId, bank: u32) -> Result<Banks, LoadError> {
         let mut sum = Banks::default();
-        match lock(&self.namespaces).get(&Record(NamespaceKey { netns, bank }), 0) {
-            Ok(Record(bank)) => sum.add(&bank),
-            Err(MapError::KeyNotFound) => {}
-            Err(error) => return Err(namespaces_error(error)),
+        if let Some(found) = lock(&self.namespaces).get(id)? {
+            sum.add(&found.banks[bank as usize]);
         }
         Ok(sum)
     }
 
-    /// Forgets what `bank` holds of a namespace: one that is no more, or all of a bank that no
-    /// event may be using.
-    ///
-    /// # Errors
-    /// If the kernel refuses the update; that there is nothing is none.
-    pub(super) fn forget_namespace(&self, netns: u32, bank: u32) -> Result<(), LoadError> {
-        let key = Record(NamespaceKey { netns, bank });
-        absent_is_fine(lock(&self.namespaces).remove(&key)).map_err(namespaces_error)
+    /// What `bank` has ever counted of every other namespace.
+    pub(super) fn all_of_others(&self, bank: u32) -> Result<BTreeMap<NetnsId, Banks>, LoadError> {
+        let ids = lock(&self.namespaces).ids()?;
+        let of = |id| Ok((id, self.all_of_other(id, bank)?));
+        ids.into_iter().map(of).collect()
     }
 }
 
-fn namespaces_error(source: MapError) -> LoadError {
-    LoadError::Map {
-        name: "NAMESPACES",
-        source,
-    }
+fn error(name: &'static str) -> impl Fn(MapError) -> LoadError {
+    move |source| LoadError::Map { name, source }
 }

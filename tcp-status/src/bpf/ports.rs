@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aya::maps::MapError;
 use tcp_status_common::{
-    counters::{OTHER_PORTS, PortGauges, PortKey, PortPage, STATE_SLOTS},
+    counters::{NetnsId, OTHER_PORTS, OWN_NETNS, PortGauges, PortKey, PortPage, STATE_SLOTS},
     state::{Family, State},
 };
 
@@ -23,7 +23,7 @@ impl BankReader<'_> {
     ///
     /// # Errors
     /// If the kernel refuses the read.
-    pub fn port(&self, netns: u32, port: u16) -> Result<Option<PortSum>, LoadError> {
+    pub fn port(&self, netns: NetnsId, port: u16) -> Result<Option<PortSum>, LoadError> {
         let slot = self.bpf.ports.slots.get(&key(netns, port, self.bank), 0);
         match slot {
             Ok(OTHER_PORTS) | Err(MapError::KeyNotFound) => Ok(None),
@@ -36,7 +36,7 @@ impl BankReader<'_> {
     ///
     /// # Errors
     /// If the kernel refuses the read.
-    pub fn port_keys(&self) -> Result<BTreeSet<(u32, u16)>, LoadError> {
+    pub fn port_keys(&self) -> Result<BTreeSet<(NetnsId, u16)>, LoadError> {
         let entries = self.bpf.ports.entries(self.bank)?;
         Ok(entries
             .iter()
@@ -48,7 +48,7 @@ impl BankReader<'_> {
     ///
     /// # Errors
     /// If the kernel refuses the read.
-    pub fn ports(&self) -> Result<BTreeMap<(u32, u16), PortSum>, LoadError> {
+    pub fn ports(&self) -> Result<BTreeMap<(NetnsId, u16), PortSum>, LoadError> {
         let ports = &self.bpf.ports;
         let mut sums = BTreeMap::new();
         for (port, slot) in ports.entries(self.bank)? {
@@ -85,7 +85,7 @@ impl Bpf {
     /// If the kernel refuses the update.
     pub fn keep_ports(
         &self,
-        kept: impl IntoIterator<Item = (u32, u16)>,
+        kept: impl IntoIterator<Item = (NetnsId, u16)>,
         bank: u32,
     ) -> Result<(), LoadError> {
         let mut ports = lock(&self.port_writer);
@@ -101,7 +101,7 @@ impl Bpf {
                 ports.unused[bank as usize].push(slot);
                 return Err(ports_error(error));
             }
-            if netns == self.netns {
+            if netns == OWN_NETNS {
                 // As the programs have it: plus one. There are no more slots than ports.
                 page.0.slots[usize::from(port)] = u16::try_from(slot + 1).unwrap_or(0);
             }
@@ -181,11 +181,12 @@ impl Ports {
     }
 }
 
-fn key(netns: u32, port: u16, bank: u32) -> Record<PortKey> {
+fn key(netns: NetnsId, port: u16, bank: u32) -> Record<PortKey> {
     Record(PortKey {
         netns,
         port,
         bank: u16::from(bank & 1 == 1),
+        padding: 0,
     })
 }
 

@@ -3,8 +3,8 @@
 use tcp_status_common::{
     control::Control,
     counters::{
-        Bank, ClosedListener, ClosedQuery, ClosedTotals, Cpu, FailureTotals, ListenerRecord,
-        Listeners, NamespaceKey, Others, PortGauges, PortKey, PortPage, Walked,
+        ClosedListener, ClosedQuery, ClosedTotals, Cpu, FailureTotals, ListenerRecord, Listeners,
+        Namespace, NamespaceQuery, Others, PortGauges, PortKey, PortPage, Walked,
     },
     host::Host,
 };
@@ -24,7 +24,6 @@ macro_rules! plain_data {
 }
 
 plain_data!(
-    Bank,
     ClosedListener,
     ClosedQuery,
     ClosedTotals,
@@ -33,7 +32,8 @@ plain_data!(
     FailureTotals,
     Host,
     Listeners,
-    NamespaceKey,
+    Namespace,
+    NamespaceQuery,
     Others,
     PortGauges,
     PortKey,

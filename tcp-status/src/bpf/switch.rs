@@ -66,7 +66,7 @@ impl Bpf {
         };
         let control = Record(Control {
             mode,
-            netns: self.netns,
+            netns: self.inode,
         });
         switch
             .map

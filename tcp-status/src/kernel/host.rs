@@ -133,6 +133,18 @@ fn host(btf: &Btf, types: &Types<'_>) -> Result<Host, String> {
     let recursion_guard = btf
         .id_by_type_name_kind("bpf_prog_inc_misses_counter", BtfKind::Func)
         .is_ok();
+    // An atomic before 5.12, which is assigned when it is first asked for.
+    let cookie_is_atomic = find("net", "net_cookie.counter").is_ok();
+    // What counts the users of a namespace was part of it before 5.11.
+    let net_count = [
+        "ns.__ns_ref.refs.counter",
+        "ns.count.refs.counter",
+        "count.refs.counter",
+    ]
+    .into_iter()
+    .find_map(|member| find("net", member).ok())
+    .map(|place| place.bits / 8)
+    .ok_or("struct net has no count of its users")?;
     Ok(Host {
         sk_protocol,
         sk_protocol_mask,
@@ -140,6 +152,13 @@ fn host(btf: &Btf, types: &Types<'_>) -> Result<Host, String> {
         skc_state: offset("sock", "__sk_common.skc_state")?,
         skc_net: offset("sock", "__sk_common.skc_net.net")?,
         net_inum: offset("net", "ns.inum")?,
+        net_cookie: if cookie_is_atomic {
+            0
+        } else {
+            offset("net", "net_cookie").unwrap_or(0)
+        },
+        net_hash_mix: offset("net", "hash_mix").unwrap_or(0),
+        net_count,
         skc_num: offset("sock", "__sk_common.skc_num")?,
         skc_rcv_saddr: offset("sock", "__sk_common.skc_rcv_saddr")?,
         skc_v6_rcv_saddr: offset("sock", "__sk_common.skc_v6_rcv_saddr")?,

@@ -59,6 +59,12 @@ pub enum Error {
         /// What the kernel says.
         error: io::Error,
     },
+    /// It was destroyed meanwhile.
+    #[error("cannot enter network namespace {inode}: it is gone; see `lsns -t net`")]
+    Gone {
+        /// Inode number that it had.
+        inode: u32,
+    },
     /// It is open, but cannot be entered.
     #[error(
         "cannot enter network namespace {inode}: {error}; run the tracker as root \
@@ -78,7 +84,7 @@ impl Error {
     pub fn is_permission(&self) -> bool {
         match self {
             // Even root may not see every process; that alone makes no namespace exist.
-            Self::Text { .. } | Self::Unknown { .. } => false,
+            Self::Text { .. } | Self::Unknown { .. } | Self::Gone { .. } => false,
             Self::Open { error, .. } | Self::Enter { error, .. } => {
                 error.kind() == io::ErrorKind::PermissionDenied
             }

@@ -1,6 +1,6 @@
 //! Answers: the live counters of a namespace, put together with what is [`super::beside`] them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{collections::BTreeMap, iter};
 
 use tcp_status_common::state::{Family, State};
 
@@ -27,6 +27,7 @@ use crate::{
     },
     snapshot::{Counts, Events, Ports, Snapshot},
 };
+use tcp_status_common::counters::{NetnsId, OWN_NETNS};
 
 /// The counts of IPv4 and of IPv6.
 pub(super) type Families = [Counts; Family::COUNT];
@@ -35,7 +36,7 @@ impl Tracker {
     /// The counts of a namespace, as far as `state` needs them and `effort` allows.
     pub(super) fn counts(
         &self,
-        netns: u32,
+        netns: NetnsId,
         state: State,
         effort: Effort,
     ) -> Result<Families, Refusal> {
@@ -54,7 +55,7 @@ impl Tracker {
     /// The counts of one port, as far as `state` needs them; none if it is not kept apart.
     pub(super) fn port_counts(
         &self,
-        netns: u32,
+        netns: NetnsId,
         port: u16,
         state: State,
     ) -> Result<Option<Families>, Refusal> {
@@ -80,14 +81,14 @@ impl Tracker {
     }
 
     /// Everything about one namespace. Peaks and rates reach `window` seconds back.
-    pub(super) fn snapshot(&self, netns: u32, window: u32) -> Result<Snapshot, Refusal> {
+    pub(super) fn snapshot(&self, netns: NetnsId, window: u32) -> Result<Snapshot, Refusal> {
         let split = self.hooks.split();
         self.snapshot_with(netns, window, (split, &self.ports_by_namespace()?))
     }
 
     fn snapshot_with(
         &self,
-        netns: u32,
+        netns: NetnsId,
         window: u32,
         (split, ports): (SplitMethod, &AllPorts),
     ) -> Result<Snapshot, Refusal> {
@@ -101,7 +102,7 @@ impl Tracker {
                 self.snapshot_here(netns, window, (split, &ports))
             })?,
             Err(error) => {
-                log::debug!(error:%, netns; "counted from outside");
+                log::debug!(error:%, netns = self.inode(netns); "counted from outside");
                 self.snapshot_from_outside(netns)
             }
         }
@@ -109,21 +110,18 @@ impl Tracker {
 
     /// Everything about every namespace that is counted, the own one first.
     pub(super) fn snapshots(&self, window: u32) -> Result<Vec<Snapshot>, Refusal> {
-        let (live, others) =
-            self.live_bank_with(|ledger| ledger.others.keys().copied().collect::<BTreeSet<_>>());
-        let appeared = live.other_namespaces().map_err(unavailable)?;
-        let others: BTreeSet<_> = others.into_iter().chain(appeared).collect();
+        let all = self.all_snapshots(window)?.into_iter();
+        Ok(all.map(|(_, snapshot)| snapshot).collect())
+    }
+
+    fn all_snapshots(&self, window: u32) -> Result<Vec<(NetnsId, Snapshot)>, Refusal> {
+        let living = self.living().map_err(unavailable)?.into_keys();
         let split = self.hooks.split();
         let ports = (split, &self.ports_by_namespace()?);
-        let mut snapshots = vec![self.snapshot_with(self.netns, window, ports)?];
-        for netns in others {
-            let snapshot = self.snapshot_with(netns, window, ports)?;
-            // One that is gone, until an audit closes its book.
-            if snapshot.states.total() > 0 || self.knows(netns) {
-                snapshots.push(snapshot);
-            }
-        }
-        Ok(snapshots)
+        iter::once(OWN_NETNS)
+            .chain(living)
+            .map(|netns| Ok((netns, self.snapshot_with(netns, window, ports)?)))
+            .collect()
     }
 
     /// One port of the tracker's namespace, and of every other one that has a listener there.
@@ -134,12 +132,12 @@ impl Tracker {
             tracked.any(|tracked| tracked == port) || listening.any(|listens| listens == port)
         };
         let mut snapshots = Vec::new();
-        for one in self.snapshots(window)? {
-            let own = one.netns == self.netns;
+        for (netns, one) in self.all_snapshots(window)? {
+            let own = netns == OWN_NETNS;
             if !own && !listens(&one) {
                 continue;
             }
-            match self.one_port(one.netns, port, window) {
+            match self.one_port(netns, port, window) {
                 Ok(snapshot) => snapshots.push(snapshot),
                 Err(error) if !own => log::debug!(error:%, netns = one.netns; "namespace left out"),
                 Err(error) => return Err(error),
@@ -149,7 +147,12 @@ impl Tracker {
     }
 
     /// One port of a namespace that is counted: by a scan, where it is not kept apart.
-    pub(super) fn one_port(&self, netns: u32, port: u16, window: u32) -> Result<Snapshot, Refusal> {
+    pub(super) fn one_port(
+        &self,
+        netns: NetnsId,
+        port: u16,
+        window: u32,
+    ) -> Result<Snapshot, Refusal> {
         if self.is_walked(netns, port)
             && let Some(snapshot) = self.port_snapshot(netns, port, window)?
         {
@@ -157,7 +160,7 @@ impl Tracker {
         }
         let query = Show {
             port: Some(port),
-            netns: (netns != self.netns).then(|| netns.to_string()),
+            netns: (netns != OWN_NETNS).then(|| self.inode(netns).to_string()),
             ..Show::default()
         };
         let scanned = self.scan.show(&query)?.pop();
@@ -169,7 +172,7 @@ impl Tracker {
     /// As [`Tracker::snapshot`], limited to one port; none if it is not kept apart.
     fn port_snapshot(
         &self,
-        netns: u32,
+        netns: NetnsId,
         port: u16,
         window: u32,
     ) -> Result<Option<Snapshot>, Refusal> {
@@ -206,7 +209,7 @@ impl Tracker {
 
     fn snapshot_here(
         &self,
-        netns: u32,
+        netns: NetnsId,
         window: u32,
         (split, ports): (SplitMethod, &BTreeMap<u16, Gauges>),
     ) -> Result<Snapshot, Refusal> {
@@ -228,7 +231,7 @@ impl Tracker {
         snapshot.ephemeral_ports = settings.ephemeral_ports;
         queues::limit(&mut listeners, &settings);
         snapshot.ports = self.ports(netns, (split, &gauges), ports, &half_open)?;
-        if netns == self.netns {
+        if netns == OWN_NETNS {
             let known = self.known(netns, split, &snapshot.states, &beside)?;
             let samples = lock(&self.samples);
             samples.tell(window, &reading, &known, &mut snapshot, &mut listeners);
@@ -238,7 +241,7 @@ impl Tracker {
     }
 
     /// What events alone tell of a namespace that cannot be entered.
-    fn snapshot_from_outside(&self, netns: u32) -> Result<Snapshot, Refusal> {
+    fn snapshot_from_outside(&self, netns: NetnsId) -> Result<Snapshot, Refusal> {
         let reading = self.read(netns).map_err(unavailable)?;
         let [timewait, finwait2] = reading.gauges.minisockets();
         let beside = Beside {
@@ -256,7 +259,7 @@ impl Tracker {
     /// What the books say beside the counts.
     fn describe(
         &self,
-        netns: u32,
+        netns: NetnsId,
         reading: &Reading,
         counts: Families,
     ) -> Result<Snapshot, Refusal> {
@@ -278,9 +281,9 @@ impl Tracker {
                 counted: reading.events,
                 missed: ledger.missed,
             }),
-            ..Snapshot::of(tier, netns, counts)
+            ..Snapshot::of(tier, self.inode(netns), counts)
         };
-        match ledger.book(self.netns, netns) {
+        match ledger.book(netns) {
             Some(book) => {
                 snapshot.degraded = ledger.degraded(book);
                 snapshot.drift = ledger.drift(book);
@@ -297,7 +300,7 @@ impl Tracker {
     /// Runs `f` inside a namespace that is counted.
     fn within<T: Send>(
         &self,
-        netns: u32,
+        netns: NetnsId,
         f: impl FnOnce() -> Result<T, Refusal> + Send,
     ) -> Result<T, Refusal> {
         match self.enter(netns)? {
@@ -307,23 +310,23 @@ impl Tracker {
     }
 
     /// The way into a namespace that is counted; none where that is the tracker's own.
-    fn enter(&self, netns: u32) -> Result<Option<Target>, netns::Error> {
-        if netns == self.netns {
+    fn enter(&self, netns: NetnsId) -> Result<Option<Target>, netns::Error> {
+        if netns == OWN_NETNS {
             return Ok(None);
         }
+        let inode = self.inode(netns);
         let known = self.known.read().expect(POISONED);
-        let target = known.get(&netns).map(|known| known.open(netns));
+        let target = known.get(&netns).map(|known| known.open(inode));
         drop(known);
-        match target.transpose()?.flatten() {
-            Some(target) => Ok(Some(target)),
-            None => netns::resolve(&netns.to_string()).map(Some),
+        let target = match target.transpose()?.flatten() {
+            Some(target) => target,
+            None => netns::resolve(&inode.to_string())?,
+        };
+        // If it is there while the other is held open, both are the same.
+        match self.bpf.living_namespace(netns) {
+            Ok(Some(inode)) if inode == target.inode() => Ok(Some(target)),
+            _ => Err(netns::Error::Gone { inode }),
         }
-    }
-
-    /// Whether something led into a namespace when last looked.
-    fn knows(&self, netns: u32) -> bool {
-        let known = self.known.read().expect(POISONED);
-        known.contains_key(&netns)
     }
 }
 

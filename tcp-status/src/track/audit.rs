@@ -24,9 +24,13 @@ use crate::{
     bpf::LoadError,
     kernel::{procfs, quiesce::GRACE},
 };
+use tcp_status_common::counters::{NetnsId, OWN_NETNS};
 
 /// So many looks an interval has while events come.
 const LOOKS: u32 = 4;
+
+/// How often namespaces that are gone are forgotten, whatever becomes of audits.
+const FORGET: Duration = Duration::from_secs(5);
 
 /// So long without an event, and things are at rest.
 const QUIET: Duration = Duration::from_millis(200);
@@ -85,6 +89,8 @@ struct Watch {
     budget: Budget,
     failures: Limiter,
     corrections: Limiter,
+    /// When namespaces that are gone were last forgotten.
+    forgot: Instant,
 }
 
 impl Watch {
@@ -104,6 +110,7 @@ impl Watch {
             budget: Budget::new(share, Pace::SAVED, cost, now),
             failures: Limiter::default(),
             corrections: Limiter::default(),
+            forgot: now,
         }
     }
 
@@ -129,6 +136,10 @@ impl Watch {
             self.looked = now;
             tracker.bpf.flush_log();
             tracker.sample_at_rest();
+            if now - self.forgot >= FORGET && self.last_event >= self.forgot {
+                self.forgot = now;
+                tracker.living()?;
+            }
             suspicion = self.suspicion(tracker, quiet)?;
             self.mark(tracker, suspicion.as_ref())?;
         }
@@ -246,13 +257,14 @@ impl Watch {
         findings: &Findings,
         at_rest: bool,
     ) -> Result<(), Error> {
-        for (&netns, finding) in findings {
+        for (&id, finding) in findings {
+            let netns = tracker.inode(id);
             let (recounts, corrected) = (finding.recounts(), finding.describe());
             if corrected.is_empty() {
                 log::debug!(cause:%, netns, recounts; "audited");
                 continue;
             }
-            let notable = at_rest || finding.is_notable(&tracker.gauges(netns)?);
+            let notable = at_rest || finding.is_notable(&tracker.gauges(id)?);
             match self.corrections.admit_if(notable, Instant::now()) {
                 Some(suppressed) => {
                     log::warn!(cause:%, netns, recounts, corrected = corrected.as_str(), suppressed;
@@ -305,9 +317,9 @@ impl Tracker {
     /// thread that audits may call it: nothing else switches banks.
     fn bracket(&self) -> Result<(Bounds, Differences), LoadError> {
         let (counters, base) = self.counters_with(|ledger| ledger.own.base);
-        let earlier = counters.of(self.netns)?;
+        let earlier = counters.of(OWN_NETNS)?;
         let totals = procfs::invariants().unwrap_or_default();
-        let later = counters.of(self.netns)?;
+        let later = counters.of(OWN_NETNS)?;
         let bounds = Bounds::new(&earlier, &later, base);
         let differences = Differences::new(&bounds, self.hooks.split(), &totals);
         Ok((bounds, differences))
@@ -344,7 +356,7 @@ impl Tracker {
     /// Enters what the recounts agree on.
     fn settle(&self, findings: &Findings, cost: Duration, baseline: i64) {
         let mut ledger = self.ledger_mut();
-        for (netns, book) in ledger.books_mut(self.netns) {
+        for (netns, book) in ledger.books_mut() {
             if let Some(finding) = findings.get(&netns) {
                 let agreed = finding.agreed();
                 let corrections = agreed.distance(&Gauges::default());
@@ -357,7 +369,7 @@ impl Tracker {
 }
 
 /// What was found in each namespace.
-type Findings = BTreeMap<u32, Finding>;
+type Findings = BTreeMap<NetnsId, Finding>;
 
 #[cfg(test)]
 mod tests {

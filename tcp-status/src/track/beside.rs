@@ -28,6 +28,7 @@ use crate::{
     server::protocol::Refusal,
     snapshot::{Counts, Listener},
 };
+use tcp_status_common::counters::{NetnsId, OWN_NETNS};
 
 /// Closed listeners could not be recorded: their half-open connections are in no count.
 pub(super) const UNRECORDED: &str = "half-open connections of closed listeners are missing: more \
@@ -50,7 +51,7 @@ impl Tracker {
     /// `requests` are its request sockets.
     pub(super) fn beside(
         &self,
-        netns: u32,
+        netns: NetnsId,
         (split, gauges): (SplitMethod, &Gauges),
         requests: [u64; Family::COUNT],
         wanted: &[State],
@@ -90,7 +91,7 @@ impl Tracker {
             State::SynRecv => false,
             State::TimeWait | State::FinWait2 if self.hooks.split() == SplitMethod::Walk => {
                 let is_due = |cache: &mut SplitCache| self.is_walk_due(cache, Effort::Walk);
-                !self.splits.with(self.netns, is_due)
+                !self.splits.with(OWN_NETNS, is_due)
             }
             _ => true,
         }
@@ -104,7 +105,7 @@ impl Tracker {
     }
 
     /// Walks over everything but full sockets.
-    fn look_aside(&self, netns: u32) -> Result<SplitWalk, Refusal> {
+    fn look_aside(&self, netns: NetnsId) -> Result<SplitWalk, Refusal> {
         let (began, cost) = (self.moment(netns)?, Cost::start());
         let (all, ports) = match sock_diag::minisockets(&self.port_set(netns)?) {
             // A kernel without the module; the iterator needs four times as long, and does not
@@ -128,7 +129,7 @@ impl Tracker {
     }
 
     /// The counters that say how far a split may be off, of the calling thread's namespace.
-    pub(super) fn moment(&self, netns: u32) -> Result<Moment, Refusal> {
+    pub(super) fn moment(&self, netns: NetnsId) -> Result<Moment, Refusal> {
         let minisockets = minisocket_count()?;
         let reading = self.read(netns).map_err(unavailable)?;
         let ended = |from: &[State]| {
@@ -152,7 +153,7 @@ impl Tracker {
     /// that is old says little.
     pub(super) fn known(
         &self,
-        netns: u32,
+        netns: NetnsId,
         split: SplitMethod,
         counts: &Counts,
         beside: &Beside,
@@ -170,14 +171,14 @@ impl Tracker {
     }
 
     /// The ports of a namespace that are kept apart.
-    fn port_set(&self, netns: u32) -> Result<BTreeSet<u16>, Refusal> {
+    fn port_set(&self, netns: NetnsId) -> Result<BTreeSet<u16>, Refusal> {
         let ports = self.live_bank().port_keys().map_err(unavailable)?;
         let ports = ports.range((netns, 0)..=(netns, u16::MAX));
         Ok(ports.map(|&(_, port)| port).collect())
     }
 
     /// Keeps what an audit's walk met beside full sockets.
-    pub(super) fn keep_aside(&self, netns: u32, walked: &Walked, began: Option<Moment>) {
+    pub(super) fn keep_aside(&self, netns: NetnsId, walked: &Walked, began: Option<Moment>) {
         self.splits.with(netns, |cache| {
             let cost = cache.cost();
             cache.put(walked.into(), began, cost);
@@ -187,7 +188,7 @@ impl Tracker {
     /// Request sockets of the calling thread's namespace, by family.
     pub(super) fn requests(
         &self,
-        netns: u32,
+        netns: NetnsId,
         gauges: &Gauges,
     ) -> Result<[u64; Family::COUNT], Refusal> {
         match self.plan.seed {
@@ -221,7 +222,7 @@ impl Tracker {
     /// The listeners of the calling thread's namespace, and its request sockets by port.
     pub(super) fn half_open(
         &self,
-        netns: u32,
+        netns: NetnsId,
         gauges: &Gauges,
     ) -> Result<(Vec<Listener>, HalfOpen), Refusal> {
         if self.plan.seed == SeedMethod::Procfs {
@@ -241,7 +242,7 @@ impl Tracker {
     /// meanwhile, which would be in both or in neither.
     fn with_closed<T>(
         &self,
-        netns: u32,
+        netns: NetnsId,
         walk: impl Fn() -> Result<T, Refusal>,
     ) -> Result<(T, Vec<ClosedListener>), Refusal> {
         const ATTEMPTS: u32 = 4;
@@ -265,7 +266,7 @@ impl Tracker {
     }
 
     /// The listeners of the calling thread's namespace.
-    fn listeners(&self, netns: u32, gauges: &Gauges) -> Result<Vec<Listener>, Refusal> {
+    fn listeners(&self, netns: NetnsId, gauges: &Gauges) -> Result<Vec<Listener>, Refusal> {
         match self.plan.seed {
             SeedMethod::Iterator => {
                 let expected = self.listening(netns, gauges)?;
@@ -278,10 +279,10 @@ impl Tracker {
     }
 
     /// How many listeners a walk may expect.
-    fn listening(&self, netns: u32, gauges: &Gauges) -> Result<u64, Refusal> {
+    fn listening(&self, netns: NetnsId, gauges: &Gauges) -> Result<u64, Refusal> {
         let vouched = self
             .ledger()
-            .book(self.netns, netns)
+            .book(netns)
             .is_some_and(|book| book.doubt.is_none());
         if vouched {
             let counted = gauges.sum(&[State::Listen]);

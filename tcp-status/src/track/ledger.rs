@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tcp_status_common::state::State;
+use tcp_status_common::{
+    counters::{NetnsId, OWN_NETNS},
+    state::State,
+};
 
 use super::{ages::Ages, gauge::Gauges, schedule::Cause, seed::Walks};
 use crate::{
@@ -60,15 +63,6 @@ impl Book {
     }
 }
 
-/// Namespaces other than the tracker's own.
-#[derive(Debug, Default)]
-pub struct Others {
-    /// Those in which something was counted.
-    pub counted: Vec<u32>,
-    /// Those with a book that no walk visited, and in which no socket is counted.
-    pub gone: BTreeSet<u32>,
-}
-
 /// What a bank that is no longer live counted, and what the one after it was seeded with.
 #[derive(Debug)]
 pub struct Retired {
@@ -95,11 +89,11 @@ pub struct Ledger {
     pub suspicion: Option<Cause>,
     /// The tracker's own namespace.
     pub own: Book,
-    /// Other namespaces, by inode number.
-    pub others: BTreeMap<u32, Book>,
+    /// Other namespaces.
+    pub others: BTreeMap<NetnsId, Book>,
     /// Ports that were entered before the last walk began: connections that they had before
     /// they got a listener are counted as well. By namespace.
-    pub walked_ports: Arc<BTreeSet<(u32, u16)>>,
+    pub walked_ports: Arc<BTreeSet<(NetnsId, u16)>>,
     /// Listeners without a port when the last walk began, since start.
     pub unplaced: u64,
     /// Closed listeners that could not be recorded before the last audit that found room for all, since
@@ -132,27 +126,27 @@ impl Ledger {
         }
     }
 
-    /// The book of a namespace, where the tracker's own is `own`.
+    /// The book of a namespace.
     #[must_use]
-    pub fn book(&self, own: u32, netns: u32) -> Option<&Book> {
-        if netns == own {
+    pub fn book(&self, netns: NetnsId) -> Option<&Book> {
+        if netns == OWN_NETNS {
             Some(&self.own)
         } else {
             self.others.get(&netns)
         }
     }
 
-    /// Every book, by the inode number of its namespace; the own one is `own`.
-    pub fn books_mut(&mut self, own: u32) -> impl Iterator<Item = (u32, &mut Book)> {
+    /// Every book.
+    pub fn books_mut(&mut self) -> impl Iterator<Item = (NetnsId, &mut Book)> {
         let others = self.others.iter_mut().map(|(&netns, book)| (netns, book));
-        std::iter::once((own, &mut self.own)).chain(others)
+        std::iter::once((OWN_NETNS, &mut self.own)).chain(others)
     }
 
     /// What is added to the ports of each namespace that has such.
     #[must_use]
-    pub fn port_bases(&self, own: u32) -> Vec<(u32, Arc<BTreeMap<u16, Gauges>>)> {
+    pub fn port_bases(&self) -> Vec<(NetnsId, Arc<BTreeMap<u16, Gauges>>)> {
         let others = self.others.iter().map(|(&netns, book)| (netns, book));
-        std::iter::once((own, &self.own))
+        std::iter::once((OWN_NETNS, &self.own))
             .chain(others)
             .filter(|(_, book)| !book.ports.is_empty())
             .map(|(netns, book)| (netns, Arc::clone(&book.ports)))
@@ -161,20 +155,20 @@ impl Ledger {
 
     /// Opens a book for each namespace in which something was walked or counted, keeps what walks
     /// met, and closes the books of namespaces that are gone and empty.
-    pub fn meet(&mut self, own: u32, walks: &Walks, others: &Others) {
+    pub fn meet(&mut self, walks: &Walks, living: &BTreeMap<NetnsId, u32>) {
         for (&netns, walked) in walks {
-            let book = if netns == own {
+            let book = if netns == OWN_NETNS {
                 &mut self.own
             } else {
                 self.others.entry(netns).or_default()
             };
             book.ages = Some(Ages::new(walked));
         }
-        for &netns in &others.counted {
+        for &netns in living.keys() {
             let unwalked = || Book::unwalked(UNREACHABLE);
             self.others.entry(netns).or_insert_with(unwalked);
         }
-        self.others.retain(|netns, _| !others.gone.contains(netns));
+        self.others.retain(|netns, _| living.contains_key(netns));
         for (netns, book) in &mut self.others {
             if !walks.contains_key(netns) {
                 book.doubt = Some(UNREACHABLE.into());
@@ -184,7 +178,7 @@ impl Ledger {
 
     /// Events are counted into the other bank from now on. `ports` were entered there before it
     /// was seeded.
-    pub fn switch(&mut self, ports: BTreeSet<(u32, u16)>, unplaced: u64) {
+    pub fn switch(&mut self, ports: BTreeSet<(NetnsId, u16)>, unplaced: u64) {
         self.retiring = Some(self.live);
         self.live = 1 - self.live;
         self.walked_ports = Arc::new(ports);
@@ -198,9 +192,9 @@ impl Ledger {
     /// Enters what the retiring bank counted of each namespace into its book, so that readings stay
     /// what they are with the live bank alone. Gives by how much the sockets that the live bank was
     /// seeded with exceed those that were counted.
-    pub fn retire(&mut self, own: u32, counts: &BTreeMap<u32, Retired>) -> BTreeMap<u32, Gauges> {
+    pub fn retire(&mut self, counts: &BTreeMap<NetnsId, Retired>) -> BTreeMap<NetnsId, Gauges> {
         let mut found = BTreeMap::new();
-        for (netns, book) in self.books_mut(own) {
+        for (netns, book) in self.books_mut() {
             if let Some(Retired { counted, seeded }) = counts.get(&netns) {
                 let missing = *seeded - (Gauges::of(counted) + book.base);
                 book.retired = counted.plus_flows(&book.retired);

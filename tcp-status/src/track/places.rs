@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use tcp_status_common::counters::{NetnsId, OWN_NETNS};
+
 use super::cost;
 use crate::{
-    bpf::LoadError,
+    bpf::{Bpf, LoadError},
     kernel::netns::{
         self, Target,
         list::{self, Known},
@@ -17,7 +19,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Places {
     own: u32,
-    others: Vec<Target>,
+    others: Vec<(Target, Known)>,
 }
 
 impl Places {
@@ -30,19 +32,43 @@ impl Places {
         }
     }
 
-    /// Every namespace that can be found and opened, and their names.
+    /// Every namespace that can be found and opened.
     #[must_use]
-    pub fn all(own: u32) -> (Self, BTreeMap<u32, Known>) {
-        let known = list::all();
-        let others = known
-            .iter()
-            .filter(|(inode, _)| **inode != own)
-            .filter_map(|(&inode, known)| known.open(inode).ok().flatten())
+    pub fn all(own: u32) -> Self {
+        let others = list::all()
+            .into_iter()
+            .filter(|(inode, _)| *inode != own)
+            .filter_map(|(inode, known)| Some((known.open(inode).ok()??, known)))
             .collect();
-        (Self { own, others }, known)
+        Self { own, others }
     }
 
-    /// Walks in each, one after the other. What cannot be entered is left out.
+    /// What identifies each of them, by inode number; without those in which nothing was counted.
+    ///
+    /// # Errors
+    /// If the kernel refuses the look.
+    pub fn ids(&self, bpf: &Bpf) -> Result<BTreeMap<u32, NetnsId>, LoadError> {
+        let mut ids = BTreeMap::from([(self.own, OWN_NETNS)]);
+        if !self.others.is_empty() {
+            // They are held open, so that no other namespace has their numbers.
+            let living = bpf.living_namespaces()?.into_iter();
+            ids.extend(living.map(|(id, inode)| (inode, id)));
+        }
+        Ok(ids)
+    }
+
+    /// The ways to the others, by what identifies them.
+    #[must_use]
+    pub fn known(&self, ids: &BTreeMap<u32, NetnsId>) -> BTreeMap<NetnsId, Known> {
+        let id = |inode| ids.get(&inode).copied();
+        let known = self.others.iter();
+        known
+            .filter_map(|(target, known)| Some((id(target.inode())?, known.clone())))
+            .collect()
+    }
+
+    /// Walks in each, one after the other. What cannot be entered is left out. Gives what was found
+    /// by inode number, which no other namespace has for as long as this lives.
     ///
     /// # Errors
     /// The first error of a walk.
@@ -51,7 +77,7 @@ impl Places {
         walk: impl Fn() -> Result<T, LoadError> + Sync,
     ) -> Result<BTreeMap<u32, T>, LoadError> {
         let mut found = BTreeMap::from([(self.own, walk()?)]);
-        for target in &self.others {
+        for (target, _) in &self.others {
             // On a thread of its own, but at the cost of this one.
             match netns::within(target, || (walk(), cost::spent())) {
                 Ok((walked, spent)) => {
@@ -63,4 +89,12 @@ impl Places {
         }
         Ok(found)
     }
+}
+
+/// What was found by inode number, by what identifies the namespaces.
+pub fn by_id<T>(found: BTreeMap<u32, T>, ids: &BTreeMap<u32, NetnsId>) -> BTreeMap<NetnsId, T> {
+    let found = found.into_iter();
+    found
+        .filter_map(|(inode, found)| Some((*ids.get(&inode)?, found)))
+        .collect()
 }

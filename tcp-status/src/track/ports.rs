@@ -21,16 +21,17 @@ use crate::{
     },
     snapshot::{Counts, PortCounts, Ports},
 };
+use tcp_status_common::counters::{NetnsId, OWN_NETNS};
 
 /// The sockets of every port that is kept apart, by namespace and port.
-pub(super) type AllPorts = BTreeMap<(u32, u16), Gauges>;
+pub(super) type AllPorts = BTreeMap<(NetnsId, u16), Gauges>;
 
 impl Tracker {
     /// The ports of a namespace whose sockets are `all` together: each with its counts, those
     /// beyond the limit, and what is at none of them.
     pub(super) fn ports(
         &self,
-        netns: u32,
+        netns: NetnsId,
         (split, all): (SplitMethod, &Gauges),
         apart: &BTreeMap<u16, Gauges>,
         half_open: &HalfOpen,
@@ -48,7 +49,7 @@ impl Tracker {
         let is_walked = |port: &&u16| walked.contains(&(netns, **port));
         let unaudited = apart.keys().filter(|port| !is_walked(port)).copied();
         let unaudited = unaudited.collect();
-        let other = match netns == self.netns {
+        let other = match netns == OWN_NETNS {
             true => live.other_ports().map_err(unavailable)?,
             false => None,
         };
@@ -73,7 +74,7 @@ impl Tracker {
     /// port is not entered, and where minisockets are not known by port.
     fn outgoing(
         &self,
-        netns: u32,
+        netns: NetnsId,
         (split, all): (SplitMethod, &Gauges),
         apart: &BTreeMap<u16, Gauges>,
         other: Option<&(Vec<u16>, Gauges)>,
@@ -98,7 +99,7 @@ impl Tracker {
     /// The counts of ports together, whose full sockets are `gauges`.
     pub(super) fn port_row(
         &self,
-        netns: u32,
+        netns: NetnsId,
         ports: &[u16],
         gauges: (SplitMethod, &Gauges),
         half_open: &HalfOpen,
@@ -112,9 +113,9 @@ impl Tracker {
     }
 
     /// The sockets of one port; none if it is not kept apart.
-    pub(super) fn port_gauges(&self, netns: u32, port: u16) -> Result<Option<Gauges>, Refusal> {
+    pub(super) fn port_gauges(&self, netns: NetnsId, port: u16) -> Result<Option<Gauges>, Refusal> {
         let (live, base) = self.live_bank_with(|ledger| {
-            let book = ledger.book(self.netns, netns)?;
+            let book = ledger.book(netns)?;
             book.ports.get(&port).copied()
         });
         let sum = live.port(netns, port).map_err(unavailable)?;
@@ -122,7 +123,7 @@ impl Tracker {
     }
 
     pub(super) fn ports_by_namespace(&self) -> Result<AllPorts, Refusal> {
-        let (live, bases) = self.live_bank_with(|ledger| ledger.port_bases(self.netns));
+        let (live, bases) = self.live_bank_with(|ledger| ledger.port_bases());
         let ports = live.ports().map_err(unavailable)?.into_iter();
         let mut gauges: AllPorts = ports.map(|(port, sum)| (port, sum.into())).collect();
         for (netns, bases) in bases {

@@ -12,6 +12,7 @@ use crate::{
     bpf::{BankReader, Banks, LoadError},
     snapshot::Transitions,
 };
+use tcp_status_common::counters::NetnsId;
 
 /// The counts of a namespace, read once.
 pub(super) struct Reading {
@@ -31,7 +32,7 @@ pub(super) struct Counters<'a> {
 impl Counters<'_> {
     /// What the banks hold of a namespace. After a switch, the live bank's own sockets are not
     /// compared yet: it only continues the count of the bank before.
-    pub(super) fn of(&self, netns: u32) -> Result<Banks, LoadError> {
+    pub(super) fn of(&self, netns: NetnsId) -> Result<Banks, LoadError> {
         let Some(retiring) = &self.retiring else {
             return self.live.counters(netns);
         };
@@ -55,9 +56,9 @@ impl Tracker {
     }
 
     /// The counts of a namespace.
-    pub(super) fn read(&self, netns: u32) -> Result<Reading, LoadError> {
+    pub(super) fn read(&self, netns: NetnsId) -> Result<Reading, LoadError> {
         let (counters, (base, retired)) = self.counters_with(|ledger| {
-            let book = ledger.book(self.netns, netns);
+            let book = ledger.book(netns);
             book.map_or_else(Default::default, |book| (book.base, book.retired))
         });
         let banks = counters.of(netns)?;
@@ -70,9 +71,9 @@ impl Tracker {
     }
 
     /// The gauges of a namespace alone.
-    pub(super) fn gauges(&self, netns: u32) -> Result<Gauges, LoadError> {
+    pub(super) fn gauges(&self, netns: NetnsId) -> Result<Gauges, LoadError> {
         let (counters, base) = self.counters_with(|ledger| {
-            let book = ledger.book(self.netns, netns);
+            let book = ledger.book(netns);
             book.map_or_else(Gauges::default, |book| book.base)
         });
         Ok(Gauges::of(&counters.of(netns)?) + base)

@@ -8,11 +8,12 @@ use tcp_status_common::state::State;
 use super::{
     confirm::Finding,
     gauge::Gauges,
-    ledger::{Others, Retired},
+    ledger::Retired,
+    places::by_id,
     reading::Reading,
     seed::{self, SeedError, Walks},
     split::Moment,
-    tracker::{Tracker, sockets_listed},
+    tracker::{POISONED, Tracker, sockets_listed},
 };
 use crate::{
     bpf::{Banks, LoadError},
@@ -24,6 +25,7 @@ use crate::{
         sock_diag::{self, MiniSplit},
     },
 };
+use tcp_status_common::counters::{NetnsId, OWN_NETNS};
 
 /// A namespace in which a walk may have passed over sockets, and that was never at rest since.
 pub const SKIPPED: &str = "this kernel's iterator may pass over sockets of a network namespace \
@@ -59,12 +61,12 @@ struct AtRest {
 impl Tracker {
     /// By how much the sockets that there are in each namespace exceed those that are counted.
     /// Changes no reading. Looks once more after `patience`.
-    pub(super) fn recount(&self, patience: Duration) -> Result<BTreeMap<u32, Gauges>, Error> {
+    pub(super) fn recount(&self, patience: Duration) -> Result<BTreeMap<NetnsId, Gauges>, Error> {
         match self.plan.seed {
             SeedMethod::Iterator => self.recount_by_iterator(patience),
             SeedMethod::Procfs => {
                 thread::sleep(patience);
-                Ok([(self.netns, self.recount_at_rest(self.netns)?.missing)].into())
+                Ok([(OWN_NETNS, self.recount_at_rest(OWN_NETNS)?.missing)].into())
             }
         }
     }
@@ -75,7 +77,7 @@ impl Tracker {
     ///
     /// What can fail comes before the switch, which either takes place wholly or not at all; or
     /// after it, where readings do not depend on it.
-    fn recount_by_iterator(&self, patience: Duration) -> Result<BTreeMap<u32, Gauges>, Error> {
+    fn recount_by_iterator(&self, patience: Duration) -> Result<BTreeMap<NetnsId, Gauges>, Error> {
         // What an earlier recount could not read after its switch.
         self.retire()?;
         let old = self.ledger().live;
@@ -83,10 +85,11 @@ impl Tracker {
         let unplaced = self.bpf.writers()?.unplaced;
         let unrecorded = self.bpf.closed_totals()?.unrecorded;
         let places = self.places();
-        let began = self.moment(self.netns).ok();
+        let began = self.moment(OWN_NETNS).ok();
         let seed::Filled {
             walks,
             ports,
+            known,
             mut seeding,
         } = seed::fill(
             &self.bpf,
@@ -97,12 +100,13 @@ impl Tracker {
             patience,
         )?;
         let all_recorded = self.bpf.closed_totals()?.unrecorded == unrecorded;
-        let others = self.others(&walks)?;
-        let skipped = self.may_have_skipped(&self.gauges(self.netns)?);
+        let living = self.living()?;
+        *self.known.write().expect(POISONED) = known;
+        let skipped = self.may_have_skipped(&self.gauges(OWN_NETNS)?);
         {
             let mut ledger = self.ledger_mut();
             seeding.complete(new)?;
-            ledger.meet(self.netns, &walks, &others);
+            ledger.meet(&walks, &living);
             ledger.switch(ports, unplaced);
             if all_recorded {
                 ledger.unrecorded = unrecorded;
@@ -118,28 +122,12 @@ impl Tracker {
         Ok(found)
     }
 
-    /// Other namespaces that are counted, and those that are gone.
-    pub(super) fn others(&self, walks: &Walks) -> Result<Others, LoadError> {
-        let (live, books) =
-            self.live_bank_with(|ledger| ledger.others.keys().copied().collect::<Vec<_>>());
-        let mut others = Others {
-            counted: live.other_namespaces()?,
-            ..Others::default()
-        };
-        for netns in books.iter().chain(&others.counted) {
-            if !walks.contains_key(netns) && self.gauges(*netns)? == Gauges::default() {
-                others.gone.insert(*netns);
-            }
-        }
-        Ok(others)
-    }
-
     /// Has the books take over what the bank before the last switch counted, if they have not yet.
     /// Gives by how much the sockets that were walked exceed those that were counted.
-    fn retire(&self) -> Result<BTreeMap<u32, Gauges>, LoadError> {
+    fn retire(&self) -> Result<BTreeMap<NetnsId, Gauges>, LoadError> {
         let (live, (retiring, netnses)) = self.live_bank_with(|ledger| {
             let others = ledger.others.keys().copied();
-            let netnses: Vec<_> = others.chain([self.netns]).collect();
+            let netnses: Vec<_> = others.chain([OWN_NETNS]).collect();
             (ledger.retiring.map(|old| (old, ledger.live)), netnses)
         });
         let Some((old, new)) = retiring else {
@@ -160,12 +148,12 @@ impl Tracker {
             let counted = old.counters(netns)?;
             counts.insert(netns, Retired { counted, seeded });
         }
-        Ok(self.ledger_mut().retire(self.netns, &counts))
+        Ok(self.ledger_mut().retire(&counts))
     }
 
     /// By how much the sockets that the kernel lists in the calling thread's namespace exceed those
     /// that are counted. A dump tells the truth only if nothing moved.
-    fn recount_at_rest(&self, netns: u32) -> Result<AtRest, Error> {
+    fn recount_at_rest(&self, netns: NetnsId) -> Result<AtRest, Error> {
         let counted = self.ports_of(netns)?;
         let ports = counted.keys().copied().collect();
         let (before, beside) = (self.read(netns)?, sock_diag::minisockets(&ports)?);
@@ -188,7 +176,7 @@ impl Tracker {
     }
 
     /// What the live bank has of the ports of a namespace.
-    fn ports_of(&self, netns: u32) -> Result<BTreeMap<u16, Gauges>, LoadError> {
+    fn ports_of(&self, netns: NetnsId) -> Result<BTreeMap<u16, Gauges>, LoadError> {
         let ports = self.live_bank().ports()?;
         let range = ports.range((netns, 0)..=(netns, u16::MAX));
         Ok(range.map(|(&(_, port), &sum)| (port, sum.into())).collect())
@@ -211,16 +199,21 @@ impl Tracker {
     }
 
     /// Has a listing at rest decide what was found where walks may have passed over sockets.
-    pub(super) fn decide(&self, findings: &mut BTreeMap<u32, Finding>) -> Result<(), Error> {
+    pub(super) fn decide(&self, findings: &mut BTreeMap<NetnsId, Finding>) -> Result<(), Error> {
         if !self.plan.walk_skips {
             return Ok(());
         }
-        let listed = self.places().each(|| {
-            let netns = netns::own().unwrap_or(self.netns);
+        let places = self.places();
+        let ids = places.ids(&self.bpf)?;
+        let listed = places.each(|| {
+            let inode = netns::own().unwrap_or(self.inode);
+            let Some(&netns) = ids.get(&inode) else {
+                return Ok(None);
+            };
             let skipped = self.may_have_skipped(&self.gauges(netns)?);
             Ok(skipped.then(|| self.recount_at_rest(netns)))
         })?;
-        for (netns, listed) in listed {
+        for (netns, listed) in by_id(listed, &ids) {
             if let (Some(listed), Some(finding)) = (listed, findings.get_mut(&netns)) {
                 match listed {
                     Err(Error::Unrest) => finding.is_undecided(),
@@ -235,9 +228,9 @@ impl Tracker {
         Ok(())
     }
 
-    fn keep_ports_at_rest(&self, netns: u32, ports: BTreeMap<u16, Gauges>) {
+    fn keep_ports_at_rest(&self, netns: NetnsId, ports: BTreeMap<u16, Gauges>) {
         let mut ledger = self.ledger_mut();
-        let book = ledger.books_mut(self.netns).find(|(of, _)| *of == netns);
+        let book = ledger.books_mut().find(|(of, _)| *of == netns);
         if let Some((_, book)) = book {
             book.ports = Arc::new(ports);
         }
@@ -246,8 +239,8 @@ impl Tracker {
     /// Keeps what an audit's walks met beside full sockets, unless they may have passed over some.
     pub(super) fn saw_aside(&self, walks: &Walks, skipped: bool, began: Option<Moment>) {
         self.splits.retain(|netns| walks.contains_key(&netns));
-        if let Some(walked) = walks.get(&self.netns).filter(|_| !skipped) {
-            self.keep_aside(self.netns, walked, began);
+        if let Some(walked) = walks.get(&OWN_NETNS).filter(|_| !skipped) {
+            self.keep_aside(OWN_NETNS, walked, began);
         }
     }
 }

@@ -31,6 +31,7 @@ use crate::{
     server::protocol::Refusal,
     snapshot::{Counts, Listener, Snapshot},
 };
+use tcp_status_common::counters::OWN_NETNS;
 
 /// So many samples without any change, and the sampler rests.
 const QUIET: u32 = 20;
@@ -234,8 +235,8 @@ fn segments() -> Option<u64> {
 impl Tracker {
     /// Whether there are other request sockets than at the last sample.
     fn has_other_requests(&self) -> Result<bool, Refusal> {
-        let gauges = self.gauges(self.netns).map_err(unavailable)?;
-        Ok(self.requests(self.netns, &gauges)? != lock(&self.samples).requests)
+        let gauges = self.gauges(OWN_NETNS).map_err(unavailable)?;
+        Ok(self.requests(OWN_NETNS, &gauges)? != lock(&self.samples).requests)
     }
 
     /// While the sampler rests, looks for what changes without an event: queues, and minisockets
@@ -253,12 +254,12 @@ impl Tracker {
     /// nothing else.
     fn sample(&self) -> Result<bool, Refusal> {
         let split = self.hooks.split();
-        let reading = self.read(self.netns).map_err(unavailable)?;
+        let reading = self.read(OWN_NETNS).map_err(unavailable)?;
         let gauges = reading.gauges;
-        let (listeners, half_open) = self.half_open(self.netns, &gauges)?;
+        let (listeners, half_open) = self.half_open(OWN_NETNS, &gauges)?;
         let requests = half_open.total();
         let beside = self.beside(
-            self.netns,
+            OWN_NETNS,
             (split, &gauges),
             requests,
             &State::ALL,
@@ -266,7 +267,7 @@ impl Tracker {
         )?;
         let [mut counts, v6] = assemble(&gauges, &beside);
         counts += &v6;
-        let known = self.known(self.netns, split, &counts, &beside)?;
+        let known = self.known(OWN_NETNS, split, &counts, &beside)?;
         let mut samples = lock(&self.samples);
         let now = samples.now();
         samples

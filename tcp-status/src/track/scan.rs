@@ -368,7 +368,9 @@ impl From<netns::Error> for Refusal {
     fn from(error: netns::Error) -> Self {
         let kind = match &error {
             _ if error.is_permission() => RefusalKind::Refused,
-            netns::Error::Text { .. } | netns::Error::Unknown { .. } => RefusalKind::BadArgument,
+            netns::Error::Text { .. }
+            | netns::Error::Unknown { .. }
+            | netns::Error::Gone { .. } => RefusalKind::BadArgument,
             netns::Error::Open { .. } | netns::Error::Enter { .. } => RefusalKind::Unavailable,
         };
         Self {

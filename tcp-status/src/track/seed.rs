@@ -9,13 +9,13 @@ use std::{
 
 use tcp_status_common::{
     control::Mode,
-    counters::{FailureTotals, Failures, Walked},
+    counters::{FailureTotals, Failures, NetnsId, Walked},
 };
 
-use super::places::Places;
+use super::places::{Places, by_id};
 use crate::{
     bpf::{Bpf, LoadError},
-    kernel::{quiesce::quiesce, sock_diag},
+    kernel::{netns::list::Known, quiesce::quiesce, sock_diag},
 };
 
 /// How often a seeding is tried where something failed: with twice the room each time that there was
@@ -95,10 +95,10 @@ impl SeedError {
 }
 
 /// Ports, by namespace.
-pub type WalkedPorts = BTreeSet<(u32, u16)>;
+pub type WalkedPorts = BTreeSet<(NetnsId, u16)>;
 
 /// What a walk met in each namespace that it visited.
-pub type Walks = BTreeMap<u32, Walked>;
+pub type Walks = BTreeMap<NetnsId, Walked>;
 
 /// A seeding in progress. When it is dropped, events go into the live bank alone, and the memory of
 /// seen sockets is given back: whether it was completed or not.
@@ -141,6 +141,8 @@ pub struct Filled<'a> {
     pub seeding: Seeding<'a>,
     /// What the walks met.
     pub walks: Walks,
+    /// The ways to the other namespaces that were walked.
+    pub known: BTreeMap<NetnsId, Known>,
     /// The ports, by namespace, that were entered before any socket was counted. Of one that gets its
     /// listener later, the walk may have passed over connections already.
     pub ports: WalkedPorts,
@@ -169,10 +171,12 @@ pub fn fill<'a>(
     loop {
         let (walks, ports, failed) = attempt(bpf, places, live, bank, (capacity, patience))?;
         let Some(error) = SeedError::of(&failed, capacity) else {
+            let ids = places.ids(bpf)?;
             return Ok(Filled {
                 seeding,
-                walks,
+                walks: by_id(walks, &ids),
                 ports,
+                known: places.known(&ids),
             });
         };
         log::debug!(error:%, attempts; "seeding void");
@@ -190,7 +194,7 @@ fn attempt(
     live: Option<u32>,
     bank: u32,
     (capacity, patience): (u32, Duration),
-) -> Result<(Walks, WalkedPorts, FailureTotals), LoadError> {
+) -> Result<(BTreeMap<u32, Walked>, WalkedPorts, FailureTotals), LoadError> {
     bpf.switch(Mode::new(live, None))?;
     quiesce();
     bpf.clear(bank)?;

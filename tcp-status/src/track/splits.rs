@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::split::{Moment, Split, SplitCache};
+use tcp_status_common::counters::NetnsId;
 
 /// What a walk found.
 pub struct SplitWalk {
@@ -24,19 +25,19 @@ pub struct SplitWalk {
 /// The last split of each namespace, by inode number.
 #[derive(Debug, Default)]
 pub struct Splits {
-    caches: Mutex<BTreeMap<u32, SplitCache>>,
+    caches: Mutex<BTreeMap<NetnsId, SplitCache>>,
     /// Held during a walk, never by a reader of `caches`.
     walking: Mutex<()>,
 }
 
 impl Splits {
     /// Reads or changes what is cached of a namespace. Does not wait for a walk.
-    pub fn with<T>(&self, netns: u32, of_cache: impl FnOnce(&mut SplitCache) -> T) -> T {
+    pub fn with<T>(&self, netns: NetnsId, of_cache: impl FnOnce(&mut SplitCache) -> T) -> T {
         of_cache(lock(&self.caches).entry(netns).or_default())
     }
 
     /// Forgets the namespaces that are not `kept`.
-    pub fn retain(&self, kept: impl Fn(u32) -> bool) {
+    pub fn retain(&self, kept: impl Fn(NetnsId) -> bool) {
         lock(&self.caches).retain(|&netns, _| kept(netns));
     }
 
@@ -47,7 +48,7 @@ impl Splits {
     /// Those of `walk`; the cached split stays.
     pub fn renew<E>(
         &self,
-        netns: u32,
+        netns: NetnsId,
         is_old: impl Fn(&SplitCache) -> bool,
         walk: impl FnOnce() -> Result<SplitWalk, E>,
     ) -> Result<(), E> {
@@ -81,9 +82,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use std::{convert::Infallible, sync::mpsc, thread, time::Duration};
 
-    use super::{Moment, Split, SplitCache, SplitWalk, Splits};
+    use super::{Moment, NetnsId, Split, SplitCache, SplitWalk, Splits};
 
-    const NETNS: u32 = 1;
+    const NETNS: NetnsId = 1;
     const AGE: Duration = Duration::from_secs(3600);
     /// Longer than any busy machine needs.
     const PATIENCE: Duration = Duration::from_secs(60);

@@ -15,6 +15,7 @@ use tcp_status_common::{
 
 use super::{
     answer::Families,
+    answer::unavailable,
     beside::Effort,
     cost::Cost,
     gauge::Gauges,
@@ -43,6 +44,7 @@ use crate::{
     },
     snapshot::Snapshot,
 };
+use tcp_status_common::counters::{NetnsId, OWN_NETNS};
 
 /// How long the first seeding waits for sockets that were reported before it began: it has nothing
 /// to compare with.
@@ -92,14 +94,17 @@ pub struct Tracker {
     pub(super) plan: EbpfPlan,
     pub(super) hooks: Hooks,
     pub(super) settings: Settings,
-    pub(super) netns: u32,
+    /// Inode number of the tracker's own namespace.
+    pub(super) inode: u32,
     ledger: RwLock<Ledger>,
     pub(super) splits: Splits,
     pub(super) samples: Mutex<Samples>,
     /// Of the thread that samples, once there is one.
     pub(super) bell: OnceLock<Arc<Bell>>,
-    /// Namespaces that were found when last looked.
-    pub(super) known: RwLock<BTreeMap<u32, Known>>,
+    /// The ways to other namespaces that the last walks took.
+    pub(super) known: RwLock<BTreeMap<NetnsId, Known>>,
+    /// Inode numbers of other namespaces that were there when last looked.
+    inodes: RwLock<BTreeMap<NetnsId, u32>>,
     pub(super) scan: Scan,
 }
 
@@ -108,14 +113,24 @@ impl Tracker {
     ///
     /// # Errors
     /// [`StartError`]; nothing is left in the kernel then.
-    pub fn start(mut plan: EbpfPlan, btf: &Btf, settings: Settings) -> Result<Self, StartError> {
-        let netns = netns::own().map_err(StartError::Netns)?;
+    pub fn start(
+        mut plan: EbpfPlan,
+        btf: &Btf,
+        mut settings: Settings,
+    ) -> Result<Self, StartError> {
+        let inode = netns::own().map_err(StartError::Netns)?;
         let iterator = plan.seed == SeedMethod::Iterator;
+        if settings.all_namespaces && !iterator {
+            log::warn!(
+                "only the own network namespace is counted: this kernel has no TCP iterator"
+            );
+            settings.all_namespaces = false;
+        }
         plan.host.all_namespaces = settings.all_namespaces.into();
-        let (bpf, plan) = match Bpf::load(&plan.host, btf, iterator, netns, settings.limits) {
+        let (bpf, plan) = match Bpf::load(&plan.host, btf, iterator, inode, settings.limits) {
             Err(refused @ LoadError::Timewait { .. }) => {
                 let plan = plan.reduced(refused.to_string());
-                let bpf = Bpf::load(&plan.host, btf, iterator, netns, settings.limits)?;
+                let bpf = Bpf::load(&plan.host, btf, iterator, inode, settings.limits)?;
                 (bpf, plan)
             }
             loaded => (loaded?, plan),
@@ -130,12 +145,13 @@ impl Tracker {
             hooks,
             plan,
             settings,
-            netns,
+            inode,
             ledger: RwLock::new(Ledger::new(Duration::ZERO, 0)),
             splits: Splits::default(),
             samples: Mutex::default(),
             bell: OnceLock::new(),
             known: RwLock::default(),
+            inodes: RwLock::default(),
             scan: Scan::new(
                 "what is not tracked is counted by a scan".into(),
                 settings.pace.share_on_demand(),
@@ -167,14 +183,35 @@ impl Tracker {
         self.ledger.write().expect(POISONED)
     }
 
-    /// Where walks go. Keeps the names of what was found.
+    /// Where walks go.
     pub(super) fn places(&self) -> Places {
-        if !self.settings.all_namespaces {
-            return Places::own(self.netns);
+        if self.settings.all_namespaces {
+            Places::all(self.inode)
+        } else {
+            Places::own(self.inode)
         }
-        let (places, known) = Places::all(self.netns);
-        *self.known.write().expect(POISONED) = known;
-        places
+    }
+
+    /// The inode number of each other namespace that is there and in which anything was counted.
+    /// Forgets those that are gone.
+    pub(super) fn living(&self) -> Result<BTreeMap<NetnsId, u32>, LoadError> {
+        if !self.settings.all_namespaces {
+            return Ok(BTreeMap::new());
+        }
+        let living = self.bpf.living_namespaces()?;
+        let is_living = |netns: &NetnsId| living.contains_key(netns);
+        self.ledger_mut().others.retain(|netns, _| is_living(netns));
+        self.inodes.write().expect(POISONED).clone_from(&living);
+        Ok(living)
+    }
+
+    /// The inode number of a namespace that is counted; 0 if it is gone.
+    pub(super) fn inode(&self, netns: NetnsId) -> u32 {
+        if netns == OWN_NETNS {
+            return self.inode;
+        }
+        let inodes = self.inodes.read().expect(POISONED);
+        inodes.get(&netns).copied().unwrap_or_default()
     }
 
     /// Whether ports got a listener since the last walk began.
@@ -191,6 +228,7 @@ impl Tracker {
         let seed::Filled {
             walks,
             ports,
+            known,
             mut seeding,
         } = seed::fill(
             &self.bpf,
@@ -208,9 +246,10 @@ impl Tracker {
         let mut ledger = Ledger::new(cost, baseline);
         ledger.unplaced = unplaced;
         ledger.walked_ports = Arc::new(ports);
-        ledger.meet(self.netns, &walks, &self.others(&walks)?);
+        *self.known.write().expect(POISONED) = known;
+        ledger.meet(&walks, &self.living()?);
         self.doubt_skipped(&mut ledger)?;
-        let skipped = self.may_have_skipped(&self.gauges(self.netns)?);
+        let skipped = self.may_have_skipped(&self.gauges(OWN_NETNS)?);
         self.saw_aside(&walks, skipped, None);
         let sockets: u64 = walks.values().map(|walked| walked.sockets).sum();
         log::info!(sockets, namespaces = walks.len(), milliseconds = elapsed.as_millis(); "seeded");
@@ -221,7 +260,7 @@ impl Tracker {
     /// has to look.
     fn doubt_skipped(&self, ledger: &mut Ledger) -> Result<(), LoadError> {
         let bank = self.bpf.read_bank(ledger.live);
-        for (netns, book) in ledger.books_mut(self.netns) {
+        for (netns, book) in ledger.books_mut() {
             if self.may_have_skipped(&Gauges::of(&bank.counters(netns)?)) {
                 book.doubt = Some(SKIPPED.into());
             }
@@ -247,17 +286,24 @@ impl Tracker {
     }
 
     /// The namespace that a query names, if it is one that is counted.
-    fn counted(&self, named: Option<&str>) -> Result<Option<u32>, Refusal> {
+    fn counted(&self, named: Option<&str>) -> Result<Option<NetnsId>, Refusal> {
         let Some(text) = named else {
-            return Ok(Some(self.netns));
+            return Ok(Some(OWN_NETNS));
         };
-        let netns = netns::resolve(text)?.inode();
-        let counted = netns == self.netns || self.ledger().others.contains_key(&netns);
-        Ok(counted.then_some(netns))
+        // Held open, so that no other one gets its number meanwhile.
+        let target = netns::resolve(text)?;
+        if target.inode() == self.inode {
+            return Ok(Some(OWN_NETNS));
+        }
+        let living = self.living().map_err(unavailable)?;
+        let named = living.iter().find(|(_, inode)| **inode == target.inode());
+        let ledger = self.ledger();
+        let counted = named.filter(|(netns, _)| ledger.others.contains_key(netns));
+        Ok(counted.map(|(&netns, _)| netns))
     }
 
     /// Whether the counts of a port can be answered for: it was entered before the last walk.
-    pub(super) fn is_walked(&self, netns: u32, port: u16) -> bool {
+    pub(super) fn is_walked(&self, netns: NetnsId, port: u16) -> bool {
         self.ledger().walked_ports.contains(&(netns, port))
     }
 }
@@ -284,7 +330,7 @@ impl Source for Tracker {
         let (state, families) = (query.state().ok()?, query.families().ok()?);
         let own = query.netns.is_none() && query.port.is_none();
         (own && self.is_walk_needless(state)).then(|| {
-            let counts = self.counts(self.netns, state, Effort::Last)?;
+            let counts = self.counts(OWN_NETNS, state, Effort::Last)?;
             Ok(sum(&counts, families, state))
         })
     }

@@ -236,7 +236,7 @@ fn hold_all() -> Hold {
 
 /// The namespace that has this number once the one that had it is gone; none if something else
 /// on this host was quicker.
-fn successor(inode: u64) -> Option<Netns> {
+pub fn successor(inode: u64) -> Option<Netns> {
     let started = Instant::now();
     let mut others = Vec::new();
     while started.elapsed() < PATIENCE && others.len() < 100 {

@@ -21,10 +21,13 @@ use tcp_status_testkit::{
     hold::{Hold, Plan},
     netns::Netns,
     oracle::{Counts, Table, st},
-    raise_fd_limit, seed,
+    raise_fd_limit, seed, skip,
 };
 
-use crate::subject::{SOON, Subject, place, turn};
+use crate::{
+    battery::successor,
+    subject::{SOON, Subject, place, turn},
+};
 
 /// A namespace with a process in it, which is how a tracker finds it.
 pub struct Inhabited {
@@ -68,6 +71,10 @@ fn all(subject: &Subject) -> Vec<Snapshot> {
         ..Show::default()
     };
     subject.tracker.show(&show).unwrap()
+}
+
+fn counted(snapshot: &Snapshot) -> u64 {
+    snapshot.events.map_or(0, |events| events.counted)
 }
 
 fn of(subject: &Subject, netns: &Netns) -> Option<Snapshot> {
@@ -275,6 +282,41 @@ fn a_namespace_that_is_destroyed_is_forgotten() {
         }
     })
     .unwrap();
+}
+
+/// The kernel gives the number of a namespace that is gone to the next one.
+#[test]
+fn a_number_that_is_given_again_inherits_nothing() {
+    const TRIES: usize = 10;
+    let (Some(own), Some(_)) = (place(), place()) else {
+        return;
+    };
+    raise_fd_limit().unwrap();
+    let again = own.run(|| {
+        let subject = start();
+        (0..TRIES).any(|_| {
+            let old = Inhabited::place().unwrap();
+            let held = old.run(hold).unwrap();
+            assert_exact(&subject, &old);
+            drop(held);
+            let inode = old.inode();
+            drop(old);
+            let Some(new) = successor(inode) else {
+                return false;
+            };
+            let found = of(&subject, &new);
+            assert!(found.is_none(), "nothing happened there yet: {found:?}");
+            let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let _listener = new.run(listen).unwrap();
+            let found = of(&subject, &new).unwrap();
+            assert_eq!((found.states.total(), found.states[State::Listen]), (1, 1));
+            assert_eq!(counted(&found), 1, "{found:?}");
+            true
+        })
+    });
+    if !again.unwrap() {
+        skip("the number of a namespace did not come again in 10 tries");
+    }
 }
 
 #[test]

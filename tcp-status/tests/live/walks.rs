@@ -12,6 +12,7 @@ use tcp_status::{
 };
 use tcp_status_common::{
     control::Mode,
+    counters::OWN_NETNS,
     state::{Family, State},
 };
 
@@ -48,14 +49,14 @@ fn only_the_walks_of_a_seeding_change_the_bank_that_is_seeded() {
                 assert_eq!(records.len(), listeners.len());
                 bpf.walk_sockets().unwrap();
                 assert_eq!(
-                    bpf.read_bank(1).counters(own).unwrap().seeded,
+                    bpf.read_bank(1).counters(OWN_NETNS).unwrap().seeded,
                     [[0; 12]; 2],
                     "{mode:?}"
                 );
                 assert_eq!(bpf.read_bank(1).port_keys().unwrap().len(), 0, "{mode:?}");
             }
             assert_eq!(bpf.seed_listeners(LISTENERS).unwrap().unseen, LISTENERS);
-            let seeded = bpf.read_bank(1).counters(own).unwrap().seeded;
+            let seeded = bpf.read_bank(1).counters(OWN_NETNS).unwrap().seeded;
             let listening = usize::from(State::Listen.number());
             let counted = seeded[Family::V4.index()][listening];
             assert_eq!(counted.cast_unsigned(), LISTENERS);
