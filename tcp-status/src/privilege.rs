@@ -1,5 +1,5 @@
 //! Privileges that are given up. Owns which capabilities a tracker keeps once its programs are
-//! attached; does not know what needs them, which `docs/operations.md` shows as a table.
+//! attached; does not know what needs them, which `docs/install.md` shows as a table.
 //!
 //! The kernel keeps capabilities per thread, and a new thread has those of its creator. So every
 //! thread that is there when the programs are attached has to give them up itself.

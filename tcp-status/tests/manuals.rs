@@ -1,5 +1,5 @@
-//! What `docs/operations.md` says of log lines is all that the program can log, and what
-//! `docs/faults.md` says of faults is seen by tests.
+//! What `docs/troubleshooting.md` says of log lines is all that the program can log, and what
+//! `docs/dev/faults.md` says of faults is seen by tests.
 
 use std::{
     collections::BTreeSet,
@@ -60,7 +60,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 #[test]
 fn every_log_line_is_explained() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let manual = fs::read_to_string(root.join("../docs/operations.md")).unwrap();
+    let manual = fs::read_to_string(root.join("../docs/troubleshooting.md")).unwrap();
     let mut files = Vec::new();
     sources(&root.join("src"), &mut files);
     let mut all = BTreeSet::new();
@@ -78,7 +78,7 @@ fn every_log_line_is_explained() {
         });
         assert!(
             explained,
-            "docs/operations.md has no row for {level} `{message}`"
+            "docs/troubleshooting.md has no row for {level} `{message}`"
         );
     }
     for row in rows.iter().filter(|row| {
@@ -91,7 +91,7 @@ fn every_log_line_is_explained() {
             let exists = all.iter().any(|(_, message)| message == line);
             assert!(
                 exists,
-                "docs/operations.md explains `{line}`, which nothing logs"
+                "docs/troubleshooting.md explains `{line}`, which nothing logs"
             );
         }
     }
@@ -155,7 +155,7 @@ fn every_claim_on_hostile_clients_has_its_test() {
 #[test]
 fn every_fault_has_its_test_and_every_test_its_row() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let named = named_tests("docs/faults.md");
+    let named = named_tests("docs/dev/faults.md");
     let mut files = Vec::new();
     sources(&root.join("tests/faults"), &mut files);
     let mut count = 0;
@@ -165,7 +165,7 @@ fn every_fault_has_its_test_and_every_test_its_row() {
             let name = format!("faults::{module}::{test}");
             assert!(
                 named.contains(&name),
-                "docs/faults.md has no row for {name}"
+                "docs/dev/faults.md has no row for {name}"
             );
             count += 1;
         }

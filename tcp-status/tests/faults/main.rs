@@ -1,6 +1,6 @@
 //! The real binary where something fails: killed at any moment, without memory, files, room,
 //! `/proc` or a system call. Afterwards there is a clear message or a full recovery, nothing is
-//! left in the kernel, and the counts are right. What was seen stands in `docs/faults.md`.
+//! left in the kernel, and the counts are right. What was seen stands in `docs/dev/faults.md`.
 
 mod audits;
 mod calls;
