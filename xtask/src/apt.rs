@@ -2,16 +2,15 @@
 //! untouched, and no root is needed. Parses what apt prints; knows nothing of kernels.
 
 use std::{
-    collections::BTreeMap,
     ffi::OsString,
     fs,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
-use crate::step::Step;
+use crate::{files, step::Step};
 
 const MIRROR: &str = "http://deb.debian.org/debian";
 
@@ -34,43 +33,32 @@ impl Apt {
     /// Prepares the folder, and fetches the lists of `suites` if they are not fresh.
     pub(crate) fn new(folder: PathBuf, suites: &[&str]) -> Result<Self> {
         for part in ["lists/partial", "cache/archives/partial"] {
-            let part = folder.join(part);
-            fs::create_dir_all(&part).with_context(|| format!("cannot make {}", part.display()))?;
+            files::create_folder(folder.join(part))?;
         }
         let apt = Self { folder };
-        let sources = sources(suites, Path::new(KEYRING).is_file());
+        let signed = if Path::new(KEYRING).is_file() {
+            format!(" signed-by={KEYRING}")
+        } else {
+            String::new()
+        };
+        let line = |suite| format!("deb [arch={ARCHITECTURE}{signed}] {MIRROR} {suite} main\n");
+        let sources: String = suites.iter().map(line).collect();
         let path = apt.folder.join("sources.list");
+        let stamp = apt.folder.join("updated");
+        let written = fs::metadata(&stamp).and_then(|metadata| metadata.modified());
+        let age = written.ok().and_then(|written| written.elapsed().ok());
         let unchanged = fs::read_to_string(&path).is_ok_and(|present| present == sources);
-        if !(unchanged && apt.is_fresh()) {
-            fs::write(&path, sources)
-                .with_context(|| format!("cannot write {}", path.display()))?;
-            apt.update()?;
+        if unchanged && age.is_some_and(|age| age < FRESH) {
+            return Ok(apt);
+        }
+        files::write(&path, sources)?;
+        eprintln!("fetching the lists of Debian's packages");
+        match apt.step("apt-get").args(["update", "-qq"]).run() {
+            Ok(()) => files::write(&stamp, "")?,
+            // One suite of many may be gone; whether that matters, the choice of packages shows.
+            Err(error) => eprintln!("warning: {error:#}"),
         }
         Ok(apt)
-    }
-
-    fn stamp(&self) -> PathBuf {
-        self.folder.join("updated")
-    }
-
-    fn is_fresh(&self) -> bool {
-        let age = || {
-            let written = fs::metadata(self.stamp()).ok()?.modified().ok()?;
-            written.elapsed().ok()
-        };
-        age().is_some_and(|age| age < FRESH)
-    }
-
-    fn update(&self) -> Result<()> {
-        eprintln!("fetching the lists of Debian's packages");
-        let step = self.step("apt-get").args(["update", "-qq"]);
-        // One suite of many may be gone; whether that matters, the choice of packages shows.
-        if let Err(error) = step.run() {
-            eprintln!("warning: {error:#}");
-            return Ok(());
-        }
-        fs::write(self.stamp(), "")
-            .with_context(|| format!("cannot write {}", self.stamp().display()))
     }
 
     /// Every version of `package` on offer.
@@ -79,37 +67,30 @@ impl Apt {
         Ok(madison(&listing, package))
     }
 
-    /// What `package` at `version` depends on: names and exact versions, where one is asked for.
-    pub(crate) fn dependencies(
+    /// The packages that `package` at `version` needs in exactly one version.
+    pub(crate) fn exact_dependencies(
         &self,
         package: &str,
         version: &str,
-    ) -> Result<BTreeMap<String, Option<String>>> {
-        let step = self
-            .step("apt-cache")
-            .args(["show", &format!("{package}={version}")]);
-        Ok(depends(&step.read()?))
+    ) -> Result<Vec<(String, String)>> {
+        let package = format!("{package}={version}");
+        let stanzas = self.step("apt-cache").args(["show", &package]).read()?;
+        Ok(exact_dependencies(&stanzas))
     }
 
-    /// Downloads a package into `folder`; gives the path of the file.
+    /// Downloads a package into `folder`; returns the path of the file.
     pub(crate) fn download(&self, package: &str, version: &str, folder: &Path) -> Result<PathBuf> {
         eprintln!("downloading {package} {version}");
-        let before = debs(folder)?;
+        let work = tempfile::tempdir_in(folder).context("cannot create a temporary folder")?;
         self.step("apt-get")
             .args(["download", "-qq", &format!("{package}={version}")])
-            .folder(folder)
+            .folder(work.path())
             .run()?;
-        let new: Vec<_> = debs(folder)?
-            .into_iter()
-            .filter(|path| !before.contains(path))
-            .collect();
-        ensure!(
-            new.len() == 1,
-            "apt-get left {} files for {package} {version} in {}",
-            new.len(),
-            folder.display()
-        );
-        new.into_iter().next().context("no file")
+        let deb = debs(work.path())?.pop();
+        let deb = deb.with_context(|| format!("apt-get left no file for {package}"))?;
+        let kept = folder.join(deb.file_name().unwrap_or_default());
+        files::rename(&deb, &kept)?;
+        Ok(kept)
     }
 
     /// Downloads `packages` of `suite` into `folder`, and what they depend on and this host has
@@ -120,9 +101,7 @@ impl Apt {
         packages: &[&str],
         folder: &Path,
     ) -> Result<()> {
-        let partial = folder.join("partial");
-        fs::create_dir_all(&partial)
-            .with_context(|| format!("cannot make {}", partial.display()))?;
+        files::create_folder(folder.join("partial"))?;
         let mut archives = OsString::from("-oDir::Cache::archives=");
         archives.push(folder);
         self.step("apt-get")
@@ -174,28 +153,9 @@ pub(crate) fn unpack(deb: &Path, tree: &Path) -> Result<()> {
 }
 
 pub(crate) fn debs(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries =
-        fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
-    let mut debs = Vec::new();
-    for entry in entries {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "deb") {
-            debs.push(path);
-        }
-    }
+    let mut debs = files::list(folder)?;
+    debs.retain(|path| path.extension().is_some_and(|extension| extension == "deb"));
     Ok(debs)
-}
-
-fn sources(suites: &[&str], keyring: bool) -> String {
-    let options = if keyring {
-        format!("[arch={ARCHITECTURE} signed-by={KEYRING}]")
-    } else {
-        format!("[arch={ARCHITECTURE}]")
-    };
-    suites
-        .iter()
-        .map(|suite| format!("deb {options} {MIRROR} {suite} main\n"))
-        .collect()
 }
 
 /// `apt-cache madison`: `PACKAGE | VERSION | URL SUITE/COMPONENT ARCHITECTURE Packages`.
@@ -211,25 +171,19 @@ fn madison(listing: &str, package: &str) -> Vec<String> {
         .collect()
 }
 
-/// The `Depends` of the first stanza; of alternatives, the first.
-fn depends(stanzas: &str) -> BTreeMap<String, Option<String>> {
+/// Those of the `Depends` of the first stanza, which look like `NAME (= VERSION)`.
+fn exact_dependencies(stanzas: &str) -> Vec<(String, String)> {
     let first = stanzas.split("\n\n").next().unwrap_or_default();
-    let Some(list) = first
+    let lines = first
         .lines()
-        .find_map(|line| line.strip_prefix("Depends: "))
-    else {
-        return BTreeMap::new();
+        .filter_map(|line| line.strip_prefix("Depends: "));
+    let exact = |dependency: &str| {
+        let (name, version) = dependency.trim().split_once(" (= ")?;
+        Some((name.to_owned(), version.strip_suffix(')')?.to_owned()))
     };
-    list.split(',')
-        .filter_map(|dependency| {
-            let dependency = dependency.split('|').next()?.trim();
-            let (name, constraint) = dependency.split_once(' ').unwrap_or((dependency, ""));
-            let exact = constraint
-                .trim()
-                .strip_prefix("(= ")
-                .and_then(|version| version.strip_suffix(')'));
-            Some((name.to_owned(), exact.map(str::to_owned)))
-        })
+    lines
+        .flat_map(|line| line.split(','))
+        .filter_map(exact)
         .collect()
 }
 
@@ -254,7 +208,7 @@ N: something else
     }
 
     #[test]
-    fn dependencies_keep_exact_versions_and_first_alternatives() {
+    fn only_exact_dependencies_of_the_first_stanza_are_parts() {
         let stanzas = "\
 Package: linux-image-7.2.13+deb14-cloud-amd64
 Version: 7.2.13-1
@@ -262,28 +216,10 @@ Depends: dracut | initramfs-tools (>= 0.120), linux-modules-7.2.13 (= 7.2.13-1),
 Description: Linux
 
 Package: linux-image-7.2.13+deb14-cloud-amd64
-Depends: another
+Depends: another (= 1)
 ";
-        let found = depends(stanzas);
-        let exact = |version: &str| Some(version.to_owned());
-        assert_eq!(
-            found.into_iter().collect::<Vec<_>>(),
-            [
-                ("dracut".to_owned(), None),
-                ("kmod".to_owned(), None),
-                ("linux-modules-7.2.13".to_owned(), exact("7.2.13-1")),
-            ]
-        );
-        assert!(depends("Package: alone\n").is_empty());
-    }
-
-    #[test]
-    fn sources_name_the_keyring_where_there_is_one() {
-        assert_eq!(
-            sources(&["sid"], false),
-            "deb [arch=amd64] http://deb.debian.org/debian sid main\n"
-        );
-        let lines = sources(&["bookworm", "sid"], true);
-        assert_eq!(lines.matches("signed-by=/usr/share/keyrings/").count(), 2);
+        let part = ("linux-modules-7.2.13".to_owned(), "7.2.13-1".to_owned());
+        assert_eq!(exact_dependencies(stanzas), [part]);
+        assert!(exact_dependencies("Package: alone\n").is_empty());
     }
 }

@@ -6,55 +6,57 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::{
-    build::ebpf,
+    ebpf,
     step::Step,
     tally::{Outcome, Tally},
-    toolchain::{self, Facts, Plan},
+    toolchain::{Missing, Toolchain},
     workspace::Workspace,
 };
 
+const FORMATTING: [&str; 3] = ["fmt", "--all", "--check"];
+const CLIPPY: [&str; 6] = [
+    "clippy",
+    "--locked",
+    "--all-targets",
+    "--",
+    "-D",
+    "warnings",
+];
+
 pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
-    let plan = Plan::from_facts(&Facts::probe(workspace)?);
     let mut tally = Tally::default();
-    check(workspace, &plan, &mut tally);
+    check(workspace, &Toolchain::find(workspace), &mut tally);
     println!("{tally}");
     Ok(tally.exit_code())
 }
 
 /// Adds the outcome of every lint to `tally`.
-pub(crate) fn check(workspace: &Workspace, plan: &Plan, tally: &mut Tally) {
-    tally.check("formatting", || {
-        component("fmt", "rustfmt", &|| {
-            let step = Step::cargo().args(["fmt", "--all", "--check"]);
-            workspace.at_root(step).run()
-        })
-    });
-    tally.check("clippy", || {
-        component("clippy", "clippy", &|| {
-            let step = Step::cargo()
-                .args(["clippy", "--locked", "--all-targets", "--"])
-                .args(["-D", "warnings"]);
-            workspace.at_root(step).run()
-        })
-    });
-    tally.check("clippy for the BPF target", || match plan {
-        Plan::Ready(toolchain) if ebpf::lint(workspace, toolchain)? => Ok(Outcome::Passed),
-        Plan::Ready(toolchain) => Ok(Outcome::Skipped(format!(
-            "no clippy beside {}; on Debian, `apt-get install rust-web-clippy` brings it",
+pub(crate) fn check(
+    workspace: &Workspace,
+    toolchain: &Result<Toolchain, Missing>,
+    tally: &mut Tally,
+) {
+    for (name, component, args) in [
+        ("formatting", "rustfmt", &FORMATTING[..]),
+        ("clippy", "clippy", &CLIPPY),
+    ] {
+        tally.check(name, || {
+            if Step::cargo().args([args[0], "--version"]).ask().is_none() {
+                return Ok(Outcome::Skipped(format!(
+                    "no {component}; install it: rustup component add {component}"
+                )));
+            }
+            let step = Step::cargo().args(args.iter().copied());
+            workspace.at_root(step).run()?;
+            Ok(Outcome::Passed)
+        });
+    }
+    tally.check("clippy for the BPF target", || match toolchain {
+        Ok(toolchain) if ebpf::lint(workspace, toolchain)? => Ok(Outcome::Passed),
+        Ok(toolchain) => Ok(Outcome::Skipped(format!(
+            "no clippy beside {}; install it on Debian: apt-get install rust-web-clippy",
             toolchain.compiler.rustc.display()
         ))),
-        Plan::Missing(cures) => Ok(Outcome::Skipped(toolchain::describe(cures))),
+        Err(missing) => Ok(Outcome::Skipped(missing.to_string())),
     });
-}
-
-/// Runs a check that needs a component of the Rust toolchain.
-fn component(subcommand: &str, name: &str, check: &dyn Fn() -> Result<()>) -> Result<Outcome> {
-    let installed = Step::cargo().args([subcommand, "--version"]).ask();
-    if installed.is_none() {
-        return Ok(Outcome::Skipped(format!(
-            "no `cargo {subcommand}`; `rustup component add {name}` brings it"
-        )));
-    }
-    check()?;
-    Ok(Outcome::Passed)
 }

@@ -4,8 +4,9 @@
 mod apt;
 mod bench;
 mod build;
+mod ebpf;
+mod files;
 mod fuzz;
-mod libtest;
 mod lint;
 mod package;
 mod run;
@@ -14,6 +15,7 @@ mod step;
 mod tally;
 mod test;
 mod toolchain;
+mod tools;
 mod types;
 mod vm;
 mod workspace;

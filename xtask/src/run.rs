@@ -1,14 +1,13 @@
-//! `cargo xtask run` and `load`: builds if needed, then becomes `tcp-status run`. Does not decide
-//! how counting is done: without privilege, the tracker itself falls back and says so.
+//! `cargo xtask run` and `load`: builds if needed, then becomes `tcp-status run`. Without
+//! privilege, the tracker itself selects the scan backend and logs it.
 
 use std::{
     convert::Infallible,
     env,
-    ffi::{OsStr, OsString},
-    fs,
+    ffi::OsString,
     io::{IsTerminal as _, stdin},
     os::unix::process::CommandExt as _,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use anyhow::{Context as _, Result};
@@ -16,8 +15,10 @@ use clap::Args;
 use nix::unistd::Uid;
 
 use crate::{
-    build::{self, ProfileArgs, binary},
+    build::{self, ProfileArgs},
+    files,
     step::Step,
+    toolchain::exists,
     workspace::Workspace,
 };
 
@@ -33,81 +34,30 @@ pub(crate) struct RunArgs {
     args: Vec<OsString>,
 }
 
-/// What the way of starting depends on.
-#[derive(Debug, Clone, Copy)]
-struct Facts {
-    root: bool,
-    sudo: bool,
-    /// The user asked for counting without eBPF.
-    scan: bool,
-    /// The user said where the socket is to be.
-    socket: bool,
-}
-
-/// How the tracker is started.
-#[derive(Debug, PartialEq, Eq)]
-enum Plan {
-    /// As it is.
-    Direct,
-    /// By sudo.
-    Sudo,
-    /// Without privilege, and with the socket where this user may write.
-    OwnSocket,
-}
-
-impl Plan {
-    fn from_facts(facts: Facts) -> Self {
-        if facts.root {
-            Self::Direct
-        } else if facts.sudo && !facts.scan {
-            Self::Sudo
-        } else if facts.socket {
-            Self::Direct
-        } else {
-            Self::OwnSocket
-        }
-    }
-}
-
 pub(crate) fn run(workspace: &Workspace, args: &RunArgs) -> Result<Infallible> {
     build::refresh_object(workspace)?;
-    let binary = binary::build(workspace, args.profile.profile())?.path;
-    let scan = has_option(&args.args, "--backend", Some("scan"));
+    let profile = args.profile.name();
+    let binary = build::static_binary(workspace, "tcp-status", "tcp-status", profile)?;
     let root = Uid::effective().is_root();
-    let plan = Plan::from_facts(Facts {
-        root,
-        sudo: !root && !scan && sudo_works(),
-        scan,
-        socket: env::var_os(SOCKET_VARIABLE).is_some() || has_option(&args.args, "--socket", None),
-    });
-    if !root && plan != Plan::Sudo && !scan {
+    let scan = has_option(&args.args, "--backend", Some("scan"));
+    let socket_given =
+        env::var_os(SOCKET_VARIABLE).is_some() || has_option(&args.args, "--socket", None);
+    let step = if root {
+        Step::new(&binary)
+    } else if !scan && sudo_works() {
         eprintln!(
-            "neither root nor sudo: without eBPF, counts come from the kernel's tables; \
-             for eBPF, run this as root"
+            "query it by: sudo {} show; with --socket-group, its members need no sudo",
+            binary.display()
         );
-    }
-    let step = match plan {
-        Plan::Direct => Step::new(&binary),
-        Plan::Sudo => {
-            eprintln!(
-                "query it by: sudo {} show; with --socket-group, its members need no sudo",
-                binary.display()
-            );
-            Step::new("sudo")
-                .arg(format!("--preserve-env={SOCKET_VARIABLE},RUST_LOG"))
-                .arg("--")
-                .arg(&binary)
+        Step::new("sudo")
+            .arg(format!("--preserve-env={SOCKET_VARIABLE},RUST_LOG"))
+            .arg("--")
+            .arg(&binary)
+    } else {
+        if !scan {
+            eprintln!("neither root nor sudo: the scan backend counts; run this as root for eBPF");
         }
-        Plan::OwnSocket => {
-            let socket = own_socket(workspace, env::var_os("XDG_RUNTIME_DIR").as_deref());
-            make_folder(&socket)?;
-            eprintln!(
-                "query it by: {SOCKET_VARIABLE}={} {} show",
-                socket.display(),
-                binary.display()
-            );
-            Step::new(&binary).env(SOCKET_VARIABLE, socket)
-        }
+        unprivileged(workspace, &binary, socket_given)?
     };
     let step = step.arg("run").args(&args.args);
     eprintln!("{step}");
@@ -115,7 +65,26 @@ pub(crate) fn run(workspace: &Workspace, args: &RunArgs) -> Result<Infallible> {
     Err(error).with_context(|| format!("cannot start `{step}`"))
 }
 
-/// Whether `args` have the option, and with this value, if one is asked for.
+/// With the socket where this user may write.
+fn unprivileged(workspace: &Workspace, binary: &Path, socket_given: bool) -> Result<Step> {
+    let step = Step::new(binary);
+    if socket_given {
+        return Ok(step);
+    }
+    let runtime = env::var_os("XDG_RUNTIME_DIR").filter(|folder| Path::new(folder).is_dir());
+    let folder = runtime.map_or_else(|| workspace.target.clone(), Into::into);
+    let folder = folder.join("tcp-status");
+    files::create_folder(&folder)?;
+    let socket = folder.join("tcp-status.sock");
+    eprintln!(
+        "query it by: {SOCKET_VARIABLE}={} {} show",
+        socket.display(),
+        binary.display()
+    );
+    Ok(step.env(SOCKET_VARIABLE, socket))
+}
+
+/// Whether `args` have the option, and with this value, if one is given.
 fn has_option(args: &[OsString], name: &str, value: Option<&str>) -> bool {
     let args: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
     args.iter().enumerate().any(|(index, arg)| {
@@ -128,74 +97,15 @@ fn has_option(args: &[OsString], name: &str, value: Option<&str>) -> bool {
     })
 }
 
-/// Sudo is of use if it asks for no password, or if there is somebody to ask.
+/// Whether sudo needs no password, or somebody can enter one.
 fn sudo_works() -> bool {
-    let exists = Step::new("sudo").arg("--version").ask().is_some();
-    exists && (stdin().is_terminal() || Step::new("sudo").args(["-n", "true"]).ask().is_some())
-}
-
-fn own_socket(workspace: &Workspace, runtime: Option<&OsStr>) -> PathBuf {
-    runtime
-        .map(Path::new)
-        .filter(|folder| folder.is_dir())
-        .unwrap_or(&workspace.target)
-        .join("tcp-status/tcp-status.sock")
-}
-
-fn make_folder(socket: &Path) -> Result<()> {
-    let Some(folder) = socket.parent() else {
-        return Ok(());
-    };
-    fs::create_dir_all(folder).with_context(|| {
-        format!(
-            "cannot make {} for the socket; set {SOCKET_VARIABLE} to a path you may write",
-            folder.display()
-        )
-    })
+    let silent = || Step::new("sudo").args(["-n", "true"]).ask().is_some();
+    exists("sudo") && (stdin().is_terminal() || silent())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const USER: Facts = Facts {
-        root: false,
-        sudo: false,
-        scan: false,
-        socket: false,
-    };
-
-    #[test]
-    fn root_needs_nothing() {
-        for sudo in [false, true] {
-            let root = Facts {
-                root: true,
-                sudo,
-                ..USER
-            };
-            assert_eq!(Plan::from_facts(root), Plan::Direct);
-        }
-    }
-
-    #[test]
-    fn a_user_takes_sudo_unless_ebpf_is_not_wanted() {
-        let sudo = Facts { sudo: true, ..USER };
-        assert_eq!(Plan::from_facts(sudo), Plan::Sudo);
-        assert_eq!(
-            Plan::from_facts(Facts { scan: true, ..sudo }),
-            Plan::OwnSocket
-        );
-    }
-
-    #[test]
-    fn a_user_alone_gets_a_socket_of_their_own() {
-        assert_eq!(Plan::from_facts(USER), Plan::OwnSocket);
-        let given = Facts {
-            socket: true,
-            ..USER
-        };
-        assert_eq!(Plan::from_facts(given), Plan::Direct);
-    }
 
     #[test]
     fn options_are_found_in_both_spellings() {
@@ -207,26 +117,7 @@ mod tests {
         }
         assert!(has_option(&args(&["--socket=/a"]), "--socket", None));
         // Another option that begins alike.
-        assert!(!has_option(
-            &args(&["--socket-mode", "0600"]),
-            "--socket",
-            None
-        ));
-    }
-
-    #[test]
-    fn own_socket_goes_where_the_user_may_write() {
-        let workspace = Workspace {
-            root: "/src".into(),
-            target: "/src/target".into(),
-            host: String::new(),
-        };
-        let fallback = PathBuf::from("/src/target/tcp-status/tcp-status.sock");
-        assert_eq!(own_socket(&workspace, None), fallback);
-        assert_eq!(own_socket(&workspace, Some("/no/such".as_ref())), fallback);
-        assert_eq!(
-            own_socket(&workspace, Some("/tmp".as_ref())),
-            PathBuf::from("/tmp/tcp-status/tcp-status.sock")
-        );
+        let mode = args(&["--socket-mode", "0600"]);
+        assert!(!has_option(&mode, "--socket", None));
     }
 }

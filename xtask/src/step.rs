@@ -93,7 +93,7 @@ impl Step {
         Ok(output.stdout)
     }
 
-    /// What it printed on stdout, if it can be started and succeeds; a question to the host.
+    /// What it printed on stdout, if it can be started and succeeds.
     pub(crate) fn ask(&self) -> Option<String> {
         let output = self
             .command()
@@ -128,25 +128,19 @@ impl fmt::Display for Step {
     }
 }
 
+/// As a shell takes it; cargo's encoded flags are separated by a control character.
 fn quoted(word: &OsStr) -> String {
     let word = word.to_string_lossy();
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_=+./:,@".contains(letter);
     if !word.is_empty() && word.chars().all(is_plain) {
         word.into_owned()
-    } else if word.chars().any(|letter| letter.is_ascii_control()) {
-        // Cargo separates encoded flags by a control character.
-        format!("$'{}'", word.chars().map(escaped).collect::<String>())
+    } else if word.contains('\x1f') {
+        format!(
+            "$'{}'",
+            word.escape_debug().to_string().replace("\\u{1f}", r"\x1f")
+        )
     } else {
         format!("'{}'", word.replace('\'', r"'\''"))
-    }
-}
-
-/// A letter between `$'` and `'`.
-fn escaped(letter: char) -> String {
-    match letter {
-        '\'' | '\\' => format!("\\{letter}"),
-        _ if letter.is_ascii_control() => format!("\\x{:02x}", u32::from(letter)),
-        _ => letter.to_string(),
     }
 }
 

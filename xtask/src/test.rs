@@ -11,12 +11,10 @@ use clap::Args;
 use xtask::object::{OBJECT, Record, digest};
 
 use crate::{
-    build::ebpf,
-    libtest::Reader,
-    lint,
+    ebpf, lint,
     step::Step,
     tally::{Outcome, Tally},
-    toolchain::{self, Facts, Plan, Toolchain},
+    toolchain::{Toolchain, apt_install},
     vm,
     workspace::Workspace,
     zabbix,
@@ -32,6 +30,10 @@ const PACKAGES: [&str; 6] = [
     "zabbix-agent",
 ];
 
+/// Begins the line that a test prints when it cannot run here; the test then passes in the eyes
+/// of the harness.
+pub(crate) const SKIPPED: &str = "SKIPPED: ";
+
 /// Live tests have a network namespace each, but share the kernel: a few trackers beside each
 /// other show that they do not disturb each other, many only disturb the timing.
 const TEST_THREADS: &str = "2";
@@ -42,84 +44,69 @@ pub(crate) struct TestArgs {
     /// Install what is missing for the tests and for the BPF target (Debian, as root)
     #[arg(long)]
     install: bool,
-    /// Then the same as `zabbix`, counted together
+    /// Run `cargo xtask zabbix` too, counted together
     #[arg(long)]
     zabbix: bool,
-    /// Then the same as `vm` with these kernels, counted together
+    /// Run `cargo xtask vm` with these kernels too, counted together
     #[arg(long, value_name = "VERSION", num_args = 1..)]
     vm: Vec<vm::Version>,
-    /// Beside them, with these kernels, whether they take the programs and count from the start
+    /// Also run on these kernels only what shows that they load the programs and count
     #[arg(long, value_name = "VERSION", num_args = 1.., requires = "vm")]
     vm_briefly: Vec<vm::Version>,
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<ExitCode> {
-    let plan = if args.install {
-        let toolchain = toolchain::install(workspace)?;
-        toolchain::apt_install(&PACKAGES.map(str::to_owned))?;
-        Plan::Ready(toolchain)
+    let toolchain = if args.install {
+        let toolchain = Toolchain::install(workspace)?;
+        apt_install(&PACKAGES)?;
+        Ok(toolchain)
     } else {
-        Plan::from_facts(&Facts::probe(workspace)?)
+        Toolchain::find(workspace)
     };
     let mut tally = Tally::default();
-    tally.check("eBPF object", || match &plan {
-        Plan::Ready(toolchain) => compare(workspace, toolchain),
-        Plan::Missing(cures) => Ok(Outcome::Skipped(toolchain::describe(cures))),
+    tally.check("eBPF object", || match &toolchain {
+        Ok(toolchain) => compare(workspace, toolchain),
+        Err(missing) => Ok(Outcome::Skipped(missing.to_string())),
     });
-    lint::check(workspace, &plan, &mut tally);
+    lint::check(workspace, &toolchain, &mut tally);
     tally.check("static binary", || {
         // As it is in the machines: a release would build everything that it is made of once more.
         vm::build(workspace)?;
         Step::new(vm::program(workspace)).arg("--version").run()?;
         Ok(Outcome::Passed)
     });
-
-    eprintln!("== tests");
-    let tests = cargo_test(workspace)?;
-    eprintln!("== tests: {tests}");
+    let tests = part("tests", || cargo_test(workspace));
     tally.add(tests);
     if args.zabbix {
-        tally.add(zabbix_servers(workspace, args));
+        tally.add(part("zabbix", || zabbix::run_all(workspace, args.install)));
     }
     if !args.vm.is_empty() {
-        tally.add(virtual_machines(workspace, args));
+        let machines = vm::VmArgs::new(args.vm.clone(), args.install);
+        tally.add(part("virtual machines", || {
+            vm::tests(workspace, &machines, &args.vm_briefly)
+        }));
     }
     println!("{tally}");
     // The checks around the tests do not stand for them.
     if tests.passed == 0 {
-        eprintln!("xtask: no test ran; what each was skipped for stands above");
+        eprintln!("xtask: no test ran; the reasons are above");
         return Ok(ExitCode::FAILURE);
     }
     Ok(tally.exit_code())
 }
 
-/// Counts as a failure what keeps the servers from being tried at all.
-fn zabbix_servers(workspace: &Workspace, args: &TestArgs) -> Tally {
-    eprintln!("== zabbix");
-    let steps = zabbix::run_all(workspace, args.install).unwrap_or_else(|error| {
-        eprintln!("== zabbix: FAILED: {error:#}");
+/// Counts as a failure what keeps a part from being tried at all.
+fn part(name: &str, run: impl FnOnce() -> Result<Tally>) -> Tally {
+    eprintln!("== {name}");
+    let tally = run().unwrap_or_else(|error| {
+        eprintln!("== {name}: FAILED: {error:#}");
         Tally {
             failed: 1,
             ..Tally::default()
         }
     });
-    eprintln!("== zabbix: {steps}");
-    steps
-}
-
-/// Counts as a failure what keeps the machines from being run at all.
-fn virtual_machines(workspace: &Workspace, args: &TestArgs) -> Tally {
-    eprintln!("== virtual machines");
-    let machines = vm::VmArgs::new(args.vm.clone(), args.install);
-    let tests = vm::tests(workspace, &machines, &args.vm_briefly).unwrap_or_else(|error| {
-        eprintln!("== virtual machines: FAILED: {error:#}");
-        Tally {
-            failed: 1,
-            ..Tally::default()
-        }
-    });
-    eprintln!("== virtual machines: {tests}");
-    tests
+    eprintln!("== {name}: {tally}");
+    tally
 }
 
 /// Builds the object and compares it with the kept one.
@@ -145,16 +132,19 @@ fn compare(workspace: &Workspace, toolchain: &Toolchain) -> Result<Outcome> {
 }
 
 fn cargo_test(workspace: &Workspace) -> Result<Tally> {
+    let threads = std::env::var("RUST_TEST_THREADS").unwrap_or_else(|_| TEST_THREADS.to_owned());
     let step = Step::cargo()
-        .args(["test", "--locked", "--no-fail-fast", "--"])
-        .args(["--show-output", "--color", "never"])
+        .args([
+            "test",
+            "--locked",
+            "--no-fail-fast",
+            "--",
+            "--color",
+            "never",
+        ])
         // What is skipped for want of a privilege or a program is counted below.
-        .env("TCP_STATUS_ALLOW_SKIPS", "1");
-    let step = if std::env::var_os("RUST_TEST_THREADS").is_some() {
-        step
-    } else {
-        step.env("RUST_TEST_THREADS", TEST_THREADS)
-    };
+        .env("TCP_STATUS_ALLOW_SKIPS", "1")
+        .env("RUST_TEST_THREADS", threads);
     let mut child = workspace
         .at_root(step.clone())
         .command()
@@ -162,23 +152,82 @@ fn cargo_test(workspace: &Workspace) -> Result<Tally> {
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot start `{step}`"))?;
-    let stdout = child.stdout.take().context("cargo has no stdout")?;
-    let mut reader = Reader::default();
-    for line in BufReader::new(stdout).split(b'\n') {
+    let mut counter = Counter::default();
+    for line in BufReader::new(child.stdout.take().context("no stdout")?).split(b'\n') {
         let line = line.with_context(|| format!("cannot read from `{step}`"))?;
         let line = String::from_utf8_lossy(&line);
-        if reader.line(&line) {
-            eprintln!("{line}");
-        }
+        counter.add(&line);
+        eprintln!("{line}");
     }
-    let status = child
-        .wait()
-        .with_context(|| format!("cannot wait for `{step}`"))?;
-    let mut tally = reader.finished();
+    let status = child.wait()?;
+    let mut tally = counter.tally;
     if !status.success() && tally.failed == 0 {
-        // It did not come to testing, or not to all of it.
+        // It did not come to testing, or a test binary died.
         eprintln!("`{step}` failed ({status})");
         tally.failed += 1;
     }
     Ok(tally)
+}
+
+/// Counts what `cargo test` prints.
+#[derive(Debug, Default)]
+struct Counter {
+    tally: Tally,
+    /// Tests of the running binary that printed a skip.
+    skipped: u64,
+}
+
+impl Counter {
+    fn add(&mut self, line: &str) {
+        if line.starts_with(SKIPPED) {
+            self.skipped += 1;
+        } else if let Some(binary) = result(line) {
+            let skipped = std::mem::take(&mut self.skipped).min(binary.passed);
+            self.tally.add(Tally {
+                passed: binary.passed - skipped,
+                failed: binary.failed,
+                skipped: binary.skipped + skipped,
+            });
+        }
+    }
+}
+
+/// `test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s`
+pub(crate) fn result(line: &str) -> Option<Tally> {
+    let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let count = |what: &str| {
+        let mut counts = counts.split("; ");
+        counts.find_map(|count| count.strip_suffix(what)?.trim_end().parse().ok())
+    };
+    Some(Tally {
+        passed: count("passed")?,
+        failed: count("failed")?,
+        skipped: count("ignored")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_are_counted_over_all_binaries_and_a_skip_is_no_success() {
+        let result = "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; \
+                      0 filtered out; finished in 0.01s";
+        let failed = "test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; ";
+        let mut counter = Counter::default();
+        for line in [
+            "running 4 tests",
+            "test a ... ",
+            "SKIPPED: no BTF",
+            "ok",
+            result,
+        ] {
+            counter.add(line);
+        }
+        counter.add(result);
+        counter.add("SKIPPED: half of it");
+        counter.add(failed);
+        assert_eq!(counter.tally.to_string(), "5 passed, 1 failed, 3 skipped");
+    }
 }

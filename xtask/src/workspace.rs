@@ -1,11 +1,9 @@
 //! Where things are: the root of the repository, cargo's target folder, the host's triple.
 
-use std::{
-    env,
-    path::{Path, PathBuf},
-};
+use std::{env, path::PathBuf};
 
 use anyhow::{Context as _, Result};
+use serde_json::Value;
 
 use crate::step::Step;
 
@@ -24,46 +22,27 @@ impl Workspace {
         // Cargo sets it for `cargo run`; the other value serves a binary started by hand.
         let package = env::var_os("CARGO_MANIFEST_DIR")
             .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
-        let root = package
-            .parent()
-            .context("xtask lies in no workspace")?
-            .to_owned();
+        let root = package.parent().context("xtask lies in no workspace")?;
+        let metadata = Step::cargo()
+            .args(["metadata", "--no-deps", "--format-version", "1"])
+            .folder(root)
+            .read()?;
+        let metadata: Value =
+            serde_json::from_str(&metadata).context("`cargo metadata` did not print JSON")?;
+        let target = metadata["target_directory"].as_str();
+        let version = Step::new("rustc").arg("-vV").read()?;
+        let host = version.lines().find_map(|line| line.strip_prefix("host: "));
         Ok(Self {
-            target: target_folder(&root)?,
-            host: host_triple()?,
-            root,
+            target: target
+                .context("no target folder in `cargo metadata`")?
+                .into(),
+            host: host.context("no host in `rustc -vV`")?.to_owned(),
+            root: root.to_owned(),
         })
-    }
-
-    /// Where bpf-linker is installed, and nothing else.
-    pub(crate) fn linkers(&self) -> PathBuf {
-        self.target.join("bpf-toolchain")
     }
 
     /// Runs `step` from the root of the repository.
     pub(crate) fn at_root(&self, step: Step) -> Step {
         step.folder(&self.root)
     }
-}
-
-fn target_folder(root: &Path) -> Result<PathBuf> {
-    let metadata = Step::cargo()
-        .args(["metadata", "--no-deps", "--format-version", "1"])
-        .folder(root)
-        .read()?;
-    let metadata: serde_json::Value =
-        serde_json::from_str(&metadata).context("`cargo metadata` did not print JSON")?;
-    metadata["target_directory"]
-        .as_str()
-        .map(PathBuf::from)
-        .context("`cargo metadata` names no target directory")
-}
-
-fn host_triple() -> Result<String> {
-    let version = Step::new("rustc").arg("-vV").read()?;
-    version
-        .lines()
-        .find_map(|line| line.strip_prefix("host: "))
-        .map(str::to_owned)
-        .context("`rustc -vV` names no host")
 }

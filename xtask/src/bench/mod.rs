@@ -27,7 +27,7 @@ use serde_json::Value;
 use tcp_status_testkit::{netns::Netns, raise_fd_limit};
 
 use crate::{
-    build::binary::{self, Profile},
+    build::static_binary,
     vm::guest::{FIGURES, Guest},
     workspace::Workspace,
 };
@@ -163,8 +163,8 @@ pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> Result<()> {
         Uid::effective().is_root(),
         "a benchmark loads eBPF programs and makes network namespaces; run it as root"
     );
-    let binary = binary::build(workspace, Profile::Release)?.path;
-    let traffic = binary::traffic(workspace)?;
+    let binary = static_binary(workspace, "tcp-status", "tcp-status", "release")?;
+    let traffic = static_binary(workspace, "tcp-status-testkit", "tcp-traffic", "release")?;
     let folder = tempfile::tempdir().context("cannot make a folder for sockets and logs")?;
     let machine = machine::describe(&workspace.root);
     println!("{machine}\n");

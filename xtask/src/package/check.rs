@@ -1,115 +1,111 @@
-//! What packages have to pass before anybody installs one: their own tools read them, and find in
-//! them what the layout says.
+//! What packages have to pass before anybody installs one: their own tools list the files that
+//! were staged, lintian has no objection, and `deny.toml` allows the dependencies.
 
-use std::path::{Path, PathBuf};
+use std::{fs, path::Path};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
-use super::layout::{Format, LAYOUT, Origin};
+use super::{CARGO_DENY, Made, Release};
 use crate::{
     step::Step,
     tally::{Outcome, Tally},
+    toolchain::exists,
 };
 
+/// What cargo-deny prints when it cannot look for known vulnerabilities.
+const NO_DATABASE: &str = "failed to fetch advisory database";
+
+/// Where cargo-deny fetches them from, by git.
+const DATABASE: &str = "https://github.com/RustSec/advisory-db";
+
 /// Checks each package with what the system has for its kind.
-pub(super) fn all(packages: &[PathBuf], tally: &mut Tally) {
-    for path in packages {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.ends_with(".deb") {
-            let step = Step::new("dpkg-deb").arg("--contents").arg(path);
-            tally.check(&format!("files of {name}"), || {
-                files("dpkg-deb", &step, Format::Deb)
-            });
-            tally.check(&format!("lintian of {name}"), || lintian(path));
-        } else if name.ends_with(".rpm") {
-            let step = Step::new("rpm")
-                .args(["-q", "--list", "--package"])
-                .arg(path);
-            tally.check(&format!("files of {name}"), || {
-                files("rpm", &step, Format::Rpm)
-            });
-        } else if name.ends_with(".tar.gz") {
-            let step = Step::new("tar").args(["--list", "--file"]).arg(path);
-            tally.check(&format!("files of {name}"), || {
-                files("tar", &step, Format::Tarball)
-            });
-        }
-    }
-}
-
-/// Whether a listing shows every file of the format.
-fn files(program: &str, listing: &Step, format: Format) -> Result<Outcome> {
-    if Step::new(program).arg("--version").ask().is_none() {
-        return Ok(Outcome::Skipped(format!("no {program} here")));
-    }
-    let listed = listing.read()?;
-    let missing = missing(&listed, format);
-    ensure!(
-        missing.is_empty(),
-        "not in the package: {}",
-        missing.join(", ")
-    );
-    eprintln!("{} entries", listed.lines().count());
-    Ok(Outcome::Passed)
-}
-
-fn missing(listed: &str, format: Format) -> Vec<&'static str> {
-    let there = |entry: &str, folder: bool| {
-        let path = |line: &str| line.contains(&format!("/{entry}"));
-        listed.lines().any(|line| {
-            if folder {
-                path(line) && !line.ends_with(&format!("/{entry}/"))
-            } else {
-                line.ends_with(&format!("/{entry}"))
+pub(super) fn contents(made: &Made, tally: &mut Tally) {
+    let [deb, rpm, tarball, _] = &made.files;
+    for (kind, path, program, args) in [
+        ("deb", deb, "dpkg-deb", &["--contents"][..]),
+        ("rpm", rpm, "rpm", &["-q", "--list", "--package"]),
+        ("rpm", tarball, "tar", &["--list", "--file"]),
+    ] {
+        let name = path.file_name().unwrap_or_default().display();
+        tally.check(&format!("files of {name}"), || {
+            if !exists(program) {
+                return Ok(Outcome::Skipped(format!("no {program} here")));
             }
-        })
-    };
-    LAYOUT
-        .iter()
-        .filter(|entry| entry.formats.contains(&format))
-        .filter(|entry| !there(entry.to, matches!(entry.from, Origin::Folder(_))))
-        .map(|entry| entry.to)
-        .collect()
-}
-
-fn lintian(path: &Path) -> Result<Outcome> {
-    if Step::new("lintian").arg("--version").ask().is_none() {
-        return Ok(Outcome::Skipped("no lintian here".into()));
+            let listed = Step::new(program)
+                .args(args.iter().copied())
+                .arg(path)
+                .read()?;
+            let files = made.stage.installed(kind)?;
+            for file in &files {
+                let end = format!("/{}", file.display());
+                ensure!(
+                    listed.lines().any(|line| line.ends_with(&end)),
+                    "not in the package: {end}"
+                );
+            }
+            eprintln!("{} files", files.len());
+            Ok(Outcome::Passed)
+        });
     }
-    let step = Step::new("lintian")
-        .args(["--fail-on", "error,warning", "--allow-root"])
-        .arg(path);
-    step.run().context("lintian has objections")?;
-    Ok(Outcome::Passed)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fmt::Write as _;
-
-    use super::*;
-
-    #[test]
-    fn a_missing_file_is_found() {
-        let mut listed = String::new();
-        for entry in LAYOUT
-            .iter()
-            .filter(|entry| entry.formats.contains(&Format::Deb))
-        {
-            let rest = if matches!(entry.from, Origin::Folder(_)) {
-                "/file"
-            } else {
-                ""
-            };
-            writeln!(
-                listed,
-                "-rw-r--r-- root/root 1 2026-01-01 00:00 ./{}{rest}",
-                entry.to
-            )
-            .unwrap();
+    tally.check("lintian", || {
+        if !exists("lintian") {
+            return Ok(Outcome::Skipped("no lintian here".into()));
         }
-        assert!(missing(&listed, Format::Deb).is_empty());
-        let without = listed.replace("/usr/bin/tcp-status\n", "/usr/bin/other\n");
-        assert_eq!(missing(&without, Format::Deb), ["usr/bin/tcp-status"]);
-    }
+        let lintian = Step::new("lintian").args(["--fail-on", "error,warning", "--allow-root"]);
+        lintian.arg(deb).run()?;
+        Ok(Outcome::Passed)
+    });
+}
+
+/// Compares the dependencies with `deny.toml`, and with the known vulnerabilities in `advisories`
+/// or, if none are given, in what the network has.
+pub(super) fn dependencies(
+    release: &Release<'_>,
+    source: &Path,
+    advisories: Option<&Path>,
+    tally: &mut Tally,
+) {
+    tally.check("licences and sources of dependencies", || {
+        release
+            .tool(CARGO_DENY)
+            .args(["--log-level", "error", "--locked", "check"])
+            .args(["licenses", "bans", "sources"])
+            .folder(source)
+            .run()?;
+        Ok(Outcome::Passed)
+    });
+    tally.check("known vulnerabilities of dependencies", || {
+        let step = release
+            .tool(CARGO_DENY)
+            .args(["--locked", "check", "advisories"]);
+        let mut step = step.folder(source);
+        if let Some(clone) = advisories {
+            step = fetch_from(step, clone)?;
+        }
+        let output = step.command().output()?;
+        let printed = String::from_utf8_lossy(&output.stderr);
+        if output.status.success() {
+            return Ok(Outcome::Passed);
+        }
+        if printed.contains(NO_DATABASE) {
+            return Ok(Outcome::Skipped(
+                "no network to fetch the RustSec database; --advisories takes a clone".into(),
+            ));
+        }
+        bail!("`{step}` failed:\n{printed}")
+    });
+}
+
+/// Makes git read `clone` instead of fetching the database.
+fn fetch_from(step: Step, clone: &Path) -> Result<Step> {
+    let clone = fs::canonicalize(clone)
+        .with_context(|| format!("cannot find the advisories in {}", clone.display()))?;
+    let newest = Step::new("git").args(["log", "-1", "--format=%cs", "main"]);
+    let newest = newest.folder(&clone).read()?;
+    eprintln!("the newest advisory: {}", newest.trim_end());
+    let key = format!("url.file://{}.insteadOf", clone.display());
+    Ok(step
+        .env("GIT_CONFIG_COUNT", "1")
+        .env("GIT_CONFIG_KEY_0", key)
+        .env("GIT_CONFIG_VALUE_0", DATABASE))
 }

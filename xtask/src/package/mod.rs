@@ -2,31 +2,42 @@
 //! wherever they are made, and the checks that they have to pass.
 
 mod check;
-mod layout;
 mod licences;
-mod manifest;
-mod release;
-mod source;
 mod stage;
-mod supply;
-mod tools;
-mod write;
 
 use std::{
-    fs,
+    ffi::OsString,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
+use xtask::object::digest;
 
-use self::{release::Release, stage::Stage, tools::Tools};
+use self::stage::Stage;
 use crate::{
+    build::{check_names, registries, remap, static_flags, static_triple},
+    files,
+    step::Step,
     tally::{Outcome, Tally},
+    toolchain::apt_install,
+    tools::{self, Tool},
     vm::{Version, trial},
     workspace::Workspace,
 };
+
+const CARGO_DEB: Tool = ("cargo-deb", "3.8.0");
+const CARGO_GENERATE_RPM: Tool = ("cargo-generate-rpm", "0.21.1");
+const CARGO_CYCLONEDX: Tool = ("cargo-cyclonedx", "0.5.9");
+const CARGO_DENY: Tool = ("cargo-deny", "0.20.2");
+
+/// Programs of the system: without them, the checks that need them are skipped.
+const PROGRAMS: [&str; 2] = ["lintian", "rpm"];
+
+/// The package's name everywhere.
+const NAME: &str = "tcp-status";
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Arguments of `package`.
 #[derive(Debug, Args)]
@@ -37,7 +48,7 @@ pub(crate) struct PackageArgs {
     /// For another machine, like aarch64-unknown-linux-gnu [default: this one]
     #[arg(long, value_name = "TRIPLE")]
     target: Option<String>,
-    /// Of the same version: 2 if the package was made wrongly the first time
+    /// Revision of the package: 2 if it was wrong the first time
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     revision: u32,
     /// Build a second time, in another folder and from nothing, and compare
@@ -54,52 +65,123 @@ pub(crate) struct PackageArgs {
     kernel: Version,
 }
 
+/// What is packaged.
+struct Release<'a> {
+    workspace: &'a Workspace,
+    commit: String,
+    /// The commit's time, in seconds since 1970: the time of every file.
+    epoch: String,
+    triple: String,
+}
+
+impl Release<'_> {
+    /// RPM's and the kernel's name for the machine.
+    fn machine(&self) -> &str {
+        self.triple.split('-').next().unwrap_or_default()
+    }
+
+    /// Debian's name for it.
+    fn architecture(&self) -> Result<&'static str> {
+        match self.machine() {
+            "x86_64" => Ok("amd64"),
+            "aarch64" => Ok("arm64"),
+            other => {
+                bail!("cannot package for {other}: the eBPF programs are for x86-64 and arm64")
+            }
+        }
+    }
+
+    /// One of cargo's subcommands, which takes the release's time from its environment.
+    fn tool(&self, tool: Tool) -> Step {
+        let program = tools::program(self.workspace, tool);
+        Step::new(program).env("SOURCE_DATE_EPOCH", &self.epoch)
+    }
+}
+
 pub(crate) fn run(workspace: &Workspace, args: &PackageArgs) -> Result<ExitCode> {
-    let tools = Tools::provide(workspace, args.install)?;
-    let release = Release::new(workspace, args.target.as_deref(), args.revision)?;
+    let needed = [CARGO_DEB, CARGO_GENERATE_RPM, CARGO_CYCLONEDX, CARGO_DENY];
+    tools::provide(workspace, &needed, args.install)?;
+    if args.install {
+        apt_install(&PROGRAMS)?;
+    }
+    let release = release(workspace, args.target.as_deref())?;
     let folder = workspace.target.join("package");
     let work = folder.join("work");
-    let made = make(&release, &tools, &work)?;
-    let mut kept = Vec::new();
-    for path in made.files() {
-        kept.push(copy_into(path, &folder)?);
+    let made = make(&release, args.revision, &work)?;
+    let mut sums = String::new();
+    for path in &made.files {
+        let name = path.file_name().unwrap_or_default();
+        files::copy(path, folder.join(name))?;
+        sums += &format!("{}  {}\n", digest(&files::read(path)?), name.display());
     }
-    write::sums(&folder, &kept)?;
+    files::write(folder.join("SHA256SUMS"), sums)?;
 
     let mut tally = Tally::default();
-    check::all(&kept, &mut tally);
-    supply::check(&tools, &made.source, args.advisories.as_deref(), &mut tally);
+    check::contents(&made, &mut tally);
+    check::dependencies(
+        &release,
+        &made.source,
+        args.advisories.as_deref(),
+        &mut tally,
+    );
     if args.reproduce {
         tally.check("reproduced", || {
             let again = folder.join("again");
-            let second = make(&release, &tools, &again)?;
-            let outcome = compare(&made.files(), &second.files());
-            fs::remove_dir_all(&again)
-                .with_context(|| format!("cannot remove {}", again.display()))?;
-            outcome
+            let second = make(&release, args.revision, &again)?;
+            for (one, other) in made.files.iter().zip(&second.files) {
+                ensure!(
+                    files::read(one)? == files::read(other)?,
+                    "{} and {} differ; `diffoscope` shows where",
+                    one.display(),
+                    other.display()
+                );
+                eprintln!("the same: {}", other.display());
+            }
+            files::remove(&again)?;
+            Ok(Outcome::Passed)
         });
     }
     if args.trial {
         let upgrade = work.join("upgrade");
-        write::fresh(&upgrade)?;
-        let next = release.next();
+        files::create_folder(&upgrade)?;
+        let [deb, rpm, ..] = made.files.clone();
         let packages = trial::Packages {
-            deb: trial::Pair {
-                first: &made.deb,
-                upgrade: &write::deb(&next, &tools, &made.stage, &upgrade)?,
-            },
-            rpm: trial::Pair {
-                first: &made.rpm,
-                upgrade: &write::rpm(&next, &tools, &made.stage, &upgrade)?,
-            },
+            deb,
+            rpm,
+            next_deb: made.stage.deb(&release, args.revision + 1, &upgrade)?,
+            next_rpm: made.stage.rpm(&release, args.revision + 1, &upgrade)?,
         };
-        trial::run(workspace, packages, &args.kernel, args.install, &mut tally)?;
+        trial::run(workspace, &packages, &args.kernel, args.install, &mut tally)?;
     }
-    for path in &kept {
+    for path in &made.files {
+        let path = folder.join(path.file_name().unwrap_or_default());
         println!("{}", path.display());
     }
     println!("{tally}");
     Ok(tally.exit_code())
+}
+
+fn release<'a>(workspace: &'a Workspace, target: Option<&str>) -> Result<Release<'a>> {
+    let git = |args: &[&str]| {
+        let step = workspace.at_root(Step::new("git").args(args.iter().copied()));
+        let read = step
+            .read()
+            .context("packages are made of a commit; run this in a git checkout");
+        read.map(|line| line.trim_end().to_owned())
+    };
+    let commit = git(&["rev-parse", "HEAD"])?;
+    let changed = git(&["status", "--porcelain"])?;
+    if !changed.is_empty() {
+        eprintln!("warning: not committed, and so not packaged:\n{changed}");
+    }
+    let release = Release {
+        workspace,
+        epoch: git(&["log", "-1", "--format=%ct", &commit])?,
+        commit,
+        triple: target.map_or_else(|| static_triple(workspace), str::to_owned),
+    };
+    release.architecture()?;
+    Ok(release)
 }
 
 /// What came out of one building.
@@ -107,77 +189,99 @@ struct Made {
     /// The committed sources, as they were built.
     source: PathBuf,
     stage: Stage,
-    deb: PathBuf,
-    rpm: PathBuf,
-    tarball: PathBuf,
-    bill: PathBuf,
-}
-
-impl Made {
-    fn files(&self) -> [&PathBuf; 4] {
-        [&self.deb, &self.rpm, &self.tarball, &self.bill]
-    }
+    /// The .deb, the .rpm, the tarball and the bill of materials.
+    files: [PathBuf; 4],
 }
 
 /// Makes all packages below `work`. Only what cargo built before may be there.
-fn make(release: &Release, tools: &Tools, work: &Path) -> Result<Made> {
-    let source = work.join("source");
-    source::export(release, &source)?;
-    let binary = source::build(release, &source, &work.join("target"))?;
-    let stage = stage::fill(release, tools, &source, &binary, &work.join("stage"))?;
-    let packages = work.join("packages");
-    write::fresh(&packages)?;
+fn make(release: &Release<'_>, revision: u32, work: &Path) -> Result<Made> {
+    let (source, target) = (work.join("source"), work.join("target"));
+    let (staged, packages) = (work.join("stage"), work.join("packages"));
+    for folder in [&source, &staged, &packages] {
+        files::remove(folder)?;
+        files::create_folder(folder)?;
+    }
+    let archive = work.join("source.tar");
+    let export = Step::new("git")
+        .args(["archive", "--format=tar", "--output"])
+        .arg(&archive);
+    release
+        .workspace
+        .at_root(export.arg(&release.commit))
+        .run()?;
+    Step::new("tar")
+        .args(["--extract", "--file"])
+        .arg(&archive)
+        .folder(&source)
+        .run()?;
+    let binary = build(&release.triple, &source, &target)?;
+    // A binary that runs here, for what only the binary can print.
+    let host = static_triple(release.workspace);
+    let printer = if host.split('-').next() == Some(release.machine()) {
+        binary.clone()
+    } else {
+        build(&host, &source, &target)?
+    };
+    let bill = bill(release, &source, &packages)?;
+    let stage = Stage::fill(
+        release, revision, &source, &binary, &printer, &bill, &staged,
+    )?;
     Ok(Made {
-        deb: write::deb(release, tools, &stage, &packages)?,
-        rpm: write::rpm(release, tools, &stage, &packages)?,
-        tarball: write::tarball(release, &stage, &packages)?,
-        bill: copy_into(&stage.bill, &packages)?,
+        files: [
+            stage.deb(release, revision, &packages)?,
+            stage.rpm(release, revision, &packages)?,
+            stage.tarball(release, &packages)?,
+            bill,
+        ],
         source,
         stage,
     })
 }
 
-fn copy_into(file: &Path, folder: &Path) -> Result<PathBuf> {
-    let name = file.file_name().context("a file without a name")?;
-    let to = folder.join(name);
-    fs::copy(file, &to).with_context(|| format!("cannot write {}", to.display()))?;
-    Ok(to)
+/// Builds the binary with every folder of this machine under another name, so that the bytes are
+/// the same elsewhere.
+fn build(triple: &str, source: &Path, target: &Path) -> Result<PathBuf> {
+    eprintln!(
+        "building {NAME}, static, for {triple}, of {}",
+        source.display()
+    );
+    let mut folders = registries()?;
+    folders.push((source.to_owned(), "/tcp-status"));
+    let mut flags = static_flags();
+    for flag in [OsString::from("-Cstrip=symbols")]
+        .into_iter()
+        .chain(remap(&folders))
+    {
+        flags.push("\x1f");
+        flags.push(flag);
+    }
+    Step::cargo()
+        .args(["build", "--locked", "--release", "--package", NAME])
+        .args(["--target", triple, "--target-dir"])
+        .arg(target)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags)
+        .folder(source)
+        .run()?;
+    let binary = target.join(triple).join("release").join(NAME);
+    check_names(&binary, &folders)?;
+    Ok(binary)
 }
 
-/// Whether two buildings made the same bytes.
-fn compare(first: &[&PathBuf], second: &[&PathBuf]) -> Result<Outcome> {
-    ensure!(first.len() == second.len(), "another number of packages");
-    for (one, other) in first.iter().zip(second) {
-        let read = |path: &PathBuf| {
-            fs::read(path).with_context(|| format!("cannot read {}", path.display()))
-        };
-        ensure!(
-            read(one)? == read(other)?,
-            "{} and {} differ; `diffoscope` shows in what",
-            one.display(),
-            other.display()
-        );
-        eprintln!("the same: {}", other.display());
-    }
-    Ok(Outcome::Passed)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_other_byte_is_a_difference() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = |name: &str, content: &str| {
-            let path = folder.path().join(name);
-            fs::write(&path, content).unwrap();
-            path
-        };
-        let (one, same, other) = (file("1", "ab"), file("2", "ab"), file("3", "aB"));
-        compare(&[&one], &[&same]).unwrap();
-        let error = compare(&[&one], &[&other]).unwrap_err();
-        assert!(error.to_string().ends_with("shows in what"), "{error}");
-        compare(&[&one], &[]).unwrap_err();
-    }
+/// Writes the bill of materials (CycloneDX) of the binary into `folder`.
+fn bill(release: &Release<'_>, source: &Path, folder: &Path) -> Result<PathBuf> {
+    let package = source.join(NAME);
+    // It leaves a bill beside every manifest of the workspace, in this copy of it.
+    release
+        .tool(CARGO_CYCLONEDX)
+        .args(["cyclonedx", "--format", "json", "--describe", "binaries"])
+        .args(["--no-build-deps", "--target", &release.triple, "--quiet"])
+        .folder(&package)
+        .run()?;
+    let text = files::read_text(package.join(format!("{NAME}_bin.cdx.json")))?;
+    let bill = folder.join(format!("{NAME}-{VERSION}-{}.cdx.json", release.machine()));
+    files::write(
+        &bill,
+        text.replace(&*source.to_string_lossy(), "/tcp-status"),
+    )?;
+    Ok(bill)
 }

@@ -2,8 +2,7 @@
 //! files of it that a virtual machine needs. Kept by package version; does not boot anything.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
+    collections::BTreeSet,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -12,6 +11,7 @@ use anyhow::{Context as _, Error, Result, bail, ensure};
 
 use crate::{
     apt::{self, Apt},
+    files,
     step::Step,
 };
 
@@ -129,37 +129,25 @@ pub(super) fn get(apt: &Apt, folder: &Path, versions: &[Version]) -> Result<Vec<
 /// Downloads and unpacks into `folder`, which appears only once it is complete.
 fn fetch(apt: &Apt, metapackage: &str, version: &str, folder: &Path) -> Result<()> {
     let work = folder.with_extension("partial");
-    if work.exists() {
-        fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))?;
-    }
-    let tree = work.join("tree");
-    let kept = work.join("kept");
-    for new in [&tree, &kept] {
-        fs::create_dir_all(new).with_context(|| format!("cannot make {}", new.display()))?;
-    }
-    for (package, version) in parts(metapackage, version, |package, version| {
-        apt.dependencies(package, version)
-    })? {
+    files::remove(&work)?;
+    let (tree, kept) = (work.join("tree"), work.join("kept"));
+    files::create_folder(&tree)?;
+    files::create_folder(&kept)?;
+    for (package, version) in parts(apt, metapackage, version)? {
         let deb = apt.download(&package, &version, &work)?;
         apt::unpack(&deb, &tree)?;
     }
     keep(&tree, &kept)?;
-    fs::rename(&kept, folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))
+    files::rename(&kept, folder)?;
+    files::remove(&work)
 }
 
 /// Every package that holds a part of the kernel of the metapackage's `version`.
-fn parts(
-    metapackage: &str,
-    version: &str,
-    dependencies: impl Fn(&str, &str) -> Result<BTreeMap<String, Option<String>>>,
-) -> Result<BTreeSet<(String, String)>> {
+fn parts(apt: &Apt, metapackage: &str, version: &str) -> Result<BTreeSet<(String, String)>> {
     let mut found = BTreeSet::new();
     let mut open = vec![(metapackage.to_owned(), version.to_owned())];
     while let Some((package, version)) = open.pop() {
-        for (name, exact) in dependencies(&package, &version)? {
-            let Some(exact) = exact else { continue };
-            let part = (name, exact);
+        for part in apt.exact_dependencies(&package, &version)? {
             if PARTS.iter().any(|start| part.0.starts_with(start)) && found.insert(part.clone()) {
                 open.push(part);
             }
@@ -175,52 +163,27 @@ fn parts(
 /// Copies the kernel and the modules out of an unpacked package. Kernels lie in /boot, or, from
 /// 7.2 on, beside their modules.
 fn keep(tree: &Path, kept: &Path) -> Result<()> {
-    let mut image = None;
-    let mut folders = vec![tree.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let entries =
-            fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
-        for entry in entries {
-            let entry = entry?;
-            let path = entry.path();
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if entry.file_type()?.is_dir() {
-                folders.push(path);
-            } else if name.starts_with("vmlinuz") {
-                image = Some(path);
-            } else if let Some((module, packing)) = module(&name) {
-                keep_module(&path, packing, &kept.join(format!("{module}.ko")))?;
+    let mut found = false;
+    for path in files::walk(tree)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let module = MODULES
+            .into_iter()
+            .find_map(|module| Some((module, name.strip_prefix(module)?.strip_prefix(".ko")?)));
+        match module {
+            _ if name.starts_with("vmlinuz") => {
+                files::copy(&path, kept.join("vmlinuz"))?;
+                found = true;
             }
+            Some((module, "")) => files::copy(&path, kept.join(format!("{module}.ko")))?,
+            Some((module, ".xz")) => {
+                let unpacked = Step::new("xz").arg("-dc").arg(&path).bytes()?;
+                files::write(kept.join(format!("{module}.ko")), unpacked)?;
+            }
+            Some(_) => bail!("cannot unpack {}: only xz is supported", path.display()),
+            None => {}
         }
     }
-    let image = image.context("its packages hold no vmlinuz")?;
-    fs::copy(&image, kept.join("vmlinuz"))
-        .with_context(|| format!("cannot copy {}", image.display()))?;
-    Ok(())
-}
-
-/// One of [`MODULES`] and what follows `.ko` in the name of its file.
-fn module(file: &str) -> Option<(&'static str, &str)> {
-    MODULES.into_iter().find_map(|module| {
-        let packing = file.strip_prefix(module)?.strip_prefix(".ko")?;
-        Some((module, packing))
-    })
-}
-
-fn keep_module(path: &Path, packing: &str, to: &Path) -> Result<()> {
-    match packing {
-        "" => {
-            fs::copy(path, to).with_context(|| format!("cannot copy {}", path.display()))?;
-        }
-        ".xz" => {
-            let output = Step::new("xz").arg("-dc").arg(path).bytes()?;
-            fs::write(to, output).with_context(|| format!("cannot write {}", to.display()))?;
-        }
-        _ => bail!(
-            "{}: modules packed by another program than xz",
-            path.display()
-        ),
-    }
+    ensure!(found, "its packages hold no vmlinuz");
     Ok(())
 }
 
@@ -243,6 +206,8 @@ fn numbers(version: &str) -> Vec<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn offered() -> Vec<String> {
@@ -284,34 +249,6 @@ mod tests {
     }
 
     #[test]
-    fn all_parts_of_a_kernel_are_found_through_its_metapackage() {
-        let tree = |package: &str, version: &str| {
-            let names: &[&str] = match package {
-                CLOUD => &["linux-base-cloud-amd64", "linux-image-7.2.13"],
-                "linux-image-7.2.13" => &["linux-binary-7.2.13", "linux-modules-7.2.13"],
-                _ => &["linux-base-7.2.13"],
-            };
-            let mut found: BTreeMap<_, _> = names
-                .iter()
-                .map(|&name| (name.to_owned(), Some(version.to_owned())))
-                .collect();
-            found.insert("linux-image-any".to_owned(), None);
-            Ok(found)
-        };
-        let found = parts(CLOUD, "7.2.13-1", tree).unwrap();
-        let names: Vec<_> = found.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(
-            names,
-            [
-                "linux-binary-7.2.13",
-                "linux-image-7.2.13",
-                "linux-modules-7.2.13"
-            ]
-        );
-        parts(CLOUD, "7.2.13-1", |_, _| Ok(BTreeMap::new())).unwrap_err();
-    }
-
-    #[test]
     fn kernel_and_modules_are_kept() {
         let folder = tempfile::tempdir().unwrap();
         let (tree, kept) = (folder.path().join("tree"), folder.path().join("kept"));
@@ -330,6 +267,6 @@ mod tests {
 
         fs::write(modules.join("inet_diag.ko.zst"), "packed").unwrap();
         let error = keep(&tree, &kept).unwrap_err().to_string();
-        assert!(error.ends_with("by another program than xz"), "{error}");
+        assert!(error.ends_with("only xz is supported"), "{error}");
     }
 }

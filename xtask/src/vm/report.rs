@@ -1,25 +1,29 @@
-//! Reads what a machine reports on its second serial port: marks of the first process, and what
-//! the test harness prints. Judges nothing: see `verdict`.
+//! What a machine reports on its second serial port: marks of the first process, and the JSON of
+//! the test harness. Whether the run is good, and tables of the results.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
-use super::lines::Lines;
-use crate::{
-    libtest::{self, SKIPPED},
-    tally::Tally,
+use serde_json::Value;
+
+use super::{
+    Run,
+    machine::{End, Ended},
 };
+use crate::{tally::Tally, test::SKIPPED};
 
 const MARK: &str = "##vm ";
 
-/// Everything that a machine said.
+/// What a line of figures counts: `FIGURES NAME: connections=N events=N missed=N corrections=N`.
+const COUNTS: [&str; 4] = ["connections", "events", "missed", "corrections"];
+
+/// Everything that a machine reported.
 #[derive(Debug, Default)]
 pub(super) struct Report {
-    /// `uname -r`.
-    pub(super) kernel: Option<String>,
     pub(super) binaries: Vec<Binary>,
-    pub(super) figures: Vec<Figures>,
+    /// By name; the values of [`COUNTS`].
+    figures: Vec<(String, [u64; 4])>,
     /// What the first process could not do.
-    pub(super) problems: Vec<String>,
+    problems: Vec<String>,
     /// It came to its end.
     pub(super) done: bool,
 }
@@ -27,443 +31,428 @@ pub(super) struct Report {
 /// One test binary.
 #[derive(Debug, Default)]
 pub(super) struct Binary {
-    pub(super) name: String,
+    name: String,
     pub(super) tests: Vec<Test>,
-    /// The harness's own counts; without them, it died.
-    pub(super) counts: Option<Tally>,
-    pub(super) exit_status: Option<u8>,
-    /// What failed tests printed.
-    pub(super) failures: BTreeMap<String, String>,
+    /// The harness's own count of tests; without it, the binary died.
+    count: Option<u64>,
+    exit_status: Option<u8>,
 }
 
 /// One test.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Default)]
 pub(super) struct Test {
     pub(super) name: String,
     pub(super) outcome: Outcome,
-    /// Why it was skipped, if it was.
-    pub(super) reason: Option<String>,
-    pub(super) time: Duration,
+    /// Why it was skipped.
+    reason: Option<String>,
+    /// From its start to its end; its start while it runs.
+    time: Duration,
+    /// What it printed.
+    pub(super) output: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     Passed,
     Failed,
     Skipped,
     /// It began and did not end.
+    #[default]
     Unfinished,
 }
 
-/// What a test counted: a line `FIGURES NAME: connections=N events=N missed=N corrections=N`.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Figures {
-    pub(super) name: String,
-    pub(super) connections: u64,
-    pub(super) events: u64,
-    /// In both copies of a program.
-    pub(super) missed: u64,
-    /// By audits.
-    pub(super) corrections: u64,
-}
-
-/// Takes the bytes of the port.
-#[derive(Debug, Default)]
-pub(super) struct Reader {
-    report: Report,
-    lines: Lines,
-    section: Section,
-    running: Option<Running>,
-    news: Vec<String>,
-}
-
-#[derive(Debug, Default)]
-enum Section {
-    #[default]
-    Tests,
-    /// The output of tests that passed, with the name of the test.
-    Successes(String),
-    /// The output of tests that failed, with the name of the test.
-    Failures(String),
-}
-
-#[derive(Debug)]
-struct Running {
-    name: String,
-    began: Duration,
-    /// Why it skips itself, if it does.
-    reason: Option<String>,
-}
-
-impl Reader {
-    /// Takes a piece that arrived at `now`; gives the lines that it completes.
-    pub(super) fn take(&mut self, bytes: &[u8], now: Duration) -> Vec<String> {
-        let lines = self.lines.take(bytes);
-        for line in &lines {
-            self.line(line, now);
+impl Outcome {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Passed => "ok",
+            Self::Failed => "FAILED",
+            Self::Skipped => "skipped",
+            Self::Unfinished => "UNFINISHED",
         }
-        // The line of a test stands there half until the test is over.
-        let rest = self.lines.rest();
-        if let (Section::Tests, Some((name, ""))) = (&self.section, test(&rest)) {
-            self.begin(name, now);
-        }
-        lines
     }
+}
 
-    /// What happened since the last call, for somebody who waits.
-    pub(super) fn news(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.news)
-    }
-
-    pub(super) fn is_done(&self) -> bool {
-        self.report.done
-    }
-
-    /// The report, once nothing more can come.
-    pub(super) fn finish(mut self, now: Duration) -> Report {
-        self.end_of_binary(now);
-        self.report
-    }
-
-    fn line(&mut self, line: &str, now: Duration) {
+impl Report {
+    /// Takes a line that arrived at `now`; returns what is worth showing of it.
+    pub(super) fn line(&mut self, line: &str, now: Duration) -> Option<String> {
         if let Some(mark) = line.strip_prefix(MARK) {
-            self.mark(mark, now);
-        } else if !self.report.binaries.is_empty() {
-            self.harness(line, now);
+            return self.mark(mark, now);
+        }
+        match serde_json::from_str::<Value>(line) {
+            Ok(event) if event.is_object() => self.event(&event, now),
+            _ => {
+                self.text(line);
+                None
+            }
         }
     }
 
-    fn mark(&mut self, mark: &str, now: Duration) {
+    fn mark(&mut self, mark: &str, now: Duration) -> Option<String> {
         let (word, rest) = mark.split_once(' ').unwrap_or((mark, ""));
         match word {
-            "kernel" => {
-                self.report.kernel = Some(rest.to_owned());
-                self.news.push(format!("is up: {rest}"));
-            }
-            "problem" => self.report.problems.push(rest.to_owned()),
-            "begin" => {
-                self.end_of_binary(now);
-                self.report.binaries.push(Binary {
-                    name: rest.to_owned(),
-                    ..Binary::default()
-                });
-            }
+            "kernel" => return Some(format!("is up: {rest}")),
+            "begin" => self.binaries.push(Binary {
+                name: rest.to_owned(),
+                ..Binary::default()
+            }),
             "end" => {
-                self.end_of_binary(now);
-                let status = rest.rsplit(' ').next().and_then(|word| word.parse().ok());
-                if let Some(binary) = self.report.binaries.last_mut() {
-                    binary.exit_status = status;
+                self.stop(now);
+                if let Some(binary) = self.binaries.last_mut() {
+                    binary.exit_status = rest.rsplit(' ').next()?.parse().ok();
                 }
             }
-            "done" => self.report.done = true,
-            _ => self.report.problems.push(format!("unknown mark: {mark}")),
+            "done" => self.done = true,
+            _ => self.problems.push(mark.to_owned()),
         }
+        None
     }
 
-    fn harness(&mut self, line: &str, now: Duration) {
-        if let Some(figures) = figures(line) {
-            self.report.figures.push(figures);
+    /// An event of the harness.
+    fn event(&mut self, event: &Value, now: Duration) -> Option<String> {
+        let text = |name: &str| event[name].as_str().unwrap_or_default();
+        let binary = self.binaries.last_mut()?;
+        if text("type") == "suite" {
+            let counts = ["passed", "failed", "ignored"].map(|name| event[name].as_u64());
+            binary.count = counts.into_iter().sum();
+            return None;
         }
-        if let Some(counts) = libtest::result(line) {
-            if let Some(binary) = self.report.binaries.last_mut() {
-                binary.counts = Some(counts);
+        let outcome = match text("event") {
+            "started" => {
+                binary.tests.push(Test {
+                    name: text("name").to_owned(),
+                    time: now,
+                    ..Test::default()
+                });
+                return None;
             }
-            return;
+            "ok" => Outcome::Passed,
+            "ignored" => Outcome::Skipped,
+            "failed" => Outcome::Failed,
+            _ => return None,
+        };
+        for line in text("stdout").lines() {
+            self.text(line);
         }
-        match line {
-            "successes:" => self.section = Section::Successes(String::new()),
-            "failures:" => self.section = Section::Failures(String::new()),
-            _ => self.in_section(line, now),
+        let binary = self.binaries.last_mut()?;
+        let test = binary
+            .tests
+            .last_mut()
+            .filter(|test| test.name == text("name"))?;
+        let is_skip = outcome == Outcome::Passed && test.reason.is_some();
+        test.outcome = if is_skip { Outcome::Skipped } else { outcome };
+        test.time = now.saturating_sub(test.time);
+        let reason = test.reason.iter().map(|reason| format!(": {reason}"));
+        Some(format!(
+            "{}::{} ... {} ({:.1} s){}",
+            binary.name,
+            test.name,
+            test.outcome.name(),
+            test.time.as_secs_f64(),
+            reason.collect::<String>()
+        ))
+    }
+
+    /// A line that a test printed.
+    fn text(&mut self, line: &str) {
+        self.figures.extend(figures(line));
+        let Some(test) = self.running() else { return };
+        if let Some(reason) = line.strip_prefix(SKIPPED) {
+            test.reason = Some(reason.to_owned());
+        }
+        test.output += line;
+        test.output.push('\n');
+    }
+
+    fn running(&mut self) -> Option<&mut Test> {
+        let test = self.binaries.last_mut()?.tests.last_mut()?;
+        (test.outcome == Outcome::Unfinished).then_some(test)
+    }
+
+    /// Nothing more can come of the running test.
+    pub(super) fn stop(&mut self, now: Duration) {
+        if let Some(test) = self.running() {
+            test.time = now.saturating_sub(test.time);
         }
     }
 
-    fn in_section(&mut self, line: &str, now: Duration) {
-        match &mut self.section {
-            Section::Tests => self.test_line(line, now),
-            Section::Successes(name) => {
-                if let Some(next) = libtest::output_of(line) {
-                    next.clone_into(name);
-                } else if let Some(reason) = line.strip_prefix(SKIPPED) {
-                    let tests = self
-                        .report
-                        .binaries
-                        .last_mut()
-                        .map(|binary| &mut binary.tests);
-                    for test in tests.into_iter().flatten() {
-                        if test.name == *name && test.outcome == Outcome::Passed {
-                            test.outcome = Outcome::Skipped;
-                            test.reason = Some(reason.to_owned());
-                        }
-                    }
-                }
+    /// The tests with their full names.
+    pub(super) fn tests(&self) -> impl Iterator<Item = (String, &Test)> {
+        self.binaries.iter().flat_map(|binary| {
+            let named = |test: &Test| format!("{}::{}", binary.name, test.name);
+            binary.tests.iter().map(move |test| (named(test), test))
+        })
+    }
+
+    /// The tests, counted one by one, and the problems as failures.
+    pub(super) fn counts(&self, problems: &[String]) -> Tally {
+        let count = |outcome| {
+            let tests = self.tests().filter(|(_, test)| test.outcome == outcome);
+            u64::try_from(tests.count()).unwrap_or(u64::MAX)
+        };
+        let (unfinished, problems) = (count(Outcome::Unfinished), problems.len() as u64);
+        Tally {
+            passed: count(Outcome::Passed),
+            // What ended the run early is counted by the test that did not end as well.
+            failed: count(Outcome::Failed) + problems.max(unfinished),
+            skipped: count(Outcome::Skipped),
+        }
+    }
+
+    /// Everything that is wrong beside failed tests; empty for a good run of these binaries.
+    pub(super) fn problems(&self, ended: &Ended, binaries: &[&str]) -> Vec<String> {
+        let mut problems = self.problems.clone();
+        if let Some(crash) = &ended.crash {
+            problems.push(format!("the kernel crashed: {crash}"));
+        } else if !self.done {
+            problems.push(self.early_end(ended.end));
+        }
+        for &name in binaries.iter().filter(|_| self.done) {
+            match self.binaries.iter().find(|binary| binary.name == name) {
+                Some(binary) => problems.extend(binary.problem()),
+                None => problems.push(format!("{name} did not run")),
             }
-            Section::Failures(name) => {
-                if let Some(next) = libtest::output_of(line) {
-                    next.clone_into(name);
-                } else if let (Some(binary), false) =
-                    (self.report.binaries.last_mut(), name.is_empty())
-                {
-                    let output = binary.failures.entry(name.clone()).or_default();
-                    output.push_str(line);
-                    output.push('\n');
-                }
-            }
         }
-    }
-
-    fn test_line(&mut self, line: &str, now: Duration) {
-        let result = match test(line) {
-            Some((name, result)) => {
-                self.begin(name, now);
-                result
-            }
-            None => line,
-        };
-        if let Some(reason) = result.strip_prefix(SKIPPED) {
-            if let Some(running) = &mut self.running {
-                running.reason = Some(reason.to_owned());
-            }
-            return;
+        let counts = self.counts(&problems);
+        if counts.passed == 0 && counts.failed == 0 {
+            problems.push(match counts.skipped {
+                0 => "no test ran; does the filter fit any?".to_owned(),
+                skipped => format!("all {skipped} tests skipped themselves"),
+            });
         }
-        let outcome = match result.split(',').next() {
-            Some("ok") => Outcome::Passed,
-            Some("FAILED") => Outcome::Failed,
-            Some("ignored") => Outcome::Skipped,
-            _ => return,
-        };
-        self.end(outcome, now);
+        problems
     }
 
-    fn begin(&mut self, name: &str, now: Duration) {
-        if self
-            .running
-            .as_ref()
-            .is_some_and(|running| running.name == name)
-        {
-            return;
+    fn early_end(&self, end: End) -> String {
+        let what = match end {
+            End::Silent => "it printed nothing for too long".to_owned(),
+            End::Overtime => "it took too long".to_owned(),
+            End::Exited(status) => format!("QEMU ended before the tests did ({status})"),
+            End::Stopped => "it was stopped before the tests ended".to_owned(),
+        };
+        match self.tests().last() {
+            None => format!("{what}, before the first test"),
+            Some((name, test)) if test.outcome == Outcome::Unfinished => {
+                format!("{what}, in {name}")
+            }
+            Some((name, _)) => format!("{what}, after {name}"),
         }
-        self.end(Outcome::Unfinished, now);
-        self.running = Some(Running {
-            name: name.to_owned(),
-            began: now,
-            reason: None,
-        });
-    }
-
-    fn end(&mut self, outcome: Outcome, now: Duration) {
-        let Some(running) = self.running.take() else {
-            return;
-        };
-        let outcome = match outcome {
-            Outcome::Passed if running.reason.is_some() => Outcome::Skipped,
-            other => other,
-        };
-        let Some(binary) = self.report.binaries.last_mut() else {
-            return;
-        };
-        let test = Test {
-            name: running.name,
-            outcome,
-            reason: running.reason.filter(|_| outcome == Outcome::Skipped),
-            time: now.saturating_sub(running.began),
-        };
-        self.news.push(format!("{}::{test}", binary.name));
-        binary.tests.push(test);
-    }
-
-    fn end_of_binary(&mut self, now: Duration) {
-        self.end(Outcome::Unfinished, now);
-        self.section = Section::Tests;
     }
 }
 
-impl std::fmt::Display for Test {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let outcome = match self.outcome {
-            Outcome::Passed => "ok",
-            Outcome::Failed => "FAILED",
-            Outcome::Skipped => "skipped",
-            Outcome::Unfinished => "UNFINISHED",
-        };
+impl Binary {
+    /// What is wrong with a binary that ran, beside its failed tests.
+    fn problem(&self) -> Option<String> {
         let Self {
-            name, reason, time, ..
+            name,
+            tests,
+            count,
+            exit_status,
         } = self;
-        write!(
-            formatter,
-            "{name} ... {outcome} ({:.1} s)",
-            time.as_secs_f64()
-        )?;
-        match reason {
-            Some(reason) => write!(formatter, ": {reason}"),
-            None => Ok(()),
+        let failed = tests.iter().any(|test| test.outcome == Outcome::Failed);
+        match (count, exit_status) {
+            (None, status) => Some(format!("{name} died (exit status {status:?})")),
+            (Some(count), _) if *count != tests.len() as u64 => Some(format!(
+                "{name} counts {count} tests, but {} were seen",
+                tests.len()
+            )),
+            (_, status) if failed == (*status == Some(0)) => Some(format!(
+                "{name} ends with status {status:?}, unlike its tests"
+            )),
+            _ => None,
         }
     }
 }
 
-/// `test NAME ... RESULT`, where the result may be still to come.
-fn test(line: &str) -> Option<(&str, &str)> {
-    let (name, result) = line.strip_prefix("test ")?.split_once(" ... ")?;
-    // Harnesses other than the built-in one align the results.
-    let name = name.trim_end();
-    let name = name.strip_suffix(" - should panic").unwrap_or(name);
-    (!name.contains(' ')).then_some((name, result))
-}
-
-fn figures(line: &str) -> Option<Figures> {
+fn figures(line: &str) -> Option<(String, [u64; 4])> {
     let (name, pairs) = line.strip_prefix("FIGURES ")?.rsplit_once(": ")?;
     let value = |wanted: &str| {
-        let pair = pairs
-            .split_whitespace()
-            .find_map(|pair| pair.strip_prefix(wanted)?.strip_prefix('='));
-        pair.and_then(|value| value.parse().ok())
+        let mut pairs = pairs.split_whitespace();
+        pairs.find_map(|pair| pair.strip_prefix(wanted)?.strip_prefix('=')?.parse().ok())
     };
-    Some(Figures {
-        name: name.to_owned(),
-        connections: value("connections")?,
-        events: value("events")?,
-        missed: value("missed")?,
-        corrections: value("corrections")?,
-    })
+    let values: Option<Vec<_>> = COUNTS.into_iter().map(value).collect();
+    Some((name.to_owned(), values?.try_into().ok()?))
+}
+
+/// Rows of cells of equal width; the first column to the left, the others to the right.
+fn aligned(rows: &[Vec<String>]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().enumerate().map(|(column, cell)| match column {
+            0 => format!("{cell:<0$}", width(0)),
+            _ => format!("  {cell:>0$}", width(column)),
+        });
+        cells.collect::<String>() + "\n"
+    };
+    rows.iter().map(line).collect()
+}
+
+/// A row for each test, a column for each kernel; then what the tests counted, in sum, and for
+/// each test in which something was missed or corrected.
+pub(super) fn tables(runs: &[Run]) -> String {
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    let mut row = |first: &str, cell: &dyn Fn(&Run) -> String| {
+        let cells = runs.iter().map(cell);
+        rows.push([first.to_owned()].into_iter().chain(cells).collect());
+    };
+    row("kernel", &|run| run.name.clone());
+    row("package", &|run| run.package.clone());
+    row("processors", &|run| {
+        format!("{} {}", run.cpus, run.accel.name())
+    });
+    let mut names: Vec<String> = Vec::new();
+    for (name, _) in runs.iter().flat_map(|run| run.report.tests()) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    for name in &names {
+        row(name, &|run| {
+            let test = run.report.tests().find(|(other, _)| other == name);
+            test.map_or("-".to_owned(), |(_, test)| {
+                format!("{} {:.1}", test.outcome.name(), test.time.as_secs_f64())
+            })
+        });
+    }
+    row("passed", &|run| run.counts().passed.to_string());
+    row("failed", &|run| run.counts().failed.to_string());
+    row("skipped", &|run| run.counts().skipped.to_string());
+    row("crashes", &|run| run.crashes.to_string());
+    row("seconds", &|run| format!("{:.0}", run.time.as_secs_f64()));
+    let mut tables = aligned(&rows);
+
+    let mut rows = vec![[&["kernel", "figures"], &COUNTS[..]].concat()];
+    let mut rows: Vec<Vec<String>> = rows
+        .drain(..)
+        .map(|row| row.into_iter().map(str::to_owned).collect())
+        .collect();
+    for run in runs.iter().filter(|run| !run.report.figures.is_empty()) {
+        let all = &run.report.figures;
+        let sum = all.iter().fold([0; 4], |sum, (_, values)| {
+            std::array::from_fn(|index| sum[index] + values[index])
+        });
+        let sum = (format!("all {}", all.len()), sum);
+        let notable = all
+            .iter()
+            .filter(|(_, values)| values[2] > 0 || values[3] > 0);
+        for (name, values) in [&sum].into_iter().chain(notable) {
+            let head = [run.name.clone(), name.clone()];
+            rows.push(
+                head.into_iter()
+                    .chain(values.map(|value| value.to_string()))
+                    .collect(),
+            );
+        }
+    }
+    if rows.len() > 1 {
+        tables += &format!("\n{}", aligned(&rows));
+    }
+    tables
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::VecDeque, os::unix::process::ExitStatusExt as _, process::ExitStatus};
+
     use super::*;
 
-    const OUTPUT: &str = "\
-noise before the first mark\r
-##vm kernel 6.1.0-50-cloud-amd64\r
-##vm problem lo stays down\r
-##vm begin live\r
-\r
-running 4 tests\r
-test churn::a ... ok\r
-test churn::b ... \r
-SKIPPED: no BTF\r
-ok\r
-test churn::c ... FAILED\r
-test churn::d ... ignored, not here\r
-\r
-successes:\r
-\r
----- churn::a stdout ----\r
-FIGURES a: quiet: connections=10 events=87 missed=1 corrections=2\r
-FIGURES broken: connections=10\r
-\r
-\r
-successes:\r
-    churn::a\r
-\r
-failures:\r
-\r
----- churn::c stdout ----\r
-SKIPPED: half of it\r
-thread 'x' panicked at y\r
-\r
-\r
-failures:\r
-    churn::c\r
-\r
-test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 1s\r
-\r
-##vm end live 101\r
-##vm done\r
-";
+    const GOOD: &str = r#"##vm kernel 6.1
+##vm begin live
+{ "type": "suite", "event": "started", "test_count": 2 }
+{ "type": "test", "event": "started", "name": "a" }
+{ "type": "test", "name": "a", "event": "ok", "stdout": "FIGURES a: connections=5 events=40 missed=1 corrections=2\n" }
+{ "type": "test", "event": "started", "name": "b" }
+SKIPPED: no BTF
+{ "type": "test", "name": "b", "event": "ok" }
+{ "type": "suite", "event": "ok", "passed": 2, "failed": 0, "ignored": 0 }
+##vm end live 0
+##vm done
+"#;
 
-    fn read(output: &str, size: usize) -> Report {
-        let mut reader = Reader::default();
-        for piece in output.as_bytes().chunks(size) {
-            reader.take(piece, Duration::ZERO);
+    fn judge(output: &str, end: End, crash: Option<&str>) -> (String, Vec<String>) {
+        let mut report = Report::default();
+        for line in output.lines() {
+            report.line(line, Duration::ZERO);
         }
-        reader.finish(Duration::ZERO)
-    }
-
-    fn outcomes(binary: &Binary) -> Vec<(&str, Outcome)> {
-        let pairs = binary.tests.iter();
-        pairs
-            .map(|test| (test.name.as_str(), test.outcome))
-            .collect()
+        let ended = Ended {
+            end,
+            crash: crash.map(str::to_owned),
+            tail: VecDeque::new(),
+        };
+        let problems = report.problems(&ended, &["live"]);
+        (report.counts(&problems).to_string(), problems)
     }
 
     #[test]
-    fn a_whole_run_is_read_in_pieces_of_any_size() {
-        for size in [1, 2, 7, 64, OUTPUT.len()] {
-            let report = read(OUTPUT, size);
-            assert!(report.done);
-            assert_eq!(report.kernel.as_deref(), Some("6.1.0-50-cloud-amd64"));
-            assert_eq!(report.problems, ["lo stays down"]);
-            let [live] = &report.binaries[..] else {
-                panic!("{report:?}");
-            };
-            assert_eq!(live.exit_status, Some(101));
-            assert_eq!(live.counts.map(|counts| counts.passed), Some(2));
-            assert_eq!(
-                outcomes(live),
-                [
-                    ("churn::a", Outcome::Passed),
-                    ("churn::b", Outcome::Skipped),
-                    ("churn::c", Outcome::Failed),
-                    ("churn::d", Outcome::Skipped),
-                ]
-            );
-            assert!(live.failures["churn::c"].contains("panicked at y"));
-            let figures = Figures {
-                name: "a: quiet".into(),
-                connections: 10,
-                events: 87,
-                missed: 1,
-                corrections: 2,
-            };
-            assert_eq!(report.figures, [figures]);
+    fn a_good_run_has_no_problems_and_a_skip_is_no_success() {
+        let (counts, problems) = judge(GOOD, End::Stopped, None);
+        assert_eq!(counts, "1 passed, 0 failed, 1 skipped");
+        assert_eq!(problems, [""; 0]);
+        let failed = GOOD
+            .replace(r#""a", "event": "ok""#, r#""a", "event": "failed""#)
+            .replace("live 0", "live 101");
+        let (counts, problems) = judge(&failed, End::Stopped, None);
+        assert_eq!(
+            (counts.as_str(), problems.len()),
+            ("0 passed, 1 failed, 1 skipped", 0)
+        );
+    }
+
+    #[test]
+    fn what_ended_a_run_early_is_one_failure() {
+        let half = &GOOD[..GOOD.find("SKIPPED").unwrap()];
+        let exited = End::Exited(ExitStatus::from_raw(0));
+        let (counts, problems) = judge(half, exited, Some("Kernel panic"));
+        assert_eq!(counts, "1 passed, 1 failed, 0 skipped");
+        assert_eq!(problems, ["the kernel crashed: Kernel panic"]);
+        let problem = judge(half, End::Silent, None).1;
+        assert_eq!(problem, ["it printed nothing for too long, in live::b"]);
+        let problem = judge("", exited, None).1;
+        assert!(
+            problem[0].ends_with(", before the first test"),
+            "{problem:?}"
+        );
+        // Even after the end.
+        assert_eq!(judge(GOOD, exited, Some("Oops: 0000")).1.len(), 1);
+    }
+
+    #[test]
+    fn binaries_that_die_or_contradict_themselves_are_problems() {
+        let lines = |without: &str| {
+            let kept = GOOD.lines().filter(|line| !line.contains(without));
+            kept.map(|line| format!("{line}\n")).collect::<String>()
+        };
+        for (output, problem) in [
+            (
+                lines(r#""ignored""#).replace("live 0", "live 137"),
+                "live died",
+            ),
+            (GOOD.replace("live", "other"), "live did not run"),
+            (
+                lines(r#""name": "a""#),
+                "live counts 2 tests, but 1 were seen",
+            ),
+            (
+                GOOD.replace("live 0", "live 1"),
+                "live ends with status Some(1)",
+            ),
+            (lines(r#""test""#).replace(": 2,", ": 0,"), "no test ran"),
+            (
+                lines(r#""name": "a""#).replace(": 2,", ": 1,"),
+                "all 1 tests skipped themselves",
+            ),
+        ] {
+            let problems = judge(&output, End::Stopped, None).1;
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            assert!(problems[0].starts_with(problem), "{problems:?}");
         }
     }
 
     #[test]
-    fn a_truncated_run_names_the_test_that_did_not_end() {
-        let end = OUTPUT.find("FAILED").unwrap();
-        let report = read(&OUTPUT[..end], 5);
-        assert!(!report.done);
-        let live = &report.binaries[0];
-        assert_eq!(outcomes(live)[2], ("churn::c", Outcome::Unfinished));
-        assert_eq!((live.counts, live.exit_status), (None, None));
-    }
-
-    #[test]
-    fn a_binary_that_dies_ends_with_its_test() {
-        let report = read("##vm begin live\ntest a ... \n##vm end live 137\n", 3);
-        assert_eq!(outcomes(&report.binaries[0]), [("a", Outcome::Unfinished)]);
-        assert_eq!(report.binaries[0].exit_status, Some(137));
-    }
-
-    #[test]
-    fn messages_between_the_lines_of_a_test_do_no_harm() {
-        let report = read(
-            "##vm begin live\ntest a ... \n[ 1.5] TCP: request_sock_TCP: Possible SYN flooding\n\
-             test - no test\nok\ntest b ... ok\n##vm end live 0\n",
-            11,
-        );
-        let expected = [("a", Outcome::Passed), ("b", Outcome::Passed)];
-        assert_eq!(outcomes(&report.binaries[0]), expected);
-    }
-
-    #[test]
-    fn a_captured_skip_counts_for_its_test() {
-        let report = read(
-            "##vm begin live\ntest a ... ok\ntest b ... ok\n\nsuccesses:\n\n---- b stdout ----\n\
-             SKIPPED: no root\n",
-            100,
-        );
-        let expected = [("a", Outcome::Passed), ("b", Outcome::Skipped)];
-        assert_eq!(outcomes(&report.binaries[0]), expected);
-    }
-
-    #[test]
-    fn the_time_of_a_test_is_from_its_half_line_to_its_end() {
-        let mut reader = Reader::default();
-        let second = Duration::from_secs;
-        reader.take(b"##vm begin live\ntest a ... ", second(3));
-        reader.take(b"SKIPPED: odd\nok\n", second(5));
-        assert_eq!(reader.news(), ["live::a ... skipped (2.0 s): odd"]);
-        assert!(reader.news().is_empty());
+    fn figures_are_read() {
+        let mut report = Report::default();
+        for line in GOOD.lines() {
+            report.line(line, Duration::ZERO);
+        }
+        assert_eq!(report.figures, [("a".to_owned(), [5, 40, 1, 2])]);
     }
 }

@@ -34,7 +34,8 @@ use crate::{
     apt::Apt,
     step::Step,
     tally::{Outcome, Tally},
-    toolchain, vm,
+    toolchain::apt_install,
+    vm,
     workspace::Workspace,
 };
 
@@ -88,7 +89,7 @@ fn run_versions(workspace: &Workspace, versions: &[Version], install: bool) -> R
         return Ok(tally);
     }
     if install {
-        toolchain::apt_install(&[pictures::PACKAGE.to_owned()])?;
+        apt_install(&[pictures::PACKAGE])?;
     }
     let apt = Apt::new(
         folder(workspace).join("apt"),

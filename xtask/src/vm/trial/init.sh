@@ -17,7 +17,7 @@ cat >/new/etc/systemd/system/trial.service <<UNIT
 Description=trial of the packages
 [Service]
 Type=oneshot
-ExecStart=/trial/trial.sh
+ExecStart=/bin/sh /trial/trial.sh
 StandardInput=null
 StandardOutput=tty
 StandardError=tty

@@ -1,0 +1,231 @@
+//! `cargo xtask build`: the eBPF object from source, then the static binary with it inside.
+
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use clap::Args;
+use xtask::object::{self, OBJECT, Record};
+
+use crate::{
+    ebpf, files,
+    step::Step,
+    toolchain::{Missing, Toolchain},
+    workspace::Workspace,
+};
+
+/// Arguments of `build`.
+#[derive(Debug, Args)]
+pub(crate) struct BuildArgs {
+    /// Install what is missing for the BPF target (as root on Debian: by apt-get)
+    #[arg(long)]
+    install: bool,
+    #[command(flatten)]
+    profile: ProfileArgs,
+}
+
+/// How the binary is optimised.
+#[derive(Debug, Args)]
+pub(crate) struct ProfileArgs {
+    /// Build the binary optimised (default)
+    #[arg(long)]
+    release: bool,
+    /// Build the binary for debugging
+    #[arg(long, conflicts_with = "release")]
+    debug: bool,
+}
+
+impl ProfileArgs {
+    /// Cargo's name of the profile.
+    pub(crate) fn name(&self) -> &'static str {
+        if self.debug { "dev" } else { "release" }
+    }
+}
+
+pub(crate) fn run(workspace: &Workspace, args: &BuildArgs) -> Result<()> {
+    let toolchain = if args.install {
+        Ok(Toolchain::install(workspace)?)
+    } else {
+        Toolchain::find(workspace)
+    };
+    build_object(workspace, &toolchain)?;
+    let binary = static_binary(workspace, "tcp-status", "tcp-status", args.profile.name())?;
+    let size = files::read(&binary)?.len() / 1024;
+    println!("{}: {size} KiB, static", binary.display());
+    Ok(())
+}
+
+/// Builds the kept object anew, only if it does not belong to the sources.
+pub(crate) fn refresh_object(workspace: &Workspace) -> Result<()> {
+    if check_kept(workspace).is_ok() {
+        return Ok(());
+    }
+    build_object(workspace, &Toolchain::find(workspace))
+}
+
+fn check_kept(workspace: &Workspace) -> Result<()> {
+    Record::read(&workspace.root)?.check(&workspace.root)
+}
+
+/// Builds the object and keeps it; without a toolchain, makes sure that the kept one serves.
+fn build_object(workspace: &Workspace, toolchain: &Result<Toolchain, Missing>) -> Result<()> {
+    let toolchain = match toolchain {
+        Ok(toolchain) => toolchain,
+        Err(missing) => {
+            let install = "`cargo xtask build --install` installs what is missing";
+            check_kept(workspace)
+                .map_err(|error| anyhow!("{missing}; {install}").context(error))?;
+            eprintln!("{OBJECT} belongs to the sources and is not built: {missing}; {install}");
+            return Ok(());
+        }
+    };
+    let object = ebpf::build(workspace, toolchain)?;
+    let changed = object::keep(&workspace.root, &object, &toolchain.compiler.describe())?;
+    let result = if changed { "changed" } else { "unchanged" };
+    eprintln!("{OBJECT}: {} bytes, {result}", object.len());
+    Ok(())
+}
+
+/// Builds a binary of the workspace that needs no library where it runs.
+pub(crate) fn static_binary(
+    workspace: &Workspace,
+    package: &str,
+    binary: &str,
+    profile: &str,
+) -> Result<PathBuf> {
+    let triple = static_triple(workspace);
+    eprintln!("building {binary}, static, for {triple} ({profile})");
+    let step = Step::cargo()
+        .args(["build", "--locked", "--package", package, "--bin", binary])
+        // Even for the host: without it the flags would reach proc macros, which cannot be static.
+        .args(["--target", &triple, "--profile", profile])
+        .env("CARGO_ENCODED_RUSTFLAGS", static_flags());
+    workspace.at_root(step).run()?;
+    let path = static_path(workspace, binary, profile);
+    ensure!(
+        path.is_file(),
+        "cargo built no {}; is there another `build.target-dir`?",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// Where cargo puts a static binary.
+pub(crate) fn static_path(workspace: &Workspace, binary: &str, profile: &str) -> PathBuf {
+    let folder = if profile == "dev" { "debug" } else { profile };
+    let target = workspace.target.join(static_triple(workspace));
+    target.join(folder).join(binary)
+}
+
+/// The target for static binaries that run on this machine: with musl where it is installed;
+/// unlike glibc, it is made for them.
+pub(crate) fn static_triple(workspace: &Workspace) -> String {
+    let musl = workspace.host.replace("-gnu", "-musl");
+    let libraries = Step::new("rustc")
+        .args(["--print", "target-libdir", "--target", &musl])
+        .ask();
+    match libraries {
+        Some(folder) if Path::new(folder.trim_end()).is_dir() => musl,
+        _ => workspace.host.clone(),
+    }
+}
+
+/// `CARGO_ENCODED_RUSTFLAGS` for static binaries.
+pub(crate) fn static_flags() -> OsString {
+    add_static(
+        env::var_os("CARGO_ENCODED_RUSTFLAGS").as_deref(),
+        &env::var("RUSTFLAGS").unwrap_or_default(),
+    )
+}
+
+/// The user's own flags in cargo's encoding, and the one for a static binary.
+fn add_static(encoded: Option<&OsStr>, plain: &str) -> OsString {
+    let plain = || {
+        plain
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join("\x1f")
+            .into()
+    };
+    let mut flags = encoded.map_or_else(plain, OsStr::to_owned);
+    if !flags.is_empty() {
+        flags.push("\x1f");
+    }
+    flags.push("-Ctarget-feature=+crt-static");
+    flags
+}
+
+/// Folders of dependencies' sources, and what a build calls them instead.
+pub(crate) fn registries() -> Result<Vec<(PathBuf, &'static str)>> {
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| env::home_dir().map(|home| home.join(".cargo")));
+    // Below it, a folder for each registry.
+    let sources = home
+        .context("no home folder; set CARGO_HOME")?
+        .join("registry/src");
+    let folders = files::list(sources).unwrap_or_default();
+    Ok(folders
+        .into_iter()
+        .map(|folder| (folder, "/registry"))
+        .collect())
+}
+
+/// Rustc's options that give folders of this machine other names.
+pub(crate) fn remap(folders: &[(PathBuf, &str)]) -> Vec<OsString> {
+    let mut flags = Vec::new();
+    for (folder, name) in folders {
+        let mut flag = OsString::from("--remap-path-prefix=");
+        flag.push(folder);
+        flag.push("=");
+        flag.push(name);
+        flags.push(flag);
+    }
+    flags
+}
+
+/// Fails if a built file names one of these folders of this machine.
+pub(crate) fn check_names(path: &Path, folders: &[(PathBuf, &str)]) -> Result<Vec<u8>> {
+    let bytes = files::read(path)?;
+    for (folder, _) in folders {
+        let folder = folder.to_string_lossy();
+        let mut windows = bytes.windows(folder.len());
+        ensure!(
+            !windows.any(|window| window == folder.as_bytes()),
+            "{} names a folder of this machine: {folder}; `strings` shows where",
+            path.display()
+        );
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_of_the_user_stay() {
+        let wanted = "-Ctarget-feature=+crt-static";
+        assert_eq!(add_static(None, ""), wanted);
+        assert_eq!(
+            add_static(None, "-C  debuginfo=1"),
+            format!("-C\x1fdebuginfo=1\x1f{wanted}").as_str()
+        );
+        assert_eq!(
+            add_static(Some("-Copt-level=1".as_ref()), "-Cdebuginfo=1"),
+            format!("-Copt-level=1\x1f{wanted}").as_str()
+        );
+    }
+
+    #[test]
+    fn a_folder_of_this_machine_in_a_built_file_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("built");
+        files::write(&file, "\0/home/me\0").unwrap();
+        let names = |name: &str| check_names(&file, &[(name.into(), "/x")]);
+        assert!(names("/home/you").is_ok());
+        assert!(names("/home/me").is_err());
+    }
+}

@@ -1,0 +1,288 @@
+//! Packages are installed, used, upgraded, removed and purged, in a Debian of their own. First in a
+//! folder in which nothing runs; then in a virtual machine with systemd, where `trial/trial.sh` has
+//! the order, and a file for each kind of package what must hold.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::unistd::Uid;
+use xtask::object::digest;
+
+use super::{
+    Host, PROGRAMS, SUSPENDED_PROCESSORS,
+    kernels::Version,
+    machine::{Machine, Tree},
+    provide,
+};
+use crate::{
+    build::static_binary,
+    files,
+    step::Step,
+    tally::{Outcome, Tally},
+    toolchain::exists,
+    workspace::Workspace,
+};
+
+/// The kernel that packages are tried on.
+pub(crate) const KERNEL: &str = "6.12";
+
+/// Makes the Debian.
+const MMDEBSTRAP: (&str, &str) = ("mmdebstrap", "mmdebstrap");
+
+/// The oldest Debian that is tried: what works there works in later ones.
+const SUITE: &str = "bookworm";
+
+/// Beside the packages that every Debian has.
+const PACKAGES: &str = "systemd,systemd-sysv,iproute2,procps,diffutils,rpm";
+
+const INIT: &str = include_str!("trial/init.sh");
+
+/// What runs in the machine.
+const SCRIPTS: [(&str, &str); 3] = [
+    ("trial.sh", include_str!("trial/trial.sh")),
+    ("deb.sh", include_str!("trial/deb.sh")),
+    ("rpm.sh", include_str!("trial/rpm.sh")),
+];
+
+/// In MiB: the Debian lies in memory, packed and unpacked at first.
+const MEMORY: u32 = 1500;
+
+const SILENCE: Duration = Duration::from_mins(5);
+const LIMIT: Duration = Duration::from_mins(30);
+
+/// What may stay in a folder: copies from before the user was made, what the package managers
+/// remember, folders that belong to the shells or to the distribution, and what is written to
+/// devices that are not there.
+const STAYS: [&str; 11] = [
+    "/etc/passwd-",
+    "/etc/group-",
+    "/etc/shadow-",
+    "/etc/gshadow-",
+    "/var/lib/rpm",
+    "/var/lib/dpkg",
+    "/root/.rpmdb",
+    "/usr/share/fish",
+    "/usr/share/zsh",
+    "/usr/share/licenses",
+    "/dev",
+];
+
+/// What is tried.
+#[derive(Debug, Clone)]
+pub(crate) struct Packages {
+    pub(crate) deb: PathBuf,
+    pub(crate) rpm: PathBuf,
+    /// The same of a higher version.
+    pub(crate) next_deb: PathBuf,
+    pub(crate) next_rpm: PathBuf,
+}
+
+/// Tries the packages, and counts what went well.
+pub(crate) fn run(
+    workspace: &Workspace,
+    packages: &Packages,
+    kernel: &Version,
+    install: bool,
+    tally: &mut Tally,
+) -> Result<()> {
+    let programs: Vec<_> = PROGRAMS.into_iter().chain([MMDEBSTRAP]).collect();
+    provide(&programs, install)?;
+    let host = Host::new(workspace, std::slice::from_ref(kernel), install)?;
+    let debian = debian(&host.folder.join("debian"))?;
+    in_folders(&debian, packages, &host.folder.join("scratch"), tally);
+    let traffic = static_binary(workspace, "tcp-status-testkit", "tcp-traffic", "vm")?;
+    tally.add(in_machine(&host, packages, &debian, &traffic)?);
+    Ok(())
+}
+
+/// A small Debian with systemd, as a tar archive. Made once.
+fn debian(folder: &Path) -> Result<PathBuf> {
+    // Another list of packages is another archive.
+    let archive = folder.join(format!("{SUITE}-{:.8}.tar", digest(PACKAGES.as_bytes())));
+    if archive.is_file() {
+        return Ok(archive);
+    }
+    eprintln!("making a Debian to try packages in, once");
+    files::create_folder(folder)?;
+    let partial = folder.join("partial.tar");
+    Step::new("mmdebstrap")
+        .args(["--quiet", "--variant=minbase"])
+        .arg(format!("--include={PACKAGES}"))
+        .args(["--dpkgopt=path-exclude=/usr/share/locale/*", SUITE])
+        .arg(&partial)
+        .run()?;
+    files::rename(&partial, &archive)?;
+    Ok(archive)
+}
+
+/// Both kinds of packages, as in the making of an image: they must install without a service
+/// manager, and leave what was there when they go.
+fn in_folders(debian: &Path, packages: &Packages, folder: &Path, tally: &mut Tally) {
+    tally.check("the .deb in a scratch root", || {
+        attempt(debian, folder, |root| {
+            let dpkg = |action: &str| {
+                let root = format!("--root={}", root.display());
+                Step::new("dpkg").arg(root).arg(action)
+            };
+            for package in [&packages.deb, &packages.next_deb] {
+                dpkg("--install").arg(package).run()?;
+                check_installed(root)?;
+            }
+            dpkg("--remove").arg("tcp-status").run()?;
+            dpkg("--purge").arg("tcp-status").run()
+        })
+    });
+    tally.check("the .rpm in a scratch root", || {
+        if !exists("rpm") {
+            return Ok(Outcome::Skipped("no rpm here".into()));
+        }
+        attempt(debian, folder, |root| {
+            let rpm = |action: &str| Step::new("rpm").arg("--root").arg(root).arg(action);
+            // What it needs comes from Debian, which rpm does not know.
+            for (action, package) in [
+                ("--install", &packages.rpm),
+                ("--upgrade", &packages.next_rpm),
+            ] {
+                rpm(action).arg("--nodeps").arg(package).run()?;
+                check_installed(root)?;
+            }
+            rpm("--erase").arg("tcp-status").run()
+        })
+    });
+}
+
+/// Does something in a fresh root, and compares the files before and after.
+fn attempt(debian: &Path, root: &Path, act: impl FnOnce(&Path) -> Result<()>) -> Result<Outcome> {
+    if !Uid::effective().is_root() {
+        return Ok(Outcome::Skipped("needs root, for chroot".into()));
+    }
+    files::remove(root)?;
+    files::create_folder(root)?;
+    Step::new("tar")
+        .args(["--extract", "--exclude=./dev/*", "--file"])
+        .arg(debian)
+        .folder(root)
+        .run()?;
+    let seen = || -> Result<BTreeSet<PathBuf>> {
+        let below = files::walk(root)?.into_iter();
+        let inside = |path: PathBuf| Some(Path::new("/").join(path.strip_prefix(root).ok()?));
+        Ok(below.filter_map(inside).collect())
+    };
+    let before = seen()?;
+    act(root)?;
+    let after = seen()?;
+    let left: Vec<_> = after
+        .difference(&before)
+        .filter(|path| !stays(path))
+        .collect();
+    ensure!(left.is_empty(), "left behind: {left:?}");
+    let lost: Vec<_> = before.difference(&after).collect();
+    ensure!(lost.is_empty(), "removed with the package: {lost:?}");
+    files::remove(root)?;
+    Ok(Outcome::Passed)
+}
+
+fn stays(path: &Path) -> bool {
+    !path.ends_with("tcp-status") && STAYS.iter().any(|stays| path.starts_with(stays))
+}
+
+/// Whether the program runs there, and its user exists there.
+fn check_installed(root: &Path) -> Result<()> {
+    let program = ["/usr/bin/tcp-status", "--version"];
+    Step::new("chroot").arg(root).args(program).run()?;
+    for file in ["etc/passwd", "etc/group"] {
+        let text = files::read_text(root.join(file))?;
+        let found = text.lines().any(|line| line.starts_with("tcp-status:"));
+        ensure!(found, "no tcp-status in {file}");
+    }
+    Ok(())
+}
+
+fn in_machine(host: &Host, packages: &Packages, debian: &Path, traffic: &Path) -> Result<Tally> {
+    let kernel = host.kernels.first().context("no kernel")?;
+    let (initramfs, log) = (
+        host.folder.join("trial.initramfs"),
+        host.folder.join("trial.log"),
+    );
+    let tree = Tree::new(&host.busybox, kernel, INIT)?;
+    for (from, to) in [
+        (debian, "debian.tar"),
+        (traffic, "trial/tcp-traffic"),
+        (&packages.deb, "trial/first.deb"),
+        (&packages.next_deb, "trial/upgrade.deb"),
+        (&packages.rpm, "trial/first.rpm"),
+        (&packages.next_rpm, "trial/upgrade.rpm"),
+    ] {
+        tree.copy(from, to)?;
+    }
+    for (name, text) in SCRIPTS {
+        tree.write(&format!("trial/{name}"), text)?;
+    }
+    tree.pack(&initramfs)?;
+    let machine = Machine {
+        // It is suspended, too.
+        cpus: SUSPENDED_PROCESSORS,
+        memory: MEMORY,
+        accel: host.accel()?,
+        silence: SILENCE,
+        limit: LIMIT,
+        ..host.machine(kernel, &initramfs, &log)
+    };
+    eprintln!(
+        "trying the packages on {} with systemd, {}; everything is logged to {}",
+        kernel.package,
+        machine.accel.name(),
+        log.display()
+    );
+    let (mut tally, mut done) = (Tally::default(), false);
+    let ended = machine.run(|line, _| {
+        eprintln!("  {line}");
+        done |= count(line, &mut tally);
+        done
+    })?;
+    files::remove(&initramfs)?;
+    if !done {
+        eprintln!("the trial did not come to its end: {:?}", ended.end);
+        tally.failed += 1;
+    }
+    Ok(tally)
+}
+
+/// Counts `##trial ok NAME` and `##trial failed NAME`; true at `##trial done`.
+fn count(line: &str, tally: &mut Tally) -> bool {
+    let words = line.strip_prefix("##trial ").unwrap_or_default();
+    match words.split(' ').next() {
+        Some("ok") => tally.passed += 1,
+        Some("failed") => tally.failed += 1,
+        Some("done") => return true,
+        _ => {}
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_the_package_may_stay() {
+        assert!(stays(Path::new("/usr/share/licenses")));
+        assert!(stays(Path::new("/etc/passwd-")));
+        assert!(!stays(Path::new("/usr/share/licenses/tcp-status")));
+        assert!(!stays(Path::new("/usr/bin/tcp-status")));
+    }
+
+    #[test]
+    fn results_are_counted() {
+        let mut tally = Tally::default();
+        for line in ["##trial ok one", "other", "##trial failed two"] {
+            assert!(!count(line, &mut tally));
+        }
+        assert!(count("##trial done", &mut tally));
+        assert_eq!(tally.to_string(), "1 passed, 1 failed, 0 skipped");
+    }
+}
