@@ -12,14 +12,12 @@ use aya::sys::{Stats, enable_stats};
 use tcp_status_testkit::netns::set_sysctl;
 
 use super::{
-    Bench,
+    Bench, OtherNetns,
     cost::{self, Cost, Spread},
-    elsewhere::Elsewhere,
     full::full_tier,
     guest,
     kernel::{Empty, Object, programs},
-    report::Report,
-    table::{Table, number},
+    report::{Report, Table, number},
     tracker::Tracker,
 };
 use crate::workspace::Workspace;
@@ -76,16 +74,7 @@ pub(super) fn measure(bench: &Bench<'_>, workspace: &Workspace) -> Result<Report
 fn handlers(bench: &Bench<'_>) -> Result<Table> {
     let mut table = Table::new(
         "Nanoseconds for each state change",
-        &[
-            "setup",
-            "events",
-            "two empty programs",
-            "first copy",
-            "second copy",
-            "net, both",
-            "lowest",
-            "highest",
-        ],
+        "setup | events | two empty programs | first copy | second copy | net, both | lowest | highest",
     );
     let _statistics =
         enable_stats(Stats::RunTime).context("cannot have statistics of eBPF programs")?;
@@ -128,15 +117,15 @@ struct Round {
 impl Round {
     fn measure(bench: &Bench<'_>, options: &[&str], place: Place) -> Result<Self> {
         let connections = bench.pick(10_000, 2_000);
-        let elsewhere = || -> Result<Elsewhere> {
-            let elsewhere = Elsewhere::new()?;
-            elsewhere.run(few_minisockets)?;
-            Ok(elsewhere)
+        let another = || -> Result<OtherNetns> {
+            let other = OtherNetns::new()?;
+            other.netns.run(few_minisockets)??;
+            Ok(other)
         };
-        let mut other = (place != Place::Own).then(elsewhere).transpose()?;
-        let connect = |other: &Option<Elsewhere>, count| match other {
+        let mut other = (place != Place::Own).then(another).transpose()?;
+        let connect = |other: &Option<OtherNetns>, count| match other {
             None => connect(count),
-            Some(other) => other.run(|| connect(count)),
+            Some(other) => other.netns.run(|| connect(count))?,
         };
         let empty = {
             let programs = [Empty::attach()?, Empty::attach()?];
@@ -152,7 +141,7 @@ impl Round {
         };
         let tracker = Tracker::start(bench.binary, bench.folder, options)?;
         if place == Place::Later {
-            other = Some(elsewhere()?);
+            other = Some(another()?);
         }
         connect(&other, connections / 4)?;
         let before = programs(tracker.pid())?;
@@ -224,15 +213,7 @@ fn connections(bench: &Bench<'_>) -> Result<Table> {
     }
     let mut table = Table::new(
         "Connections with something attached, relative to without",
-        &[
-            "figure",
-            "attached",
-            "without, us",
-            "with, us",
-            "rate with / without",
-            "lowest",
-            "highest",
-        ],
+        "figure | attached | without, us | with, us | rate with / without | lowest | highest",
     );
     for (name, of) in [
         (

@@ -12,10 +12,9 @@ use anyhow::Result;
 use super::{
     Bench, cost,
     kernel::{maps, programs},
-    machine::possible_cpus,
     peers::METRICS,
-    report::Report,
-    table::{Table, number},
+    possible_cpus,
+    report::{Report, Table, number},
     tracker::Tracker,
 };
 
@@ -33,17 +32,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Report> {
     let mut report = Report::new("footprint", "What the tracker takes");
     let mut table = Table::new(
         "At rest, by options",
-        &[
-            "options",
-            "start, ms",
-            "resident, KiB",
-            "of it private, KiB",
-            "maps, KiB",
-            "programs, KiB",
-            "CPU, ms each minute",
-            "wakeups each second",
-            "threads",
-        ],
+        "options | start, ms | resident, KiB | of it private, KiB | maps, KiB | programs, KiB | CPU, ms each minute | wakeups each second | threads",
     );
     let mut by_name = None;
     for (name, options) in SETUPS {
@@ -59,7 +48,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Report> {
     report.notes.push(format!(
         "The binary has {} KiB. Maps for each CPU are made for {} possible CPUs.",
         fs::metadata(bench.binary)?.len() >> 10,
-        possible_cpus().unwrap_or(0),
+        possible_cpus()?,
     ));
     report.notes.push(
         "Resident memory has pages of the binary that are in the page cache in any case; private \
@@ -101,7 +90,7 @@ pub(super) fn memory<'a>(objects: impl Iterator<Item = &'a super::kernel::Object
 fn map_table(tracker: &Tracker) -> Result<Table> {
     let mut table = Table::new(
         "Maps in the default setup",
-        &["map", "entries", "bytes of a value", "KiB"],
+        "map | entries | bytes of a value | KiB",
     );
     let maps: BTreeMap<_, _> = maps(tracker.pid())?
         .into_values()

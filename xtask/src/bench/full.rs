@@ -18,8 +18,7 @@ use super::{
     event::ratio,
     in_machine,
     kernel::{Empty, Object, programs},
-    report::Report,
-    table::{Table, number},
+    report::{Report, Table, number},
     tracker::{SHOW, Tracker},
 };
 use crate::vm::guest::Guest;
@@ -59,12 +58,7 @@ pub(super) fn full_tier(bench: &Bench<'_>, guest: &Guest, report: &mut Report) -
     };
     let mut table = Table::new(
         "The full tier, in a virtual machine",
-        &[
-            "program",
-            "runs for each connection",
-            "times an empty one",
-            "net for each connection, relative to the reduced tier",
-        ],
+        "program | runs for each connection | times an empty one | net for each connection, relative to the reduced tier",
     );
     for &name in rounds
         .iter()

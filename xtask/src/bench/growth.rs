@@ -8,29 +8,24 @@ use serde_json::{Value, json};
 use tcp_status_testkit::bulk::Bulk;
 
 use super::{
-    Bench, Inside,
+    Bench, Inside, OtherNetns,
     cost::{self, Spread},
-    elsewhere::Elsewhere,
     footprint::memory,
     guest, in_machine,
     kernel::maps,
-    machine::possible_cpus,
-    plot::Lines,
+    possible_cpus,
     query::as_float,
-    report::{Plot, Report},
-    table::{Table, number},
+    report::{Lines, Plot, Report, Table, number},
     tracker::{GET, SHOW, Tracker},
 };
 use crate::{vm::guest::Guest, workspace::Workspace};
 
-const COLUMNS: [&str; 6] = [
-    "count",
-    "`get`, CPU us",
-    "`show`, CPU us",
-    "CPU at rest, ms each minute",
-    "resident, KiB",
-    "maps, KiB",
-];
+/// Of the tables, and of [`Figures`] after the first, which the machines measure only.
+const COLUMNS: &str = "count | `get`, CPU us | `show`, CPU us | CPU at rest, ms each minute | \
+                       resident, KiB | maps, KiB";
+
+/// CPU of the start in milliseconds, then as in [`COLUMNS`].
+type Figures = [f64; 6];
 
 /// Possible processors of the machines that are measured in; QEMU has no more.
 const POSSIBLE: [u32; 5] = [2, 8, 32, 128, 255];
@@ -57,9 +52,9 @@ fn by_sockets(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
     for size in bench.sizes() {
         bench.say(&format!("{size} sockets"));
         let _held = Bulk::new(bench.traffic, size / 4, size / 4)?;
-        series.enter(size, &Figures::measure(bench, &[], SHOW, rest(bench))?);
+        series.enter(size, &figures(bench, &[], SHOW, rest(bench))?);
     }
-    series.finish("sockets", "sockets", report);
+    series.finish("sockets", report);
     Ok(())
 }
 
@@ -70,9 +65,9 @@ fn by_listeners(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
         let _held = (0..count)
             .map(|_| Ok(TcpListener::bind("127.0.0.1:0")?))
             .collect::<Result<Vec<_>>>()?;
-        series.enter(count, &Figures::measure(bench, &[], SHOW, rest(bench))?);
+        series.enter(count, &figures(bench, &[], SHOW, rest(bench))?);
     }
-    series.finish("listeners", "listeners", report);
+    series.finish("listeners", report);
     Ok(())
 }
 
@@ -81,16 +76,16 @@ fn by_namespaces(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
     for count in [1, 10, 100, bench.pick(500, 200)] {
         bench.say(&format!("{count} namespaces"));
         let held = (0..count)
-            .map(|_| Elsewhere::new())
+            .map(|_| OtherNetns::new())
             .collect::<Result<Vec<_>>>()?;
         let all = r#"{"v":1,"do":"show","all_netns":true}"#;
         series.enter(
             count,
-            &Figures::measure(bench, &["--netns", "all"], all, rest(bench))?,
+            &figures(bench, &["--netns", "all"], all, rest(bench))?,
         );
         drop(held);
     }
-    series.finish("namespaces", "namespaces", report);
+    series.finish("namespaces", report);
     Ok(())
 }
 
@@ -103,32 +98,33 @@ struct Series {
 impl Series {
     fn new(title: &str) -> Self {
         Self {
-            table: Table::new(title, &COLUMNS),
+            table: Table::new(title, COLUMNS),
             lines: Lines::new(),
         }
     }
 
     fn enter(&mut self, count: u64, figures: &Figures) {
-        self.table.row([
-            count.to_string(),
-            number(figures.get),
-            number(figures.show),
-            number(figures.rest),
-            figures.resident.to_string(),
-            figures.maps.to_string(),
-        ]);
-        figures.draw(count, &mut self.lines);
+        let cells = figures[1..].iter().map(|&figure| number(figure));
+        self.table.row([count.to_string()].into_iter().chain(cells));
+        draw(count, figures, &mut self.lines);
     }
 
-    fn finish(self, name: &'static str, x: &'static str, report: &mut Report) {
+    fn finish(self, name: &'static str, report: &mut Report) {
         report.tables.push(self.table);
         report.plots.push(Plot {
             name,
             title: "CPU time of one answer",
-            x,
+            x: name,
             y: "microseconds",
             lines: self.lines,
         });
+    }
+}
+
+fn draw(count: u64, figures: &Figures, lines: &mut Lines) {
+    for (name, y) in [("get", figures[1]), ("show", figures[2])] {
+        let line = lines.entry(name.to_owned()).or_default();
+        line.push((as_float(count), y));
     }
 }
 
@@ -137,39 +133,26 @@ impl Series {
 fn by_cpus(bench: &Bench<'_>, guest: &Guest, report: &mut Report) -> Result<()> {
     let mut table = Table::new(
         "By possible CPUs, in virtual machines",
-        &[
-            "count",
-            "`get`, CPU us",
-            "times",
-            "`show`, CPU us",
-            "times",
-            "CPU of the start, ms",
-            "times",
-            "CPU at rest, ms each minute",
-            "resident, KiB",
-            "maps, KiB",
-        ],
+        "count | `get`, CPU us | times | `show`, CPU us | times | CPU of the start, ms | times | \
+         CPU at rest, ms each minute | resident, KiB | maps, KiB",
     );
     let mut lines = Lines::new();
     let mut first: Option<Figures> = None;
     for possible in POSSIBLE {
         bench.say(&format!("{possible} possible CPUs"));
         let found = in_machine(bench, guest, Inside::Growth, possible)?;
-        let figures = Figures::from_json(&found).context("a machine measured something else")?;
+        let (seen, figures): (u64, Figures) =
+            serde_json::from_value(found).context("a machine measured something else")?;
         let first = first.get_or_insert(figures);
-        let both = |of: fn(&Figures) -> f64| {
-            let value = of(&figures);
-            [number(value), number(value / of(first))]
-        };
         // As the machine sees it.
-        let mut row = vec![found["possible"].to_string()];
-        row.extend(both(|figures| figures.get));
-        row.extend(both(|figures| figures.show));
-        row.extend(both(|figures| figures.start));
-        row.push(number(figures.rest));
-        row.extend([figures.resident.to_string(), figures.maps.to_string()]);
+        let mut row = vec![seen.to_string()];
+        for index in [1, 2, 0] {
+            let value = figures[index];
+            row.extend([number(value), number(value / first[index])]);
+        }
+        row.extend(figures[3..].iter().map(|&figure| number(figure)));
         table.row(row);
-        figures.draw(possible.into(), &mut lines);
+        draw(possible.into(), &figures, &mut lines);
     }
     report.tables.push(table);
     report.plots.push(Plot {
@@ -189,9 +172,7 @@ fn by_cpus(bench: &Bench<'_>, guest: &Guest, report: &mut Report) -> Result<()> 
 
 /// Measures in the machine that this runs in.
 pub(super) fn inside(bench: &Bench<'_>) -> Result<Value> {
-    let mut found = Figures::measure(bench, &[], SHOW, LONG)?.to_json();
-    found["possible"] = possible_cpus().into();
-    Ok(found)
+    Ok(json!([possible_cpus()?, figures(bench, &[], SHOW, LONG)?]))
 }
 
 /// How long a tracker is left alone after its start, and how long it is then watched.
@@ -214,71 +195,27 @@ fn rest(bench: &Bench<'_>) -> Rest {
     }
 }
 
-#[derive(Clone, Copy)]
-struct Figures {
-    /// Milliseconds of CPU.
-    start: f64,
-    /// Microseconds of CPU.
-    get: f64,
-    show: f64,
-    /// Milliseconds of CPU each minute.
-    rest: f64,
-    resident: u64,
-    maps: u64,
-}
-
-impl Figures {
-    fn measure(bench: &Bench<'_>, options: &[&str], show: &str, rest: Rest) -> Result<Self> {
-        let tracker = Tracker::start(bench.binary, bench.folder, options)?;
-        let pid = [tracker.pid()];
-        let start = 1e3 * cost::cpu_of(&pid)?.as_secs_f64();
-        sleep(rest.before);
-        let before = cost::cpu_of(&pid)?;
-        sleep(rest.span);
-        let idle = (cost::cpu_of(&pid)? - before).as_secs_f64();
-        // In rounds: an audit may fall into one.
-        let micros = |request, turns| -> Result<f64> {
-            let round = || cost::turns(turns, &pid, || tracker.ask(request).map(drop));
-            let rounds: Result<Vec<_>> = (0..5).map(|_| round()).collect();
-            let micros = rounds?.into_iter().map(|one| 1e6 * one.cpu.as_secs_f64());
-            Ok(Spread::of(micros).context("no round")?.median)
-        };
-        Ok(Self {
-            start,
-            get: micros(GET, 40)?,
-            show: micros(show, 4)?,
-            rest: 60.0 * 1e3 * idle / rest.span.as_secs_f64(),
-            resident: cost::status(pid[0], "VmRSS")?,
-            maps: memory(maps(pid[0])?.values()) >> 10,
-        })
-    }
-
-    fn draw(&self, count: u64, lines: &mut Lines) {
-        for (name, y) in [("get", self.get), ("show", self.show)] {
-            let line = lines.entry(name.to_owned()).or_default();
-            line.push((as_float(count), y));
-        }
-    }
-
-    fn to_json(self) -> Value {
-        json!({
-            "start": self.start,
-            "get": self.get,
-            "show": self.show,
-            "rest": self.rest,
-            "resident": self.resident,
-            "maps": self.maps,
-        })
-    }
-
-    fn from_json(value: &Value) -> Option<Self> {
-        Some(Self {
-            start: value["start"].as_f64()?,
-            get: value["get"].as_f64()?,
-            show: value["show"].as_f64()?,
-            rest: value["rest"].as_f64()?,
-            resident: value["resident"].as_u64()?,
-            maps: value["maps"].as_u64()?,
-        })
-    }
+fn figures(bench: &Bench<'_>, options: &[&str], show: &str, rest: Rest) -> Result<Figures> {
+    let tracker = Tracker::start(bench.binary, bench.folder, options)?;
+    let pid = [tracker.pid()];
+    let start = 1e3 * cost::cpu_of(&pid)?.as_secs_f64();
+    sleep(rest.before);
+    let before = cost::cpu_of(&pid)?;
+    sleep(rest.span);
+    let idle = (cost::cpu_of(&pid)? - before).as_secs_f64();
+    // In rounds: an audit may fall into one.
+    let micros = |request, turns| -> Result<f64> {
+        let round = || cost::turns(turns, &pid, || tracker.ask(request).map(drop));
+        let rounds: Result<Vec<_>> = (0..5).map(|_| round()).collect();
+        let micros = rounds?.into_iter().map(|one| 1e6 * one.cpu.as_secs_f64());
+        Ok(Spread::of(micros).context("no round")?.median)
+    };
+    Ok([
+        start,
+        micros(GET, 40)?,
+        micros(show, 4)?,
+        60.0 * 1e3 * idle / rest.span.as_secs_f64(),
+        as_float(cost::status(pid[0], "VmRSS")?),
+        as_float(memory(maps(pid[0])?.values()) >> 10),
+    ])
 }

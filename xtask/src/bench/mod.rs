@@ -3,31 +3,37 @@
 
 mod cost;
 mod dump;
-mod elsewhere;
 mod event;
 mod footprint;
 mod full;
 mod growth;
 mod kernel;
-mod machine;
 mod peers;
-mod plot;
 mod query;
 mod report;
 mod seed;
-mod table;
 mod tracker;
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs, io,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command},
+    thread,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
-use nix::unistd::Uid;
+use nix::{
+    sys::{sysinfo::sysinfo, utsname::uname},
+    unistd::Uid,
+};
 use serde_json::Value;
 use tcp_status_testkit::{netns::Netns, raise_fd_limit};
 
 use crate::{
     build::static_binary,
+    step::Step,
     vm::guest::{FIGURES, Guest},
     workspace::Workspace,
 };
@@ -42,7 +48,7 @@ pub(crate) struct BenchArgs {
     /// Fewer rounds and at most 100,000 sockets: a minute or two, to see that it works
     #[arg(long)]
     quick: bool,
-    /// Where tables and plots go [default: docs/benchmarks; with --quick, below target]
+    /// Folder for tables and plots [default: docs/benchmarks; with --quick, below target]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
 }
@@ -166,7 +172,7 @@ pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> Result<()> {
     let binary = static_binary(workspace, "tcp-status", "tcp-status", "release")?;
     let traffic = static_binary(workspace, "tcp-status-testkit", "tcp-traffic", "release")?;
     let folder = tempfile::tempdir().context("cannot make a folder for sockets and logs")?;
-    let machine = machine::describe(&workspace.root);
+    let machine = describe_machine(&workspace.root)?;
     println!("{machine}\n");
     let out = args.out.clone().unwrap_or_else(|| {
         if args.quick {
@@ -196,4 +202,66 @@ pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> Result<()> {
     }
     eprintln!("written to {}", out.display());
     Ok(())
+}
+
+/// Machine, kernel, load, and the last commit that changed what is measured: without them, no
+/// figure means anything.
+fn describe_machine(root: &Path) -> Result<String> {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let models = cpuinfo.lines().filter_map(|line| line.split_once(':'));
+    let mut models = models.filter(|(name, _)| name.starts_with("model name"));
+    let info = sysinfo()?;
+    let commit = Step::new("git")
+        .args(["log", "-1", "--abbrev=12", "--format=%h", "--"])
+        .args(["tcp-status", "tcp-status-ebpf", "tcp-status-common"])
+        .folder(root)
+        .ask();
+    Ok(format!(
+        "Commit {}; Linux {}; {} CPUs ({}), {} possible; {} GiB of memory; load {:.1} at the start.",
+        commit.as_deref().map_or("unknown", str::trim),
+        uname()?.release().display(),
+        thread::available_parallelism()?,
+        models.next().map_or("unknown", |(_, name)| name.trim()),
+        possible_cpus()?,
+        info.ram_total() >> 30,
+        info.load_average().0,
+    ))
+}
+
+/// How many CPUs per-CPU maps are made for.
+fn possible_cpus() -> Result<u64> {
+    let text = fs::read_to_string("/sys/devices/system/cpu/possible")?;
+    let last = text.trim().rsplit(['-', ',']).next().unwrap_or_default();
+    Ok(last.parse::<u64>()? + 1)
+}
+
+/// Another network namespace, with a listener, and with a process, by which it is found. Ends with
+/// this value.
+struct OtherNetns {
+    process: Child,
+    _listener: TcpListener,
+    netns: Netns,
+}
+
+impl OtherNetns {
+    fn new() -> Result<Self> {
+        let netns = Netns::new()?;
+        let (process, listener) = netns.run(|| {
+            let process = Command::new("sleep").arg("600").spawn()?;
+            Ok::<_, io::Error>((process, TcpListener::bind("127.0.0.1:0")?))
+        })??;
+        Ok(Self {
+            process,
+            _listener: listener,
+            netns,
+        })
+    }
+}
+
+impl Drop for OtherNetns {
+    fn drop(&mut self) {
+        // Fails only when it has ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }

@@ -9,8 +9,7 @@ use super::{
     Bench,
     cost::{Cost, Spread},
     peers::{self, Method},
-    report::{Plot, Report},
-    table::{Table, number},
+    report::{Lines, Plot, Report, Table, number},
     tracker::Tracker,
 };
 
@@ -26,7 +25,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Report> {
         title: "CPU time of one answer",
         x: "sockets",
         y: "microseconds",
-        lines: super::plot::Lines::new(),
+        lines: Lines::new(),
     };
     for size in bench.sizes() {
         bench.say(&format!("{size} sockets"));
@@ -82,15 +81,7 @@ fn measure_all(methods: &mut [Method<'_>], rounds: u32) -> Result<Vec<Vec<Cost>>
 fn table(size: u64, methods: &[Method<'_>], measured: &[Vec<Cost>]) -> Table {
     let mut table = Table::new(
         format!("{size} sockets"),
-        &[
-            "method",
-            "CPU, us",
-            "lowest",
-            "highest",
-            "wall, us",
-            "peak, KiB",
-            "CPU ratio",
-        ],
+        "method | CPU, us | lowest | highest | wall, us | peak, KiB | CPU ratio",
     );
     let median = |costs: &[Cost]| micros(costs, |cost| cost.cpu).map_or(f64::NAN, |us| us.median);
     let reference = methods

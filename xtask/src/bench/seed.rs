@@ -13,10 +13,8 @@ use super::{
     Bench,
     cost::{self, Spread},
     event::connect,
-    plot::Lines,
     query::as_float,
-    report::{Plot, Report},
-    table::{Table, number},
+    report::{Lines, Plot, Report, Table, number},
     tracker::{SHOW, Tracker},
 };
 
@@ -24,15 +22,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Report> {
     let mut report = Report::new("seed", "What a start and an audit cost");
     let mut table = Table::new(
         "By sockets",
-        &[
-            "sockets",
-            "start, ms",
-            "CPU of the start, ms",
-            "most resident, KiB",
-            "audits",
-            "CPU of an audit, ms",
-            "drift at the end",
-        ],
+        "sockets | start, ms | CPU of the start, ms | most resident, KiB | audits | CPU of an audit, ms | drift at the end",
     );
     let mut lines = Lines::new();
     for size in bench.sizes() {

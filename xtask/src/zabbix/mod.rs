@@ -2,47 +2,65 @@
 //! out of Debian's packages, unpacked into a temporary folder, and runs as an ordinary user in
 //! network and PID namespaces of its own.
 
-mod agents;
 mod api;
 mod checks;
-mod database;
-mod fleet;
-mod frontend;
-mod hosts;
-mod packages;
 mod pictures;
 mod place;
-mod process;
 mod report;
 mod round;
-mod server;
+mod servers;
 mod subject;
-mod version;
 
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
     process::{Child, ExitCode, Stdio},
 };
 
-use anyhow::{Context as _, Result, bail};
-use clap::Args;
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::{Args, ValueEnum};
 use nix::unistd::Uid;
 
-use self::{report::Report, version::Version};
+use self::report::Report;
 use crate::{
-    apt::Apt,
+    apt::{self, Apt},
+    files,
     step::Step,
     tally::{Outcome, Tally},
-    toolchain::apt_install,
+    toolchain::{apt_install, exists},
     vm,
     workspace::Workspace,
 };
 
+/// The Debian whose packages fit together; their libraries are taken from the host.
+const RELEASE: &str = "bookworm";
+
+const PACKAGES: [&str; 14] = [
+    "zabbix-server-pgsql",
+    "zabbix-agent",
+    "zabbix-agent2",
+    "zabbix-frontend-php",
+    "postgresql-15",
+    "postgresql-client-15",
+    "php8.2-cli",
+    "php8.2-pgsql",
+    "php8.2-mbstring",
+    "php8.2-gd",
+    "php8.2-xml",
+    "php8.2-bcmath",
+    "fonts-dejavu-core",
+    // Graphs are drawn only where the locale en_US is.
+    "locales",
+];
+
+/// Several times what a round takes on a busy machine.
+const MOST_SECONDS: &str = "600";
+
 /// Arguments of `zabbix`.
 #[derive(Debug, Args)]
 pub(crate) struct ZabbixArgs {
-    /// Zabbix versions: 6.0, 7.0 [default: both]
+    /// Zabbix versions [default: all]
+    #[arg(value_enum)]
     versions: Vec<Version>,
     /// Install what is missing for pictures of the dashboard (Debian, as root)
     #[arg(long)]
@@ -52,10 +70,36 @@ pub(crate) struct ZabbixArgs {
     round: bool,
 }
 
+/// A Zabbix version that Debian has packages of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Version {
+    #[value(name = "6.0")]
+    V6_0,
+    #[value(name = "7.0")]
+    V7_0,
+}
+
+impl Version {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::V6_0 => "6.0",
+            Self::V7_0 => "7.0",
+        }
+    }
+
+    /// The suite of Debian that has it.
+    const fn suite(self) -> &'static str {
+        match self {
+            Self::V6_0 => "bookworm",
+            Self::V7_0 => "bookworm-backports",
+        }
+    }
+}
+
 pub(crate) fn run(workspace: &Workspace, args: &ZabbixArgs) -> Result<ExitCode> {
     let tally = match args.versions.as_slice() {
         &[version] if args.round => round(workspace, version)?,
-        [] => run_versions(workspace, &Version::ALL, args.install)?,
+        [] => run_all(workspace, args.install)?,
         versions => run_versions(workspace, versions, args.install)?,
     };
     println!("{tally}");
@@ -64,17 +108,7 @@ pub(crate) fn run(workspace: &Workspace, args: &ZabbixArgs) -> Result<ExitCode> 
 
 /// All versions; for `cargo xtask test`.
 pub(crate) fn run_all(workspace: &Workspace, install: bool) -> Result<Tally> {
-    run_versions(workspace, &Version::ALL, install)
-}
-
-/// What a round is made from.
-struct Parts<'a> {
-    /// The repository.
-    root: &'a Path,
-    binary: PathBuf,
-    packages: PathBuf,
-    /// Where pictures go.
-    pictures: PathBuf,
+    run_versions(workspace, Version::value_variants(), install)
 }
 
 /// Gets everything that a round needs, then does the rounds, beside each other: mostly they wait.
@@ -82,24 +116,26 @@ fn run_versions(workspace: &Workspace, versions: &[Version], install: bool) -> R
     let mut tally = Tally::default();
     if let Some(reason) = obstacle() {
         for version in versions {
-            tally.check(&format!("zabbix {version}"), || {
+            tally.check(&format!("zabbix {}", version.name()), || {
                 Ok(Outcome::Skipped(reason.clone()))
             });
         }
         return Ok(tally);
     }
     if install {
-        apt_install(&[pictures::PACKAGE])?;
+        apt_install(&[pictures::BROWSER])?;
     }
-    let apt = Apt::new(
-        folder(workspace).join("apt"),
-        &Version::ALL.map(Version::suite),
-    )?;
+    let suites: Vec<_> = versions.iter().map(|version| version.suite()).collect();
+    let folder = workspace.target.join("zabbix");
+    let apt = Apt::new(folder.join("apt"), &suites)?;
     for &version in versions {
-        packages::provide(&apt, version, &packages_of(workspace, version))?;
+        download(&apt, version, &packages(workspace, version))?;
     }
     vm::build(workspace)?;
-    let program = own_copy(workspace)?;
+    // `cargo test` builds this program again and deletes the file that was started.
+    let program = folder.join("xtask");
+    files::remove(&program)?;
+    files::copy("/proc/self/exe", &program)?;
     let rounds: Result<Vec<_>> = versions
         .iter()
         .map(|&version| Ok((version, start_round(&program, version)?)))
@@ -111,7 +147,7 @@ fn run_versions(workspace: &Workspace, versions: &[Version], install: bool) -> R
         println!("{table}");
         match Tally::parse(last) {
             Some(counts) => tally.add(counts),
-            None => tally.check(&format!("zabbix {version}"), || {
+            None => tally.check(&format!("zabbix {}", version.name()), || {
                 bail!("the round ended without a result ({})", output.status)
             }),
         }
@@ -119,25 +155,59 @@ fn run_versions(workspace: &Workspace, versions: &[Version], install: bool) -> R
     Ok(tally)
 }
 
-/// Several times what a round takes on a busy machine.
-const MOST_SECONDS: &str = "600";
-
-fn folder(workspace: &Workspace) -> PathBuf {
-    workspace.target.join("zabbix")
+/// Why this host cannot run the packages; none if it can.
+fn obstacle() -> Option<String> {
+    if !Uid::effective().is_root() {
+        return Some("needs root, for network namespaces and eBPF".into());
+    }
+    let host = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let codename = format!("VERSION_CODENAME={RELEASE}");
+    if !cfg!(target_arch = "x86_64") || host.lines().all(|line| line != codename) {
+        return Some(format!(
+            "the packages need an x86-64 host with the libraries of Debian {RELEASE}; run it there \
+             or in its container"
+        ));
+    }
+    let mut programs = ["apt-get", "dpkg-deb"].into_iter();
+    let missing = programs.find(|program| !exists(program));
+    missing.map(|program| format!("no {program}"))
 }
 
-fn packages_of(workspace: &Workspace, version: Version) -> PathBuf {
-    folder(workspace).join("packages").join(version.name())
+fn packages(workspace: &Workspace, version: Version) -> PathBuf {
+    workspace
+        .target
+        .join("zabbix/packages")
+        .join(version.name())
 }
 
-/// This program: `cargo test` builds it again and deletes the file that was started.
-fn own_copy(workspace: &Workspace) -> Result<PathBuf> {
-    let copy = folder(workspace).join("xtask");
-    // A copy that still runs may not be written to, but may be removed.
-    let _: io::Result<()> = fs::remove_file(&copy);
-    fs::copy("/proc/self/exe", &copy)
-        .with_context(|| format!("cannot copy this program to {}", copy.display()))?;
-    Ok(copy)
+/// Makes sure that the packages of `version` lie in `folder`.
+fn download(apt: &Apt, version: Version, folder: &Path) -> Result<()> {
+    // Written when all of them are there.
+    let complete = folder.join("complete");
+    let wanted = PACKAGES.join(" ");
+    if fs::read_to_string(&complete).is_ok_and(|present| present == wanted) {
+        return Ok(());
+    }
+    let (name, suite) = (version.name(), version.suite());
+    eprintln!("downloading Zabbix {name} from {suite}");
+    apt.download_missing(suite, &PACKAGES, folder)
+        .with_context(|| format!("cannot download Zabbix {name}"))?;
+    files::write(&complete, wanted)
+}
+
+/// Unpacks all packages of `folder` into `tree`.
+fn unpack(folder: &Path, tree: &Path) -> Result<()> {
+    files::create_folder(tree)?;
+    let debs = apt::debs(folder)?;
+    ensure!(!debs.is_empty(), "no packages in {}", folder.display());
+    for deb in debs {
+        apt::unpack(&deb, tree)?;
+    }
+    // The installation of the package copies its configuration.
+    files::copy(
+        tree.join("usr/share/zabbix-agent/zabbix_agentd.conf"),
+        tree.join("etc/zabbix/zabbix_agentd.conf"),
+    )
 }
 
 /// A round in a PID namespace: whatever it starts ends with it, however it ends.
@@ -155,22 +225,8 @@ fn start_round(program: &Path, version: Version) -> Result<Child> {
 }
 
 fn round(workspace: &Workspace, version: Version) -> Result<Tally> {
-    let parts = Parts {
-        root: &workspace.root,
-        binary: vm::program(workspace),
-        packages: packages_of(workspace, version),
-        pictures: folder(workspace).join("pictures"),
-    };
     let mut report = Report::new(version);
-    round::run(&parts, &mut report)?;
+    round::run(workspace, &mut report)?;
     println!("{}", report.table());
-    Ok(report.tally())
-}
-
-fn obstacle() -> Option<String> {
-    if Uid::effective().is_root() {
-        packages::obstacle()
-    } else {
-        Some("needs root, for network namespaces and eBPF; servers and agents run as nobody".into())
-    }
+    Ok(report.tally)
 }

@@ -1,50 +1,51 @@
-//! Where a run lives: a temporary folder with the unpacked packages, and the ordinary user whom
-//! its servers run as. Owns how a program out of the packages is started.
+//! Where a round lives: a temporary folder with the unpacked packages, the ordinary user that its
+//! servers run as, and processes that end with their owner.
 
 use std::{
     ffi::OsStr,
-    fs::{self, File},
+    fs::File,
     os::unix::{fs::chown, process::CommandExt as _},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
-use nix::unistd::{Uid, User};
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::{Group, Pid, User},
+};
 use tempfile::TempDir;
 
-use super::process::Process;
-use crate::step::Step;
+use crate::{files, step::Step};
 
-/// Whom root hands over to: neither the database nor Zabbix runs as root.
+/// Whom root runs programs as: neither the database nor Zabbix runs as root.
 const NOBODY: &str = "nobody";
+
+/// How long a program may take to start or to end.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Between two checks of a condition.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// A temporary folder, removed in the end.
 pub(super) struct Place {
     folder: TempDir,
-    /// Whom programs run as, where that is not who this is.
-    user: Option<User>,
+    user: User,
 }
 
 impl Place {
     pub(super) fn new() -> Result<Self> {
-        let folder = tempfile::Builder::new()
-            .prefix("tcp-status-zabbix-")
-            .tempdir()
-            .context("cannot make a temporary folder")?;
-        let user = if Uid::effective().is_root() {
-            let user = User::from_name(NOBODY)?.context("this host has no user nobody")?;
-            chown(
-                folder.path(),
-                Some(user.uid.as_raw()),
-                Some(user.gid.as_raw()),
-            )
-            .with_context(|| format!("cannot give {} away", folder.path().display()))?;
-            Some(user)
-        } else {
-            None
+        let place = Self {
+            folder: tempfile::Builder::new()
+                .prefix("tcp-status-zabbix-")
+                .tempdir()
+                .context("cannot create a temporary folder")?,
+            user: User::from_name(NOBODY)?.context("this host has no user nobody")?,
         };
-        Ok(Self { folder, user })
+        place.create_folder("")?;
+        Ok(place)
     }
 
     pub(super) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
@@ -58,35 +59,33 @@ impl Place {
 
     /// Name of the group that programs run as.
     pub(super) fn group(&self) -> Result<String> {
-        let gid = match &self.user {
-            Some(user) => user.gid,
-            None => nix::unistd::getegid(),
-        };
-        let group = nix::unistd::Group::from_gid(gid)?;
-        Ok(group.map_or_else(|| gid.to_string(), |group| group.name))
+        let group = Group::from_gid(self.user.gid)?;
+        Ok(group.context("this host has no group of nobody")?.name)
     }
 
     /// A folder that programs may write to.
-    pub(super) fn make_folder(&self, name: &str) -> Result<PathBuf> {
+    pub(super) fn create_folder(&self, name: &str) -> Result<PathBuf> {
         let path = self.path(name);
-        fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        if let Some(user) = &self.user {
-            chown(&path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
-                .with_context(|| format!("cannot give {} away", path.display()))?;
-        }
+        files::create_folder(&path)?;
+        chown(
+            &path,
+            Some(self.user.uid.as_raw()),
+            Some(self.user.gid.as_raw()),
+        )
+        .with_context(|| format!("cannot change the owner of {}", path.display()))?;
         Ok(path)
     }
 
     pub(super) fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
         let path = self.path(name);
-        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        files::write(&path, text)?;
         Ok(path)
     }
 
     /// Everything that a program wrote.
     pub(super) fn log(&self, name: &str) -> String {
-        let text = fs::read(self.path(format!("{name}.log"))).unwrap_or_default();
-        String::from_utf8_lossy(&text).into_owned()
+        let text = files::read(self.path(format!("{name}.log"))).unwrap_or_default();
+        String::from_utf8_lossy(&text).trim_end().to_owned()
     }
 
     /// A program, as the ordinary user, with the libraries of the packages.
@@ -97,49 +96,107 @@ impl Place {
             .env("HOME", self.folder.path())
             .env("LD_LIBRARY_PATH", self.tree("usr/lib/x86_64-linux-gnu"))
             .env("LOCPATH", self.path("locale"))
-            .stdin(Stdio::null());
-        if let Some(user) = &self.user {
-            command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
-        }
+            .stdin(Stdio::null())
+            .uid(self.user.uid.as_raw())
+            .gid(self.user.gid.as_raw());
         command
     }
 
-    /// Runs a program to its end; on failure tells what it said.
-    pub(super) fn run(&self, command: &mut Command) -> Result<String> {
-        let output = command
-            .output()
-            .with_context(|| format!("cannot start {}", command.get_program().display()))?;
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        anyhow::ensure!(
-            output.status.success(),
-            "{} failed ({}): {}{}",
-            command.get_program().display(),
-            output.status,
-            said.trim_end(),
-            String::from_utf8_lossy(&output.stderr).trim_end(),
-        );
-        Ok(said)
-    }
-
-    /// Starts a program that goes on, with what it says in `NAME.log`.
+    /// Starts a program that goes on, with its output in `NAME.log`.
     pub(super) fn start(&self, name: &'static str, command: &mut Command) -> Result<Process> {
         let path = self.path(format!("{name}.log"));
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .with_context(|| format!("cannot write {}", path.display()))?;
-        command.stdout(log.try_clone()?).stderr(log);
-        Process::start(name, command)
+        let log = File::options().create(true).append(true).open(&path);
+        let log = log.with_context(|| format!("cannot write {}", path.display()))?;
+        let child = command.stdout(log.try_clone()?).stderr(log).spawn();
+        let child = child.with_context(|| format!("cannot start {name}"))?;
+        Ok(Process { name, child })
+    }
+
+    /// Starts a program and waits until it is ready.
+    pub(super) fn start_until(
+        &self,
+        name: &'static str,
+        command: &mut Command,
+        mut ready: impl FnMut() -> bool,
+    ) -> Result<Process> {
+        let mut process = self.start(name, command)?;
+        let waited = wait_for(PATIENCE, || {
+            if let Some(status) = process.child.try_wait()? {
+                bail!("it ended ({status})");
+            }
+            Ok(ready())
+        });
+        waited.with_context(|| format!("cannot start {name}: {}", self.log(name)))?;
+        Ok(process)
     }
 
     /// The locale that graphs are drawn in.
     pub(super) fn make_locale(&self) -> Result<()> {
-        let folder = self.make_folder("locale")?;
+        let folder = self.create_folder("locale")?;
         Step::new("localedef")
             .env("I18NPATH", self.tree("usr/share/i18n"))
             .args(["--inputfile", "en_US", "--charmap", "UTF-8", "--no-archive"])
             .arg(folder.join("en_US.UTF-8"))
             .run()
     }
+}
+
+/// Runs a program to its end and returns what it printed.
+pub(super) fn output(command: &mut Command) -> Result<String> {
+    let program = command.get_program().display().to_string();
+    let output = command
+        .output()
+        .with_context(|| format!("cannot start {program}"))?;
+    let printed = String::from_utf8_lossy(&output.stdout)
+        .trim_end()
+        .to_owned();
+    ensure!(
+        output.status.success(),
+        "{program} failed ({}): {printed}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr).trim_end()
+    );
+    Ok(printed)
+}
+
+/// A running program.
+#[derive(Debug)]
+pub(super) struct Process {
+    name: &'static str,
+    child: Child,
+}
+
+impl Process {
+    /// Ends it by SIGTERM and waits for that.
+    pub(super) fn end(&mut self) -> Result<()> {
+        if self.child.try_wait()?.is_some() {
+            return Ok(());
+        }
+        let pid = Pid::from_raw(self.child.id().cast_signed());
+        kill(pid, Signal::SIGTERM).with_context(|| format!("cannot end {}", self.name))?;
+        if wait_for(PATIENCE, || Ok(self.child.try_wait()?.is_some())).is_err() {
+            self.child.kill()?;
+            self.child.wait()?;
+            bail!("{} did not end within {PATIENCE:?} of SIGTERM", self.name);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            eprintln!("warning: {error:#}");
+        }
+    }
+}
+
+/// Waits until `done`, for at most `patience`.
+pub(super) fn wait_for(patience: Duration, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+    let start = Instant::now();
+    while !done()? {
+        ensure!(start.elapsed() <= patience, "not within {patience:?}");
+        thread::sleep(PAUSE);
+    }
+    Ok(())
 }

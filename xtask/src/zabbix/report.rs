@@ -1,29 +1,22 @@
-//! The steps of a run: how each came out, and how long it took.
+//! The steps of a round: how each came out, and how long it took.
 
-use std::{fmt::Write as _, time::Instant};
+use std::time::Instant;
 
-use anyhow::{Error, Result};
+use anyhow::Result;
 
-use super::version::Version;
+use super::Version;
 use crate::tally::{Outcome, Tally};
-
-/// One line of the table.
-struct Row {
-    name: String,
-    seconds: f64,
-    result: String,
-}
 
 /// Everything that was done.
 pub(super) struct Report {
     pub(super) version: Version,
-    rows: Vec<Row>,
-    tally: Tally,
+    /// Name, seconds, result.
+    rows: Vec<(String, f64, String)>,
+    pub(super) tally: Tally,
 }
 
-/// What a step that worked has to say.
+/// What a step that did not fail has found.
 pub(super) enum Done {
-    /// With what was seen.
     Passed(String),
     /// With the reason.
     Skipped(String),
@@ -41,32 +34,28 @@ impl Report {
     /// Takes a step that the following do not need.
     pub(super) fn check(&mut self, name: &str, step: impl FnOnce() -> Result<Done>) {
         let start = Instant::now();
-        let done = step();
-        let seconds = start.elapsed().as_secs_f64();
         let mut result = String::new();
-        self.tally
-            .check(&format!("zabbix {}: {name}", self.version), || {
-                let (text, outcome) = match done {
-                    Ok(Done::Passed(seen)) => (seen, Outcome::Passed),
-                    Ok(Done::Skipped(reason)) => {
-                        (format!("SKIPPED: {reason}"), Outcome::Skipped(reason))
-                    }
-                    Err(error) => {
-                        result = format!("FAILED: {}", first_line(&error));
-                        return Err(error);
-                    }
-                };
-                result = text;
-                Ok(outcome)
-            });
-        self.rows.push(Row {
-            name: name.to_owned(),
-            seconds,
-            result,
+        let title = format!("zabbix {}: {name}", self.version.name());
+        self.tally.check(&title, || match step() {
+            Ok(Done::Passed(found)) => {
+                result = found;
+                Ok(Outcome::Passed)
+            }
+            Ok(Done::Skipped(reason)) => {
+                result = format!("SKIPPED: {reason}");
+                Ok(Outcome::Skipped(reason))
+            }
+            Err(error) => {
+                let text = format!("FAILED: {error:#}");
+                result = text.lines().next().unwrap_or_default().to_owned();
+                Err(error)
+            }
         });
+        self.rows
+            .push((name.to_owned(), start.elapsed().as_secs_f64(), result));
     }
 
-    /// Takes a step that all that follows needs; gives what it made, or nothing where it failed.
+    /// Takes a step that all that follows needs; returns what it made, or nothing where it failed.
     pub(super) fn need<T>(
         &mut self,
         name: &str,
@@ -74,15 +63,11 @@ impl Report {
     ) -> Option<T> {
         let mut made = None;
         self.check(name, || {
-            let (value, seen) = step()?;
+            let (value, found) = step()?;
             made = Some(value);
-            Ok(Done::Passed(seen))
+            Ok(Done::Passed(found))
         });
         made
-    }
-
-    pub(super) fn tally(&self) -> Tally {
-        self.tally
     }
 
     /// One line for each step.
@@ -90,30 +75,16 @@ impl Report {
         let width = self
             .rows
             .iter()
-            .map(|row| row.name.len())
+            .map(|(name, ..)| name.len())
             .max()
             .unwrap_or(0);
-        let mut table = format!("zabbix  {:<width$}  seconds  result", "step");
-        for row in &self.rows {
-            let Row {
-                name,
-                seconds,
-                result,
-            } = row;
-            // Writing into a string cannot fail.
-            let _ = write!(
-                table,
-                "\n{:<7} {name:<width$}  {seconds:>7.1}  {result}",
-                self.version.name()
-            );
-        }
-        table
+        let version = self.version.name();
+        let row = |(name, seconds, result): &(String, f64, String)| {
+            format!("\n{version:<7} {name:<width$}  {seconds:>7.1}  {result}")
+        };
+        let rows: String = self.rows.iter().map(row).collect();
+        format!("zabbix  {:<width$}  seconds  result{rows}", "step")
     }
-}
-
-fn first_line(error: &Error) -> String {
-    let text = format!("{error:#}");
-    text.lines().next().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
@@ -130,12 +101,10 @@ mod tests {
         let none: Option<()> = report.need("fail", || Err(anyhow!("no\nmore")));
         assert_eq!(none, None);
         report.check("skip", || Ok(Done::Skipped("not here".into())));
-        assert_eq!(report.tally().to_string(), "1 passed, 1 failed, 1 skipped");
+        assert_eq!(report.tally.to_string(), "1 passed, 1 failed, 1 skipped");
         let table = report.table();
-        let ends: Vec<_> = table
-            .lines()
-            .map(|line| line.rsplit("  ").next().unwrap())
-            .collect();
-        assert_eq!(ends, ["result", "a 7", "FAILED: no", "SKIPPED: not here"]);
+        let ends: Vec<_> = table.lines().map(|line| line.rsplit("  ").next()).collect();
+        let wanted = ["result", "a 7", "FAILED: no", "SKIPPED: not here"];
+        assert_eq!(ends, wanted.map(Some));
     }
 }

@@ -1,24 +1,52 @@
 //! One version from an empty folder to the last check. Owns the order of things; what is checked
 //! is in [`super::checks`].
 
-use std::path::{Path, PathBuf};
-
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use tcp_status_testkit::{hold::Hold, netns::Netns};
 
 use super::{
-    Parts, agents,
-    api::Api,
-    checks::{discovery, triggers, values},
-    database::Database,
-    fleet::{self, Fleet},
-    frontend, hosts, packages, pictures,
-    place::Place,
-    process::Process,
+    api::{Api, CLASSIC, Host, MASTER},
+    checks, packages, pictures,
+    place::{Place, Process},
     report::{Done, Report},
-    server,
+    servers::{self, AGENTS, Database},
     subject::Subject,
+    unpack,
 };
+use crate::{vm, workspace::Workspace};
+
+/// Where the tracker answers passive checks, and what makes it do so.
+const PORT: u16 = 10060;
+const PASSIVE: [&str; 2] = ["--zabbix", "127.0.0.1:10060"];
+
+/// Thresholds that a few sockets are above; those of the newer template.
+const LOW: [(&str, &str); 3] = [
+    ("{$TCP.STATUS.CLOSEWAIT.MAX.WARN}", "0"),
+    ("{$TCP.STATUS.SYNRECV.MAX.WARN}", "0"),
+    ("{$TCP.STATUS.SYNSENT.MAX.WARN}", "0"),
+];
+const LOW_MASTER: [(&str, &str); 3] = [
+    ("{$TCP.STATUS.SURGE.MIN}", "0"),
+    ("{$TCP.STATUS.OVERFLOWS.PERIOD}", "1m"),
+    ("{$TCP.STATUS.OVERFLOWS.MAX.WARN}", "0"),
+];
+
+/// One hides the other: each is tried on the hosts of one of the agents.
+const HIDING: [(&str, &str); 2] = [
+    ("{$TCP.STATUS.PORTS.PUSED.MAX.WARN}", "0"),
+    ("{$TCP.STATUS.PORTS.PUSED.MAX.CRIT}", "0"),
+];
+
+/// Open connections of the past hour, which a round has no time to wait for.
+const FORMERLY: u64 = 1;
+
+/// The hosts of a round: each agent with each template, and a tracker without an agent.
+struct Hosts {
+    /// Of agents that query the tracker of the counted namespace.
+    counted: Vec<Host>,
+    /// Of the tracker that answers by itself.
+    beside: Vec<Host>,
+}
 
 /// Everything that runs; ended in the order of the fields.
 struct Scene<'a> {
@@ -30,54 +58,47 @@ struct Scene<'a> {
     beside: Process,
     _frontend: Process,
     database: Database<'a>,
-    subject: Subject,
+    subject: Subject<'a>,
     place: &'a Place,
+    workspace: &'a Workspace,
 }
 
 /// Runs everything in a network namespace of its own.
-pub(super) fn run(parts: &Parts<'_>, report: &mut Report) -> Result<()> {
+pub(super) fn run(workspace: &Workspace, report: &mut Report) -> Result<()> {
     let place = Place::new()?;
     let namespace = Netns::new()?;
     namespace.run(|| {
-        if let Some(mut scene) = Scene::set(parts, &place, report) {
+        if let Some(mut scene) = Scene::start(workspace, &place, report) {
             // What failed is in the report.
-            let _: Option<()> = scene.play(parts, report);
+            let _: Option<()> = scene.play(report);
         }
     })?;
     Ok(())
 }
 
+fn nothing<T>(value: T) -> (T, String) {
+    (value, String::new())
+}
+
 impl<'a> Scene<'a> {
-    /// From packages to a front end that can be asked.
-    fn set(parts: &Parts<'_>, place: &'a Place, report: &mut Report) -> Option<Self> {
-        report.need("unpack", || {
-            packages::unpack(&parts.packages, &place.tree(""))?;
-            place.make_locale()?;
-            Ok(((), String::new()))
-        })?;
-        let database = report.need("database", || {
-            let database = Database::start(place)?;
-            database.load()?;
-            Ok((database, String::new()))
-        })?;
-        let frontend = report.need("front end", || {
-            Ok((frontend::start(place)?, frontend::URL.into()))
-        })?;
-        let subject = report.need("sockets", || {
-            Ok((Subject::prepare(place, &parts.binary)?, String::new()))
-        })?;
-        let tracker = report.need("tracker", || {
-            let tracker = subject.start_tracker(place, &socket(place))?;
-            Ok((tracker, subject.tier(&socket(place))?))
-        })?;
-        let beside = report.need("tracker with --zabbix", || {
-            let more = [fleet::PASSIVE, &["--backend", "scan"]].concat();
-            let beside = subject.start_tracker_beside(place, &socket_beside(place), &more)?;
-            Ok((beside, subject.tier(&socket_beside(place))?))
-        })?;
-        let agents = report.need("agents", || start_agents(place, &subject, &socket(place)))?;
+    /// From packages to a front end that answers.
+    fn start(workspace: &'a Workspace, place: &'a Place, report: &mut Report) -> Option<Self> {
         let version = report.version;
-        let api = report.need("sign in", || Ok((Api::sign_in(version)?, String::new())))?;
+        report.need("unpack", || {
+            unpack(&packages(workspace, version), &place.tree(""))?;
+            place.make_locale().map(nothing)
+        })?;
+        let database = report.need("database", || Database::start(place).map(nothing))?;
+        let frontend = report.need("front end", || servers::start_frontend(place).map(nothing))?;
+        let subject = report.need("sockets", || {
+            Subject::new(place, &vm::program(workspace)).map(nothing)
+        })?;
+        let tracker = report.need("tracker", || subject.start_tracker())?;
+        let beside = report.need("tracker with --zabbix", || {
+            subject.start_tracker_beside(&[&PASSIVE[..], &["--backend", "scan"]].concat())
+        })?;
+        let agents = report.need("agents", || start_agents(place, &subject))?;
+        let api = report.need("sign in", || Api::sign_in(version).map(nothing))?;
         Some(Self {
             api,
             _agents: agents,
@@ -87,121 +108,149 @@ impl<'a> Scene<'a> {
             database,
             subject,
             place,
+            workspace,
         })
     }
 
-    fn play(&mut self, parts: &Parts<'_>, report: &mut Report) -> Option<()> {
-        for template in [hosts::CLASSIC, hosts::MASTER] {
+    fn play(&mut self, report: &mut Report) -> Option<()> {
+        for template in [CLASSIC, MASTER] {
             report.need(&format!("import {}", template.name), || {
-                let items = template.import(&self.api, parts.root)?;
+                let items = template.import(&self.api, &self.workspace.root)?;
                 Ok(((), format!("twice, {items} items, nothing changed")))
             })?;
         }
-        let fleet = report.need("hosts", || {
-            let fleet = Fleet::make(&self.api, &self.database)?;
-            let names = fleet.names();
-            Ok((fleet, names))
-        })?;
-        let held = report.need("hold every state", || {
-            let held = self.subject.hold(tcp_status_testkit::seed())?;
-            Ok((held, String::new()))
-        })?;
-        let _server = report.need("server", || Ok((server::start(self.place)?, String::new())))?;
-        self.while_held(&fleet, parts, report);
-        self.afterwards(&fleet, held, report);
+        let hosts = report.need("hosts", || self.hosts())?;
+        let held = report.need("hold every state", || self.subject.hold().map(nothing))?;
+        let _server = report.need("server", || servers::start_server(self.place).map(nothing))?;
+        self.while_held(&hosts, report);
+        self.afterwards(&hosts, held, report);
         Some(())
     }
 
-    fn while_held(&mut self, fleet: &Fleet, parts: &Parts<'_>, report: &mut Report) {
+    /// Creates the hosts, before there is a server: later, it would not look at the history of
+    /// items that are new to it.
+    fn hosts(&self) -> Result<(Hosts, String)> {
+        let (mut counted, mut beside) = (Vec::new(), Vec::new());
+        for template in [CLASSIC, MASTER] {
+            let suffix = if template == CLASSIC { "-classic" } else { "" };
+            let create = |name: &str, port, macros: &[_]| {
+                let name = format!("{name}{suffix}");
+                Host::create(&self.api, &name, port, template, macros)
+            };
+            for (agent, hiding) in AGENTS.iter().zip(HIDING) {
+                let mut macros = LOW.to_vec();
+                if template == MASTER {
+                    macros.extend(LOW_MASTER.into_iter().chain([hiding]));
+                }
+                counted.push(create(agent.name, agent.port, &macros)?);
+            }
+            beside.push(create(
+                "tracker",
+                PORT,
+                &[("{$TCP.STATUS.NODATA.PERIOD}", "30s")],
+            )?);
+        }
+        for host in counted.iter().filter(|host| host.template == MASTER) {
+            self.add_history(host)?;
+        }
+        let names = counted.iter().chain(&beside).map(|host| host.name.as_str());
+        let names = names.collect::<Vec<_>>().join(", ");
+        Ok((Hosts { counted, beside }, names))
+    }
+
+    /// Gives a host an hour of few connections.
+    fn add_history(&self, host: &Host) -> Result<()> {
+        let items = host.items(&self.api)?;
+        let item = items
+            .get("tcp.status[established]")
+            .context("no item for open connections")?;
+        self.database.execute(&format!(
+            "INSERT INTO history_uint (itemid, clock, value, ns)
+             SELECT {}, extract(epoch FROM now())::integer - 360 - 60 * minute, {FORMERLY}, 0
+             FROM generate_series(0, 50) AS minute;",
+            item.id
+        ))
+    }
+
+    fn while_held(&mut self, hosts: &Hosts, report: &mut Report) {
         let Self {
             api,
             subject,
             place,
+            tracker,
+            beside,
             ..
         } = self;
-        report.check("values", || values::arrive(api, &fleet.counted));
+        let counted = &hosts.counted;
+        let folder = self.workspace.target.join("zabbix/pictures");
+        report.check("values", || checks::values_arrive(api, counted));
         // Before minisockets of TIME_WAIT are over.
-        report.check("triggers fire", || triggers::fire(api, &fleet.counted));
-        for host in &fleet.counted {
+        report.check("triggers fire", || checks::triggers_fire(api, counted));
+        for host in counted {
             report.check(&format!("gauges of {}", host.name), || {
                 subject.leave_timewait()?;
-                values::equal_the_listing(api, host, subject)
+                checks::gauges_equal(api, host, subject)
             });
         }
-        for host in fleet.discovering() {
+        for host in counted.iter().filter(|host| host.template == MASTER) {
             report.check(&format!("ports of {}", host.name), || {
-                discovery::equals_the_listing(api, host, subject)
+                checks::ports_equal(api, host, subject)
             });
         }
         report.check("trigger for a scan fires", || {
-            triggers::one_fires(api, &fleet.beside, triggers::SCAN)
+            checks::one_fires(api, &hosts.beside, checks::SCAN)
         });
         // The time without values begins here.
         report.check("end the tracker with --zabbix", || {
-            self.beside.end()?;
+            beside.end()?;
             Ok(Done::Passed(String::new()))
         });
-        report.check("graphs", || {
-            pictures::graphs(api, &fleet.counted, &parts.pictures)
-        });
+        report.check("graphs", || pictures::graphs(api, counted, &folder));
         report.check("dashboard", || {
-            pictures::dashboard(api, place, &fleet.counted, &parts.pictures)
+            pictures::dashboard(api, place, counted, &folder)
         });
-        let tracker = &mut self.tracker;
         report.check("tracker gone and back", || {
             tracker.end()?;
-            let gone = values::unsupported(api, &fleet.counted)?;
-            *tracker = subject.start_tracker(place, &socket(place))?;
-            values::supported_again(api, &fleet.counted)?;
-            Ok(Done::Passed(gone))
+            let error = checks::unsupported(api, counted)?;
+            *tracker = subject.start_tracker()?.0;
+            checks::supported_again(api, counted)?;
+            Ok(Done::Passed(error))
         });
     }
 
-    fn afterwards(&mut self, fleet: &Fleet, held: Hold, report: &mut Report) {
+    fn afterwards(&mut self, hosts: &Hosts, held: Hold, report: &mut Report) {
         let Self {
             api,
             subject,
-            place,
             beside,
             ..
         } = self;
         drop(held);
         report.check("trigger for no answer fires", || {
-            triggers::one_fires(api, &fleet.beside, triggers::NO_ANSWER)
+            checks::one_fires(api, &hosts.beside, checks::NO_ANSWER)
         });
         report.check("passive checks without an agent", || {
-            let path = socket_beside(place);
-            *beside = subject.start_tracker_beside(place, &path, fleet::PASSIVE)?;
-            values::arrive(api, &fleet.beside)?;
-            values::listening_here(api, &fleet.beside)
+            *beside = subject.start_tracker_beside(&PASSIVE)?.0;
+            checks::values_arrive(api, &hosts.beside)?;
+            checks::listeners_equal(api, &hosts.beside)
         });
         report.check("triggers recover", || {
-            let all = [fleet.counted.as_slice(), &fleet.beside].concat();
-            triggers::recover(api, &all)
+            let all = [hosts.counted.as_slice(), &hosts.beside].concat();
+            checks::triggers_recover(api, &all)
         });
     }
 }
 
-fn socket(place: &Place) -> PathBuf {
-    place.path("socket")
-}
-
-fn socket_beside(place: &Place) -> PathBuf {
-    place.path("socket-beside")
-}
-
 /// Both agents, with what `tcp-status zabbix install` puts into the folders of their packages.
-fn start_agents(place: &Place, subject: &Subject, socket: &Path) -> Result<(Vec<Process>, String)> {
-    agents::provide_configuration(place)?;
-    subject.install(&place.tree(""))?;
-    let mut started = Vec::new();
-    let mut seen = Vec::new();
-    for kind in agents::Kind::ALL {
-        started.push(agents::start(place, kind, socket)?);
+fn start_agents(place: &Place, subject: &Subject<'_>) -> Result<(Vec<Process>, String)> {
+    subject.install()?;
+    let (mut started, mut seen) = (Vec::new(), Vec::new());
+    for agent in &AGENTS {
+        started.push(agent.start(place, &subject.socket())?);
         let key = "tcp.status[listen]";
-        let answer = agents::zabbix_get(place, kind.port(), key)?;
+        let answer = agent.get(place, key)?;
         ensure!(answer.parse::<u64>().is_ok(), "{key} is {answer}");
-        seen.push(format!("{}: {key} = {answer}", kind.name()));
+        seen.push(format!("{}: {key} = {answer}", agent.name));
     }
     Ok((started, seen.join(", ")))
 }

@@ -2,42 +2,42 @@
 //! where nobody else has any.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 use tcp_status_testkit::{
     Family,
     hold::{Hold, Kind, Plan},
     netns::Netns,
-    oracle::Counts,
+    oracle::{Counts, st},
 };
 
-use super::{
-    place::Place,
-    process::{Process, wait_for},
-};
+use super::place::{Place, Process, output, wait_for};
+use crate::files;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Sockets of each kind and family: enough to tell states apart, few enough to be made at once.
+/// Sockets of each kind and family: enough to distinguish states, few enough to be made at once.
 const MOST: u32 = 6;
 
 /// The counted namespace.
-pub(super) struct Subject {
+pub(super) struct Subject<'a> {
+    place: &'a Place,
     namespace: Netns,
     binary: PathBuf,
 }
 
-impl Subject {
+impl<'a> Subject<'a> {
     /// Copies the binary to where the ordinary user can start it.
-    pub(super) fn prepare(place: &Place, built: &Path) -> Result<Self> {
-        let binary = place.make_folder("bin")?.join("tcp-status");
-        fs::copy(built, &binary).with_context(|| format!("cannot copy {}", built.display()))?;
+    pub(super) fn new(place: &'a Place, built: &Path) -> Result<Self> {
+        let binary = place.create_folder("bin")?.join("tcp-status");
+        files::copy(built, &binary)?;
         Ok(Self {
+            place,
             namespace: Netns::new()?,
             binary,
         })
@@ -55,81 +55,86 @@ impl Subject {
 
     /// Ports with a listener.
     pub(super) fn listening(&self) -> Result<Vec<u16>> {
-        let ports = self.namespace.run(Counts::read_by_port)??;
-        let listens = tcp_status_testkit::oracle::st::LISTEN;
-        Ok(ports
-            .into_iter()
-            .filter(|(_, counts)| counts.both(listens) > 0)
-            .map(|(port, _)| port)
-            .collect())
+        let ports = self.namespace.run(Counts::read_by_port)??.into_iter();
+        let listening = ports.filter(|(_, counts)| counts.both(st::LISTEN) > 0);
+        Ok(listening.map(|(port, _)| port).collect())
     }
 
     /// Sockets in every state; they go when the value does.
-    pub(super) fn hold(&self, seed: u64) -> Result<Hold> {
-        let plan = Plan::random(MOST, seed);
+    pub(super) fn hold(&self) -> Result<Hold> {
+        self.hold_plan(&Plan::random(MOST, tcp_status_testkit::seed()))
+    }
+
+    /// Leaves some connections in TIME_WAIT, for a minute: those of [`Subject::hold`] may be over.
+    pub(super) fn leave_timewait(&self) -> Result<()> {
+        let with = |plan: Plan, family| plan.with(family, Kind::TimeWait, 2);
+        let plan = Family::ALL.into_iter().fold(Plan::empty(0), with);
+        self.hold_plan(&plan).map(drop)
+    }
+
+    fn hold_plan(&self, plan: &Plan) -> Result<Hold> {
         let hold = self.namespace.run(|| {
-            let hold = Hold::new(&plan)?;
+            let hold = Hold::new(plan)?;
             hold.wait(PATIENCE)?;
             std::io::Result::Ok(hold)
         })?;
         Ok(hold?)
     }
 
-    /// Leaves some connections in TIME_WAIT, for a minute: those of [`Subject::hold`] may be over.
-    pub(super) fn leave_timewait(&self) -> Result<()> {
-        let mut plan = Plan::empty(0);
-        for family in Family::ALL {
-            plan = plan.with(family, Kind::TimeWait, 2);
-        }
-        self.namespace.run(|| {
-            let hold = Hold::new(&plan)?;
-            hold.wait(PATIENCE)?;
-            std::io::Result::Ok(())
-        })??;
-        Ok(())
-    }
-
-    /// A tracker of the counted namespace.
-    pub(super) fn start_tracker(&self, place: &Place, socket: &Path) -> Result<Process> {
-        let mut command = self.tracker(place, socket)?;
-        let started = self
-            .namespace
-            .run(|| start(place, "tracker", &mut command))??;
-        self.wait_for_answer(socket)?;
-        Ok(started)
+    /// A tracker of the counted namespace; and its tier.
+    pub(super) fn start_tracker(&self) -> Result<(Process, String)> {
+        let socket = self.socket();
+        self.namespace.run(|| self.start("tracker", &socket, &[]))?
     }
 
     /// A tracker of the namespace that Zabbix is in.
-    pub(super) fn start_tracker_beside(
-        &self,
-        place: &Place,
-        socket: &Path,
-        arguments: &[&str],
-    ) -> Result<Process> {
-        let mut command = self.tracker(place, socket)?;
-        let started = start(place, "tracker-beside", command.args(arguments))?;
-        self.wait_for_answer(socket)?;
-        Ok(started)
+    pub(super) fn start_tracker_beside(&self, arguments: &[&str]) -> Result<(Process, String)> {
+        self.start(
+            "tracker-beside",
+            &self.place.path("socket-beside"),
+            arguments,
+        )
+    }
+
+    /// Of the tracker of the counted namespace.
+    pub(super) fn socket(&self) -> PathBuf {
+        self.place.path("socket")
     }
 
     /// Not as the ordinary user: eBPF takes root.
-    fn tracker(&self, place: &Place, socket: &Path) -> Result<Command> {
+    fn start(
+        &self,
+        name: &'static str,
+        socket: &Path,
+        arguments: &[&str],
+    ) -> Result<(Process, String)> {
         let mut command = Command::new(&self.binary);
         command
-            .args(["run", "--socket-group", &place.group()?, "--socket"])
+            .args(["run", "--socket-group", &self.place.group()?, "--socket"])
             .arg(socket)
+            .args(arguments)
             .stdin(Stdio::null());
-        Ok(command)
+        let process = self.place.start(name, &mut command)?;
+        let show = || {
+            let mut show = Command::new(&self.binary);
+            output(show.args(["show", "--json", "--socket"]).arg(socket))
+        };
+        wait_for(PATIENCE, || Ok(show().is_ok())).context("the tracker does not answer")?;
+        let shown: Value = serde_json::from_str(&show()?)?;
+        let tier = shown["tier"]
+            .as_str()
+            .context("the tracker names no tier")?;
+        Ok((process, format!("tier {tier}")))
     }
 
-    /// Installs the agents' configuration below `root`, where nothing of it is yet.
-    pub(super) fn install(&self, root: &Path) -> Result<()> {
+    /// Installs the agents' configuration into the packages, where nothing of it is yet.
+    pub(super) fn install(&self) -> Result<()> {
         for (action, status) in [("check", 1), ("install", 0), ("check", 0)] {
             let mut command = Command::new(&self.binary);
-            command.args(["zabbix", action, "--root"]).arg(root);
-            if action == "install" {
-                command.arg("--yes");
-            }
+            command
+                .args(["zabbix", action, "--root"])
+                .arg(self.place.tree(""));
+            command.args((action == "install").then_some("--yes"));
             let output = command.output()?;
             ensure!(
                 output.status.code() == Some(status),
@@ -141,28 +146,4 @@ impl Subject {
         }
         Ok(())
     }
-
-    /// How a tracker comes by its counts.
-    pub(super) fn tier(&self, socket: &Path) -> Result<String> {
-        let mut show = Command::new(&self.binary);
-        show.args(["show", "--json", "--socket"]).arg(socket);
-        let shown: serde_json::Value = serde_json::from_slice(&show.output()?.stdout)?;
-        let tier = shown["tier"]
-            .as_str()
-            .context("the tracker names no tier")?;
-        Ok(format!("tier {tier}"))
-    }
-
-    fn wait_for_answer(&self, socket: &Path) -> Result<()> {
-        wait_for(PATIENCE, || {
-            let mut get = Command::new(&self.binary);
-            get.args(["get", "listen", "--socket"]).arg(socket);
-            Ok(get.output()?.status.success())
-        })
-        .context("the tracker does not answer")
-    }
-}
-
-fn start(place: &Place, name: &'static str, command: &mut Command) -> Result<Process> {
-    place.start(name, command)
 }

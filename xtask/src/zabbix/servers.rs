@@ -1,0 +1,287 @@
+//! Zabbix's own programs, configured for short rounds, on loopback: database, server, front end
+//! and both agents. In a network namespace of their own, they have every port for themselves.
+
+use std::{
+    io::Write as _,
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::place::{Place, Process, output};
+use crate::{files, step::Step};
+
+const POSTGRES: &str = "usr/lib/postgresql/15/bin";
+const SQL: &str = "usr/share/zabbix-server-pgsql";
+
+/// Name of the database, and of its user.
+const NAME: &str = "zabbix";
+
+/// Tables whose rows are loaded. The rest are stock templates, which take ten times as long.
+const TABLES: &str = "config config_autoreg_tls globalmacro graph_theme hgset hgset_group hstgrp \
+                      module role role_rule settings ugset ugset_group user_ugset users \
+                      users_groups usrgrp";
+
+const SERVER_PORT: u16 = 10051;
+const FRONTEND_PORT: u16 = 8080;
+
+/// The front end, inside the namespace.
+pub(super) const URL: &str = "http://127.0.0.1:8080";
+
+/// Debian's package fixes where the front end's configuration lies.
+const CONFIGURATION: &str = "/etc/zabbix/zabbix.conf.php";
+const READS_IT: &str = "usr/share/zabbix/include/classes/core/CConfigFile.php";
+
+const EXTENSIONS: &str = "bcmath ctype dom fileinfo gd gettext mbstring pgsql simplexml sockets \
+                          tokenizer xml xmlreader xmlwriter";
+
+/// Whether something accepts connections on a port.
+fn listens(port: u16) -> bool {
+    TcpStream::connect(("127.0.0.1", port)).is_ok()
+}
+
+/// PostgreSQL on a Unix socket; the data go with the place.
+pub(super) struct Database<'a> {
+    place: &'a Place,
+    _process: Process,
+}
+
+impl<'a> Database<'a> {
+    /// With the schema, and as much of Zabbix's data as users, roles and groups need.
+    pub(super) fn start(place: &'a Place) -> Result<Self> {
+        let data = place.create_folder("database")?;
+        let program = |name| place.command(place.tree(POSTGRES).join(name));
+        output(
+            program("initdb")
+                .args(["--username", NAME, "--auth", "trust", "--encoding", "UTF8"])
+                .args(["--locale", "C.UTF-8", "--no-sync", "--pgdata"])
+                .arg(&data),
+        )?;
+        let mut postgres = program("postgres");
+        postgres
+            .args(["-c", "listen_addresses=", "-c", "fsync=off"])
+            // A round is shorter than the server's own pauses for saving work.
+            .args(["-c", "synchronous_commit=off", "-c", "jit=off", "-k"])
+            .arg(&data)
+            .arg("-D")
+            .arg(&data);
+        let process = place.start_until("postgres", &mut postgres, || {
+            output(&mut client(place, "pg_isready")).is_ok()
+        })?;
+        let database = Self {
+            place,
+            _process: process,
+        };
+        output(client(place, "createdb").arg(NAME))?;
+        database.execute(&unzipped(&place.tree(SQL).join("schema.sql.gz"))?)?;
+        database.execute(&rows_of(&unzipped(&place.tree(SQL).join("data.sql.gz"))?))?;
+        Ok(database)
+    }
+
+    /// Executes statements; the first that fails ends it.
+    pub(super) fn execute(&self, sql: &str) -> Result<()> {
+        let mut child = client(self.place, "psql")
+            .args(["--quiet", "--no-psqlrc", "--single-transaction"])
+            .args(["--set", "ON_ERROR_STOP=1", "--dbname", NAME])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .context("cannot start psql")?;
+        let mut stdin = child.stdin.take().context("psql has no stdin")?;
+        let written = stdin.write_all(sql.as_bytes());
+        drop(stdin);
+        let status = child.wait()?;
+        ensure!(
+            status.success(),
+            "psql failed ({status}); the reason is above"
+        );
+        written.context("cannot write to psql")
+    }
+}
+
+/// A client of the database; the folder of the socket stands for a host's name.
+fn client(place: &Place, name: &str) -> Command {
+    let mut command = place.command(place.tree(POSTGRES).join(name));
+    command
+        .arg("--host")
+        .arg(place.path("database"))
+        .args(["--username", NAME]);
+    command
+}
+
+fn unzipped(path: &Path) -> Result<String> {
+    Step::new("gzip").arg("-dc").arg(path).read()
+}
+
+/// The INSERT statements into [`TABLES`]. A statement begins at the beginning of a line; its rows
+/// and texts can go over many.
+fn rows_of(sql: &str) -> String {
+    let mut keeps = false;
+    let kept = sql.lines().filter(|line| {
+        if let Some(rest) = line.strip_prefix("INSERT INTO ") {
+            let name = rest.split(' ').next().unwrap_or_default();
+            keeps = TABLES.split_whitespace().any(|table| table == name);
+        } else if line.starts_with("COMMIT") || line.starts_with("UPDATE") {
+            keeps = false;
+        }
+        keeps
+    });
+    kept.map(|line| format!("{line}\n")).collect()
+}
+
+pub(super) fn start_server(place: &Place) -> Result<Process> {
+    let configuration = format!(
+        "ListenIP=127.0.0.1\nListenPort={SERVER_PORT}\nLogType=console\nPidFile={pid}\n\
+         SocketDir={folder}\nDBHost={database}\nDBName={NAME}\nDBUser={NAME}\n\
+         CacheUpdateFrequency=1\nUnreachableDelay=1\nUnavailableDelay=1\nUnreachablePeriod=5\n\
+         StartPollers=2\nStartPollersUnreachable=2\nStartPreprocessors=2\nStartLLDProcessors=1\n\
+         StartPingers=0\nStartDiscoverers=0\nStartHTTPPollers=0\nStartTrappers=1\nStartTimers=1\n\
+         StartEscalators=1\nStartAlerters=1\nHousekeepingFrequency=0\nTimeout=10\n\
+         FpingLocation={fping}\nFping6Location=\n",
+        pid = place.path("server.pid").display(),
+        folder = place.create_folder("sockets")?.display(),
+        database = place.path("database").display(),
+        fping = place.tree("usr/bin/fping").display(),
+    );
+    let configuration = place.write("server.conf", &configuration)?;
+    let mut command = place.command(place.tree("usr/sbin/zabbix_server"));
+    command
+        .args(["--foreground", "--config"])
+        .arg(configuration);
+    // The last process that starts is of no fixed kind; the first poller is enough.
+    place.start_until("server", &mut command, || {
+        place.log("server").contains("[poller #1]")
+    })
+}
+
+/// The web front end on PHP's own server.
+pub(super) fn start_frontend(place: &Place) -> Result<Process> {
+    let configuration = format!(
+        "<?php\n$DB['TYPE'] = 'POSTGRESQL';\n$DB['SERVER'] = '{}';\n$DB['PORT'] = '0';\n\
+         $DB['DATABASE'] = '{NAME}';\n$DB['USER'] = '{NAME}';\n$DB['PASSWORD'] = '';\n\
+         $DB['SCHEMA'] = '';\n$DB['ENCRYPTION'] = false;\n$DB['DOUBLE_IEEE754'] = true;\n\
+         $ZBX_SERVER = '127.0.0.1';\n$ZBX_SERVER_PORT = '{SERVER_PORT}';\n\
+         $ZBX_SERVER_NAME = '';\n$IMAGE_FORMAT_DEFAULT = IMAGE_FORMAT_PNG;\n",
+        place.path("database").display(),
+    );
+    let configuration = place.write("zabbix.conf.php", &configuration)?;
+    let reader = place.tree(READS_IT);
+    let text = files::read_text(&reader)?;
+    let moved = text.replace(CONFIGURATION, &configuration.display().to_string());
+    ensure!(moved != text, "{READS_IT} names no {CONFIGURATION}");
+    files::write(&reader, moved)?;
+
+    let mut settings = vec![
+        "date.timezone=UTC".to_owned(),
+        "memory_limit=256M".into(),
+        "max_execution_time=300".into(),
+        "max_input_time=300".into(),
+        "post_max_size=16M".into(),
+        "display_errors=0".into(),
+        format!(
+            "session.save_path={}",
+            place.create_folder("sessions")?.display()
+        ),
+        format!(
+            "extension_dir={}",
+            place.tree("usr/lib/php/20220829").display()
+        ),
+    ];
+    settings.extend(
+        EXTENSIONS
+            .split_whitespace()
+            .map(|name| format!("extension={name}")),
+    );
+    let mut command = place.command(place.tree("usr/bin/php8.2"));
+    command
+        // Neither the host's settings nor its extensions.
+        .arg("-n")
+        .args(settings.iter().flat_map(|setting| ["-d", setting]))
+        .args(["-S", &format!("127.0.0.1:{FRONTEND_PORT}"), "-t"])
+        .arg(place.tree("usr/share/zabbix"))
+        .env("PHP_CLI_SERVER_WORKERS", "4")
+        .env("LC_ALL", "en_US.UTF-8");
+    place.start_until("frontend", &mut command, || listens(FRONTEND_PORT))
+}
+
+/// A Zabbix agent.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Agent {
+    pub(super) name: &'static str,
+    pub(super) port: u16,
+    program: &'static str,
+    /// Where Debian's package of it looks for more configuration.
+    includes: &'static str,
+    /// Settings that the other one has not.
+    own: &'static str,
+}
+
+pub(super) const AGENTS: [Agent; 2] = [
+    Agent {
+        name: "agent",
+        port: 10050,
+        program: "usr/sbin/zabbix_agentd",
+        includes: "etc/zabbix/zabbix_agentd.conf.d",
+        own: "StartAgents=2\n",
+    },
+    Agent {
+        name: "agent2",
+        port: 10052,
+        program: "usr/sbin/zabbix_agent2",
+        includes: "etc/zabbix/zabbix_agent2.d",
+        own: "ControlSocket=@/agent2.control\nPluginSocket=@/agent2.plugins\n",
+    },
+];
+
+impl Agent {
+    /// Starts it with `tcp-status` in the place's `bin`, whose tracker is at `socket`.
+    pub(super) fn start(&self, place: &Place, socket: &Path) -> Result<Process> {
+        let Self {
+            name, port, own, ..
+        } = self;
+        let folder = place.path("").display().to_string();
+        let configuration = format!(
+            "Server=127.0.0.1\nListenIP=127.0.0.1\nListenPort={port}\nHostname={name}\n\
+             LogType=console\nPidFile={folder}{name}.pid\nInclude={includes}/*.conf\n{own}",
+            includes = place.tree(self.includes).display(),
+            own = own.replace("@/", &folder),
+        );
+        let configuration = place.write(&format!("{name}.conf"), &configuration)?;
+        let mut command = place.command(place.tree(self.program));
+        command
+            .args(["--foreground", "--config"])
+            .arg(configuration)
+            .env("PATH", format!("{folder}bin:/usr/bin:/bin"))
+            .env("TCP_STATUS_SOCKET", socket)
+            .current_dir("/");
+        place.start_until(name, &mut command, || listens(self.port))
+    }
+
+    /// Queries it as a user does.
+    pub(super) fn get(&self, place: &Place, key: &str) -> Result<String> {
+        let program: PathBuf = place.tree("usr/bin/zabbix_get");
+        let port = self.port.to_string();
+        output(
+            place
+                .command(program)
+                .args(["-s", "127.0.0.1", "-p", &port, "-k", key]),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rows_of;
+
+    #[test]
+    fn only_rows_of_the_tables_are_kept() {
+        let sql = "INSERT INTO items (a)\nVALUES\n(1);\nINSERT INTO users (a)\nVALUES\n('x\ny');\n\
+                   UPDATE users SET a = 1;\nINSERT INTO usrgrp VALUES (2);\nCOMMIT;\n";
+        assert_eq!(
+            rows_of(sql),
+            "INSERT INTO users (a)\nVALUES\n('x\ny');\nINSERT INTO usrgrp VALUES (2);\n"
+        );
+    }
+}
