@@ -21,6 +21,11 @@ fn template(name: &str) -> String {
     fs::read_to_string(Path::new(TEMPLATES).join(name)).unwrap()
 }
 
+/// A page of the user documentation.
+fn manual(name: &str) -> String {
+    fs::read_to_string(Path::new(TEMPLATES).join("../docs").join(name)).unwrap()
+}
+
 fn rules_file() -> String {
     template("prometheus/tcp-status.rules.yml")
 }
@@ -173,6 +178,20 @@ fn every_metric_in_rules_and_dashboard_exists() {
 }
 
 #[test]
+fn the_reference_lists_every_metric() {
+    let server = Running::with(Fixed(vec![full()]), Options::default());
+    let page = Page::parse(&get(server.address, "/metrics").body);
+    let reference = manual("reference.md");
+    let names = reference.split('`').skip(1).step_by(2);
+    let listed: BTreeSet<_> = names
+        .filter_map(|name| name.split('{').next())
+        .filter(|name| name.starts_with("tcp_status_") || name.starts_with("process_"))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(listed, page.kinds.into_keys().collect());
+}
+
+#[test]
 fn every_alert_says_what_why_and_what_to_do_and_has_a_test() {
     let alerts = values(&rules_file(), "alert");
     assert!(alerts.len() >= 10, "{alerts:?}");
@@ -181,12 +200,15 @@ fn every_alert_says_what_why_and_what_to_do_and_has_a_test() {
         assert_eq!(texts.len(), alerts.len(), "{key}");
         assert!(texts.iter().all(|text| text.len() > 3), "{key}");
     }
-    let runbooks = fs::read_to_string(Path::new(TEMPLATES).join("../docs/prometheus.md")).unwrap();
+    let runbooks = manual("troubleshooting.md");
     let repository = env!("CARGO_PKG_REPOSITORY");
     for url in values(&rules_file(), "runbook_url") {
-        let page = format!("{repository}/blob/main/docs/prometheus.md#");
+        let page = format!("{repository}/blob/main/docs/troubleshooting.md#");
         let section = url.strip_prefix(&page).unwrap();
-        let heading = |line: &str| line.to_lowercase() == format!("### {section}");
+        let heading = |line: &str| {
+            let title = line.strip_prefix("## ");
+            title.is_some_and(|title| title.to_lowercase().replace(' ', "-") == section)
+        };
         assert!(runbooks.lines().any(heading), "{url}");
     }
     let tests = template("prometheus/tcp-status.rules_test.yml");
