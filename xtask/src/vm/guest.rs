@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::{
-    Host, INIT,
+    host::{Host, INIT},
     machine::{Accel, Machine, Tree},
 };
 use crate::{build::static_binary, files, workspace::Workspace};

@@ -1,27 +1,24 @@
 //! What a machine reports on its second serial port: marks of the first process, and the JSON of
-//! the test harness. Whether the run is good, and tables of the results.
+//! the test harness. Whether the run is good.
 
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{
-    Run,
-    machine::{End, Ended},
-};
+use super::machine::{End, Ended};
 use crate::{tally::Tally, test::SKIPPED};
 
 const MARK: &str = "##vm ";
 
 /// What a line of figures counts: `FIGURES NAME: connections=N events=N missed=N corrections=N`.
-const COUNTS: [&str; 4] = ["connections", "events", "missed", "corrections"];
+pub(super) const COUNTS: [&str; 4] = ["connections", "events", "missed", "corrections"];
 
 /// Everything that a machine reported.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     pub(super) binaries: Vec<Binary>,
     /// By name; the values of [`COUNTS`].
-    figures: Vec<(String, [u64; 4])>,
+    pub(super) figures: Vec<(String, [u64; 4])>,
     /// What the first process could not do.
     problems: Vec<String>,
     /// It came to its end.
@@ -46,7 +43,7 @@ pub(super) struct Test {
     /// Why it was skipped.
     reason: Option<String>,
     /// From its start to its end; its start while it runs.
-    time: Duration,
+    pub(super) time: Duration,
     /// What it printed.
     pub(super) output: String,
 }
@@ -62,7 +59,7 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Passed => "ok",
             Self::Failed => "FAILED",
@@ -271,82 +268,6 @@ fn figures(line: &str) -> Option<(String, [u64; 4])> {
     };
     let values: Option<Vec<_>> = COUNTS.into_iter().map(value).collect();
     Some((name.to_owned(), values?.try_into().ok()?))
-}
-
-/// Rows of cells of equal width; the first column to the left, the others to the right.
-fn aligned(rows: &[Vec<String>]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let line = |row: &Vec<String>| {
-        let cells = row.iter().enumerate().map(|(column, cell)| match column {
-            0 => format!("{cell:<0$}", width(0)),
-            _ => format!("  {cell:>0$}", width(column)),
-        });
-        cells.collect::<String>() + "\n"
-    };
-    rows.iter().map(line).collect()
-}
-
-/// A row for each test, a column for each kernel; then what the tests counted, in sum, and for
-/// each test in which something was missed or corrected.
-pub(super) fn tables(runs: &[Run]) -> String {
-    let mut rows: Vec<Vec<String>> = Vec::new();
-    let mut row = |first: &str, cell: &dyn Fn(&Run) -> String| {
-        let cells = runs.iter().map(cell);
-        rows.push([first.to_owned()].into_iter().chain(cells).collect());
-    };
-    row("kernel", &|run| run.name.clone());
-    row("package", &|run| run.package.clone());
-    row("processors", &|run| {
-        format!("{} {}", run.cpus, run.accel.name())
-    });
-    let mut names: Vec<String> = Vec::new();
-    for (name, _) in runs.iter().flat_map(|run| run.report.tests()) {
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    for name in &names {
-        row(name, &|run| {
-            let test = run.report.tests().find(|(other, _)| other == name);
-            test.map_or("-".to_owned(), |(_, test)| {
-                format!("{} {:.1}", test.outcome.name(), test.time.as_secs_f64())
-            })
-        });
-    }
-    row("passed", &|run| run.counts().passed.to_string());
-    row("failed", &|run| run.counts().failed.to_string());
-    row("skipped", &|run| run.counts().skipped.to_string());
-    row("crashes", &|run| run.crashes.to_string());
-    row("seconds", &|run| format!("{:.0}", run.time.as_secs_f64()));
-    let mut tables = aligned(&rows);
-
-    let mut rows = vec![[&["kernel", "figures"], &COUNTS[..]].concat()];
-    let mut rows: Vec<Vec<String>> = rows
-        .drain(..)
-        .map(|row| row.into_iter().map(str::to_owned).collect())
-        .collect();
-    for run in runs.iter().filter(|run| !run.report.figures.is_empty()) {
-        let all = &run.report.figures;
-        let sum = all.iter().fold([0; 4], |sum, (_, values)| {
-            std::array::from_fn(|index| sum[index] + values[index])
-        });
-        let sum = (format!("all {}", all.len()), sum);
-        let notable = all
-            .iter()
-            .filter(|(_, values)| values[2] > 0 || values[3] > 0);
-        for (name, values) in [&sum].into_iter().chain(notable) {
-            let head = [run.name.clone(), name.clone()];
-            rows.push(
-                head.into_iter()
-                    .chain(values.map(|value| value.to_string()))
-                    .collect(),
-            );
-        }
-    }
-    if rows.len() > 1 {
-        tables += &format!("\n{}", aligned(&rows));
-    }
-    tables
 }
 
 #[cfg(test)]

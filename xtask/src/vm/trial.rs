@@ -13,10 +13,9 @@ use nix::unistd::Uid;
 use xtask::object::digest;
 
 use super::{
-    Host, PROGRAMS, SUSPENDED_PROCESSORS,
+    host::{Host, PROGRAMS, SUSPENDED_PROCESSORS, provide},
     kernels::Version,
     machine::{Machine, Tree},
-    provide,
 };
 use crate::{
     build::static_binary,
