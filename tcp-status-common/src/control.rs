@@ -20,7 +20,7 @@ impl Mode {
     /// Counts into bank `live`, if given, and only enters the ports of new listeners into `bank`:
     /// what comes before seeding it, so that no connection meets a port that is not entered yet.
     #[must_use]
-    pub const fn entering_ports(live: Option<u32>, bank: u32) -> Self {
+    pub const fn registering_ports(live: Option<u32>, bank: u32) -> Self {
         Self(Self::encode(live) | Self::encode(Some(bank)) << 8)
     }
 
@@ -39,14 +39,14 @@ impl Mode {
     /// The same, but the walk looks only for what a task may have reported before the seeding, and
     /// listed after the first walk.
     #[must_use]
-    pub const fn again(self) -> Self {
-        Self(self.0 | Self::AGAIN)
+    pub const fn second_pass(self) -> Self {
+        Self(self.0 | Self::SECOND_PASS)
     }
 
     /// Whether the walk is the second one of a seeding.
     #[must_use]
-    pub const fn is_again(self) -> bool {
-        self.0 & Self::AGAIN != 0
+    pub const fn is_second_pass(self) -> bool {
+        self.0 & Self::SECOND_PASS != 0
     }
 
     /// The same, where timewait minisockets are counted in those of the two banks that `counted`
@@ -67,7 +67,7 @@ impl Mode {
     }
 
     const ARMED: u32 = 1 << 12;
-    const AGAIN: u32 = 1 << 13;
+    const SECOND_PASS: u32 = 1 << 13;
     /// The bit of bank 0; that of bank 1 follows.
     const TIMEWAIT: u32 = 14;
 
@@ -127,14 +127,14 @@ impl Control {
 /// What one copy of a handler leaves for the other: the event that it has seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Mark {
+pub struct EventToken {
     /// Address of the socket; 0 where nothing is left.
     pub sock: u64,
     /// Old state in bits 32 to 63, new state in bits 0 to 31.
     pub change: u64,
 }
 
-const _: () = assert!(size_of::<Mark>() == 16);
+const _: () = assert!(size_of::<EventToken>() == 16);
 
 /// What the program at the entry of a function leaves for the one at its exit: the minisocket that
 /// a segment is processed for.
@@ -152,16 +152,16 @@ const _: () = assert!(size_of::<Segment>() == 16);
 /// One level of execution of a CPU.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
-pub struct Level {
+pub struct ContextSlot {
     /// Address of the stack that it was last seen to run on; 0 before.
     pub stack: u64,
     /// The last event on it.
-    pub mark: Mark,
+    pub token: EventToken,
 }
 
-const _: () = assert!(size_of::<Level>() == 24);
+const _: () = assert!(size_of::<ContextSlot>() == 24);
 
-/// How many slots for [`Mark`] or [`Segment`] there are by task, indexed by pid.
+/// How many slots for [`EventToken`] or [`Segment`] there are by task, indexed by pid.
 pub const TASK_SLOTS: u32 = 65_536;
 
 #[cfg(test)]
@@ -179,18 +179,18 @@ mod tests {
                 let armed = mode.armed();
                 assert_eq!((armed.live(), armed.seed()), (live, seed));
                 assert!(armed.is_armed() && !mode.is_armed());
-                let again = mode.again();
-                assert_eq!((again.live(), again.seed()), (live, seed));
-                assert!(again.is_again() && !again.is_armed() && !armed.is_again());
+                let second = mode.second_pass();
+                assert_eq!((second.live(), second.seed()), (live, seed));
+                assert!(second.is_second_pass() && !second.is_armed() && !armed.is_second_pass());
                 let timewait = armed.with_timewait([false, true]);
                 assert_eq!((timewait.live(), timewait.seed()), (live, seed));
-                assert!(timewait.is_armed() && !timewait.is_again());
+                assert!(timewait.is_armed() && !timewait.is_second_pass());
                 assert_eq!(
                     [0, 1].map(|bank| timewait.counts_timewait(bank)),
                     [false, true]
                 );
             }
-            let mode = Mode::entering_ports(live, 1);
+            let mode = Mode::registering_ports(live, 1);
             assert_eq!(
                 (mode.live(), mode.seed(), mode.ports()),
                 (live, None, Some(1))

@@ -1,6 +1,6 @@
 //! Layout of the counters: per CPU, per copy of the handler, per bank.
 
-use crate::{control::Level, state::Family};
+use crate::{control::ContextSlot, state::Family};
 
 /// Rows and columns of the flows: the kernel's state numbers 1 to 11, and
 /// [`MINI_FIN_WAIT2`](crate::state::MINI_FIN_WAIT2).
@@ -57,20 +57,20 @@ impl Namespace {
     /// Whether it was there when last looked. One that a program is just entering has no address
     /// yet.
     #[must_use]
-    pub const fn is_there(&self) -> bool {
+    pub const fn is_alive(&self) -> bool {
         self.alive == 1 || self.net == 0
     }
 }
 
 /// How many namespaces one run of the look program covers.
-pub const NAMESPACES_PER_LOOK: usize = 64;
+pub const NAMESPACES_PER_CHECK: usize = 64;
 
 /// The namespaces to look at; the first 0 ends the list. Written by user space.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct NamespaceQuery {
     /// What identifies them.
-    pub ids: [NetnsId; NAMESPACES_PER_LOOK],
+    pub ids: [NetnsId; NAMESPACES_PER_CHECK],
 }
 
 const _: () = assert!(size_of::<NamespaceQuery>() == 512);
@@ -83,7 +83,7 @@ pub struct PortGauges {
     /// What the first copy of the handler counted, `[family][state]`: nearly everything.
     pub first: [[u32; STATE_SLOTS]; Family::COUNT],
     /// What all other writers did; every addition is atomic.
-    pub others: [[u32; STATE_SLOTS]; Family::COUNT],
+    pub shared: [[u32; STATE_SLOTS]; Family::COUNT],
 }
 
 const _: () = assert!(size_of::<PortGauges>() == 192);
@@ -92,7 +92,7 @@ impl PortGauges {
     /// No sockets.
     pub const ZERO: Self = Self {
         first: [[0; STATE_SLOTS]; Family::COUNT],
-        others: [[0; STATE_SLOTS]; Family::COUNT],
+        shared: [[0; STATE_SLOTS]; Family::COUNT],
     };
 
     /// The index of what `slot` has in `bank`.
@@ -165,11 +165,11 @@ impl Writer {
     pub const COUNT: u32 = 4;
 }
 
-/// One bank of all writers but the first copy of the handler, which has its banks in [`Cpu`], on
+/// One bank of all writers but the first copy of the handler, which has its banks in [`PerCpu`], on
 /// one CPU.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub struct Others {
+pub struct SecondaryBanks {
     /// Of the second copy of the handler.
     pub second: Bank,
     /// Of the walk.
@@ -178,7 +178,7 @@ pub struct Others {
     pub timewait: Bank,
 }
 
-const _: () = assert!(size_of::<Others>() == 7488);
+const _: () = assert!(size_of::<SecondaryBanks>() == 7488);
 
 /// What a writer says of itself since it was loaded, on one CPU.
 #[derive(Clone, Copy, Debug, Default)]
@@ -188,10 +188,10 @@ pub struct WriterStats {
     pub counted: u64,
     /// Events that only this copy saw, of any protocol and namespace: what the kernel skipped the
     /// first copy for. 0 for all but the second.
-    pub caught: u64,
+    pub recovered: u64,
     /// Listeners whose port was not chosen yet when they were reported: until the next walk, their
     /// connections are in no port's counts.
-    pub unplaced: u64,
+    pub unregistered: u64,
 }
 
 const _: () = assert!(size_of::<WriterStats>() == 24);
@@ -243,7 +243,7 @@ impl Failures {
 
     /// Those that came after `earlier`.
     #[must_use]
-    pub const fn since(self, earlier: &Self) -> Self {
+    pub const fn minus(self, earlier: &Self) -> Self {
         Self {
             count: self.count - earlier.count,
             full: self.full - earlier.full,
@@ -262,11 +262,11 @@ impl FailureTotals {
 
     /// Those that came after `earlier`.
     #[must_use]
-    pub const fn since(self, earlier: &Self) -> Self {
+    pub const fn minus(self, earlier: &Self) -> Self {
         Self {
-            seen: self.seen.since(&earlier.seen),
-            namespaces: self.namespaces.since(&earlier.namespaces),
-            invalid: self.invalid.since(&earlier.invalid),
+            seen: self.seen.minus(&earlier.seen),
+            namespaces: self.namespaces.minus(&earlier.namespaces),
+            invalid: self.invalid.minus(&earlier.invalid),
         }
     }
 }
@@ -274,11 +274,11 @@ impl FailureTotals {
 /// What a CPU needs at each event, in one place: a look-up costs more than all that is done there.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub struct Cpu {
+pub struct PerCpu {
     /// Tasks, and interrupts: what one copy of the handler leaves for the other.
-    pub levels: [Level; 2],
+    pub contexts: [ContextSlot; 2],
     /// The address of an event on its stack, as a number, by the copy that handles it.
-    pub addresses: [u64; 2],
+    pub stack_addresses: [u64; 2],
     /// The address of the tracker's own namespace, in which it is for as long as it runs; 0 until
     /// an event has shown it.
     pub own_net: u64,
@@ -288,15 +288,15 @@ pub struct Cpu {
     pub first: [Bank; 2],
 }
 
-const _: () = assert!(size_of::<Cpu>() == 5160);
+const _: () = assert!(size_of::<PerCpu>() == 5160);
 
-/// How many ages [`Walked::idle`] tells apart: 0 to 62 seconds, and longer.
+/// How many ages [`WalkTotals::idle`] tells apart: 0 to 62 seconds, and longer.
 pub const AGES: usize = 64;
 
 /// What a walk met that is no full socket, on one CPU.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub struct Walked {
+pub struct WalkTotals {
     /// Timewait minisockets in substate TIME_WAIT, by family.
     pub timewait: [u64; Family::COUNT],
     /// Timewait minisockets in substate FIN_WAIT2, by family.
@@ -310,11 +310,11 @@ pub struct Walked {
     pub seeding: u64,
 }
 
-const _: () = assert!(size_of::<Walked>() == 1072);
+const _: () = assert!(size_of::<WalkTotals>() == 1072);
 
-/// Row of CLOSE_WAIT in [`Walked::idle`].
+/// Row of CLOSE_WAIT in [`WalkTotals::idle`].
 pub const IDLE_CLOSE_WAIT: usize = 0;
-/// Row of FIN_WAIT2 in [`Walked::idle`].
+/// Row of FIN_WAIT2 in [`WalkTotals::idle`].
 pub const IDLE_FIN_WAIT2: usize = 1;
 
 /// One listener, as a walk writes it to its reader.
@@ -344,7 +344,7 @@ const _: () = assert!(size_of::<ListenerRecord>() == 40);
 /// What a listener walk is to find, and what it found.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
-pub struct Listeners {
+pub struct ListenerWalk {
     /// Request sockets that wait at listeners, by the listener's family.
     pub requests: [u64; Family::COUNT],
     /// Listeners met.
@@ -363,7 +363,7 @@ pub struct Listeners {
     pub last: ListenerRecord,
 }
 
-const _: () = assert!(size_of::<Listeners>() == 96);
+const _: () = assert!(size_of::<ListenerWalk>() == 96);
 
 /// A closed listener whose request sockets are still listed. They hold a reference to it, so its
 /// own count of them stays readable at its address.
@@ -414,14 +414,14 @@ impl WriterStats {
     #[must_use]
     pub const fn plus(self, other: &Self) -> Self {
         Self {
-            caught: self.caught + other.caught,
+            recovered: self.recovered + other.recovered,
             counted: self.counted + other.counted,
-            unplaced: self.unplaced + other.unplaced,
+            unregistered: self.unregistered + other.unregistered,
         }
     }
 }
 
-impl Default for Walked {
+impl Default for WalkTotals {
     fn default() -> Self {
         Self {
             timewait: [0; Family::COUNT],
@@ -433,7 +433,7 @@ impl Default for Walked {
     }
 }
 
-impl Walked {
+impl WalkTotals {
     /// The sums of both.
     #[must_use]
     pub fn plus(mut self, other: &Self) -> Self {

@@ -4,5 +4,5 @@
 
 pub mod control;
 pub mod counters;
-pub mod host;
+pub mod kernel_layout;
 pub mod state;

@@ -8,35 +8,35 @@ use core::ptr::{from_ref, read_volatile};
 use aya_ebpf::helpers::generated::bpf_seq_write;
 use tcp_status_common::{
     control::Mode,
-    counters::{ListenerRecord, Listeners, Writer},
+    counters::{ListenerRecord, ListenerWalk, Writer},
     state::Family,
 };
 
 use crate::{
-    book::Book,
-    count::{LISTEN, Place},
-    host::{Sock, TcpSock},
-    maps::{self, LISTENERS},
+    cells::{CounterCell, LISTEN},
+    kernel_layout::{Sock, TcpSock},
+    maps::{self, LISTENER_WALK},
+    netns_counters::NetnsCounters,
     ports,
     walk::{self, TcpIterContext},
 };
 
 /// Length of a record.
 #[expect(clippy::cast_possible_truncation, reason = "40 bytes")]
-const RECORD: u32 = size_of::<ListenerRecord>() as u32;
+const RECORD_SIZE: u32 = size_of::<ListenerRecord>() as u32;
 
-const GO_ON: i32 = 0;
+const CONTINUE: i32 = 0;
 /// Ends the walk: the reader gets what was found and then EAGAIN.
-const END: i32 = 1;
+const STOP: i32 = 1;
 
 #[inline(always)]
 pub(crate) fn visit(ctx: &TcpIterContext) -> i32 {
     if ctx.sk_common.is_null() {
-        return GO_ON;
+        return CONTINUE;
     }
     let sock = Sock(ctx.sk_common);
-    let Some(found) = LISTENERS.get_ptr_mut(0) else {
-        return END;
+    let Some(found) = LISTENER_WALK.get_ptr_mut(0) else {
+        return STOP;
     };
     // SAFETY: the map gave the pointer; one listener walk at a time.
     let found = unsafe { &mut *found };
@@ -44,39 +44,39 @@ pub(crate) fn visit(ctx: &TcpIterContext) -> i32 {
     // reader who goes on. In a namespace with no connection, what follows the last is the whole
     // table of the host.
     if u32::from(sock.state()) != LISTEN || found.listeners >= found.expected {
-        return END;
+        return STOP;
     }
     let (Some(family), Some(listener)) = (
         Family::from_address_family(sock.address_family()),
         sock.as_tcp(),
     ) else {
-        return GO_ON;
+        return CONTINUE;
     };
     let is_last = found.listeners + 1 >= found.expected;
-    if found.wanted == 1 && !record(ctx, sock, family, listener, is_last, found) {
+    if found.wanted == 1 && !write_record(ctx, sock, family, listener, is_last, found) {
         // No room left in the reader's buffer: the kernel shows the listener again.
-        return GO_ON;
+        return CONTINUE;
     }
     if found.seeding == 1 {
-        enter_port(sock);
-        if maps::mode().is_some_and(Mode::is_again) && seed_listener(sock, family) {
+        register_port(sock);
+        if maps::mode().is_some_and(Mode::is_second_pass) && seed_listener(sock, family) {
             found.unseen += 1;
         }
     }
     found.requests[family.index()] += u64::from(listener.request_count());
     found.listeners += 1;
-    if is_last { END } else { GO_ON }
+    if is_last { STOP } else { CONTINUE }
 }
 
 /// Tells the reader. False if the reader has no room.
 #[inline(always)]
-fn record(
+fn write_record(
     ctx: &TcpIterContext,
     sock: Sock,
     family: Family,
     listener: TcpSock,
     is_last: bool,
-    found: &mut Listeners,
+    found: &mut ListenerWalk,
 ) -> bool {
     let mut address = [0; 16];
     match family {
@@ -91,7 +91,7 @@ fn record(
         accept_queue: listener.accept_queue(),
         accept_queue_limit: listener.accept_queue_limit(),
         requests: listener.request_count(),
-        reuseport: listener.in_group().into(),
+        reuseport: listener.is_reuseport().into(),
     };
     if is_last {
         found.last = record;
@@ -100,22 +100,23 @@ fn record(
     // SAFETY: the kernel gives a valid `struct bpf_iter_meta`, whose first member is the file.
     let file = unsafe { read_volatile(ctx.meta.cast::<*mut _>()) };
     // SAFETY: the record is on the stack.
-    unsafe { bpf_seq_write(file, from_ref(&record).cast(), RECORD) == 0 }
+    unsafe { bpf_seq_write(file, from_ref(&record).cast(), RECORD_SIZE) == 0 }
 }
 
 /// In the bank that is being seeded, unless it is there. Whether it was not.
 #[inline(always)]
 fn seed_listener(sock: Sock, family: Family) -> bool {
-    Place::new(family.index(), LISTEN).is_some_and(|place| walk::visit_socket(sock, place))
+    CounterCell::new(family.index(), LISTEN).is_some_and(|cell| walk::seed_socket(sock, cell))
 }
 
 /// In the bank for which ports are being entered. One that finds no room there is scanned for.
 #[inline(always)]
-fn enter_port(sock: Sock) {
-    let (Some(mode), Some(cpu)) = (maps::mode(), maps::cpu()) else {
+fn register_port(sock: Sock) {
+    let (Some(mode), Some(cpu)) = (maps::mode(), maps::per_cpu()) else {
         return;
     };
-    if let (Some(bank), Some(book)) = (mode.ports(), Book::of(sock, cpu, Writer::Walk)) {
-        ports::enter(book, bank, sock.port());
+    if let (Some(bank), Some(counters)) = (mode.ports(), NetnsCounters::of(sock, cpu, Writer::Walk))
+    {
+        ports::register(counters, bank, sock.port());
     }
 }

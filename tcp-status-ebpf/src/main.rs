@@ -5,13 +5,13 @@
 // For the atomic addition in `count`.
 #![feature(asm_experimental_arch)]
 
-mod book;
-mod closed;
-mod count;
-mod host;
+mod cells;
+mod closed_listeners;
+mod dedup;
+mod kernel_layout;
 mod listeners;
 mod maps;
-mod mark;
+mod netns_counters;
 mod ports;
 mod seed;
 mod set_state;
@@ -42,37 +42,37 @@ fn set_state_second(ctx: BtfTracePointContext) -> i32 {
 /// Hook: `struct inet_timewait_sock *inet_twsk_alloc(const struct sock *sk, struct
 /// inet_timewait_death_row *dr, const int state)`. Process context, or softirq.
 #[fexit(function = "inet_twsk_alloc")]
-fn timewait_born_first(ctx: FExitContext) -> i32 {
-    timewait::born(&ctx, Writer::First);
+fn tw_create_first(ctx: FExitContext) -> i32 {
+    timewait::created(&ctx, Writer::First);
     0
 }
 
 /// The same hook once more, attached after the first.
 #[fexit(function = "inet_twsk_alloc")]
-fn timewait_born_second(ctx: FExitContext) -> i32 {
-    timewait::born(&ctx, Writer::Second);
+fn tw_create_second(ctx: FExitContext) -> i32 {
+    timewait::created(&ctx, Writer::Second);
     0
 }
 
 /// Hook: `enum tcp_tw_status tcp_timewait_state_process(struct inet_timewait_sock *tw, ...)`.
 /// Bottom halves off.
 #[fentry(function = "tcp_timewait_state_process")]
-fn timewait_before_segment(ctx: FEntryContext) -> i32 {
-    timewait::before_segment(&ctx);
+fn tw_segment_entry(ctx: FEntryContext) -> i32 {
+    timewait::segment_entry(&ctx);
     0
 }
 
 /// The same function, when it returns.
 #[fexit(function = "tcp_timewait_state_process")]
-fn timewait_after_segment(ctx: FExitContext) -> i32 {
-    timewait::after_segment(&ctx);
+fn tw_segment_exit(ctx: FExitContext) -> i32 {
+    timewait::segment_exit(&ctx);
     0
 }
 
 /// Hook: `static void inet_twsk_kill(struct inet_timewait_sock *tw)`. Bottom halves off.
 #[fentry(function = "inet_twsk_kill")]
-fn timewait_ended(ctx: FEntryContext) -> i32 {
-    timewait::ended(&ctx);
+fn tw_destroy(ctx: FEntryContext) -> i32 {
+    timewait::destroyed(&ctx);
     0
 }
 
@@ -100,15 +100,15 @@ extern "C" fn walk_listeners(ctx: *const walk::TcpIterContext) -> i32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/bpf_map")]
 extern "C" fn read_closed_listeners(_ctx: *const u8) -> i32 {
-    closed::read();
+    closed_listeners::read();
     1
 }
 
 /// The same hook.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/bpf_map")]
-extern "C" fn look_at_namespaces(_ctx: *const u8) -> i32 {
-    book::look();
+extern "C" fn check_namespaces(_ctx: *const u8) -> i32 {
+    netns_counters::check_namespaces();
     1
 }
 

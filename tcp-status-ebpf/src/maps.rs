@@ -8,14 +8,14 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use tcp_status_common::{
-    control::{Control, Mark, Mode, Segment, TASK_SLOTS},
+    control::{Control, EventToken, Mode, Segment, TASK_SLOTS},
     counters::{
-        ClosedListener, ClosedQuery, ClosedTotals, Cpu, FailureTotals, Listeners, Namespace,
-        NamespaceQuery, NetnsId, Others, PortGauges, PortKey, PortPage, Walked,
+        ClosedListener, ClosedQuery, ClosedTotals, FailureTotals, ListenerWalk, Namespace,
+        NamespaceQuery, NetnsId, PerCpu, PortGauges, PortKey, PortPage, SecondaryBanks, WalkTotals,
     },
 };
 
-const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
+const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
 /// Address of a socket to the slot of its port (upper 16 bits) and its place (lower 16 bits).
 pub(crate) type Seen = HashMap<u64, u32, 1>;
@@ -26,11 +26,11 @@ pub(crate) type Seen = HashMap<u64, u32, 1>;
 static mut CONTROL: Control = Control::OFF;
 
 #[btf_map]
-pub(crate) static COUNTERS: PerCpuArray<Others, 2> = PerCpuArray::new();
+pub(crate) static SECONDARY_BANKS: PerCpuArray<SecondaryBanks, 2> = PerCpuArray::new();
 
 /// Namespaces other than the tracker's own. The loader says how many.
 #[btf_map]
-pub(crate) static NAMESPACES: HashMap<NetnsId, Namespace, 1, ON_DEMAND> = HashMap::new();
+pub(crate) static NAMESPACES: HashMap<NetnsId, Namespace, 1, NO_PREALLOC> = HashMap::new();
 
 /// What a namespace begins with; too large for a program's stack.
 #[btf_map]
@@ -42,7 +42,7 @@ pub(crate) static NAMESPACE_QUERY: Array<NamespaceQuery, 1> = Array::new();
 
 /// Slots of the ports that have, or had, a listener. In each bank, any port may be entered.
 #[btf_map]
-pub(crate) static PORTS: HashMap<PortKey, u32, { 2 * 65_536 }, ON_DEMAND> = HashMap::new();
+pub(crate) static PORTS: HashMap<PortKey, u32, { 2 * 65_536 }, NO_PREALLOC> = HashMap::new();
 
 /// The same for the tracker's own namespace, of bank 0.
 #[unsafe(no_mangle)]
@@ -67,11 +67,11 @@ pub(crate) static FREE_PORTS_0: Queue<u32, 1> = Queue::new();
 pub(crate) static FREE_PORTS_1: Queue<u32, 1> = Queue::new();
 
 #[btf_map]
-pub(crate) static CPUS: PerCpuArray<Cpu, 1> = PerCpuArray::new();
+pub(crate) static PER_CPU: PerCpuArray<PerCpu, 1> = PerCpuArray::new();
 
 /// Marks of events on the stack of a task that may be moved to another CPU between the two copies.
 #[btf_map]
-pub(crate) static TASK_MARKS: Array<Mark, { TASK_SLOTS as usize }> = Array::new();
+pub(crate) static TASK_TOKENS: Array<EventToken, { TASK_SLOTS as usize }> = Array::new();
 
 /// The sockets that the seeding in progress has counted. The inner map is made for each
 /// seeding by the loader and dropped after it.
@@ -91,14 +91,15 @@ pub(crate) static TASK_SEGMENTS: Array<Segment, { TASK_SLOTS as usize }> = Array
 static WAKE: RingBuf<u8, 4096> = RingBuf::new();
 
 #[btf_map]
-pub(crate) static WALKED: PerCpuArray<Walked, 1> = PerCpuArray::new();
+pub(crate) static WALK_TOTALS: PerCpuArray<WalkTotals, 1> = PerCpuArray::new();
 
 #[btf_map]
-pub(crate) static LISTENERS: Array<Listeners, 1> = Array::new();
+pub(crate) static LISTENER_WALK: Array<ListenerWalk, 1> = Array::new();
 
 /// Closed listeners that have request sockets, by address.
 #[btf_map]
-pub(crate) static CLOSED_LISTENERS: HashMap<u64, ClosedListener, 4096, ON_DEMAND> = HashMap::new();
+pub(crate) static CLOSED_LISTENERS: HashMap<u64, ClosedListener, 4096, NO_PREALLOC> =
+    HashMap::new();
 
 /// Which of them to read.
 #[btf_map]
@@ -155,8 +156,8 @@ pub(crate) fn port_page(bank: u32) -> *mut PortPage {
 
 /// What this CPU keeps for itself.
 #[inline(always)]
-pub(crate) fn cpu() -> Option<*mut Cpu> {
-    CPUS.get_ptr_mut(0)
+pub(crate) fn per_cpu() -> Option<*mut PerCpu> {
+    PER_CPU.get_ptr_mut(0)
 }
 
 /// Something happens. That there is no room says that user space knows.

@@ -7,10 +7,10 @@ use core::hint::black_box;
 use tcp_status_common::counters::{OTHER_PORTS, PortGauges, PortKey, Writer};
 
 use crate::{
-    book::{Book, ONLY_NEW},
-    count::{self, Place},
-    host::{Sock, TcpSock},
+    cells::{self, CounterCell},
+    kernel_layout::{Sock, TcpSock},
     maps::{self, FREE_PORTS_0, FREE_PORTS_1, PORT_GAUGES, PORTS},
+    netns_counters::{BPF_NOEXIST, NetnsCounters},
 };
 
 /// A slot of [`PORT_GAUGES`], or none: what a port is kept in, in one bank.
@@ -39,7 +39,7 @@ impl Slot {
 
 /// The local port of a socket, which may be `closing` for good; 0 if it has none yet.
 #[inline(always)]
-pub(crate) fn local(sock: Sock, closing: bool) -> u16 {
+pub(crate) fn local_port(sock: Sock, closing: bool) -> u16 {
     let port = sock.port();
     // A port that was not chosen by bind() is given back before the end is reported.
     if port == 0 && closing {
@@ -50,16 +50,16 @@ pub(crate) fn local(sock: Sock, closing: bool) -> u16 {
 
 /// Where a port is kept in `bank`.
 #[inline(always)]
-pub(crate) fn slot(book: Book, bank: u32, port: u16) -> Slot {
+pub(crate) fn slot(counters: NetnsCounters, bank: u32, port: u16) -> Slot {
     if port == 0 {
         return Slot::NONE;
     }
-    if book.is_own() {
+    if counters.is_own() {
         let page = maps::port_page(bank);
         // SAFETY: a static of these programs; every port is in a page.
-        return Slot(u32::from(unsafe { (*page).slots[place(port)] }));
+        return Slot(u32::from(unsafe { (*page).slots[port_index(port)] }));
     }
-    match PORTS.get_ptr(key(book, bank, port)) {
+    match PORTS.get_ptr(key(counters, bank, port)) {
         // SAFETY: the map gave the pointer; an entry never changes.
         Some(index) => Slot::new(unsafe { *index }),
         None => Slot::NONE,
@@ -69,7 +69,7 @@ pub(crate) fn slot(book: Book, bank: u32, port: u16) -> Slot {
 /// A port as an index. Before 6.7 the verifier forgets the bounds of a number that lay on the stack,
 /// and the compiler would leave out a mask that changes nothing.
 #[inline(always)]
-fn place(port: u16) -> usize {
+fn port_index(port: u16) -> usize {
     black_box(usize::from(port)) & 0xffff
 }
 
@@ -79,21 +79,21 @@ fn place(port: u16) -> usize {
     reason = "slots are fewer than ports"
 )]
 #[inline(always)]
-pub(crate) fn enter(book: Book, bank: u32, port: u16) {
-    let Some(slot) = entered(book, bank, port) else {
+pub(crate) fn register(counters: NetnsCounters, bank: u32, port: u16) {
+    let Some(slot) = find_or_register(counters, bank, port) else {
         return;
     };
-    if book.is_own() {
+    if counters.is_own() {
         let page = maps::port_page(bank);
         // SAFETY: as above. Whoever enters the port writes the same.
-        unsafe { (*page).slots[place(port)] = slot.0 as u16 };
+        unsafe { (*page).slots[port_index(port)] = slot.0 as u16 };
     }
 }
 
 /// The slot of a port that is entered, or is entered now.
 #[inline(always)]
-fn entered(book: Book, bank: u32, port: u16) -> Option<Slot> {
-    let key = key(book, bank, port);
+fn find_or_register(counters: NetnsCounters, bank: u32, port: u16) -> Option<Slot> {
+    let key = key(counters, bank, port);
     // SAFETY: the map gave the pointer; an entry never changes.
     let known = || PORTS.get_ptr(key).map(|index| Slot::new(unsafe { *index }));
     if let Some(slot) = known() {
@@ -107,10 +107,10 @@ fn entered(book: Book, bank: u32, port: u16) -> Option<Slot> {
     let index = match free {
         Ok(Some(index)) => index,
         // The others share a slot, of the tracker's own namespace only.
-        _ if book.is_own() => OTHER_PORTS,
+        _ if counters.is_own() => OTHER_PORTS,
         _ => return None,
     };
-    if PORTS.insert(key, index, ONLY_NEW).is_ok() {
+    if PORTS.insert(key, index, BPF_NOEXIST).is_ok() {
         return Some(Slot::new(index));
     }
     // Another CPU was first, or there is no room.
@@ -125,9 +125,9 @@ fn entered(book: Book, bank: u32, port: u16) -> Option<Slot> {
 }
 
 #[inline(always)]
-fn key(book: Book, bank: u32, port: u16) -> PortKey {
+fn key(counters: NetnsCounters, bank: u32, port: u16) -> PortKey {
     PortKey {
-        netns: book.netns,
+        netns: counters.netns,
         port,
         // One bit.
         bank: (bank & 1) as u16,
@@ -137,7 +137,13 @@ fn key(book: Book, bank: u32, port: u16) -> PortKey {
 
 /// A socket of the port goes from one place to another.
 #[inline(always)]
-pub(crate) fn flow(writer: Writer, slot: Slot, bank: u32, from: Place, to: Place) {
+pub(crate) fn count_transition(
+    writer: Writer,
+    slot: Slot,
+    bank: u32,
+    from: CounterCell,
+    to: CounterCell,
+) {
     let Some(gauges) = gauges(slot, bank) else {
         return;
     };
@@ -151,9 +157,9 @@ pub(crate) fn flow(writer: Writer, slot: Slot, bank: u32, from: Place, to: Place
 
 /// One socket more (`by` 1) or less (-1).
 #[inline(always)]
-pub(crate) fn count(writer: Writer, slot: Slot, bank: u32, place: Place, by: i32) {
+pub(crate) fn adjust(writer: Writer, slot: Slot, bank: u32, cell: CounterCell, by: i32) {
     if let Some(gauges) = gauges(slot, bank) {
-        add(writer, gauges, place, by);
+        add(writer, gauges, cell, by);
     }
 }
 
@@ -167,16 +173,18 @@ fn gauges(slot: Slot, bank: u32) -> Option<*mut PortGauges> {
 
 /// Closed sockets are not counted: what their place holds is never read.
 #[inline(always)]
-fn add(writer: Writer, gauges: *mut PortGauges, place: Place, by: i32) {
+fn add(writer: Writer, gauges: *mut PortGauges, cell: CounterCell, by: i32) {
     // A place is in range: there is always one.
-    let Some(place) = place.again() else { return };
-    let (family, state, by) = (place.family(), place.state(), by.cast_unsigned());
+    let Some(cell) = cell.recheck_bounds() else {
+        return;
+    };
+    let (family, state, by) = (cell.family(), cell.state(), by.cast_unsigned());
     // SAFETY: the map gave the pointer, a place is in range.
     unsafe {
         match writer {
-            Writer::First => count::add_narrow(&raw mut (*gauges).first[family][state], by),
+            Writer::First => cells::add_u32(&raw mut (*gauges).first[family][state], by),
             // Writers share the cell, and may interrupt each other.
-            _ => count::add_narrow_shared(&raw mut (*gauges).others[family][state], by),
+            _ => cells::add_u32_atomic(&raw mut (*gauges).shared[family][state], by),
         }
     }
 }

@@ -4,32 +4,32 @@
 use tcp_status_common::counters::Failure;
 
 use crate::{
-    book::{Book, ONLY_NEW},
-    count::{self, EXISTS, INVALID, Place},
-    host::Sock,
+    cells::{self, CounterCell, EEXIST, EINVAL},
+    kernel_layout::Sock,
     maps::{SEEN, Seen},
+    netns_counters::{BPF_NOEXIST, NetnsCounters},
     ports::{self, Slot},
 };
 
 /// The walk has met a socket. Whether it was the first to see it.
 #[inline(always)]
-pub(crate) fn visit(book: Book, bank: u32, sock: Sock, place: Place) -> bool {
+pub(crate) fn visit(counters: NetnsCounters, bank: u32, sock: Sock, cell: CounterCell) -> bool {
     let Some(seen) = SEEN.get(0) else {
-        count::failed(Failure::Seen, INVALID);
+        cells::record_failure(Failure::Seen, EINVAL);
         return false;
     };
     let key = sock.0 as u64;
-    let slot = ports::slot(book, bank, sock.port());
-    match seen.insert(key, place.pack() | slot.pack(), ONLY_NEW) {
+    let slot = ports::slot(counters, bank, sock.port());
+    match seen.insert(key, cell.pack() | slot.pack(), BPF_NOEXIST) {
         Ok(()) => {
-            arrive(book, bank, place, slot);
+            add_to_cell(counters, bank, cell, slot);
             return true;
         }
         // An event came before, whatever followed it.
-        Err(EXISTS) => {}
+        Err(EEXIST) => {}
         Err(errno) => {
             if seen.get_ptr(key).is_none() {
-                count::failed(Failure::Seen, errno);
+                cells::record_failure(Failure::Seen, errno);
             }
         }
     }
@@ -39,82 +39,99 @@ pub(crate) fn visit(book: Book, bank: u32, sock: Sock, place: Place) -> bool {
 /// A full socket is now at `to`, which is packed. One that closes is unhashed before it is
 /// reported, so that the walk cannot meet it any more.
 #[inline(never)]
-pub(crate) fn moved(book: Book, bank: u32, sock: Sock, to: u32, port: u16) {
-    let Some(to) = Place::unpack(to) else { return };
+pub(crate) fn transition(counters: NetnsCounters, bank: u32, sock: Sock, to: u32, port: u16) {
+    let Some(to) = CounterCell::unpack(to) else {
+        return;
+    };
     let Some(seen) = SEEN.get(0) else {
-        return count::failed(Failure::Seen, INVALID);
+        return cells::record_failure(Failure::Seen, EINVAL);
     };
     let key = sock.0 as u64;
     match seen.get_ptr_mut(key) {
-        Some(known) if to.is_closed() => {
-            depart(book, bank, known);
+        Some(entry) if to.is_closed() => {
+            remove_from_cell(counters, bank, entry);
             // An entry that cannot be removed is that of a closed socket until the next one at
             // this address.
             // SAFETY: the map gave the pointer; state changes of one socket do not overlap.
-            unsafe { *known = to.pack() };
+            unsafe { *entry = to.pack() };
             let _: Result<(), i32> = seen.remove(key);
         }
-        Some(known) => relocate(book, bank, known, to, port),
+        Some(entry) => update_seen(counters, bank, entry, to, port),
         None if to.is_closed() => {}
-        None => enter(book, bank, seen, key, to, port),
+        None => insert_seen(counters, bank, seen, key, to, port),
     }
 }
 
 /// A minisocket is now at `to`, which is packed. One that ends is reported while the walk may still
 /// meet it, so that its entry stays, as closed, until another one is born at the same address.
 #[inline(never)]
-pub(crate) fn minisocket_moved(book: Book, bank: u32, tw: Sock, to: u32, port: u16) {
-    let Some(to) = Place::unpack(to) else { return };
+pub(crate) fn minisocket_transition(
+    counters: NetnsCounters,
+    bank: u32,
+    tw: Sock,
+    to: u32,
+    port: u16,
+) {
+    let Some(to) = CounterCell::unpack(to) else {
+        return;
+    };
     let Some(seen) = SEEN.get(0) else {
-        return count::failed(Failure::Seen, INVALID);
+        return cells::record_failure(Failure::Seen, EINVAL);
     };
     let key = tw.0 as u64;
     match seen.get_ptr_mut(key) {
-        Some(known) => relocate(book, bank, known, to, port),
-        None => enter(book, bank, seen, key, to, port),
+        Some(entry) => update_seen(counters, bank, entry, to, port),
+        None => insert_seen(counters, bank, seen, key, to, port),
     }
 }
 
 #[inline(always)]
-fn enter(book: Book, bank: u32, seen: &Seen, key: u64, to: Place, port: u16) {
-    let slot = ports::slot(book, bank, port);
-    let Err(errno) = seen.insert(key, to.pack() | slot.pack(), ONLY_NEW) else {
-        return arrive(book, bank, to, slot);
+fn insert_seen(
+    counters: NetnsCounters,
+    bank: u32,
+    seen: &Seen,
+    key: u64,
+    to: CounterCell,
+    port: u16,
+) {
+    let slot = ports::slot(counters, bank, port);
+    let Err(errno) = seen.insert(key, to.pack() | slot.pack(), BPF_NOEXIST) else {
+        return add_to_cell(counters, bank, to, slot);
     };
     // The walk came in between, or there is no room.
     match seen.get_ptr_mut(key) {
-        Some(known) => relocate(book, bank, known, to, port),
-        None => count::failed(Failure::Seen, errno),
+        Some(entry) => update_seen(counters, bank, entry, to, port),
+        None => cells::record_failure(Failure::Seen, errno),
     }
 }
 
 /// The port is looked up again: a socket that had none may have one now.
 #[inline(always)]
-fn relocate(book: Book, bank: u32, known: *mut u32, to: Place, port: u16) {
-    depart(book, bank, known);
-    let slot = ports::slot(book, bank, port);
+fn update_seen(counters: NetnsCounters, bank: u32, entry: *mut u32, to: CounterCell, port: u16) {
+    remove_from_cell(counters, bank, entry);
+    let slot = ports::slot(counters, bank, port);
     // SAFETY: the map gave the pointer; state changes of one socket do not overlap.
-    unsafe { *known = to.pack() | slot.pack() };
-    arrive(book, bank, to, slot);
+    unsafe { *entry = to.pack() | slot.pack() };
+    add_to_cell(counters, bank, to, slot);
 }
 
 #[inline(always)]
-fn depart(book: Book, bank: u32, known: *const u32) {
+fn remove_from_cell(counters: NetnsCounters, bank: u32, entry: *const u32) {
     // SAFETY: as above.
-    let known = unsafe { *known };
-    let Some(from) = Place::unpack(known) else {
-        return count::failed(Failure::Invalid, INVALID);
+    let entry = unsafe { *entry };
+    let Some(from) = CounterCell::unpack(entry) else {
+        return cells::record_failure(Failure::Invalid, EINVAL);
     };
     if !from.is_closed() {
-        book.seed(bank, from, -1);
-        ports::count(book.writer, Slot::unpack(known), bank, from, -1);
+        counters.count_seeded(bank, from, -1);
+        ports::adjust(counters.writer, Slot::unpack(entry), bank, from, -1);
     }
 }
 
 #[inline(always)]
-fn arrive(book: Book, bank: u32, to: Place, slot: Slot) {
+fn add_to_cell(counters: NetnsCounters, bank: u32, to: CounterCell, slot: Slot) {
     if !to.is_closed() {
-        book.seed(bank, to, 1);
-        ports::count(book.writer, slot, bank, to, 1);
+        counters.count_seeded(bank, to, 1);
+        ports::adjust(counters.writer, slot, bank, to, 1);
     }
 }

@@ -13,11 +13,12 @@ use tcp_status_common::{
 };
 
 use crate::{
-    book::Book,
-    count::{CLOSE, Place, tell},
-    host::{self, Sock},
+    cells::{CLOSE, CounterCell, bump_stat},
+    dedup,
+    kernel_layout::{self, Sock},
     maps::{self, SEGMENTS, TASK_SEGMENTS},
-    mark, ports, seed,
+    netns_counters::NetnsCounters,
+    ports, seed,
     set_state::IPPROTO_TCP,
 };
 
@@ -26,7 +27,7 @@ const TIME_WAIT: u8 = State::TimeWait.number();
 
 /// The place in the counters of a minisocket in this substate.
 #[inline(always)]
-fn place(substate: u32) -> u32 {
+fn cell_state(substate: u32) -> u32 {
     u32::from(if substate == u32::from(FIN_WAIT2) {
         MINI_FIN_WAIT2
     } else {
@@ -36,25 +37,25 @@ fn place(substate: u32) -> u32 {
 
 /// After `inet_twsk_alloc(sk, dr, state)`. Attached twice, since a softirq may interrupt it.
 #[inline(always)]
-pub(crate) fn born(ctx: &FExitContext, writer: Writer) {
+pub(crate) fn created(ctx: &FExitContext, writer: Writer) {
     const RETURNED: usize = 3;
     let (sock, tw) = (Sock(ctx.arg(0)), ctx.arg::<*const u8>(RETURNED));
     // No memory, or net.ipv4.tcp_max_tw_buckets reached: the connection ends without one.
     if tw.is_null() {
         return;
     }
-    let to = place(ctx.arg::<i32>(2).cast_unsigned());
-    if !mark::first_at_function(ctx.as_ptr(), writer, tw, CLOSE, to) {
+    let to = cell_state(ctx.arg::<i32>(2).cast_unsigned());
+    if !dedup::claim_function_event(ctx.as_ptr(), writer, tw, CLOSE, to) {
         return;
     }
     if sock.protocol() == IPPROTO_TCP {
-        changed(writer, sock, tw, CLOSE, to);
+        transition(writer, sock, tw, CLOSE, to);
     }
 }
 
 /// Before `tcp_timewait_state_process(tw, ...)`: the substate to come from.
 #[inline(always)]
-pub(crate) fn before_segment(ctx: &FEntryContext) {
+pub(crate) fn segment_entry(ctx: &FEntryContext) {
     let tw = Sock(ctx.arg(0));
     if let Some(slot) = segment() {
         // SAFETY: the map gave the pointer; nothing else writes the slot meanwhile.
@@ -72,7 +73,7 @@ pub(crate) fn before_segment(ctx: &FEntryContext) {
 #[expect(clippy::cast_possible_truncation, reason = "the lower half is the pid")]
 #[inline(always)]
 fn segment() -> Option<*mut Segment> {
-    if !host::bottom_halves_preemptible() {
+    if !kernel_layout::bottom_halves_preemptible() {
         return SEGMENTS.get_ptr_mut(0);
     }
     TASK_SEGMENTS.get_ptr_mut(bpf_get_current_pid_tgid() as u32 % TASK_SLOTS)
@@ -80,7 +81,7 @@ fn segment() -> Option<*mut Segment> {
 
 /// After `tcp_timewait_state_process(tw, ...)`.
 #[inline(always)]
-pub(crate) fn after_segment(ctx: &FExitContext) {
+pub(crate) fn segment_exit(ctx: &FExitContext) {
     let tw = Sock(ctx.arg(0));
     let Some(slot) = segment() else { return };
     let before = Segment {
@@ -90,44 +91,44 @@ pub(crate) fn after_segment(ctx: &FExitContext) {
     // The slot is another one's where the program at the entry was skipped or not attached yet.
     // SAFETY: as above.
     if unsafe { *slot } == before && tw.substate() == TIME_WAIT {
-        changed(
+        transition(
             Writer::Timewait,
             tw,
             tw.0,
-            place(FIN_WAIT2.into()),
-            place(TIME_WAIT.into()),
+            cell_state(FIN_WAIT2.into()),
+            cell_state(TIME_WAIT.into()),
         );
     }
 }
 
 /// Before `inet_twsk_kill(tw)`.
 #[inline(always)]
-pub(crate) fn ended(ctx: &FEntryContext) {
+pub(crate) fn destroyed(ctx: &FEntryContext) {
     let tw = Sock(ctx.arg(0));
-    changed(
+    transition(
         Writer::Timewait,
         tw,
         tw.0,
-        place(tw.substate().into()),
+        cell_state(tw.substate().into()),
         CLOSE,
     );
 }
 
 /// `sock` is what tells the namespace, the family and the port: at the birth, the socket that it replaces.
 #[inline(always)]
-fn changed(writer: Writer, sock: Sock, tw: *const u8, from: u32, to: u32) {
-    let (Some(mode), Some(cpu)) = (maps::mode(), maps::cpu()) else {
+fn transition(writer: Writer, sock: Sock, tw: *const u8, from: u32, to: u32) {
+    let (Some(mode), Some(cpu)) = (maps::mode(), maps::per_cpu()) else {
         return;
     };
-    let Some(book) = Book::of(sock, cpu, writer) else {
+    let Some(counters) = NetnsCounters::of(sock, cpu, writer) else {
         return;
     };
     let Some(family) = Family::from_address_family(sock.address_family()) else {
         return;
     };
     let (Some(from), Some(to)) = (
-        Place::new(family.index(), from),
-        Place::new(family.index(), to),
+        CounterCell::new(family.index(), from),
+        CounterCell::new(family.index(), to),
     ) else {
         return;
     };
@@ -135,13 +136,13 @@ fn changed(writer: Writer, sock: Sock, tw: *const u8, from: u32, to: u32) {
     if let Some(bank) = mode.live()
         && mode.counts_timewait(bank)
     {
-        book.flow(bank, from, to);
-        ports::flow(writer, ports::slot(book, bank, port), bank, from, to);
-        tell!(cpu, writer, counted);
+        counters.count_transition(bank, from, to);
+        ports::count_transition(writer, ports::slot(counters, bank, port), bank, from, to);
+        bump_stat!(cpu, writer, counted);
     }
     if let Some(bank) = mode.seed()
         && mode.counts_timewait(bank)
     {
-        seed::minisocket_moved(book, bank, Sock(tw), to.pack(), port);
+        seed::minisocket_transition(counters, bank, Sock(tw), to.pack(), port);
     }
 }

@@ -3,16 +3,16 @@
 
 use tcp_status_common::{
     control::Mode,
-    counters::{AGES, Failure, IDLE_CLOSE_WAIT, IDLE_FIN_WAIT2, Walked, Writer},
+    counters::{AGES, Failure, IDLE_CLOSE_WAIT, IDLE_FIN_WAIT2, WalkTotals, Writer},
     state::{Family, MINI_FIN_WAIT2, NEW_SYN_RECV, State},
 };
 
 use crate::{
-    book::Book,
-    closed,
-    count::{self, Place},
-    host::Sock,
-    maps::{self, WALKED},
+    cells::{self, CounterCell},
+    closed_listeners,
+    kernel_layout::Sock,
+    maps::{self, WALK_TOTALS},
+    netns_counters::NetnsCounters,
     seed,
 };
 
@@ -42,28 +42,28 @@ pub(crate) fn visit(ctx: &TcpIterContext) {
     let Some(family) = Family::from_address_family(sock.address_family()) else {
         return;
     };
-    let Some(walked) = WALKED.get_ptr_mut(0) else {
+    let Some(walked) = WALK_TOTALS.get_ptr_mut(0) else {
         return;
     };
     // SAFETY: the map gave the pointer; one walk at a time, nothing else writes it.
     let walked = unsafe { &mut *walked };
     let seeding = walked.seeding == 1;
-    if seeding && maps::mode().is_some_and(Mode::is_again) && !may_stall(sock.state()) {
+    if seeding && maps::mode().is_some_and(Mode::is_second_pass) && !may_be_unlisted(sock.state()) {
         return;
     }
     match sock.state() {
         TIME_WAIT => minisocket(sock, family.index(), walked),
-        NEW_SYN_RECV => closed::visit(sock, family.index()),
+        NEW_SYN_RECV => closed_listeners::visit(sock, family.index()),
         state => {
             match state {
-                CLOSE_WAIT => idle(sock, &mut walked.idle[IDLE_CLOSE_WAIT]),
-                FIN_WAIT2 => idle(sock, &mut walked.idle[IDLE_FIN_WAIT2]),
+                CLOSE_WAIT => record_idle_age(sock, &mut walked.idle[IDLE_CLOSE_WAIT]),
+                FIN_WAIT2 => record_idle_age(sock, &mut walked.idle[IDLE_FIN_WAIT2]),
                 _ => {}
             }
             if seeding
-                && let Some(place) = Place::new(family.index(), u32::from(state))
-                && !place.is_closed()
-                && visit_socket(sock, place)
+                && let Some(cell) = CounterCell::new(family.index(), u32::from(state))
+                && !cell.is_closed()
+                && seed_socket(sock, cell)
             {
                 walked.sockets += 1;
             }
@@ -74,18 +74,18 @@ pub(crate) fn visit(ctx: &TcpIterContext) {
 /// Whether a socket in this state is reported before it is listed, by a task that may be preempted
 /// in between. Later states are reported when they come.
 #[inline(always)]
-fn may_stall(state: u8) -> bool {
+fn may_be_unlisted(state: u8) -> bool {
     state == LISTEN || state == SYN_SENT
 }
 
 /// Counted like full sockets where events follow them, else only looked at.
 #[inline(always)]
-fn minisocket(tw: Sock, family: usize, walked: &mut Walked) {
+fn minisocket(tw: Sock, family: usize, walked: &mut WalkTotals) {
     let substate = match tw.timewait_substate() {
         Ok(substate) => substate,
-        Err(errno) => return count::failed(Failure::Invalid, errno),
+        Err(errno) => return cells::record_failure(Failure::Invalid, errno),
     };
-    let place = if substate == FIN_WAIT2 {
+    let cell = if substate == FIN_WAIT2 {
         walked.finwait2[family] += 1;
         MINI_FIN_WAIT2
     } else {
@@ -95,15 +95,15 @@ fn minisocket(tw: Sock, family: usize, walked: &mut Walked) {
     if walked.seeding == 1
         && let Some(mode) = maps::mode()
         && mode.seed().is_some_and(|bank| mode.counts_timewait(bank))
-        && let Some(place) = Place::new(family, u32::from(place))
+        && let Some(cell) = CounterCell::new(family, u32::from(cell))
     {
-        visit_socket(tw, place);
+        seed_socket(tw, cell);
     }
 }
 
 /// One socket more of its age.
 #[inline(always)]
-fn idle(sock: Sock, ages: &mut [u64; AGES]) {
+fn record_idle_age(sock: Sock, ages: &mut [u64; AGES]) {
     if let Some(tcp) = sock.as_tcp() {
         // A mask as well, which the verifier follows.
         ages[(tcp.idle_seconds() as usize).min(AGES - 1) & (AGES - 1)] += 1;
@@ -112,12 +112,12 @@ fn idle(sock: Sock, ages: &mut [u64; AGES]) {
 
 /// Counts a socket in the bank that is being seeded, unless it is there. Whether it was not.
 #[inline(always)]
-pub(crate) fn visit_socket(sock: Sock, place: Place) -> bool {
-    let (Some(mode), Some(cpu)) = (maps::mode(), maps::cpu()) else {
+pub(crate) fn seed_socket(sock: Sock, cell: CounterCell) -> bool {
+    let (Some(mode), Some(cpu)) = (maps::mode(), maps::per_cpu()) else {
         return false;
     };
-    match (mode.seed(), Book::of(sock, cpu, Writer::Walk)) {
-        (Some(bank), Some(book)) => seed::visit(book, bank, sock, place),
+    match (mode.seed(), NetnsCounters::of(sock, cpu, Writer::Walk)) {
+        (Some(bank), Some(counters)) => seed::visit(counters, bank, sock, cell),
         _ => false,
     }
 }

@@ -13,7 +13,7 @@ use rand::{SeedableRng, rngs::StdRng};
 
 use crate::{
     Family, context,
-    ends::{Listener, Style},
+    endpoints::{Listener, Style},
     oracle::{Counts, Table, st},
     sys,
 };

@@ -10,16 +10,16 @@
 pub mod battery;
 pub mod bulk;
 pub mod churn;
-mod ends;
-pub mod hold;
-mod listed;
+mod endpoints;
+pub mod held_sockets;
+mod kernel_listing;
 pub mod netns;
 pub mod oracle;
-pub mod silent;
-pub mod stall;
+pub mod preemption;
+pub mod raw_peer;
 mod sys;
 
-pub use ends::Family;
+pub use endpoints::Family;
 pub use sys::raise_fd_limit;
 
 use std::{

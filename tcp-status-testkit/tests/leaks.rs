@@ -11,7 +11,7 @@ use std::{
 use tcp_status_testkit::{
     bulk::Bulk,
     churn::Churn,
-    hold::{Hold, Plan},
+    held_sockets::{HeldSockets, SocketPlan},
     netns::Netns,
     seed,
 };
@@ -39,7 +39,7 @@ fn files_threads_and_processes_are_given_back() {
             .run(|| {
                 let binary = Path::new(env!("CARGO_BIN_EXE_tcp-traffic"));
                 let _bulk = Bulk::new(binary, 200, 100).unwrap();
-                let hold = Hold::new(&Plan::uniform(5, seed + round)).unwrap();
+                let hold = HeldSockets::new(&SocketPlan::uniform(5, seed + round)).unwrap();
                 hold.wait(Duration::from_secs(5)).unwrap();
                 let churn = Churn {
                     workers: 2,

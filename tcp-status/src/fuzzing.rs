@@ -2,16 +2,20 @@
 //! or grow without bound. Each stands beside its parser and says what else must hold; here is only
 //! their list. `cargo xtask fuzz` feeds it what cargo-fuzz invents; the test below what was kept.
 
-use crate::{bpf, cli, http, kernel, output, server::protocol, track, zabbix};
+use crate::{
+    bpf, cli, kernel,
+    serve::{http, protocol, zabbix},
+    track, view,
+};
 
 /// Takes any bytes.
 pub type Target = fn(&[u8]);
 
 /// By name: `fuzz/fuzz_targets/NAME.rs` and `fuzz/corpus/NAME/` belong to each.
 pub const TARGETS: [(&str, Target); 10] = [
-    ("answer", output::fuzz),
+    ("answer", view::fuzz),
     ("arguments", cli::fuzz),
-    ("btf", kernel::host::fuzz),
+    ("btf", kernel::layout::fuzz),
     ("http", http::fuzz),
     ("listeners", |bytes| track::fuzz(&bpf::fuzz(bytes))),
     ("namespaces", kernel::netns::list::fuzz),

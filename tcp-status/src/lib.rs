@@ -7,15 +7,14 @@ pub mod cli;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
-pub mod http;
 pub mod kernel;
-pub mod output;
+pub mod printable;
 pub mod privilege;
-pub mod server;
+pub mod serve;
 pub mod snapshot;
 pub mod track;
-pub mod tui;
-pub mod zabbix;
+pub mod view;
+pub mod zabbix_agent;
 
 // Test data of the integration tests serves unit tests as well.
 #[cfg(test)]

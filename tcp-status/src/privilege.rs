@@ -5,7 +5,7 @@
 //! thread that is there when the programs are attached has to give them up itself.
 
 use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
-use nix::{errno::Errno, sys::prctl::set_no_new_privs};
+use nix::{errno::Errno, sys::prctl};
 
 /// What may be needed later, if it is held at all; the unit holds the first one only.
 const KEPT: [Capability; 4] = [
@@ -34,8 +34,8 @@ pub enum Error {
 ///
 /// # Errors
 /// [`Error`].
-pub fn gain_none() -> Result<(), Error> {
-    Ok(set_no_new_privs()?)
+pub fn set_no_new_privs() -> Result<(), Error> {
+    Ok(prctl::set_no_new_privs()?)
 }
 
 /// Reduces the calling thread, and those that it starts from now on, to what a tracker needs
@@ -43,7 +43,7 @@ pub fn gain_none() -> Result<(), Error> {
 ///
 /// # Errors
 /// [`Error`].
-pub fn keep_needed() -> Result<CapsHashSet, Error> {
+pub fn retain_needed_capabilities() -> Result<CapsHashSet, Error> {
     let kept = needed(&caps::read(None, CapSet::Permitted)?);
     caps::set(None, CapSet::Effective, &kept)?;
     caps::set(None, CapSet::Permitted, &kept)?;
@@ -53,8 +53,8 @@ pub fn keep_needed() -> Result<CapsHashSet, Error> {
 }
 
 /// The same, for a tracker that goes on if it cannot.
-pub fn drop_unneeded() {
-    match keep_needed() {
+pub fn drop_unneeded_capabilities() {
+    match retain_needed_capabilities() {
         Ok(kept) => log::debug!(kept:?; "dropped privileges"),
         Err(error) => log::warn!(error:%; "privileges are kept"),
     }
@@ -70,7 +70,7 @@ mod tests {
 
     use caps::{CapSet, Capability, CapsHashSet};
 
-    use super::{KEPT, gain_none, keep_needed, needed};
+    use super::{KEPT, needed, retain_needed_capabilities, set_no_new_privs};
 
     fn set(of: &[Capability]) -> CapsHashSet {
         of.iter().copied().collect()
@@ -89,8 +89,8 @@ mod tests {
         // Another test may run in this thread later.
         let of_both = thread::spawn(|| {
             let before = caps::read(None, CapSet::Permitted).unwrap();
-            gain_none().unwrap();
-            assert_eq!(keep_needed().unwrap(), needed(&before));
+            set_no_new_privs().unwrap();
+            assert_eq!(retain_needed_capabilities().unwrap(), needed(&before));
             let kernel = || fs::read_to_string("/proc/thread-self/status").unwrap();
             (kernel(), thread::spawn(kernel).join().unwrap())
         });

@@ -11,11 +11,11 @@ use std::{
 
 use allocation_counter::measure;
 use tcp_status::{
-    bpf::Limits,
+    bpf::MapLimits,
     kernel::plan::Backend,
-    server::{
-        client::ask,
-        protocol::{Answer, Get, Query, Request, Show, encode},
+    serve::{
+        client::request,
+        protocol::{Get, Query, Request, Response, Show, encode},
     },
     track::{Pace, Settings, start},
 };
@@ -57,7 +57,8 @@ fn a_client_asks_the_allocator_seldom() {
         }
     });
     let query = get();
-    let count = measure(|| assert_eq!(ask(&socket, &query).unwrap(), Answer::Value(7))).count_total;
+    let count =
+        measure(|| assert_eq!(request(&socket, &query).unwrap(), Response::Value(7))).count_total;
     check("a client's get", count, CLIENT);
 }
 
@@ -76,7 +77,7 @@ fn the_tracker_asks_the_allocator_seldom() {
                 split_interval: Duration::from_millis(500),
                 sample_interval: Duration::from_millis(100),
                 all_namespaces: false,
-                limits: Limits {
+                limits: MapLimits {
                     ports: 256,
                     namespaces: 64,
                 },
@@ -94,14 +95,14 @@ fn the_tracker_asks_the_allocator_seldom() {
                 let Query::Get(query) = request.query else {
                     panic!("{request:?}");
                 };
-                let value = running.source.get_at_once(&query).unwrap().unwrap();
-                encode(&Answer::Value(value)).unwrap();
+                let value = running.source.try_get(&query).unwrap().unwrap();
+                encode(&Response::Value(value)).unwrap();
             })
             .count_total;
             check("the tracker's get", count, GET);
             let count = measure(|| {
                 let snapshots = running.source.show(&Show::default()).unwrap();
-                encode(&Answer::Snapshots(snapshots)).unwrap();
+                encode(&Response::Snapshots(snapshots)).unwrap();
             })
             .count_total;
             check("the tracker's show", count, SHOW);

@@ -23,11 +23,11 @@ use tcp_status_testkit::{netns::Netns, skip, skip_unprepared};
 const HANDLERS: [(&str, usize); 7] = [
     ("set_state_first", 570),
     ("set_state_second", 570),
-    ("timewait_born_first", 490),
-    ("timewait_born_second", 490),
-    ("timewait_before_segment", 40),
-    ("timewait_after_segment", 430),
-    ("timewait_ended", 400),
+    ("tw_create_first", 490),
+    ("tw_create_second", 490),
+    ("tw_segment_entry", 40),
+    ("tw_segment_exit", 430),
+    ("tw_destroy", 400),
 ];
 
 /// `BPF_F_NO_PREALLOC`

@@ -6,12 +6,12 @@ use std::path::Path;
 use tcp_status::{
     kernel::{
         facts::{Capabilities, Facts},
-        host::KernelTypes,
-        plan::{Backend, EbpfPlan, Plan},
+        layout::KernelTypes,
+        plan::{Backend, BackendPlan, EbpfPlan},
     },
     snapshot::Tier,
 };
-use tcp_status_common::host::Host;
+use tcp_status_common::kernel_layout::KernelLayout;
 
 fn types(kernel: &str) -> KernelTypes {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/btf");
@@ -20,20 +20,20 @@ fn types(kernel: &str) -> KernelTypes {
         .0
 }
 
-fn plan(types: KernelTypes) -> Plan {
+fn plan(types: KernelTypes) -> BackendPlan {
     let facts = Facts {
         release: None,
         types: Ok(types),
         capabilities: Some(Capabilities::from_mask(u64::MAX)),
         lockdown: None,
     };
-    Plan::from_facts(&facts, Backend::Auto).unwrap()
+    BackendPlan::from_facts(&facts, Backend::Auto).unwrap()
 }
 
 fn tracked(types: KernelTypes) -> EbpfPlan {
     match plan(types) {
-        Plan::Ebpf(plan) => plan,
-        Plan::Scan { reason } => panic!("{reason}"),
+        BackendPlan::Ebpf(plan) => plan,
+        BackendPlan::Scan { reason } => panic!("{reason}"),
     }
 }
 
@@ -42,15 +42,15 @@ fn tracked(types: KernelTypes) -> EbpfPlan {
 struct Behaviour {
     recursion_guard: u32,
     two_copies: u32,
-    task_marks: u32,
+    per_task_tokens: u32,
     bottom_halves_preemptible: u32,
 }
 
-fn behaviour(host: &Host) -> Behaviour {
+fn behaviour(host: &KernelLayout) -> Behaviour {
     Behaviour {
         recursion_guard: host.recursion_guard,
         two_copies: host.two_copies,
-        task_marks: host.task_marks,
+        per_task_tokens: host.per_task_tokens,
         bottom_halves_preemptible: host.bottom_halves_preemptible,
     }
 }
@@ -60,7 +60,7 @@ fn additions_are_plain_only_where_the_kernel_has_a_recursion_guard() {
     const PLAIN: Behaviour = Behaviour {
         recursion_guard: 1,
         two_copies: 1,
-        task_marks: 0,
+        per_task_tokens: 0,
         bottom_halves_preemptible: 0,
     };
     for (kernel, expected) in [
@@ -69,7 +69,7 @@ fn additions_are_plain_only_where_the_kernel_has_a_recursion_guard() {
             Behaviour {
                 recursion_guard: 0,
                 two_copies: 0,
-                task_marks: 1,
+                per_task_tokens: 1,
                 ..PLAIN
             },
         ),
@@ -84,15 +84,15 @@ fn additions_are_plain_only_where_the_kernel_has_a_recursion_guard() {
         (
             "mainline-x86_64-7.1",
             Behaviour {
-                task_marks: 1,
+                per_task_tokens: 1,
                 ..PLAIN
             },
         ),
     ] {
         let plan = tracked(types(kernel));
-        assert_eq!(behaviour(&plan.host), expected, "{kernel}");
+        assert_eq!(behaviour(&plan.layout), expected, "{kernel}");
         assert_eq!((plan.tier(), plan.reason), (Tier::Full, None), "{kernel}");
-        assert_eq!(plan.host.sk_protocol_mask, 0xffff, "{kernel}");
+        assert_eq!(plan.layout.sk_protocol_mask, 0xffff, "{kernel}");
     }
 }
 
@@ -104,7 +104,7 @@ const OLD: [&str; 2] = [
 #[test]
 fn a_protocol_among_bit_fields_is_read() {
     for kernel in OLD {
-        let host = types(kernel).host.unwrap();
+        let host = types(kernel).layout.unwrap();
         assert_eq!(host.sk_protocol_mask, 0xff, "{kernel}");
         // It is the second byte of its word, behind eight single bits.
         assert_eq!(host.sk_protocol % 4, 1, "{kernel}");
@@ -114,7 +114,7 @@ fn a_protocol_among_bit_fields_is_read() {
 #[test]
 fn a_kernel_without_typed_tracepoints_leaves_the_scan() {
     for kernel in OLD {
-        let Plan::Scan { reason } = plan(types(kernel)) else {
+        let BackendPlan::Scan { reason } = plan(types(kernel)) else {
             panic!("{kernel} has no typed tracepoints");
         };
         assert!(reason.contains("inet_sock_set_state"), "{kernel}: {reason}");
@@ -133,11 +133,11 @@ fn with_typed_tracepoints_a_kernel_of_rhel_8_gets_the_full_tier_and_atomic_addit
         });
         assert_eq!((plan.tier(), &plan.reason), (Tier::Full, &None));
         assert_eq!(
-            behaviour(&plan.host),
+            behaviour(&plan.layout),
             Behaviour {
                 recursion_guard: 0,
                 two_copies: current_task_btf.into(),
-                task_marks: 1,
+                per_task_tokens: 1,
                 bottom_halves_preemptible: 0,
             }
         );

@@ -17,16 +17,16 @@ use tcp_status::{
         netns, procfs,
         sock_diag::{self, MiniSplit},
     },
-    server::{
+    serve::{
         Source as _,
-        protocol::{Get, RefusalKind, Show},
+        protocol::{ApiErrorKind, Get, Show},
     },
     snapshot::Tier,
     track::scan::Scan,
 };
 use tcp_status_common::state::{Family, State};
 use tcp_status_testkit::{
-    hold::{Hold, Plan},
+    held_sockets::{HeldSockets, SocketPlan},
     netns::Netns,
     oracle::{Counts, Table, st},
     raise_fd_limit, seed, skip_unprepared,
@@ -43,10 +43,10 @@ fn with_sockets(work: impl FnOnce(&Netns) + Send) {
         return;
     };
     raise_fd_limit().unwrap();
-    let plan = Plan::random(60, seed());
+    let plan = SocketPlan::random(60, seed());
     netns
         .run(|| {
-            let hold = Hold::new(&plan).unwrap();
+            let hold = HeldSockets::new(&plan).unwrap();
             hold.expected().wait_equal(SOON).unwrap();
             work(&netns);
             let differences = Counts::read().unwrap().differences(&hold.expected());
@@ -342,6 +342,6 @@ fn a_scan_refuses_a_namespace_that_is_not_there() {
         ..Show::default()
     };
     let refusal = scan.show(&show).unwrap_err();
-    assert_eq!(refusal.kind, RefusalKind::BadArgument);
+    assert_eq!(refusal.kind, ApiErrorKind::BadArgument);
     assert!(refusal.message.contains("ip netns list"), "{refusal}");
 }

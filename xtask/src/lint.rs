@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::{
     ebpf,
     step::Step,
-    tally::{Outcome, Tally},
+    test_totals::{Outcome, TestTotals},
     toolchain::{Missing, Toolchain},
     workspace::Workspace,
 };
@@ -24,7 +24,7 @@ const CLIPPY: [&str; 6] = [
 ];
 
 pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
-    let mut tally = Tally::default();
+    let mut tally = TestTotals::default();
     check(workspace, &Toolchain::find(workspace), &mut tally);
     println!("{tally}");
     Ok(tally.exit_code())
@@ -34,7 +34,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
 pub(crate) fn check(
     workspace: &Workspace,
     toolchain: &Result<Toolchain, Missing>,
-    tally: &mut Tally,
+    tally: &mut TestTotals,
 ) {
     for (name, component, args) in [
         ("formatting", "rustfmt", &FORMATTING[..]),

@@ -13,7 +13,7 @@ use xtask::object::{OBJECT, Record, digest};
 use crate::{
     ebpf, lint,
     step::Step,
-    tally::{Outcome, Tally},
+    test_totals::{Outcome, TestTotals},
     toolchain::{Toolchain, apt_install},
     vm,
     workspace::Workspace,
@@ -63,7 +63,7 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<ExitCode> {
     } else {
         Toolchain::find(workspace)
     };
-    let mut tally = Tally::default();
+    let mut tally = TestTotals::default();
     tally.check("eBPF object", || match &toolchain {
         Ok(toolchain) => compare(workspace, toolchain),
         Err(missing) => Ok(Outcome::Skipped(missing.to_string())),
@@ -96,13 +96,13 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<ExitCode> {
 }
 
 /// Counts as a failure what keeps a part from being tried at all.
-fn part(name: &str, run: impl FnOnce() -> Result<Tally>) -> Tally {
+fn part(name: &str, run: impl FnOnce() -> Result<TestTotals>) -> TestTotals {
     eprintln!("== {name}");
     let tally = run().unwrap_or_else(|error| {
         eprintln!("== {name}: FAILED: {error:#}");
-        Tally {
+        TestTotals {
             failed: 1,
-            ..Tally::default()
+            ..TestTotals::default()
         }
     });
     eprintln!("== {name}: {tally}");
@@ -131,7 +131,7 @@ fn compare(workspace: &Workspace, toolchain: &Toolchain) -> Result<Outcome> {
     )
 }
 
-fn cargo_test(workspace: &Workspace) -> Result<Tally> {
+fn cargo_test(workspace: &Workspace) -> Result<TestTotals> {
     let threads = std::env::var("RUST_TEST_THREADS").unwrap_or_else(|_| TEST_THREADS.to_owned());
     let step = Step::cargo()
         .args([
@@ -172,7 +172,7 @@ fn cargo_test(workspace: &Workspace) -> Result<Tally> {
 /// Counts what `cargo test` prints.
 #[derive(Debug, Default)]
 struct Counter {
-    tally: Tally,
+    tally: TestTotals,
     /// Tests of the running binary that printed a skip.
     skipped: u64,
 }
@@ -183,7 +183,7 @@ impl Counter {
             self.skipped += 1;
         } else if let Some(binary) = result(line) {
             let skipped = std::mem::take(&mut self.skipped).min(binary.passed);
-            self.tally.add(Tally {
+            self.tally.add(TestTotals {
                 passed: binary.passed - skipped,
                 failed: binary.failed,
                 skipped: binary.skipped + skipped,
@@ -193,13 +193,13 @@ impl Counter {
 }
 
 /// `test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s`
-pub(crate) fn result(line: &str) -> Option<Tally> {
+pub(crate) fn result(line: &str) -> Option<TestTotals> {
     let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
     let count = |what: &str| {
         let mut counts = counts.split("; ");
         counts.find_map(|count| count.strip_suffix(what)?.trim_end().parse().ok())
     };
-    Some(Tally {
+    Some(TestTotals {
         passed: count("passed")?,
         failed: count("failed")?,
         skipped: count("ignored")?,

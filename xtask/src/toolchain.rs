@@ -66,11 +66,11 @@ pub(crate) enum Core {
 #[derive(Debug)]
 pub(crate) struct Missing {
     what: String,
-    cure: Cure,
+    hint: Remedy,
 }
 
 #[derive(Debug)]
-enum Cure {
+enum Remedy {
     Apt(Vec<String>),
     Run(Step),
     ByHand(String),
@@ -123,10 +123,10 @@ impl Toolchain {
         let (compiler, major) = best(&compilers).ok_or_else(|| no_compiler(&compilers))?;
         let llvm_prefix = llvm(major).ok_or_else(|| Missing {
             what: format!("LLVM {major} with headers and llvm-strip"),
-            cure: if exists("apt-get") {
-                Cure::Apt(vec![format!("llvm-{major}-dev")])
+            hint: if exists("apt-get") {
+                Remedy::Apt(vec![format!("llvm-{major}-dev")])
             } else {
-                Cure::ByHand(format!(
+                Remedy::ByHand(format!(
                     "install LLVM {major} with its headers and set LLVM_PREFIX to its folder"
                 ))
             },
@@ -147,7 +147,7 @@ impl Toolchain {
                 .env("LLVM_PREFIX", llvm_prefix);
             return Err(Missing {
                 what: format!("bpf-linker {LINKER_VERSION} for LLVM {major}"),
-                cure: Cure::Run(install),
+                hint: Remedy::Run(install),
             });
         }
         Ok(Self {
@@ -167,10 +167,10 @@ impl Toolchain {
             };
             ensure!(missing.what != last, "still missing after its cure: {last}");
             eprintln!("installing {}", missing.what);
-            match &missing.cure {
-                Cure::Apt(packages) => apt_install(packages),
-                Cure::Run(step) => step.run(),
-                Cure::ByHand(advice) => bail!("no command does it on this host: {advice}"),
+            match &missing.hint {
+                Remedy::Apt(packages) => apt_install(packages),
+                Remedy::Run(step) => step.run(),
+                Remedy::ByHand(advice) => bail!("no command does it on this host: {advice}"),
             }
             .with_context(|| format!("cannot install {}", missing.what))?;
             last = missing.what;
@@ -182,10 +182,10 @@ impl Toolchain {
 impl fmt::Display for Missing {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "missing: {}; cure: ", self.what)?;
-        match &self.cure {
-            Cure::Apt(packages) => write!(formatter, "`{}`", apt(packages)),
-            Cure::Run(step) => write!(formatter, "`{step}`"),
-            Cure::ByHand(advice) => formatter.write_str(advice),
+        match &self.hint {
+            Remedy::Apt(packages) => write!(formatter, "`{}`", apt(packages)),
+            Remedy::Run(step) => write!(formatter, "`{step}`"),
+            Remedy::ByHand(advice) => formatter.write_str(advice),
         }
     }
 }
@@ -230,12 +230,12 @@ fn no_compiler(compilers: &[Compiler]) -> Missing {
             LINKER_LLVMS.end(),
             found.join("; ")
         ),
-        cure: if release.lines().any(|line| line == "ID=debian") {
-            Cure::Apt(DEBIAN_COMPILER.map(str::to_owned).into())
+        hint: if release.lines().any(|line| line == "ID=debian") {
+            Remedy::Apt(DEBIAN_COMPILER.map(str::to_owned).into())
         } else if exists("rustup") {
-            Cure::Run(Step::new("rustup").args(nightly))
+            Remedy::Run(Step::new("rustup").args(nightly))
         } else {
-            Cure::ByHand(format!(
+            Remedy::ByHand(format!(
                 "install rustup, then `rustup {}`",
                 nightly.join(" ")
             ))

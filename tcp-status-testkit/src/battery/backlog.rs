@@ -5,7 +5,7 @@ use std::io;
 use super::{Stage, Verdict, listed, proof::Proof};
 use crate::{
     churn::Ctx,
-    ends::{End, Listener, Style},
+    endpoints::{Endpoint, Listener, Style},
     oracle::st,
 };
 
@@ -53,7 +53,7 @@ pub(super) fn syn_queue_overflow(stage: &mut Stage<'_>) -> io::Result<Verdict> {
     sent.grown_by(u64::try_from(opened.len()).expect("few"))?;
     stage.rest("both queues full");
     for (listener, clients) in opened {
-        clients.iter().try_for_each(End::reset_on_close)?;
+        clients.iter().try_for_each(Endpoint::reset_on_close)?;
         drop(clients);
         drop(listener);
     }
@@ -94,12 +94,12 @@ pub(super) fn accept_overflow_aborted(stage: &mut Stage<'_>) -> io::Result<Verdi
 }
 
 /// Seven clients, all of them ready, where five have room; the first four are in.
-fn overflow(ctx: &mut Ctx) -> io::Result<(Listener, Vec<End>)> {
+fn overflow(ctx: &mut Ctx) -> io::Result<(Listener, Vec<Endpoint>)> {
     let listener = ctx.listener(SHORT)?;
     let mut clients = ctx.connect(&listener, READY)?;
-    clients.iter().try_for_each(End::send_byte)?;
+    clients.iter().try_for_each(Endpoint::send_byte)?;
     let late = ctx.connect(&listener, 3)?;
-    late.iter().try_for_each(End::send_byte)?;
+    late.iter().try_for_each(Endpoint::send_byte)?;
     clients.extend(late);
     Ok((listener, clients))
 }

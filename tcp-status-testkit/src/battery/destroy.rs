@@ -11,8 +11,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::{Stage, Verdict};
 use crate::{
     context,
-    hold::{Hold, Plan},
-    listed::{Listed, sockets},
+    held_sockets::{HeldSockets, SocketPlan},
+    kernel_listing::{ListedSocket, sockets},
     oracle::{NAMES, Table, st},
 };
 
@@ -60,8 +60,8 @@ pub(super) fn destroyed(stage: &mut Stage<'_>) -> io::Result<Verdict> {
             _ => Err(context("SOCK_DESTROY, of an open connection", &error)),
         };
     }
-    let plan = Plan::uniform(EACH, stage.ctx.rng.random());
-    let hold = Hold::new(&plan)?;
+    let plan = SocketPlan::uniform(EACH, stage.ctx.rng.random());
+    let hold = HeldSockets::new(&plan)?;
     hold.wait(super::LIMIT)?;
     // Not every socket is a connection, and most connections are two sockets.
     stage.ctx.count(hold.expected().total() / 2);
@@ -92,7 +92,7 @@ fn try_one(stage: &mut Stage<'_>, diag: &Diag) -> io::Result<()> {
     let (client, server) = stage.ctx.pair()?;
     let local = client.address()?.as_socket().expect("it is connected");
     let listed = sockets()?;
-    let open = |socket: &&Listed| {
+    let open = |socket: &&ListedSocket| {
         // The listing shows v4-mapped addresses as such, as the socket does.
         socket.st == st::ESTABLISHED && socket.local == local
     };
@@ -112,7 +112,7 @@ impl Diag {
         Ok(Self(Socket::new(domain, Type::RAW, Some(protocol))?))
     }
 
-    fn destroy(&self, socket: &Listed) -> io::Result<()> {
+    fn destroy(&self, socket: &ListedSocket) -> io::Result<()> {
         self.0
             .send(&request(SOCK_DESTROY, NLM_F_ACK, Some(socket)))?;
         match self.error()? {
@@ -144,7 +144,7 @@ impl Diag {
 }
 
 /// `nlmsghdr` and `inet_diag_req_v2`, for one socket or all of IPv4.
-fn request(kind: u16, flags: u16, socket: Option<&Listed>) -> Vec<u8> {
+fn request(kind: u16, flags: u16, socket: Option<&ListedSocket>) -> Vec<u8> {
     let family = match socket.map(|socket| socket.table) {
         None | Some(Table::Tcp) => libc::AF_INET,
         Some(Table::Tcp6) => libc::AF_INET6,

@@ -8,7 +8,7 @@ use socket2::SockFilter;
 use super::{Stage, Verdict, listed};
 use crate::{
     churn::Ctx,
-    ends::{End, Listener, Style},
+    endpoints::{Endpoint, Listener, Style},
     netns::allow_fast_open,
     oracle::st,
     sys,
@@ -44,7 +44,7 @@ pub(super) fn held(stage: &mut Stage<'_>) -> io::Result<Verdict> {
     Ok(Verdict::Done)
 }
 
-fn deaf(ctx: &mut Ctx) -> io::Result<(Listener, End, End)> {
+fn deaf(ctx: &mut Ctx) -> io::Result<(Listener, Endpoint, Endpoint)> {
     let listener = ctx.listener(Style::PLAIN)?;
     let socket = &listener.end.socket;
     sys::set_option(socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, 16)?;

@@ -18,8 +18,8 @@ use rand::RngExt;
 use crate::{
     Family,
     churn::{self, CONTRARY, Ctx, SCENARIOS},
-    ends::End,
-    hold::{Hold, Plan},
+    endpoints::Endpoint,
+    held_sockets::{HeldSockets, SocketPlan},
     netns::set_sysctl,
     oracle::Counts,
 };
@@ -221,7 +221,7 @@ impl<'a> Stage<'a> {
 
 /// All that can be held at once.
 fn every_state(stage: &mut Stage<'_>) -> io::Result<Verdict> {
-    let hold = Hold::new(&Plan::random(4, stage.ctx.rng.random()))?;
+    let hold = HeldSockets::new(&SocketPlan::random(4, stage.ctx.rng.random()))?;
     hold.wait(LIMIT)?;
     // Not every socket is a connection, and most connections are two sockets.
     stage.ctx.count(hold.expected().total() / 2);
@@ -232,7 +232,7 @@ fn every_state(stage: &mut Stage<'_>) -> io::Result<Verdict> {
 }
 
 /// Both ends of a connection whose windows are soon full.
-fn pair(ctx: &mut Ctx) -> io::Result<(End, End)> {
+fn pair(ctx: &mut Ctx) -> io::Result<(Endpoint, Endpoint)> {
     ctx.small_pair()
 }
 

@@ -8,7 +8,7 @@ use std::{
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{Stage, Verdict};
-use crate::{ends::End, oracle::Table};
+use crate::{endpoints::Endpoint, oracle::Table};
 
 /// Connections of each kind and family.
 const NUMBER: usize = 3;
@@ -53,7 +53,7 @@ fn play(stage: &mut Stage<'_>, ways: &[(Protocol, Protocol)]) -> io::Result<Verd
                 let client = end(table, ours)?;
                 client.socket.connect(&target.into())?;
                 let (socket, _) = listener.socket.accept()?;
-                pairs.push((client, End { socket, table }));
+                pairs.push((client, Endpoint { socket, table }));
             }
             stage.rest("a listener, and connections");
         }
@@ -85,13 +85,13 @@ fn play(stage: &mut Stage<'_>, ways: &[(Protocol, Protocol)]) -> io::Result<Verd
     Ok(Verdict::Done)
 }
 
-fn end(table: Table, protocol: Protocol) -> io::Result<End> {
+fn end(table: Table, protocol: Protocol) -> io::Result<Endpoint> {
     let domain = match table {
         Table::Tcp => Domain::IPV4,
         Table::Tcp6 => Domain::IPV6,
     };
     let socket = Socket::new(domain, Type::STREAM, Some(protocol))?;
-    Ok(End { socket, table })
+    Ok(Endpoint { socket, table })
 }
 
 /// Where to listen and where to connect to: IPv4, IPv6, v4-mapped.

@@ -8,7 +8,7 @@ use socket2::SockAddr;
 
 use super::{Stage, Verdict, pair};
 use crate::{
-    ends::{End, Style},
+    endpoints::{Endpoint, Style},
     oracle::Table,
     sys,
 };
@@ -107,7 +107,7 @@ pub(super) fn closing(stage: &mut Stage<'_>) -> io::Result<Verdict> {
     Ok(Verdict::Done)
 }
 
-fn save(end: &End) -> io::Result<Saved> {
+fn save(end: &Endpoint) -> io::Result<Saved> {
     set(end, libc::TCP_REPAIR, ON)?;
     let queue = |queue| {
         set(end, libc::TCP_REPAIR_QUEUE, queue)?;
@@ -122,8 +122,8 @@ fn save(end: &End) -> io::Result<Saved> {
     })
 }
 
-fn restore(saved: &Saved) -> io::Result<End> {
-    let end = End::new(saved.table)?;
+fn restore(saved: &Saved) -> io::Result<Endpoint> {
+    let end = Endpoint::new(saved.table)?;
     // A listener may have the port.
     end.socket.set_reuse_address(true)?;
     set(&end, libc::TCP_REPAIR, ON)?;
@@ -136,6 +136,6 @@ fn restore(saved: &Saved) -> io::Result<End> {
     Ok(end)
 }
 
-fn set(end: &End, name: c_int, value: c_int) -> io::Result<()> {
+fn set(end: &Endpoint, name: c_int, value: c_int) -> io::Result<()> {
     sys::set_option(&end.socket, libc::IPPROTO_TCP, name, value)
 }

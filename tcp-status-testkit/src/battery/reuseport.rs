@@ -5,7 +5,7 @@ use std::io;
 use super::{Stage, Verdict, proof::Proof};
 use crate::{
     churn::Ctx,
-    ends::{End, Listener, Style},
+    endpoints::{Endpoint, Listener, Style},
     netns::set_sysctl,
 };
 
@@ -23,7 +23,7 @@ const CLIENTS: usize = 12;
 struct Group {
     first: Listener,
     second: Listener,
-    clients: Vec<End>,
+    clients: Vec<Endpoint>,
 }
 
 /// Queued connections of the one that closes are reset; half-open ones stay until their timers
@@ -72,7 +72,7 @@ pub(super) fn migrated(stage: &mut Stage<'_>) -> io::Result<Verdict> {
         stage.rest("one of the listeners is gone");
         for (_, clients) in &left {
             // The last step of the handshake, for those that are half-open.
-            clients.iter().try_for_each(End::send_byte)?;
+            clients.iter().try_for_each(Endpoint::send_byte)?;
         }
         stage.rest("all connections at the other one");
         for (second, clients) in left {

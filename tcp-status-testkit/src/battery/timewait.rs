@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     churn::Ctx,
-    ends::{End, Listener, Style},
+    endpoints::{Endpoint, Listener, Style},
     oracle::st,
     sys,
 };
@@ -22,7 +22,7 @@ struct Waiting {
     listener: Listener,
     source: SockAddr,
     target: SockAddr,
-    client: End,
+    client: Endpoint,
 }
 
 /// A new connection from addresses that are in TIME_WAIT at the client: the connect ends the
@@ -65,7 +65,7 @@ fn waiting(ctx: &mut Ctx) -> io::Result<Waiting> {
     let server = listener.accept()?;
     drop(first);
     server.read_to_end()?;
-    let client = End::new(table)?;
+    let client = Endpoint::new(table)?;
     client.socket.set_reuse_address(true)?;
     Ok(Waiting {
         listener,
@@ -75,7 +75,7 @@ fn waiting(ctx: &mut Ctx) -> io::Result<Waiting> {
     })
 }
 
-fn reconnect(client: &End, target: &SockAddr) -> io::Result<()> {
+fn reconnect(client: &Endpoint, target: &SockAddr) -> io::Result<()> {
     let start = Instant::now();
     loop {
         match client.socket.connect(target) {
@@ -159,7 +159,7 @@ pub(super) fn linger2(stage: &mut Stage<'_>) -> io::Result<Verdict> {
     let number = u64::try_from(pairs.len()).expect("few");
     listed("FIN_WAIT2", |counts| counts.both(st::FIN_WAIT2) == number)?;
     stage.rest("full sockets in FIN_WAIT2");
-    let _peers: Vec<End> = pairs.into_iter().map(|(_, other)| other).collect();
+    let _peers: Vec<Endpoint> = pairs.into_iter().map(|(_, other)| other).collect();
     stage.rest("orphans for a second, and none");
     listed("end of FIN_WAIT2", |counts| counts.both(st::FIN_WAIT2) == 0)?;
     aborted.grown_by(1)?;
@@ -168,7 +168,7 @@ pub(super) fn linger2(stage: &mut Stage<'_>) -> io::Result<Verdict> {
 }
 
 /// The peer of an end that was closed; it has seen the FIN, so that the end is in FIN_WAIT2.
-fn half_dead(ctx: &mut Ctx) -> io::Result<End> {
+fn half_dead(ctx: &mut Ctx) -> io::Result<Endpoint> {
     let (one, other) = pair(ctx)?;
     drop(one);
     other.read_to_end()?;

@@ -14,7 +14,7 @@ use tcp_status_testkit::{
     Family,
     bulk::{self, Bulk},
     churn::{CONTRARY, Churn, Ctx, SCENARIOS},
-    hold::{Hold, Plan},
+    held_sockets::{HeldSockets, SocketPlan},
     netns::{Netns, allow_fast_open},
     oracle::Counts,
     raise_fd_limit,
@@ -94,7 +94,7 @@ fn until_stdin_ends() -> io::Result<()> {
 fn hold(each: u32, seed: u64) -> io::Result<()> {
     raise_fd_limit()?;
     let start = Instant::now();
-    let hold = Hold::new(&Plan::uniform(each, seed))?;
+    let hold = HeldSockets::new(&SocketPlan::uniform(each, seed))?;
     let counts = hold.wait(Duration::from_secs(10))?;
     let took = start.elapsed();
     print(&format!(

@@ -5,7 +5,7 @@ use std::{io, net::Shutdown};
 use super::Ctx;
 use crate::{
     Family,
-    ends::{End, Style},
+    endpoints::{Endpoint, Style},
     sys,
 };
 
@@ -164,7 +164,7 @@ pub(super) fn time_wait_reused(ctx: &mut Ctx) -> io::Result<()> {
     drop(listener.accept()?);
     client.read_to_end()?;
     drop(client);
-    let again = End::new(table)?;
+    let again = Endpoint::new(table)?;
     again.socket.set_reuse_address(true)?;
     match again.socket.bind(&source) {
         // Another connection has the port by now.
@@ -187,7 +187,7 @@ pub(super) fn address_form(ctx: &mut Ctx) -> io::Result<()> {
 }
 
 /// The first end in CLOSING, behind a window that the second has full.
-fn closing(ctx: &mut Ctx) -> io::Result<(End, End)> {
+fn closing(ctx: &mut Ctx) -> io::Result<(Endpoint, Endpoint)> {
     let (one, other) = ctx.small_pair()?;
     one.fill()?;
     one.socket.shutdown(Shutdown::Write)?;

@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{
     Family,
-    ends::{End, Listener, Style, full_listener},
+    endpoints::{Endpoint, Listener, Style, full_listener},
 };
 
 /// Connections to one listener before it gives way to another: on `::1` all connections
@@ -28,7 +28,7 @@ pub struct Ctx {
     plain: [Option<Used>; 3],
     small: [Option<Used>; 3],
     connections: u64,
-    closer: mpsc::Sender<End>,
+    closer: mpsc::Sender<Endpoint>,
 }
 
 impl Ctx {
@@ -37,7 +37,7 @@ impl Ctx {
     /// # Errors
     /// When a thread cannot be made.
     pub fn new(seed: u64, family: Option<Family>) -> io::Result<Self> {
-        let (closer, to_close) = mpsc::channel::<End>();
+        let (closer, to_close) = mpsc::channel::<Endpoint>();
         // Ends by itself when the sender is dropped.
         thread::Builder::new()
             .name("closer".to_owned())
@@ -91,13 +91,13 @@ impl Ctx {
     }
 
     /// A connection, client first.
-    pub(crate) fn pair(&mut self) -> io::Result<(End, End)> {
+    pub(crate) fn pair(&mut self) -> io::Result<(Endpoint, Endpoint)> {
         let family = self.family();
         self.pair_of(family, Style::PLAIN)
     }
 
     /// A connection whose windows are soon full, its ends in random order.
-    pub(crate) fn small_pair(&mut self) -> io::Result<(End, End)> {
+    pub(crate) fn small_pair(&mut self) -> io::Result<(Endpoint, Endpoint)> {
         let family = self.family();
         let (client, server) = self.pair_of(family, Style::SMALL)?;
         Ok(if self.coin() {
@@ -107,7 +107,11 @@ impl Ctx {
         })
     }
 
-    pub(super) fn pair_of(&mut self, family: Family, style: Style) -> io::Result<(End, End)> {
+    pub(super) fn pair_of(
+        &mut self,
+        family: Family,
+        style: Style,
+    ) -> io::Result<(Endpoint, Endpoint)> {
         let of_style = if style.small {
             &mut self.small
         } else {
@@ -133,14 +137,14 @@ impl Ctx {
     }
 
     /// As [`full_listener`].
-    pub(super) fn full_listener(&mut self) -> io::Result<(Listener, [End; 2])> {
+    pub(super) fn full_listener(&mut self) -> io::Result<(Listener, [Endpoint; 2])> {
         let family = self.family();
         self.connections += 2;
         full_listener(&mut self.rng, family)
     }
 
     /// Clients that are connected to a listener, which need not have noticed yet.
-    pub(crate) fn connect(&mut self, to: &Listener, number: usize) -> io::Result<Vec<End>> {
+    pub(crate) fn connect(&mut self, to: &Listener, number: usize) -> io::Result<Vec<Endpoint>> {
         let mut clients = Vec::with_capacity(number);
         for _ in 0..number {
             self.connections += 1;
@@ -150,7 +154,11 @@ impl Ctx {
     }
 
     /// Clients that have sent a SYN to a listener.
-    pub(crate) fn start_connect(&mut self, to: &Listener, number: usize) -> io::Result<Vec<End>> {
+    pub(crate) fn start_connect(
+        &mut self,
+        to: &Listener,
+        number: usize,
+    ) -> io::Result<Vec<Endpoint>> {
         let mut clients = Vec::with_capacity(number);
         for _ in 0..number {
             self.connections += 1;
@@ -160,7 +168,7 @@ impl Ctx {
     }
 
     /// Closes an end on another thread, now or a little later.
-    pub(super) fn close_elsewhere(&self, end: End) {
+    pub(super) fn close_elsewhere(&self, end: Endpoint) {
         // Should that thread be gone, the end comes back in the error and is closed here.
         drop(self.closer.send(end));
     }

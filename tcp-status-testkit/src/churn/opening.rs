@@ -5,7 +5,7 @@ use std::{io, net::Shutdown};
 use super::Ctx;
 use crate::{
     context,
-    ends::{End, Listener, Style},
+    endpoints::{Endpoint, Listener, Style},
     sys,
 };
 
@@ -18,8 +18,8 @@ const DEFERRED: Style = Style {
 /// To a port where nobody listens: SYN_SENT to CLOSE.
 pub(super) fn refused(ctx: &mut Ctx) -> io::Result<()> {
     let family = ctx.family();
-    let closed = End::bound(&mut ctx.rng, family)?;
-    let client = End::bound(&mut ctx.rng, family)?;
+    let closed = Endpoint::bound(&mut ctx.rng, family)?;
+    let client = Endpoint::bound(&mut ctx.rng, family)?;
     ctx.count(1);
     match client.socket.connect(&closed.address()?) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
@@ -105,7 +105,7 @@ pub(super) fn deferred_closed(ctx: &mut Ctx) -> io::Result<()> {
 /// Half-open until the client resets: the request socket goes without a child.
 pub(super) fn deferred_reset(ctx: &mut Ctx) -> io::Result<()> {
     let (_listener, clients) = half_open(ctx, DEFERRED)?;
-    clients.iter().try_for_each(End::reset_on_close)?;
+    clients.iter().try_for_each(Endpoint::reset_on_close)?;
     drop(clients);
     Ok(())
 }
@@ -119,10 +119,10 @@ pub(super) fn deferred_overflow(ctx: &mut Ctx) -> io::Result<()> {
     };
     let listener = ctx.listener(style)?;
     let mut clients = ctx.connect(&listener, 4)?;
-    clients.iter().try_for_each(End::send_byte)?;
+    clients.iter().try_for_each(Endpoint::send_byte)?;
     clients.append(&mut ctx.connect(&listener, 3)?);
     // What does not fit is sent again by timers, until the client goes.
-    clients.iter().try_for_each(End::send_byte)
+    clients.iter().try_for_each(Endpoint::send_byte)
 }
 
 /// A listener goes while connections are half-open: their request sockets outlive it.
@@ -130,7 +130,7 @@ pub(super) fn deferred_listener_closed(ctx: &mut Ctx) -> io::Result<()> {
     let (listener, clients) = half_open(ctx, DEFERRED)?;
     drop(listener);
     if ctx.coin() {
-        clients.iter().try_for_each(End::reset_on_close)?;
+        clients.iter().try_for_each(Endpoint::reset_on_close)?;
     }
     Ok(())
 }
@@ -139,7 +139,7 @@ pub(super) fn deferred_listener_closed(ctx: &mut Ctx) -> io::Result<()> {
 /// then FIN meets FIN.
 pub(super) fn simultaneous_open(ctx: &mut Ctx) -> io::Result<()> {
     let family = ctx.family();
-    let end = End::bound(&mut ctx.rng, family)?;
+    let end = Endpoint::bound(&mut ctx.rng, family)?;
     ctx.count(1);
     end.socket.connect(&end.address()?)?;
     if ctx.coin() {
@@ -162,7 +162,7 @@ pub(super) fn fast_open(ctx: &mut Ctx) -> io::Result<()> {
     server.read_to_end()
 }
 
-fn half_open(ctx: &mut Ctx, style: Style) -> io::Result<(Listener, Vec<End>)> {
+fn half_open(ctx: &mut Ctx, style: Style) -> io::Result<(Listener, Vec<Endpoint>)> {
     let listener = ctx.listener(style)?;
     let number = ctx.few();
     let clients = ctx.connect(&listener, number)?;

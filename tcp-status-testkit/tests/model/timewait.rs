@@ -21,7 +21,7 @@ enum Work {
     /// It processes a segment that changes nothing: the minisocket is in TIME_WAIT.
     Nothing,
     /// It ends the minisocket, which a third program counts (`inet_twsk_kill()`).
-    End,
+    Endpoint,
 }
 
 /// The parameters. All tasks are on one CPU.
@@ -207,7 +207,7 @@ impl Model for Timewait {
 const fn first_step(work: &Work) -> Step {
     match work {
         Work::Change | Work::Nothing => Step::EnterFirst,
-        Work::End => Step::EnterEnd,
+        Work::Endpoint => Step::EnterEnd,
     }
 }
 
@@ -218,7 +218,7 @@ fn excluding() -> Timewait {
         slots: Slots::Cpu,
         is_atomic: false,
         reads_skips: false,
-        tasks: vec![Work::Change, Work::Nothing, Work::Change, Work::End],
+        tasks: vec![Work::Change, Work::Nothing, Work::Change, Work::Endpoint],
     }
 }
 

@@ -7,33 +7,33 @@ use aya::{
     util::nr_cpus,
 };
 use tcp_status_common::{
-    counters::{Bank, Cpu, FailureTotals, NetnsId, OWN_NETNS, WriterStats},
+    counters::{Bank, FailureTotals, NetnsId, OWN_NETNS, PerCpu, WriterStats},
     state::Family,
 };
 
-use super::{Bpf, LoadError, load::POISONED, record::Record};
+use super::{Bpf, BpfError, load::POISONED, pod::PodWrapper};
 
 /// What the writers say of themselves, summed over CPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WriterTotals {
     /// Events that only the second copy of the handler saw.
-    pub caught: u64,
+    pub recovered: u64,
     /// Events counted into a live bank.
     pub counted: u64,
     /// Listeners whose port was not chosen yet when they were reported.
-    pub unplaced: u64,
+    pub unregistered: u64,
 }
 
 /// One bank, summed over CPUs and writers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Banks {
+pub struct BankSum {
     /// State changes, `[family][from][to]`.
     pub flows: [[[u64; 12]; 12]; Family::COUNT],
     /// Sockets that the seeding counted, `[family][state]`.
     pub seeded: [[i64; 12]; Family::COUNT],
 }
 
-impl Banks {
+impl BankSum {
     /// The same, with the flows of both.
     #[must_use]
     pub fn plus_flows(mut self, other: &Self) -> Self {
@@ -48,7 +48,7 @@ impl Banks {
     }
 
     /// What came after `earlier`.
-    fn since(mut self, earlier: &Self) -> Self {
+    fn minus(mut self, earlier: &Self) -> Self {
         for family in 0..Family::COUNT {
             for from in 0..self.flows[family].len() {
                 for to in 0..self.flows[family][from].len() {
@@ -78,14 +78,14 @@ impl Banks {
 pub struct BankReader<'a> {
     pub(super) bpf: &'a Bpf,
     pub(super) bank: u32,
-    emptied: RwLockReadGuard<'a, Emptied>,
+    baseline: RwLockReadGuard<'a, Baseline>,
 }
 
 /// What a bank had counted when it was emptied last: nothing is written to what the programs write.
 #[derive(Default)]
-pub(super) struct Emptied {
-    own: Banks,
-    others: BTreeMap<NetnsId, Banks>,
+pub(super) struct Baseline {
+    own: BankSum,
+    others: BTreeMap<NetnsId, BankSum>,
 }
 
 impl BankReader<'_> {
@@ -93,13 +93,13 @@ impl BankReader<'_> {
     ///
     /// # Errors
     /// If the kernel refuses the read.
-    pub fn counters(&self, netns: NetnsId) -> Result<Banks, LoadError> {
+    pub fn counters(&self, netns: NetnsId) -> Result<BankSum, BpfError> {
         if netns == OWN_NETNS {
-            return Ok(self.bpf.all_of(self.bank)?.since(&self.emptied.own));
+            return Ok(self.bpf.raw_counters(self.bank)?.minus(&self.baseline.own));
         }
-        let counted = self.bpf.all_of_other(netns, self.bank)?;
-        Ok(match self.emptied.others.get(&netns) {
-            Some(emptied) => counted.since(emptied),
+        let counted = self.bpf.raw_counters_in(netns, self.bank)?;
+        Ok(match self.baseline.others.get(&netns) {
+            Some(baseline) => counted.minus(baseline),
             None => counted,
         })
     }
@@ -113,18 +113,18 @@ impl Bpf {
         BankReader {
             bpf: self,
             bank,
-            emptied: self.emptied[bank as usize].read().expect(POISONED),
+            baseline: self.baseline[bank as usize].read().expect(POISONED),
         }
     }
 
     /// What `bank` has ever counted.
-    fn all_of(&self, bank: u32) -> Result<Banks, LoadError> {
-        let mut sum = Banks::default();
+    fn raw_counters(&self, bank: u32) -> Result<BankSum, BpfError> {
+        let mut sum = BankSum::default();
         for cpu in self.cpus()?.iter() {
             sum.add(&cpu.0.first[bank as usize]);
         }
         let others = self.counters.get(&bank, 0).map_err(counters_error)?;
-        for Record(cpu) in others.iter() {
+        for PodWrapper(cpu) in others.iter() {
             for writer in [&cpu.second, &cpu.walk, &cpu.timewait] {
                 sum.add(writer);
             }
@@ -132,9 +132,9 @@ impl Bpf {
         Ok(sum)
     }
 
-    fn cpus(&self) -> Result<PerCpuValues<Record<Cpu>>, LoadError> {
-        self.cpus.get(&0, 0).map_err(|source| LoadError::Map {
-            name: "CPUS",
+    fn cpus(&self) -> Result<PerCpuValues<PodWrapper<PerCpu>>, BpfError> {
+        self.cpus.get(&0, 0).map_err(|source| BpfError::Map {
+            name: "PER_CPU",
             source,
         })
     }
@@ -144,12 +144,12 @@ impl Bpf {
     ///
     /// # Errors
     /// If the kernel refuses the update.
-    pub fn clear(&self, bank: u32) -> Result<(), LoadError> {
-        let mut emptied = self.emptied[bank as usize].write().expect(POISONED);
+    pub fn clear(&self, bank: u32) -> Result<(), BpfError> {
+        let mut baseline = self.baseline[bank as usize].write().expect(POISONED);
         // From here on it is counted anew.
-        *emptied = Emptied {
-            own: self.all_of(bank)?,
-            others: self.all_of_others(bank)?,
+        *baseline = Baseline {
+            own: self.raw_counters(bank)?,
+            others: self.raw_counters_by_netns(bank)?,
         };
         self.clear_ports(bank)
     }
@@ -158,11 +158,11 @@ impl Bpf {
     ///
     /// # Errors
     /// If the kernel refuses the read.
-    pub fn failures(&self) -> Result<FailureTotals, LoadError> {
+    pub fn failures(&self) -> Result<FailureTotals, BpfError> {
         let totals = self.failures.get(&0, 0);
         totals
             .map(|totals| totals.0)
-            .map_err(|source| LoadError::Map {
+            .map_err(|source| BpfError::Map {
                 name: FAILURES,
                 source,
             })
@@ -172,16 +172,16 @@ impl Bpf {
     ///
     /// # Errors
     /// If the kernel refuses the read.
-    pub fn writers(&self) -> Result<WriterTotals, LoadError> {
+    pub fn writers(&self) -> Result<WriterTotals, BpfError> {
         let all = self
             .cpus()?
             .iter()
             .flat_map(|cpu| cpu.0.writers)
             .fold(WriterStats::default(), |sum, writer| sum.plus(&writer));
         Ok(WriterTotals {
-            caught: all.caught,
+            recovered: all.recovered,
             counted: all.counted,
-            unplaced: all.unplaced,
+            unregistered: all.unregistered,
         })
     }
 }
@@ -195,9 +195,9 @@ pub(super) fn per_cpu<T: aya::Pod>(value: T) -> Result<PerCpuValues<T>, MapError
     PerCpuValues::try_from(vec![value; cpus]).map_err(MapError::IoError)
 }
 
-fn counters_error(source: MapError) -> LoadError {
-    LoadError::Map {
-        name: "COUNTERS",
+fn counters_error(source: MapError) -> BpfError {
+    BpfError::Map {
+        name: "SECONDARY_BANKS",
         source,
     }
 }

@@ -5,13 +5,13 @@
 use std::io::{self, Read as _};
 
 use aya::programs::{Iter, ProgramError, links::LinkError};
-use tcp_status_common::counters::{ListenerRecord, Listeners, Walked};
+use tcp_status_common::counters::{ListenerRecord, ListenerWalk, WalkTotals};
 
 use super::{
-    Bpf, LoadError,
+    Bpf, BpfError,
     counters::per_cpu,
     load::{SeenSlot, WALK_LISTENERS, WALK_SOCKETS, lock, new_seen, seen_error},
-    record::{self, Record},
+    pod::{self, PodWrapper},
 };
 
 impl Bpf {
@@ -19,16 +19,16 @@ impl Bpf {
     ///
     /// # Errors
     /// If the kernel has no memory for it.
-    pub fn remember(&self, capacity: u32) -> Result<(), LoadError> {
+    pub fn resize_seen_map(&self, capacity: u32) -> Result<(), BpfError> {
         let seen = new_seen(capacity)?;
         lock(&self.seen).map.set(0, &seen, 0).map_err(seen_error)
     }
 
-    /// Gives back the memory that [`Bpf::remember`] took.
+    /// Gives back the memory that [`Bpf::resize_seen_map`] took.
     ///
     /// # Errors
     /// If the kernel refuses the update.
-    pub fn forget(&self) -> Result<(), LoadError> {
+    pub fn release_seen_map(&self) -> Result<(), BpfError> {
         let mut seen = lock(&self.seen);
         let SeenSlot { map, none } = &mut *seen;
         map.set(0, none, 0).map_err(seen_error)
@@ -38,34 +38,34 @@ impl Bpf {
     ///
     /// # Errors
     /// If the kernel refuses the walk.
-    pub fn walk_sockets(&self) -> Result<Walked, LoadError> {
-        self.visit_sockets(Walked::default())
+    pub fn walk_sockets(&self) -> Result<WalkTotals, BpfError> {
+        self.visit_sockets(WalkTotals::default())
     }
 
     /// As [`Bpf::walk_sockets`], and counts in the bank that is being seeded what is not there.
     ///
     /// # Errors
     /// If the kernel refuses the walk.
-    pub fn seed_sockets(&self) -> Result<Walked, LoadError> {
-        self.visit_sockets(Walked {
+    pub fn seed_sockets(&self) -> Result<WalkTotals, BpfError> {
+        self.visit_sockets(WalkTotals {
             seeding: 1,
-            ..Walked::default()
+            ..WalkTotals::default()
         })
     }
 
-    fn visit_sockets(&self, empty: Walked) -> Result<Walked, LoadError> {
-        let error = |source| LoadError::Map {
-            name: "WALKED",
+    fn visit_sockets(&self, empty: WalkTotals) -> Result<WalkTotals, BpfError> {
+        let error = |source| BpfError::Map {
+            name: "WALK_TOTALS",
             source,
         };
         let mut walked = lock(&self.walked);
-        let empty = per_cpu(Record(empty)).map_err(error)?;
+        let empty = per_cpu(PodWrapper(empty)).map_err(error)?;
         walked.set(0, empty, 0).map_err(error)?;
-        self.run(WALK_SOCKETS, OnInterruption::GoOn, &mut Vec::new())?;
+        self.run(WALK_SOCKETS, OnEagain::Retry, &mut Vec::new())?;
         let per_cpu = walked.get(&0, 0).map_err(error)?;
         Ok(per_cpu
             .iter()
-            .fold(Walked::default(), |sum, cpu| sum.plus(&cpu.0)))
+            .fold(WalkTotals::default(), |sum, cpu| sum.plus(&cpu.0)))
     }
 
     /// Visits the listeners of the calling thread's namespace, of which there should be
@@ -73,10 +73,10 @@ impl Bpf {
     ///
     /// # Errors
     /// If the kernel refuses the walk.
-    pub fn walk_listeners(&self, expected: u64) -> Result<Listeners, LoadError> {
-        let empty = Listeners {
+    pub fn walk_listeners(&self, expected: u64) -> Result<ListenerWalk, BpfError> {
+        let empty = ListenerWalk {
             expected,
-            ..Listeners::default()
+            ..ListenerWalk::default()
         };
         Ok(self.visit_listeners(empty)?.0)
     }
@@ -86,11 +86,11 @@ impl Bpf {
     ///
     /// # Errors
     /// If the kernel refuses the walk.
-    pub fn seed_listeners(&self, expected: u64) -> Result<Listeners, LoadError> {
-        let empty = Listeners {
+    pub fn seed_listeners(&self, expected: u64) -> Result<ListenerWalk, BpfError> {
+        let empty = ListenerWalk {
             expected,
             seeding: 1,
-            ..Listeners::default()
+            ..ListenerWalk::default()
         };
         Ok(self.visit_listeners(empty)?.0)
     }
@@ -102,31 +102,31 @@ impl Bpf {
     pub fn describe_listeners(
         &self,
         expected: u64,
-    ) -> Result<(Listeners, Vec<ListenerRecord>), LoadError> {
-        self.visit_listeners(Listeners {
+    ) -> Result<(ListenerWalk, Vec<ListenerRecord>), BpfError> {
+        self.visit_listeners(ListenerWalk {
             expected,
             wanted: 1,
-            ..Listeners::default()
+            ..ListenerWalk::default()
         })
     }
 
     fn visit_listeners(
         &self,
-        empty: Listeners,
-    ) -> Result<(Listeners, Vec<ListenerRecord>), LoadError> {
-        let error = |source| LoadError::Map {
-            name: "LISTENERS",
+        empty: ListenerWalk,
+    ) -> Result<(ListenerWalk, Vec<ListenerRecord>), BpfError> {
+        let error = |source| BpfError::Map {
+            name: "LISTENER_WALK",
             source,
         };
         let mut listeners = lock(&self.listeners);
-        listeners.set(0, Record(empty), 0).map_err(error)?;
+        listeners.set(0, PodWrapper(empty), 0).map_err(error)?;
         let mut written = Vec::new();
         if empty.expected > 0 {
-            self.run(WALK_LISTENERS, OnInterruption::End, &mut written)?;
+            self.run(WALK_LISTENERS, OnEagain::Stop, &mut written)?;
         }
         let found = listeners.get(&0, 0).map_err(error)?.0;
         drop(listeners);
-        let mut records = record::listeners(&written);
+        let mut records = pod::listeners(&written);
         if found.last != ListenerRecord::default() {
             records.push(found.last);
         }
@@ -137,15 +137,15 @@ impl Bpf {
     pub(super) fn run(
         &self,
         name: &'static str,
-        on_interruption: OnInterruption,
+        on_interruption: OnEagain,
         written: &mut Vec<u8>,
-    ) -> Result<(), LoadError> {
-        let error = |why| LoadError::Program { name, why };
+    ) -> Result<(), BpfError> {
+        let error = |why| BpfError::Program { name, why };
         let mut file = {
             let mut ebpf = lock(&self.ebpf);
             let program: &mut Iter = ebpf
                 .program_mut(name)
-                .ok_or(LoadError::Missing(name))?
+                .ok_or(BpfError::Missing(name))?
                 .try_into()
                 .map_err(error)?;
             let link = program.attach().map_err(error)?;
@@ -160,8 +160,8 @@ impl Bpf {
                 Ok(count) => written.extend_from_slice(&buffer[..count]),
                 Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
                 Err(why) if why.kind() == io::ErrorKind::WouldBlock => match on_interruption {
-                    OnInterruption::GoOn => {}
-                    OnInterruption::End => return Ok(()),
+                    OnEagain::Retry => {}
+                    OnEagain::Stop => return Ok(()),
                 },
                 Err(why) => return Err(error(ProgramError::IOError(why))),
             }
@@ -172,9 +172,9 @@ impl Bpf {
 /// What EAGAIN means: the kernel hands it out after a million entries, for the reader to come
 /// back, and when a program ends the walk.
 #[derive(Clone, Copy)]
-pub(super) enum OnInterruption {
-    GoOn,
-    End,
+pub(super) enum OnEagain {
+    Retry,
+    Stop,
 }
 
 fn link_error(source: LinkError) -> ProgramError {

@@ -17,16 +17,19 @@ use aya_log::EbpfLogger;
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_HASH;
 use tcp_status_common::{
     control::{Control, Mode, TASK_SLOTS},
-    counters::{Cpu, FailureTotals, Listeners, Others, PortGauges, PortKey, PortPage, Walked},
-    host::Host,
+    counters::{
+        FailureTotals, ListenerWalk, PerCpu, PortGauges, PortKey, PortPage, SecondaryBanks,
+        WalkTotals,
+    },
+    kernel_layout::KernelLayout,
 };
 
 use super::{
-    closed::Closed,
-    counters::{Emptied, FAILURES},
+    closed_listeners::Closed,
+    counters::{Baseline, FAILURES},
     namespaces::Namespaces,
-    record::Record,
-    timewait::{self, Timewait},
+    pod::PodWrapper,
+    timewait::{self, TimewaitPrograms},
 };
 
 /// Built by `cargo xtask build`; a test ties it to its sources.
@@ -42,25 +45,25 @@ const HANDLERS: [&str; 2] = ["set_state_first", "set_state_second"];
 pub(super) const WALK_SOCKETS: &str = "walk_sockets";
 pub(super) const WALK_LISTENERS: &str = "walk_listeners";
 pub(super) const READ_CLOSED: &str = "read_closed_listeners";
-pub(super) const LOOK_AT_NAMESPACES: &str = "look_at_namespaces";
+pub(super) const CHECK_NAMESPACES: &str = "check_namespaces";
 /// The programs of iterators, each with what it iterates over.
 const WALKS: [(&str, &str); 4] = [
     (WALK_SOCKETS, "tcp"),
     (WALK_LISTENERS, "tcp"),
     (READ_CLOSED, "bpf_map"),
-    (LOOK_AT_NAMESPACES, "bpf_map"),
+    (CHECK_NAMESPACES, "bpf_map"),
 ];
 
 /// The kernel refused a part of the programs, or the object is not what it should be.
 #[derive(Debug, thiserror::Error)]
-pub enum LoadError {
+pub enum BpfError {
     /// Maps or read-only data.
-    #[error("cannot load the eBPF object: {}", whole(.0))]
+    #[error("cannot load the eBPF object: {}", error_chain(.0))]
     Object(#[from] EbpfError),
     /// A program that follows timewait minisockets; everything else can do without it.
     #[error(
         "attach to function, on {function}: {}; timewait minisockets are split by a walk",
-        brief(source)
+        verifier_summary(source)
     )]
     Timewait {
         /// The function of the kernel.
@@ -69,7 +72,11 @@ pub enum LoadError {
         source: ProgramError,
     },
     /// Any other program.
-    #[error("cannot load eBPF program {name}: {}{}", brief(why), cure(why))]
+    #[error(
+        "cannot load eBPF program {name}: {}{}",
+        verifier_summary(why),
+        hint(why)
+    )]
     Program {
         /// The program.
         name: &'static str,
@@ -77,7 +84,7 @@ pub enum LoadError {
         why: ProgramError,
     },
     /// A map.
-    #[error("cannot use eBPF map {name}: {}", whole(source))]
+    #[error("cannot use eBPF map {name}: {}", error_chain(source))]
     Map {
         /// The map.
         name: &'static str,
@@ -91,7 +98,7 @@ pub enum LoadError {
 
 /// How much is kept apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct MapLimits {
     /// Local ports that have or had a listener; what does not fit is counted together.
     pub ports: u32,
     /// Namespaces beside the own one.
@@ -99,24 +106,24 @@ pub struct Limits {
 }
 
 /// Slots of the ports.
-type PortSlots = HashMap<MapData, Record<PortKey>, u32>;
+type PortSlots = HashMap<MapData, PodWrapper<PortKey>, u32>;
 
 /// Connections by local port, read without a lock.
 pub(super) struct Ports {
     pub(super) slots: PortSlots,
-    pub(super) gauges: PerCpuArray<MapData, Record<PortGauges>>,
+    pub(super) gauges: PerCpuArray<MapData, PodWrapper<PortGauges>>,
 }
 
 /// The same maps, and what else changes with them.
 pub(super) struct PortWriter {
     pub(super) slots: PortSlots,
-    pub(super) gauges: PerCpuArray<MapData, Record<PortGauges>>,
+    pub(super) gauges: PerCpuArray<MapData, PodWrapper<PortGauges>>,
     /// Slots of the own namespace's ports, by bank and port.
-    pub(super) pages: [Array<MapData, Record<PortPage>>; 2],
+    pub(super) pages: [Array<MapData, PodWrapper<PortPage>>; 2],
     /// Slots that are free, by bank.
     pub(super) free: [Queue<MapData, u32>; 2],
     /// Slots that no port has, but that could not be entered as free yet.
-    pub(super) unused: [Vec<u32>; 2],
+    pub(super) pending_free: [Vec<u32>; 2],
 }
 
 /// The map of seen sockets.
@@ -128,8 +135,8 @@ pub(super) struct SeenSlot {
 }
 
 /// What the programs are told.
-pub(super) struct Switch {
-    pub(super) map: Array<MapData, Record<Control>>,
+pub(super) struct ControlState {
+    pub(super) map: Array<MapData, PodWrapper<Control>>,
     pub(super) mode: Mode,
     /// The next event is to wake the sampler.
     pub(super) armed: bool,
@@ -140,16 +147,16 @@ pub(super) struct Switch {
 /// The running programs and their maps. Everything goes when this is dropped.
 pub struct Bpf {
     pub(super) ebpf: Mutex<Ebpf>,
-    pub(super) control: Mutex<Switch>,
-    pub(super) timewait: Timewait,
+    pub(super) control: Mutex<ControlState>,
+    pub(super) timewait: TimewaitPrograms,
     pub(super) wake: Mutex<RingBuf<MapData>>,
-    pub(super) counters: PerCpuArray<MapData, Record<Others>>,
+    pub(super) counters: PerCpuArray<MapData, PodWrapper<SecondaryBanks>>,
     /// What each bank had counted when it was emptied last.
-    pub(super) emptied: [RwLock<Emptied>; 2],
-    pub(super) cpus: PerCpuArray<MapData, Record<Cpu>>,
-    pub(super) failures: Array<MapData, Record<FailureTotals>>,
-    pub(super) walked: Mutex<PerCpuArray<MapData, Record<Walked>>>,
-    pub(super) listeners: Mutex<Array<MapData, Record<Listeners>>>,
+    pub(super) baseline: [RwLock<Baseline>; 2],
+    pub(super) cpus: PerCpuArray<MapData, PodWrapper<PerCpu>>,
+    pub(super) failures: Array<MapData, PodWrapper<FailureTotals>>,
+    pub(super) walked: Mutex<PerCpuArray<MapData, PodWrapper<WalkTotals>>>,
+    pub(super) listeners: Mutex<Array<MapData, PodWrapper<ListenerWalk>>>,
     pub(super) closed: Mutex<Closed>,
     pub(super) seen: Mutex<SeenSlot>,
     pub(super) namespaces: Mutex<Namespaces>,
@@ -157,34 +164,35 @@ pub struct Bpf {
     pub(super) port_writer: Mutex<PortWriter>,
     logger: Option<Mutex<EbpfLogger<&'static dyn log::Log>>>,
     pub(super) inode: u32,
-    pub(super) limits: Limits,
+    pub(super) limits: MapLimits,
 }
 
 impl Bpf {
     /// Loads everything, and attaches all but the programs that follow timewait minisockets:
-    /// [`Bpf::attach_timewait`]. Nothing is counted before [`Bpf::switch`].
+    /// [`Bpf::attach_timewait`]. Nothing is counted before [`Bpf::set_mode`].
     /// `inode` is that of the tracker's own namespace.
     ///
     /// # Errors
     /// If the kernel refuses any part.
     pub fn load(
-        host: &Host,
+        layout: &KernelLayout,
         btf: &Btf,
         iterator: bool,
         inode: u32,
-        limits: Limits,
-    ) -> Result<Self, LoadError> {
-        let host = Record(*host);
+        limits: MapLimits,
+    ) -> Result<Self, BpfError> {
+        let layout = PodWrapper(*layout);
         // One slot more, for the ports that have none.
         let slots = limits.ports + 1;
         // Where no task can be moved between two copies, none leaves a mark of its own.
-        let by_task =
-            host.0.two_copies == 1 && (host.0.task_marks == 1 || host.0.timewait_events == 1);
-        let segments_by_task = host.0.timewait_events == 1 && host.0.bottom_halves_preemptible == 1;
+        let by_task = layout.0.two_copies == 1
+            && (layout.0.per_task_tokens == 1 || layout.0.timewait_events == 1);
+        let segments_by_task =
+            layout.0.timewait_events == 1 && layout.0.bottom_halves_preemptible == 1;
         let mut ebpf = EbpfLoader::new()
             .btf(Some(btf))
-            .override_global("HOST", &host, true)
-            .map_max_entries("TASK_MARKS", if by_task { TASK_SLOTS } else { 1 })
+            .override_global("KERNEL_LAYOUT", &layout, true)
+            .map_max_entries("TASK_TOKENS", if by_task { TASK_SLOTS } else { 1 })
             .map_max_entries(
                 "TASK_SEGMENTS",
                 if segments_by_task { TASK_SLOTS } else { 1 },
@@ -194,26 +202,26 @@ impl Bpf {
             .map_max_entries("FREE_PORTS_1", slots)
             .map_max_entries("NAMESPACES", limits.namespaces.max(1))
             .load(OBJECT)?;
-        let copies = if host.0.two_copies == 1 { 2 } else { 1 };
+        let copies = if layout.0.two_copies == 1 { 2 } else { 1 };
         // First: where the kernel refuses these, everything is loaded again without them.
-        let timewait = if host.0.timewait_events == 1 {
-            Timewait::load(&mut ebpf, btf, copies)?
+        let timewait = if layout.0.timewait_events == 1 {
+            TimewaitPrograms::load(&mut ebpf, btf, copies)?
         } else {
-            Timewait::default()
+            TimewaitPrograms::default()
         };
         for name in HANDLERS.into_iter().take(copies) {
             let program: &mut BtfTracePoint = program(&mut ebpf, name)?;
             program
                 .load("inet_sock_set_state", btf)
                 .and_then(|()| program.attach())
-                .map_err(|why| LoadError::Program { name, why })?;
+                .map_err(|why| BpfError::Program { name, why })?;
         }
         if iterator {
             for (name, of) in WALKS {
                 let program: &mut Iter = program(&mut ebpf, name)?;
                 program
                     .load(of, btf)
-                    .map_err(|why| LoadError::Program { name, why })?;
+                    .map_err(|why| BpfError::Program { name, why })?;
             }
         }
         let logger = EbpfLogger::init(&mut ebpf)
@@ -222,7 +230,7 @@ impl Bpf {
         let [slots, read_slots] = handles(&mut ebpf, "PORTS")?;
         let [gauges, read_gauges] = handles(&mut ebpf, "PORT_GAUGES")?;
         let bpf = Self {
-            control: Mutex::new(Switch {
+            control: Mutex::new(ControlState {
                 map: map(&mut ebpf, CONTROL)?,
                 mode: Mode::OFF,
                 armed: false,
@@ -230,12 +238,12 @@ impl Bpf {
             }),
             timewait,
             wake: Mutex::new(map(&mut ebpf, "WAKE")?),
-            counters: map(&mut ebpf, "COUNTERS")?,
-            emptied: Default::default(),
-            cpus: map(&mut ebpf, "CPUS")?,
+            counters: map(&mut ebpf, "SECONDARY_BANKS")?,
+            baseline: Default::default(),
+            cpus: map(&mut ebpf, "PER_CPU")?,
             failures: map(&mut ebpf, FAILURES)?,
-            walked: Mutex::new(map(&mut ebpf, "WALKED")?),
-            listeners: Mutex::new(map(&mut ebpf, "LISTENERS")?),
+            walked: Mutex::new(map(&mut ebpf, "WALK_TOTALS")?),
+            listeners: Mutex::new(map(&mut ebpf, "LISTENER_WALK")?),
             closed: Mutex::new(Closed::new(&mut ebpf)?),
             seen: Mutex::new(SeenSlot {
                 map: map(&mut ebpf, "SEEN")?,
@@ -257,14 +265,14 @@ impl Bpf {
                     map(&mut ebpf, "FREE_PORTS_0")?,
                     map(&mut ebpf, "FREE_PORTS_1")?,
                 ],
-                unused: Default::default(),
+                pending_free: Default::default(),
             }),
             limits,
             logger: logger.map(Mutex::new),
             ebpf: Mutex::new(ebpf),
             inode,
         };
-        bpf.open_ports()?;
+        bpf.init_port_slots()?;
         Ok(bpf)
     }
 
@@ -275,7 +283,7 @@ impl Bpf {
     /// If the kernel does not report it.
     pub fn skipped(&self) -> io::Result<u64> {
         let ebpf = lock(&self.ebpf);
-        let once = timewait::without_second_copy();
+        let once = timewait::attached_once();
         let mut skipped = 0;
         for name in once.chain([HANDLERS[0]]) {
             // In the reduced tier some are not loaded.
@@ -297,9 +305,9 @@ impl Bpf {
 
 /// An error with its causes, each once, for libraries repeat some; and what to do, where the
 /// kernel's number says so.
-fn whole(error: &(dyn Error + 'static)) -> String {
+fn error_chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
-    let mut cure = None;
+    let mut hint = None;
     for cause in successors(error.source(), |&cause| cause.source()) {
         let more = cause.to_string();
         if !text.contains(&more) {
@@ -308,7 +316,7 @@ fn whole(error: &(dyn Error + 'static)) -> String {
         let errno = cause
             .downcast_ref::<io::Error>()
             .and_then(io::Error::raw_os_error);
-        cure = cure.or(match errno {
+        hint = hint.or(match errno {
             Some(libc::EMFILE | libc::ENFILE) => Some("; raise the limit of open files"),
             Some(libc::ENOMEM | libc::ENOSPC | libc::E2BIG) => {
                 Some("; give it more memory, or lower --max-ports and --max-namespaces")
@@ -319,17 +327,17 @@ fn whole(error: &(dyn Error + 'static)) -> String {
             _ => None,
         });
     }
-    text + cure.unwrap_or_default()
+    text + hint.unwrap_or_default()
 }
 
 /// The verifier's log is thousands of lines, of which the last but the statistics says why.
-fn brief(error: &ProgramError) -> String {
+fn verifier_summary(error: &ProgramError) -> String {
     let ProgramError::LoadError {
         io_error,
         verifier_log,
     } = error
     else {
-        return whole(error);
+        return error_chain(error);
     };
     let log = verifier_log.to_string();
     let statistics = ["processed ", "verification time ", "stack depth "];
@@ -340,7 +348,7 @@ fn brief(error: &ProgramError) -> String {
     }
 }
 
-fn cure(error: &ProgramError) -> &'static str {
+fn hint(error: &ProgramError) -> &'static str {
     match error {
         ProgramError::LoadError { io_error, .. } => match io_error.raw_os_error() {
             Some(libc::EMFILE | libc::ENFILE) => "; raise the limit of open files",
@@ -351,7 +359,7 @@ fn cure(error: &ProgramError) -> &'static str {
 }
 
 /// Removing what is not there is no failure.
-pub(super) fn absent_is_fine(removed: Result<(), MapError>) -> Result<(), MapError> {
+pub(super) fn ignore_enoent(removed: Result<(), MapError>) -> Result<(), MapError> {
     match removed {
         Err(MapError::KeyNotFound) => Ok(()),
         Err(MapError::SyscallError(error))
@@ -371,33 +379,33 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().expect(POISONED)
 }
 
-pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, LoadError>
+pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, BpfError>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
 {
     ebpf.program_mut(name)
-        .ok_or(LoadError::Missing(name))?
+        .ok_or(BpfError::Missing(name))?
         .try_into()
-        .map_err(|why| LoadError::Program { name, why })
+        .map_err(|why| BpfError::Program { name, why })
 }
 
-pub(super) fn map<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, LoadError>
+pub(super) fn map<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, BpfError>
 where
     M: TryFrom<Map, Error = MapError>,
 {
-    M::try_from(ebpf.take_map(name).ok_or(LoadError::Missing(name))?)
-        .map_err(|source| LoadError::Map { name, source })
+    M::try_from(ebpf.take_map(name).ok_or(BpfError::Missing(name))?)
+        .map_err(|source| BpfError::Map { name, source })
 }
 
 /// Two handles of a map: one to read, which waits for no writer.
-fn handles<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<[M; 2], LoadError>
+fn handles<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<[M; 2], BpfError>
 where
     M: TryFrom<Map, Error = MapError>,
 {
-    let error = |source| LoadError::Map { name, source };
-    let map = ebpf.take_map(name).ok_or(LoadError::Missing(name))?;
+    let error = |source| BpfError::Map { name, source };
+    let map = ebpf.take_map(name).ok_or(BpfError::Missing(name))?;
     let (Map::HashMap(data) | Map::PerCpuArray(data)) = &map else {
-        return Err(LoadError::Missing(name));
+        return Err(BpfError::Missing(name));
     };
     let file = data.fd().as_fd().try_clone_to_owned();
     let other = file
@@ -412,7 +420,7 @@ where
 }
 
 /// A map of seen sockets with room for `capacity`.
-pub(super) fn new_seen(capacity: u32) -> Result<Seen, LoadError> {
+pub(super) fn new_seen(capacity: u32) -> Result<Seen, BpfError> {
     // Key u64, value u32.
     let definition = aya_obj::Map::new_from_params(BPF_MAP_TYPE_HASH as u32, 8, 4, capacity, 0);
     MapData::create(definition, "seen", None)
@@ -420,8 +428,8 @@ pub(super) fn new_seen(capacity: u32) -> Result<Seen, LoadError> {
         .map_err(seen_error)
 }
 
-pub(super) const fn seen_error(source: MapError) -> LoadError {
-    LoadError::Map {
+pub(super) const fn seen_error(source: MapError) -> BpfError {
+    BpfError::Map {
         name: "SEEN",
         source,
     }

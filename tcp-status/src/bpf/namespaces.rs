@@ -7,13 +7,13 @@ use aya::{
     Ebpf,
     maps::{Array, HashMap, MapData, MapError},
 };
-use tcp_status_common::counters::{NAMESPACES_PER_LOOK, Namespace, NamespaceQuery, NetnsId};
+use tcp_status_common::counters::{NAMESPACES_PER_CHECK, Namespace, NamespaceQuery, NetnsId};
 
 use super::{
-    Banks, Bpf, LoadError,
-    iterate::OnInterruption,
-    load::{LOOK_AT_NAMESPACES, absent_is_fine, lock, map},
-    record::Record,
+    BankSum, Bpf, BpfError,
+    iterate::OnEagain,
+    load::{CHECK_NAMESPACES, ignore_enoent, lock, map},
+    pod::PodWrapper,
 };
 
 const NAMESPACES: &str = "NAMESPACES";
@@ -21,27 +21,27 @@ const QUERY: &str = "NAMESPACE_QUERY";
 
 /// The maps of other namespaces.
 pub(super) struct Namespaces {
-    map: HashMap<MapData, NetnsId, Record<Namespace>>,
-    query: Array<MapData, Record<NamespaceQuery>>,
+    map: HashMap<MapData, NetnsId, PodWrapper<Namespace>>,
+    query: Array<MapData, PodWrapper<NamespaceQuery>>,
 }
 
 impl Namespaces {
-    pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self, LoadError> {
+    pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self, BpfError> {
         Ok(Self {
             map: map(ebpf, NAMESPACES)?,
             query: map(ebpf, QUERY)?,
         })
     }
 
-    fn ids(&self) -> Result<Vec<NetnsId>, LoadError> {
+    fn ids(&self) -> Result<Vec<NetnsId>, BpfError> {
         let ids = self.map.keys().collect::<Result<_, _>>();
         ids.map_err(error(NAMESPACES))
     }
 
     /// None where nothing was ever counted.
-    fn get(&self, id: NetnsId) -> Result<Option<Box<Namespace>>, LoadError> {
+    fn get(&self, id: NetnsId) -> Result<Option<Box<Namespace>>, BpfError> {
         match self.map.get(&id, 0) {
-            Ok(Record(found)) => Ok(Some(Box::new(found))),
+            Ok(PodWrapper(found)) => Ok(Some(Box::new(found))),
             Err(MapError::KeyNotFound) => Ok(None),
             Err(source) => Err(error(NAMESPACES)(source)),
         }
@@ -54,50 +54,50 @@ impl Bpf {
     ///
     /// # Errors
     /// If the kernel refuses the look.
-    pub fn living_namespaces(&self) -> Result<BTreeMap<NetnsId, u32>, LoadError> {
+    pub fn live_namespaces(&self) -> Result<BTreeMap<NetnsId, u32>, BpfError> {
         let mut namespaces = lock(&self.namespaces);
-        let mut living = BTreeMap::new();
-        for chunk in namespaces.ids()?.chunks(NAMESPACES_PER_LOOK) {
-            self.look_at(&mut namespaces, chunk)?;
+        let mut live = BTreeMap::new();
+        for chunk in namespaces.ids()?.chunks(NAMESPACES_PER_CHECK) {
+            self.check_liveness(&mut namespaces, chunk)?;
             for &id in chunk {
                 match namespaces.get(id)? {
-                    Some(found) if found.is_there() => {
-                        living.insert(id, found.inode);
+                    Some(found) if found.is_alive() => {
+                        live.insert(id, found.inode);
                     }
                     Some(_) => {
-                        absent_is_fine(namespaces.map.remove(&id)).map_err(error(NAMESPACES))?;
+                        ignore_enoent(namespaces.map.remove(&id)).map_err(error(NAMESPACES))?;
                     }
                     None => {}
                 }
             }
         }
-        Ok(living)
+        Ok(live)
     }
 
     /// The inode number of a namespace; none if it is gone, or nothing was counted there.
     ///
     /// # Errors
     /// If the kernel refuses the look.
-    pub fn living_namespace(&self, id: NetnsId) -> Result<Option<u32>, LoadError> {
+    pub fn live_namespace(&self, id: NetnsId) -> Result<Option<u32>, BpfError> {
         let mut namespaces = lock(&self.namespaces);
-        self.look_at(&mut namespaces, &[id])?;
-        let found = namespaces.get(id)?.filter(|found| found.is_there());
+        self.check_liveness(&mut namespaces, &[id])?;
+        let found = namespaces.get(id)?.filter(|found| found.is_alive());
         Ok(found.map(|found| found.inode))
     }
 
-    fn look_at(&self, namespaces: &mut Namespaces, ids: &[NetnsId]) -> Result<(), LoadError> {
+    fn check_liveness(&self, namespaces: &mut Namespaces, ids: &[NetnsId]) -> Result<(), BpfError> {
         let mut query = NamespaceQuery {
-            ids: [0; NAMESPACES_PER_LOOK],
+            ids: [0; NAMESPACES_PER_CHECK],
         };
         query.ids[..ids.len()].copy_from_slice(ids);
-        let set = namespaces.query.set(0, Record(query), 0);
+        let set = namespaces.query.set(0, PodWrapper(query), 0);
         set.map_err(error(QUERY))?;
-        self.run(LOOK_AT_NAMESPACES, OnInterruption::End, &mut Vec::new())
+        self.run(CHECK_NAMESPACES, OnEagain::Stop, &mut Vec::new())
     }
 
     /// What `bank` has ever counted of another namespace; nothing if nothing was counted there.
-    pub(super) fn all_of_other(&self, id: NetnsId, bank: u32) -> Result<Banks, LoadError> {
-        let mut sum = Banks::default();
+    pub(super) fn raw_counters_in(&self, id: NetnsId, bank: u32) -> Result<BankSum, BpfError> {
+        let mut sum = BankSum::default();
         if let Some(found) = lock(&self.namespaces).get(id)? {
             sum.add(&found.banks[bank as usize]);
         }
@@ -105,13 +105,16 @@ impl Bpf {
     }
 
     /// What `bank` has ever counted of every other namespace.
-    pub(super) fn all_of_others(&self, bank: u32) -> Result<BTreeMap<NetnsId, Banks>, LoadError> {
+    pub(super) fn raw_counters_by_netns(
+        &self,
+        bank: u32,
+    ) -> Result<BTreeMap<NetnsId, BankSum>, BpfError> {
         let ids = lock(&self.namespaces).ids()?;
-        let of = |id| Ok((id, self.all_of_other(id, bank)?));
+        let of = |id| Ok((id, self.raw_counters_in(id, bank)?));
         ids.into_iter().map(of).collect()
     }
 }
 
-fn error(name: &'static str) -> impl Fn(MapError) -> LoadError {
-    move |source| LoadError::Map { name, source }
+fn error(name: &'static str) -> impl Fn(MapError) -> BpfError {
+    move |source| BpfError::Map { name, source }
 }

@@ -9,10 +9,10 @@ use tcp_status_common::{
 };
 
 use super::{
-    BankReader, Bpf, LoadError,
+    BankReader, Bpf, BpfError,
     counters::per_cpu,
-    load::{Ports, absent_is_fine, lock},
-    record::Record,
+    load::{Ports, ignore_enoent, lock},
+    pod::PodWrapper,
 };
 
 /// The sockets of one port, `[family][state]`, summed over CPUs.
@@ -23,7 +23,7 @@ impl BankReader<'_> {
     ///
     /// # Errors
     /// If the kernel refuses the read.
-    pub fn port(&self, netns: NetnsId, port: u16) -> Result<Option<PortSum>, LoadError> {
+    pub fn port(&self, netns: NetnsId, port: u16) -> Result<Option<PortSum>, BpfError> {
         let slot = self.bpf.ports.slots.get(&key(netns, port, self.bank), 0);
         match slot {
             Ok(OTHER_PORTS) | Err(MapError::KeyNotFound) => Ok(None),
@@ -36,7 +36,7 @@ impl BankReader<'_> {
     ///
     /// # Errors
     /// If the kernel refuses the read.
-    pub fn port_keys(&self) -> Result<BTreeSet<(NetnsId, u16)>, LoadError> {
+    pub fn port_keys(&self) -> Result<BTreeSet<(NetnsId, u16)>, BpfError> {
         let entries = self.bpf.ports.entries(self.bank)?;
         Ok(entries
             .iter()
@@ -48,7 +48,7 @@ impl BankReader<'_> {
     ///
     /// # Errors
     /// If the kernel refuses the read.
-    pub fn ports(&self) -> Result<BTreeMap<(NetnsId, u16), PortSum>, LoadError> {
+    pub fn ports(&self) -> Result<BTreeMap<(NetnsId, u16), PortSum>, BpfError> {
         let ports = &self.bpf.ports;
         let mut sums = BTreeMap::new();
         for (port, slot) in ports.entries(self.bank)? {
@@ -64,7 +64,7 @@ impl BankReader<'_> {
     ///
     /// # Errors
     /// If the kernel refuses the read.
-    pub fn other_ports(&self) -> Result<Option<(Vec<u16>, PortSum)>, LoadError> {
+    pub fn other_ports(&self) -> Result<Option<(Vec<u16>, PortSum)>, BpfError> {
         let ports = &self.bpf.ports;
         let entries = ports.entries(self.bank)?;
         let others = entries.iter().filter(|&&(_, slot)| slot == OTHER_PORTS);
@@ -83,13 +83,13 @@ impl Bpf {
     ///
     /// # Errors
     /// If the kernel refuses the update.
-    pub fn keep_ports(
+    pub fn carry_over_ports(
         &self,
         kept: impl IntoIterator<Item = (NetnsId, u16)>,
         bank: u32,
-    ) -> Result<(), LoadError> {
+    ) -> Result<(), BpfError> {
         let mut ports = lock(&self.port_writer);
-        let mut page = Box::new(Record(PortPage::EMPTY));
+        let mut page = Box::new(PodWrapper(PortPage::EMPTY));
         for (netns, port) in kept {
             let slot = match ports.free[bank as usize].pop(0) {
                 Ok(slot) => slot,
@@ -98,7 +98,7 @@ impl Bpf {
             };
             let key = key(netns, port, bank);
             if let Err(error) = ports.slots.insert(key, slot, 0) {
-                ports.unused[bank as usize].push(slot);
+                ports.pending_free[bank as usize].push(slot);
                 return Err(ports_error(error));
             }
             if netns == OWN_NETNS {
@@ -112,33 +112,33 @@ impl Bpf {
     }
 
     /// Empties `bank`, which no event may be using, and makes all its slots free.
-    pub(super) fn clear_ports(&self, bank: u32) -> Result<(), LoadError> {
+    pub(super) fn clear_ports(&self, bank: u32) -> Result<(), BpfError> {
         let mut ports = lock(&self.port_writer);
         for (port, slot) in self.ports.entries(bank)? {
-            let zeros = per_cpu(Record(PortGauges::ZERO)).map_err(gauges_error)?;
+            let zeros = per_cpu(PodWrapper(PortGauges::ZERO)).map_err(gauges_error)?;
             ports
                 .gauges
                 .set(PortGauges::index(slot, bank), zeros, 0)
                 .map_err(gauges_error)?;
-            absent_is_fine(ports.slots.remove(&Record(port))).map_err(ports_error)?;
+            ignore_enoent(ports.slots.remove(&PodWrapper(port))).map_err(ports_error)?;
             if slot != OTHER_PORTS {
-                ports.unused[bank as usize].push(slot);
+                ports.pending_free[bank as usize].push(slot);
             }
         }
-        while let Some(&slot) = ports.unused[bank as usize].last() {
+        while let Some(&slot) = ports.pending_free[bank as usize].last() {
             ports.free[bank as usize]
                 .push(slot, 0)
                 .map_err(free_error)?;
-            ports.unused[bank as usize].pop();
+            ports.pending_free[bank as usize].pop();
         }
-        let empty = Box::new(Record(PortPage::EMPTY));
+        let empty = Box::new(PodWrapper(PortPage::EMPTY));
         ports.pages[bank as usize]
             .set(0, *empty, 0)
             .map_err(pages_error)
     }
 
     /// Makes all slots of both banks free, for the first time.
-    pub(super) fn open_ports(&self) -> Result<(), LoadError> {
+    pub(super) fn init_port_slots(&self) -> Result<(), BpfError> {
         let mut ports = lock(&self.port_writer);
         for slot in 1..=self.limits.ports {
             for free in &mut ports.free {
@@ -150,10 +150,10 @@ impl Bpf {
 }
 
 impl Ports {
-    fn entries(&self, bank: u32) -> Result<Vec<(PortKey, u32)>, LoadError> {
+    fn entries(&self, bank: u32) -> Result<Vec<(PortKey, u32)>, BpfError> {
         let mut found = Vec::new();
         for entry in self.slots.iter() {
-            let (Record(key), slot) = entry.map_err(ports_error)?;
+            let (PodWrapper(key), slot) = entry.map_err(ports_error)?;
             if u32::from(key.bank) == bank {
                 found.push((key, slot));
             }
@@ -161,11 +161,11 @@ impl Ports {
         Ok(found)
     }
 
-    fn sum(&self, slot: u32, bank: u32) -> Result<PortSum, LoadError> {
+    fn sum(&self, slot: u32, bank: u32) -> Result<PortSum, BpfError> {
         let mut sum = [[0_u32; STATE_SLOTS]; Family::COUNT];
         let index = PortGauges::index(slot, bank);
         for cpu in self.gauges.get(&index, 0).map_err(gauges_error)?.iter() {
-            let gauges = cpu.0.first.iter().zip(&cpu.0.others);
+            let gauges = cpu.0.first.iter().zip(&cpu.0.shared);
             for (sums, (first, others)) in sum.iter_mut().zip(gauges) {
                 for (sum, (first, other)) in sums.iter_mut().zip(first.iter().zip(others)) {
                     *sum = sum.wrapping_add(*first).wrapping_add(*other);
@@ -181,8 +181,8 @@ impl Ports {
     }
 }
 
-fn key(netns: NetnsId, port: u16, bank: u32) -> Record<PortKey> {
-    Record(PortKey {
+fn key(netns: NetnsId, port: u16, bank: u32) -> PodWrapper<PortKey> {
+    PodWrapper(PortKey {
         netns,
         port,
         bank: u16::from(bank & 1 == 1),
@@ -190,29 +190,29 @@ fn key(netns: NetnsId, port: u16, bank: u32) -> Record<PortKey> {
     })
 }
 
-fn ports_error(source: MapError) -> LoadError {
-    LoadError::Map {
+fn ports_error(source: MapError) -> BpfError {
+    BpfError::Map {
         name: "PORTS",
         source,
     }
 }
 
-fn gauges_error(source: MapError) -> LoadError {
-    LoadError::Map {
+fn gauges_error(source: MapError) -> BpfError {
+    BpfError::Map {
         name: "PORT_GAUGES",
         source,
     }
 }
 
-fn pages_error(source: MapError) -> LoadError {
-    LoadError::Map {
+fn pages_error(source: MapError) -> BpfError {
+    BpfError::Map {
         name: ".bss.ports",
         source,
     }
 }
 
-fn free_error(source: MapError) -> LoadError {
-    LoadError::Map {
+fn free_error(source: MapError) -> BpfError {
+    BpfError::Map {
         name: "FREE_PORTS",
         source,
     }

@@ -13,51 +13,51 @@ use aya::{
 };
 
 use super::{
-    Bpf, LoadError,
+    Bpf, BpfError,
     load::{lock, program},
 };
 
 /// What is attached where, in this order, and whether it is a second copy. What ends minisockets
 /// comes first: an unmatched end is safer than an unmatched birth.
-const HANDLERS: [(&str, &str, At); 5] = [
-    ("timewait_ended", "inet_twsk_kill", At::Entry),
+const HANDLERS: [(&str, &str, AttachPoint); 5] = [
+    ("tw_destroy", "inet_twsk_kill", AttachPoint::Entry),
     (
-        "timewait_before_segment",
+        "tw_segment_entry",
         "tcp_timewait_state_process",
-        At::Entry,
+        AttachPoint::Entry,
     ),
     (
-        "timewait_after_segment",
+        "tw_segment_exit",
         "tcp_timewait_state_process",
-        At::Exit,
+        AttachPoint::Exit,
     ),
-    (COPIES[0], "inet_twsk_alloc", At::Exit),
-    (COPIES[1], "inet_twsk_alloc", At::Exit),
+    (COPIES[0], "inet_twsk_alloc", AttachPoint::Exit),
+    (COPIES[1], "inet_twsk_alloc", AttachPoint::Exit),
 ];
 /// Both copies of the program that sees births.
-const COPIES: [&str; 2] = ["timewait_born_first", "timewait_born_second"];
+const COPIES: [&str; 2] = ["tw_create_first", "tw_create_second"];
 
 /// The programs that are attached once.
-pub(super) fn without_second_copy() -> impl Iterator<Item = &'static str> {
+pub(super) fn attached_once() -> impl Iterator<Item = &'static str> {
     let names = HANDLERS.iter().map(|(name, ..)| *name);
     names.filter(|name| !COPIES.contains(name))
 }
 
 #[derive(Clone, Copy)]
-enum At {
+enum AttachPoint {
     Entry,
     Exit,
 }
 
 /// Programs that are loaded, and their links once they are attached.
 #[derive(Default)]
-pub(super) struct Timewait {
+pub(super) struct TimewaitPrograms {
     programs: Vec<(&'static str, OwnedFd)>,
     links: OnceLock<Vec<OwnedFd>>,
 }
 
-impl Timewait {
-    pub(super) fn load(ebpf: &mut Ebpf, btf: &Btf, copies: usize) -> Result<Self, LoadError> {
+impl TimewaitPrograms {
+    pub(super) fn load(ebpf: &mut Ebpf, btf: &Btf, copies: usize) -> Result<Self, BpfError> {
         let mut programs = Vec::new();
         for (name, function, at) in HANDLERS {
             if copies < 2 && name == COPIES[1] {
@@ -66,7 +66,7 @@ impl Timewait {
             let loaded = load(ebpf, name, function, at, btf)?;
             programs.push((
                 function,
-                loaded.map_err(|source| LoadError::Timewait { function, source })?,
+                loaded.map_err(|source| BpfError::Timewait { function, source })?,
             ));
         }
         Ok(Self {
@@ -80,17 +80,17 @@ fn load(
     ebpf: &mut Ebpf,
     name: &'static str,
     function: &'static str,
-    at: At,
+    at: AttachPoint,
     btf: &Btf,
-) -> Result<Result<OwnedFd, ProgramError>, LoadError> {
+) -> Result<Result<OwnedFd, ProgramError>, BpfError> {
     let fd = |fd: &aya::programs::ProgramFd| Ok(fd.as_fd().try_clone_to_owned()?);
     Ok(match at {
-        At::Entry => {
+        AttachPoint::Entry => {
             let program: &mut FEntry = program(ebpf, name)?;
             let loaded = program.load(function, btf);
             loaded.and_then(|()| program.fd().and_then(fd))
         }
-        At::Exit => {
+        AttachPoint::Exit => {
             let program: &mut FExit = program(ebpf, name)?;
             let loaded = program.load(function, btf);
             loaded.and_then(|()| program.fd().and_then(fd))
@@ -104,9 +104,9 @@ impl Bpf {
     ///
     /// # Errors
     /// If the kernel refuses one of them; none stays attached then.
-    pub fn attach_timewait(&self) -> Result<(), LoadError> {
+    pub fn attach_timewait(&self) -> Result<(), BpfError> {
         let links = self.timewait.programs.iter().map(|(function, program)| {
-            attach(program).map_err(|error| LoadError::Timewait {
+            attach(program).map_err(|error| BpfError::Timewait {
                 function,
                 source: error.into(),
             })
@@ -116,7 +116,7 @@ impl Bpf {
         Ok(())
     }
 
-    /// From the next [`Bpf::switch`] on, `bank` counts timewait minisockets if their programs are
+    /// From the next [`Bpf::set_mode`] on, `bank` counts timewait minisockets if their programs are
     /// attached, else not. For a bank that no mode names now.
     pub fn count_timewait(&self, bank: u32) {
         let attached = self.timewait.links.get().is_some();
@@ -139,12 +139,12 @@ fn attach(program: &OwnedFd) -> io::Result<OwnedFd> {
     struct Attributes {
         name: u64,
         prog_fd: libc::c_int,
-        unused: u32,
+        pending_free: u32,
     }
     let attributes = Attributes {
         name: 0,
         prog_fd: program.as_raw_fd(),
-        unused: 0,
+        pending_free: 0,
     };
     // SAFETY: the kernel reads as many bytes as it is given, and writes none.
     let link = unsafe {

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use tcp_status_common::state::{Family, State};
 
 use super::{complete, parse};
-use crate::{kernel::plan::Backend, server::DEFAULT_SOCKET};
+use crate::{kernel::plan::Backend, serve::DEFAULT_SOCKET};
 
 const EXIT: &str = "\
 Exit status: 0 success; 1 the answer is no (verify differs); 2 bad usage or argument; \

@@ -6,15 +6,15 @@ use std::{
 };
 
 use crate::{
-    bpf::Limits,
+    bpf::MapLimits,
     kernel::{
         facts::Facts,
-        plan::{Backend, Plan},
+        plan::{Backend, BackendPlan},
     },
-    output::print,
-    server::protocol::Show,
+    serve::protocol::Show,
     snapshot::{Snapshot, Tier},
     track::{self, Pace, Settings},
+    view::print,
 };
 
 /// Nothing is audited in the moment that the check takes.
@@ -26,7 +26,7 @@ const SETTINGS: Settings = Settings {
     split_interval: Duration::from_secs(1),
     sample_interval: Duration::from_secs(1),
     all_namespaces: false,
-    limits: Limits {
+    limits: MapLimits {
         ports: 16,
         namespaces: 1,
     },
@@ -38,7 +38,7 @@ pub(super) fn check() -> anyhow::Result<()> {
     let (facts, _) = Facts::probe();
     let mut text = String::new();
     describe(&mut text, &facts)?;
-    let (tier, reason) = match Plan::from_facts(&facts, Backend::Ebpf) {
+    let (tier, reason) = match BackendPlan::from_facts(&facts, Backend::Ebpf) {
         Ok(_) => match attach() {
             Ok(snapshot) => (snapshot.tier, snapshot.tier_reason),
             Err(error) => (Tier::Scan, Some(format!("{error:#}"))),
@@ -65,7 +65,7 @@ fn describe(out: &mut String, facts: &Facts) -> fmt::Result {
     match &facts.types {
         Ok(types) => {
             let offsets = types
-                .host
+                .layout
                 .as_ref()
                 .map_or_else(String::as_str, |_| "all found");
             row(out, "kernel types (BTF)", "present")?;

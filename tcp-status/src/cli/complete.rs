@@ -19,10 +19,10 @@ use clap_complete::{
 
 use super::args::Cli;
 use crate::{
-    server::{
+    serve::{
         DEFAULT_SOCKET,
-        client::ask,
-        protocol::{Answer, Query, Show},
+        client::request,
+        protocol::{Query, Response, Show},
     },
     snapshot::Snapshot,
 };
@@ -126,8 +126,8 @@ fn snapshots(netns: Option<String>, all_netns: bool) -> Vec<Snapshot> {
         all_netns,
         ..Show::default()
     });
-    match ask(&socket, &query) {
-        Ok(Answer::Snapshots(all)) => all,
+    match request(&socket, &query) {
+        Ok(Response::Snapshots(all)) => all,
         _ => Vec::new(),
     }
 }

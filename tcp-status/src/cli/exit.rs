@@ -8,15 +8,15 @@ use std::{
 };
 
 use crate::{
-    http,
     kernel::procfs,
-    server::{
+    serve::{
         client::ClientError,
-        place::PlaceError,
-        protocol::{Refusal, RefusalKind},
-        serve::ServeError,
+        http,
+        protocol::{ApiError, ApiErrorKind},
+        socket_path::SocketPathError,
+        unix::ServeError,
+        zabbix::passive,
     },
-    zabbix::passive,
 };
 
 /// Success.
@@ -42,7 +42,7 @@ pub enum Verdict {
 /// The command line, or what it names, is wrong: what, on which object: why; cure.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Usage(pub String);
+pub struct UsageError(pub String);
 
 /// Ends the program: says what went wrong, if anything, and gives the status.
 pub fn code(done: anyhow::Result<Verdict>) -> ExitCode {
@@ -63,33 +63,33 @@ fn status(error: &anyhow::Error) -> u8 {
 }
 
 fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
-    if let Some(refusal) = cause.downcast_ref::<Refusal>() {
+    if let Some(refusal) = cause.downcast_ref::<ApiError>() {
         return Some(match refusal.kind {
-            RefusalKind::BadArgument => USAGE,
-            RefusalKind::Unavailable => NO_TRACKER,
-            RefusalKind::Refused => REFUSED,
+            ApiErrorKind::BadArgument => USAGE,
+            ApiErrorKind::Unavailable => NO_TRACKER,
+            ApiErrorKind::Refused => REFUSED,
         });
     }
     if let Some(error) = cause.downcast_ref::<ClientError>() {
         return Some(match error {
             ClientError::NoTracker { .. }
             | ClientError::NoAnswer { .. }
-            | ClientError::Garbage { .. } => NO_TRACKER,
+            | ClientError::Malformed { .. } => NO_TRACKER,
             ClientError::TooLong | ClientError::NotASocket(_) => USAGE,
             ClientError::Denied { .. } | ClientError::Connect { .. } => REFUSED,
         });
     }
-    let place = match cause.downcast_ref::<ServeError>() {
-        Some(ServeError::Place(error)) => Some(error),
-        _ => cause.downcast_ref::<PlaceError>(),
+    let path_error = match cause.downcast_ref::<ServeError>() {
+        Some(ServeError::SocketPath(error)) => Some(error),
+        _ => cause.downcast_ref::<SocketPathError>(),
     };
-    if let Some(error) = place {
+    if let Some(error) = path_error {
         return Some(match error {
-            PlaceError::System { .. } => REFUSED,
-            PlaceError::BadPath { .. }
-            | PlaceError::NotASocket(_)
-            | PlaceError::InUse { .. }
-            | PlaceError::UnknownGroup(_) => USAGE,
+            SocketPathError::System { .. } => REFUSED,
+            SocketPathError::BadPath { .. }
+            | SocketPathError::NotASocket(_)
+            | SocketPathError::InUse { .. }
+            | SocketPathError::UnknownGroup(_) => USAGE,
         });
     }
     let another_address = cause
@@ -99,7 +99,7 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(another_address) = another_address {
         return Some(if another_address { USAGE } else { REFUSED });
     }
-    if cause.is::<Usage>() {
+    if cause.is::<UsageError>() {
         return Some(USAGE);
     }
     cause.is::<procfs::Error>().then_some(REFUSED)
@@ -141,22 +141,22 @@ fn line(error: &anyhow::Error) -> String {
 mod tests {
     use anyhow::{Context as _, anyhow};
 
-    use super::{NO_TRACKER, REFUSED, USAGE, Usage, line, status};
-    use crate::server::protocol::{Refusal, RefusalKind};
+    use super::{NO_TRACKER, REFUSED, USAGE, UsageError, line, status};
+    use crate::serve::protocol::{ApiError, ApiErrorKind};
 
     #[test]
     fn the_cause_decides_the_status() {
         let refusal = |kind| {
-            let refusal = Refusal {
+            let refusal = ApiError {
                 kind,
                 message: "no".into(),
             };
             Err::<(), _>(refusal).context("ask").unwrap_err()
         };
-        assert_eq!(status(&refusal(RefusalKind::BadArgument)), USAGE);
-        assert_eq!(status(&refusal(RefusalKind::Unavailable)), NO_TRACKER);
-        assert_eq!(status(&refusal(RefusalKind::Refused)), REFUSED);
-        assert_eq!(status(&Usage("x".into()).into()), USAGE);
+        assert_eq!(status(&refusal(ApiErrorKind::BadArgument)), USAGE);
+        assert_eq!(status(&refusal(ApiErrorKind::Unavailable)), NO_TRACKER);
+        assert_eq!(status(&refusal(ApiErrorKind::Refused)), REFUSED);
+        assert_eq!(status(&UsageError("x".into()).into()), USAGE);
         assert_eq!(status(&anyhow!("anything else")), REFUSED);
     }
 

@@ -4,7 +4,7 @@ pub mod args;
 mod check;
 mod complete;
 pub mod exit;
-mod generate;
+mod man;
 mod panic;
 mod parse;
 mod passive;
@@ -27,7 +27,7 @@ use clap::Parser;
 use args::{Cli, Command, GetOptions};
 use exit::Verdict;
 
-use crate::output::print;
+use crate::view::print;
 
 /// What an agent starts a process for again and again: describing all commands to the parser would
 /// cost it more than the question. What this does not understand, the whole description does, or
@@ -67,7 +67,7 @@ fn dispatch(command: Command) -> anyhow::Result<Verdict> {
         Command::Check => check::check()?,
         Command::Zabbix(command) => return zabbix::zabbix(&command),
         Command::Completions { shell } => print(&complete::script(shell)?)?,
-        Command::Man => print(&generate::man()?)?,
+        Command::Man => print(&man::man()?)?,
     }
     Ok(Verdict::Yes)
 }

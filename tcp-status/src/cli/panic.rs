@@ -14,7 +14,7 @@ use std::{
 use anyhow::anyhow;
 
 use super::exit;
-use crate::server::place::SocketFile;
+use crate::serve::socket_path::SocketFile;
 
 /// The socket that a panic removes, once it is there.
 pub(super) type Socket = Arc<OnceLock<SocketFile>>;

@@ -18,7 +18,7 @@ use ipnet::IpNet;
 use tcp_status_common::state::State;
 
 use crate::{
-    server::place::{self, BadPath},
+    serve::socket_path::{self, BadPath},
     snapshot::MAX_WINDOW,
 };
 
@@ -141,7 +141,7 @@ fn digits(text: &str) -> Option<&str> {
 
 pub(super) fn socket(path: OsString) -> Result<PathBuf, BadPath> {
     let path = PathBuf::from(path);
-    place::check(&path).map(|()| path)
+    socket_path::check(&path).map(|()| path)
 }
 
 /// Parser of a state in any usual spelling; the eleven names are suggested and completed.

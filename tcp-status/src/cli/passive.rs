@@ -5,27 +5,27 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use super::args::RunOptions;
-use crate::{
-    server::Source,
-    zabbix::passive::{Allowed, BindError, LIMITS, Passive},
+use crate::serve::{
+    Source,
+    zabbix::passive::{AllowedNetworks, BindError, LIMITS, PassiveServer},
 };
 
 /// Listens, if that is asked for.
-pub(super) fn bind(options: &RunOptions) -> Result<Option<Passive>, BindError> {
+pub(super) fn bind(options: &RunOptions) -> Result<Option<PassiveServer>, BindError> {
     let allowed = if options.zabbix_allow.is_empty() {
-        Allowed::default()
+        AllowedNetworks::default()
     } else {
-        Allowed::new(options.zabbix_allow.clone())
+        AllowedNetworks::new(options.zabbix_allow.clone())
     };
     options
         .zabbix
-        .map(|address| Passive::bind(address, allowed, LIMITS))
+        .map(|address| PassiveServer::bind(address, allowed, LIMITS))
         .transpose()
 }
 
 /// Answers until `shutdown`.
 pub(super) async fn serve(
-    passive: Option<Passive>,
+    passive: Option<PassiveServer>,
     source: &Arc<dyn Source>,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {

@@ -6,16 +6,16 @@ use tcp_status_common::state::Family;
 
 use super::args::{DiscoverOptions, GetOptions, ListenersOptions, ShowOptions};
 use crate::{
-    output::{
+    serve::{
+        client::request,
+        protocol::{ApiError, Get, Query, Response, Show},
+    },
+    snapshot::Snapshot,
+    view::{
         discovery, json,
         listeners::{self, Listeners},
         print, table,
     },
-    server::{
-        client::ask,
-        protocol::{Answer, Get, Query, Refusal, Show},
-    },
-    snapshot::Snapshot,
 };
 
 pub(super) fn get(options: GetOptions) -> anyhow::Result<()> {
@@ -26,8 +26,8 @@ pub(super) fn get(options: GetOptions) -> anyhow::Result<()> {
         netns: options.netns,
     });
     let path = &options.socket.socket;
-    match ask(path, &query)? {
-        Answer::Value(value) => Ok(print(&format!("{value}\n"))?),
+    match request(path, &query)? {
+        Response::Value(value) => Ok(print(&format!("{value}\n"))?),
         other => Err(unexpected(other)),
     }
 }
@@ -87,8 +87,8 @@ pub(super) fn discover(options: DiscoverOptions) -> anyhow::Result<()> {
 
 /// What the tracker reads.
 fn readings(path: &Path, query: Show) -> anyhow::Result<Vec<Snapshot>> {
-    match ask(path, &Query::Show(query))? {
-        Answer::Snapshots(snapshots) => Ok(snapshots),
+    match request(path, &Query::Show(query))? {
+        Response::Snapshots(snapshots) => Ok(snapshots),
         other => Err(unexpected(other)),
     }
 }
@@ -98,15 +98,15 @@ pub(super) fn reading(path: &Path, query: Show) -> anyhow::Result<Snapshot> {
     let mut all = readings(path, query)?;
     match (all.pop(), all.is_empty()) {
         (Some(one), true) => Ok(one),
-        _ => Err(unexpected(Answer::Snapshots(all))),
+        _ => Err(unexpected(Response::Snapshots(all))),
     }
 }
 
 /// The error that an answer is which does not fit the question.
-pub(super) fn unexpected(answer: Answer) -> anyhow::Error {
+pub(super) fn unexpected(answer: Response) -> anyhow::Error {
     let refusal = match answer {
-        Answer::Error(refusal) => refusal,
-        Answer::Value(_) | Answer::Snapshots(_) => Refusal::unavailable(
+        Response::Error(refusal) => refusal,
+        Response::Value(_) | Response::Snapshots(_) => ApiError::unavailable(
             "cannot query the tracker: it answers another question; \
              use the same version of tcp-status on both sides"
                 .into(),

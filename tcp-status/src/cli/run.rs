@@ -27,27 +27,26 @@ use super::{
     watchdog,
 };
 use crate::{
-    bpf::Limits as Kept,
-    http,
+    bpf::MapLimits,
     kernel::plan::Backend,
-    output::{print, table},
     privilege,
-    server::{
-        DEFAULT_SOCKET, Limits, Source,
-        protocol::{Refusal, Show},
-        serve::Server,
+    serve::{
+        DEFAULT_SOCKET, Limits, Source, http,
+        protocol::{ApiError, Show},
+        unix::Server,
     },
     track::{self, Pace, Running, Settings},
+    view::{print, table},
 };
 
 /// How long threads that are still at work may take at the end.
-const PATIENCE: Duration = Duration::from_millis(250);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// With fewer file descriptors the runtime panics, or has none for the first client.
-const FEWEST_FILES: u64 = 16;
+const MIN_OPEN_FILES: u64 = 16;
 
 /// With a smaller address space, threads cannot be started.
-const LEAST_ADDRESSES: u64 = 32 << 20;
+const MIN_ADDRESS_SPACE: u64 = 32 << 20;
 
 /// File descriptors that audits, answers and a client take at the same time.
 const SPARE_FILES: u64 = 8;
@@ -57,7 +56,7 @@ pub(super) fn run(options: &RunOptions) -> anyhow::Result<()> {
     let backend = options.backend.into();
     if settings.all_namespaces && backend == Backend::Scan {
         let why = "cannot count --netns all: a scan counts one namespace; leave out --backend scan";
-        return Err(Refusal::bad(why.into()).into());
+        return Err(ApiError::bad_argument(why.into()).into());
     }
     serve(options, move || Ok(track::start(backend, settings)?))
 }
@@ -71,7 +70,7 @@ fn settings(options: &RunOptions) -> Settings {
         split_interval: options.split_interval,
         sample_interval: options.sample_interval,
         all_namespaces: options.netns == NamespaceOption::All,
-        limits: Kept {
+        limits: MapLimits {
             ports: options.max_ports,
             namespaces: options.max_namespaces,
         },
@@ -92,18 +91,18 @@ fn serve(
     end_on_panic(Arc::clone(&socket));
     let files = open_files();
     ensure!(
-        files >= FEWEST_FILES,
+        files >= MIN_OPEN_FILES,
         "cannot start: the limit of open files is {files}; raise it to 1024 (ulimit -n, LimitNOFILE=)"
     );
-    let addresses = limit(Resource::RLIMIT_AS);
+    let addresses = resource_limit(Resource::RLIMIT_AS);
     ensure!(
-        addresses >= LEAST_ADDRESSES,
+        addresses >= MIN_ADDRESS_SPACE,
         "cannot start in an address space of {} MiB: too small for threads; raise it to 256 MiB \
          (ulimit -v, LimitAS=)",
         addresses >> 20
     );
     // Before there is a second thread.
-    if let Err(error) = privilege::gain_none() {
+    if let Err(error) = privilege::set_no_new_privs() {
         log::warn!(error:%; "a privilege is kept");
     }
     let runtime = Builder::new_current_thread()
@@ -117,16 +116,16 @@ fn serve(
 
 /// How many file descriptors this process may have.
 fn open_files() -> u64 {
-    limit(Resource::RLIMIT_NOFILE)
+    resource_limit(Resource::RLIMIT_NOFILE)
 }
 
 /// A limit of this process; none, if the kernel does not say.
-fn limit(resource: Resource) -> u64 {
+fn resource_limit(resource: Resource) -> u64 {
     getrlimit(resource).map_or(u64::MAX, |(limit, _)| limit)
 }
 
 /// Whether there are any left once it runs. Nothing else tells how many programs and maps take.
-fn spare_files() -> anyhow::Result<()> {
+fn check_spare_files() -> anyhow::Result<()> {
     let files = open_files();
     let open = match fs::read_dir("/proc/self/fd") {
         // But for the one that reads this.
@@ -146,7 +145,7 @@ fn spare_files() -> anyhow::Result<()> {
 /// A start or an answer that is under way does not hold up the end: the kernel clears away what
 /// belongs to the process.
 fn end(runtime: Runtime) {
-    runtime.shutdown_timeout(PATIENCE);
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
 }
 
 async fn serve_until_signal(
@@ -172,12 +171,12 @@ async fn serve_until_signal(
             log::info!(signal = name; "ended before it started");
             return Ok(());
         }
-        running = spawn_blocking(|| drop_privileges_after(start)) => {
+        running = spawn_blocking(|| drop_capabilities_after(start)) => {
             running.context("cannot start the tracker")??
         }
     };
-    spare_files()?;
-    privilege::drop_unneeded();
+    check_spare_files()?;
+    privilege::drop_unneeded_capabilities();
     if let Some(metrics) = &metrics {
         log::info!(address:% = metrics.address(); "metrics");
     }
@@ -209,9 +208,9 @@ async fn serve_until_signal(
 }
 
 /// For the thread that loads the programs, which later answers queries.
-fn drop_privileges_after<T>(start: impl FnOnce() -> T) -> T {
+fn drop_capabilities_after<T>(start: impl FnOnce() -> T) -> T {
     let started = start();
-    privilege::drop_unneeded();
+    privilege::drop_unneeded_capabilities();
     started
 }
 
@@ -292,7 +291,7 @@ mod tests {
     use std::path::Path;
 
     use super::greeting;
-    use crate::server::DEFAULT_SOCKET;
+    use crate::serve::DEFAULT_SOCKET;
 
     #[test]
     fn the_greeting_names_commands_that_work() {

@@ -4,10 +4,10 @@ use std::io::{self, IsTerminal as _};
 
 use ratatui::crossterm::terminal;
 
-use super::{args::TopOptions, exit::Usage, query::reading};
+use super::{args::TopOptions, exit::UsageError, query::reading};
 use crate::{
-    server::protocol::Show,
-    tui::{self, model::Settings},
+    serve::protocol::Show,
+    view::top::{self, model::Settings},
 };
 
 pub(super) fn top(options: TopOptions) -> anyhow::Result<()> {
@@ -17,13 +17,13 @@ pub(super) fn top(options: TopOptions) -> anyhow::Result<()> {
     ] {
         if !is_terminal {
             let why = format!("cannot show top: {stream} is not a terminal; use tcp-status show");
-            return Err(Usage(why).into());
+            return Err(UsageError(why).into());
         }
     }
     if let Ok((0, _) | (_, 0)) = terminal::size() {
         let why = "cannot show top: the terminal does not report its size; \
                    set it with: stty rows 24 columns 80";
-        return Err(Usage(why.into()).into());
+        return Err(UsageError(why.into()).into());
     }
     let socket = options.socket.socket;
     let query = Show {
@@ -36,5 +36,5 @@ pub(super) fn top(options: TopOptions) -> anyhow::Result<()> {
         netns: options.netns,
         socket: socket.display().to_string(),
     };
-    Ok(tui::run(socket, settings, first)?)
+    Ok(top::run(socket, settings, first)?)
 }

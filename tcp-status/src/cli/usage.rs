@@ -8,8 +8,8 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
-use super::exit::{self, Usage};
-use crate::output::OutputError;
+use super::exit::{self, UsageError};
+use crate::view::OutputError;
 
 /// How much of an argument is shown, in characters.
 const SHOWN: usize = 60;
@@ -26,7 +26,7 @@ pub(super) fn answer(error: Error) -> ExitCode {
             | ErrorKind::DisplayVersion
             | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
     ) {
-        return exit::code(Err(Usage(line(error)).into()));
+        return exit::code(Err(UsageError(line(error)).into()));
     }
     match error.print() {
         Err(why) if why.kind() != BrokenPipe => exit::code(Err(OutputError::from(why).into())),

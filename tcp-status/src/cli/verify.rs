@@ -10,7 +10,7 @@ use anyhow::Context as _;
 
 use super::{
     args::VerifyOptions,
-    exit::{Usage, Verdict},
+    exit::{UsageError, Verdict},
     query::unexpected,
 };
 use crate::{
@@ -18,12 +18,12 @@ use crate::{
         netns,
         procfs::{self, PortListing},
     },
-    output::{json, print, verify::render},
-    server::{
-        client::ask,
-        protocol::{Answer, Query, Show},
+    serve::{
+        client::request,
+        protocol::{Query, Response, Show},
     },
     snapshot::{Snapshot, compare::Comparison},
+    view::{json, print, verify::render},
 };
 
 /// Time between two comparisons, at least: while connections come and go, many are needed.
@@ -31,18 +31,18 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// How long a difference must last: more than the two seconds that a tracker may take to become
 /// exact after coming to rest.
-const LASTING: Duration = Duration::from_millis(2_500);
+const MIN_DIFFERENCE_AGE: Duration = Duration::from_millis(2_500);
 
 /// How long it is tried to decide while connections come and go.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// For so long, an exact match is tried for before a split of minisockets that is old will do.
-const EXACT_PATIENCE: Duration = Duration::from_millis(500);
+const EXACT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What is compared, and what time is.
 struct World<'a> {
     /// Asks the tracker.
-    ask: &'a dyn Fn(&Query) -> anyhow::Result<Answer>,
+    request: &'a dyn Fn(&Query) -> anyhow::Result<Response>,
     /// The kernel's counts.
     listing: &'a dyn Fn() -> anyhow::Result<PortListing>,
     /// The namespace that the listing is of.
@@ -56,7 +56,7 @@ struct World<'a> {
 pub(super) fn verify(options: &VerifyOptions) -> anyhow::Result<Verdict> {
     let started = Instant::now();
     let compared = compare(&World {
-        ask: &|query| Ok(ask(&options.socket.socket, query)?),
+        request: &|query| Ok(request(&options.socket.socket, query)?),
         listing: &|| Ok(procfs::listing_by_port()?),
         netns: &netns::own,
         pause: &thread::sleep,
@@ -80,9 +80,9 @@ fn compare(world: &World<'_>) -> anyhow::Result<Comparison> {
     loop {
         let elapsed = (world.elapsed)();
         let done = compared.exact()
-            || (compared.equal && elapsed >= EXACT_PATIENCE)
-            || (compared.differs && elapsed >= LASTING)
-            || elapsed >= PATIENCE;
+            || (compared.equal && elapsed >= EXACT_TIMEOUT)
+            || (compared.differs && elapsed >= MIN_DIFFERENCE_AGE)
+            || elapsed >= TIMEOUT;
         if done {
             return Ok(compared.settled());
         }
@@ -100,15 +100,15 @@ fn compare_once(world: &World<'_>, first: &Snapshot) -> anyhow::Result<Compariso
 
 /// The tracker's reading, which has to be of the namespace that the listing will be of.
 fn reading(world: &World<'_>) -> anyhow::Result<Snapshot> {
-    let snapshot = match (world.ask)(&Query::Show(Show::default()))? {
-        Answer::Snapshots(mut all) if all.len() == 1 => all.remove(0),
+    let snapshot = match (world.request)(&Query::Show(Show::default()))? {
+        Response::Snapshots(mut all) if all.len() == 1 => all.remove(0),
         other => return Err(unexpected(other)),
     };
     let own = (world.netns)().context("cannot read the network namespace of this process")?;
     if own == snapshot.netns {
         return Ok(snapshot);
     }
-    Err(Usage(format!(
+    Err(UsageError(format!(
         "cannot verify network namespace {own}: the tracker counts {}; run it there with: \
          nsenter --target PID --net tcp-status verify, where PID is the tracker's",
         snapshot.netns
@@ -122,10 +122,10 @@ mod tests {
 
     use tcp_status_common::state::State;
 
-    use super::{LASTING, PATIENCE, World, compare};
+    use super::{MIN_DIFFERENCE_AGE, TIMEOUT, World, compare};
     use crate::{
         kernel::procfs::{Listing, PortListing},
-        server::protocol::Answer,
+        serve::protocol::Response,
         snapshot::{Counts, Flow, Snapshot, Tier, Transitions, compare::Comparison},
     };
 
@@ -133,10 +133,10 @@ mod tests {
     fn compared(listeners: impl Fn(u32) -> (u64, u64), kernel: u64) -> (Comparison, u32, Duration) {
         let (readings, paused) = (Cell::new(0), Cell::new(Duration::ZERO));
         let compared = compare(&World {
-            ask: &|_| {
+            request: &|_| {
                 let (count, births) = listeners(readings.replace(readings.get() + 1));
                 let (from, to) = (State::Closed, State::Listen);
-                Ok(Answer::Snapshots(vec![Snapshot {
+                Ok(Response::Snapshots(vec![Snapshot {
                     transitions: Some(Transitions::from_flows(&[Flow {
                         from,
                         to,
@@ -188,21 +188,21 @@ mod tests {
     fn what_moves_may_explain_is_undecided_in_the_end() {
         let (compared, _, paused) = compared(|reading| (3, u64::from(reading)), 4);
         assert!(!compared.equal && !compared.differs && compared.moving);
-        assert!(paused >= PATIENCE);
+        assert!(paused >= TIMEOUT);
     }
 
     #[test]
     fn a_lasting_difference_gets_more_than_two_seconds() {
         let (compared, _, paused) = compared(|_| (3, 3), 4);
         assert!(!compared.equal && compared.differs && !compared.moving);
-        assert!(paused >= LASTING && LASTING > Duration::from_secs(2));
+        assert!(paused >= MIN_DIFFERENCE_AGE && MIN_DIFFERENCE_AGE > Duration::from_secs(2));
     }
 
     #[test]
     fn another_namespace_is_no_comparison() {
         let error = compare(&World {
-            ask: &|_| {
-                Ok(Answer::Snapshots(vec![Snapshot::of(
+            request: &|_| {
+                Ok(Response::Snapshots(vec![Snapshot::of(
                     Tier::Full,
                     7,
                     <_>::default(),

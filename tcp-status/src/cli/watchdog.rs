@@ -8,7 +8,7 @@ use tcp_status_common::state::State;
 use tokio::{task::spawn_blocking, time::sleep};
 
 use super::run::notify;
-use crate::server::{Source, protocol::Get};
+use crate::serve::{Source, protocol::Get};
 
 /// How often the tracker speaks in the time after which it would be taken for dead.
 const TIMES: u32 = 3;

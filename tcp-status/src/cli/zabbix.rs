@@ -1,5 +1,5 @@
 //! `zabbix install`, `uninstall` and `check`: shows what would change, asks, and says what is left
-//! to do. What has to change is decided by [`crate::zabbix::setup`].
+//! to do. What has to change is decided by [`crate::zabbix_agent`].
 
 use std::{
     env,
@@ -12,13 +12,13 @@ use anyhow::Context as _;
 
 use super::{
     args::{ZabbixCheck, ZabbixCommand, ZabbixFile},
-    exit::{Usage, Verdict},
+    exit::{UsageError, Verdict},
 };
 use crate::{
-    output::print,
-    zabbix::setup::{
-        self, Agent, CONFIGURATION, Change, Kind, Plan, Setting, facts,
-        probe::{self, Reach, Spoken},
+    view::print,
+    zabbix_agent::{
+        self, Agent, CONFIGURATION, Change, ConfigPlan, Kind, Setting, facts,
+        probe::{self, AgentReply, SocketAccess},
     },
 };
 
@@ -34,19 +34,19 @@ fn install(options: &ZabbixFile) -> anyhow::Result<Verdict> {
     let agents = agents("install", &options.root)?;
     let mut changes = Vec::new();
     for agent in &agents {
-        match Plan::install(agent) {
-            Plan::Nothing => print(&format!(
+        match ConfigPlan::install(agent) {
+            ConfigPlan::Nothing => print(&format!(
                 "{}: in place and current\n",
                 agent.target.display()
             ))?,
-            Plan::Change(change) => changes.push((agent, change)),
-            Plan::Conflict(others) => return Err(conflict(agent, &others).into()),
+            ConfigPlan::Change(change) => changes.push((agent, change)),
+            ConfigPlan::Conflict(others) => return Err(conflict(agent, &others).into()),
         }
     }
     let verdict = apply(&changes, options.yes)?;
     if verdict == Verdict::Yes && is_this_host(&options.root) {
         for agent in &agents {
-            print(&what_is_left(agent, !changes.is_empty()))?;
+            print(&remaining_steps(agent, !changes.is_empty()))?;
         }
     }
     Ok(verdict)
@@ -56,8 +56,8 @@ fn uninstall(options: &ZabbixFile) -> anyhow::Result<Verdict> {
     let agents = agents("uninstall", &options.root)?;
     let mut changes = Vec::new();
     for agent in &agents {
-        match Plan::uninstall(agent) {
-            Plan::Change(change) => changes.push((agent, change)),
+        match ConfigPlan::uninstall(agent) {
+            ConfigPlan::Change(change) => changes.push((agent, change)),
             _ => print(&format!("{}: not there\n", agent.target.display()))?,
         }
     }
@@ -74,7 +74,7 @@ fn agents(command: &str, root: &Path) -> anyhow::Result<Vec<Agent>> {
     let agents = facts::agents(root)?;
     if agents.is_empty() {
         let [agent, agent2] = Kind::ALL.map(Kind::configuration);
-        return Err(Usage(format!(
+        return Err(UsageError(format!(
             "cannot {command} below {}: neither {agent} nor {agent2}; install zabbix-agent or \
              zabbix-agent2, or let the tracker answer by itself: tcp-status run --zabbix ADDR:PORT",
             root.display()
@@ -99,8 +99,8 @@ fn apply(changes: &[(&Agent, Change)], yes: bool) -> anyhow::Result<Verdict> {
     for (_, change) in changes {
         let path = change.path();
         match change {
-            Change::Write { .. } => setup::write(path)?,
-            Change::Remove { .. } => setup::remove(path)?,
+            Change::Write { .. } => zabbix_agent::write(path)?,
+            Change::Remove { .. } => zabbix_agent::remove(path)?,
         }
         let done = match change {
             Change::Write { .. } => "written",
@@ -125,7 +125,7 @@ fn consent(changes: &[(&Agent, Change)]) -> anyhow::Result<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-fn conflict(agent: &Agent, others: &[Setting]) -> Usage {
+fn conflict(agent: &Agent, others: &[Setting]) -> UsageError {
     let places: Vec<_> = others
         .iter()
         .map(|other| {
@@ -137,7 +137,7 @@ fn conflict(agent: &Agent, others: &[Setting]) -> Usage {
             )
         })
         .collect();
-    Usage(format!(
+    UsageError(format!(
         "cannot install {}: the keys are defined elsewhere, in {}; remove them there first: \
          an agent with a key twice does not start",
         agent.target.display(),
@@ -146,7 +146,7 @@ fn conflict(agent: &Agent, others: &[Setting]) -> Usage {
 }
 
 /// What is not done silently: the socket's group and the restart.
-fn what_is_left(agent: &Agent, changed: bool) -> String {
+fn remaining_steps(agent: &Agent, changed: bool) -> String {
     let mut text = String::new();
     let user = &agent.user;
     if changed {
@@ -174,16 +174,16 @@ fn is_this_host(root: &Path) -> bool {
 fn check(options: &ZabbixCheck) -> anyhow::Result<Verdict> {
     let agents = agents("zabbix check", &options.root)?;
     let program = env::current_exe().context("cannot find the path of this program")?;
-    let mut findings = Findings::default();
+    let mut report = CheckReport::default();
     for agent in &agents {
-        findings.file(agent);
+        report.file(agent);
         if is_this_host(&options.root) {
-            findings.reach(&program, agent, &options.socket.socket);
-            findings.spoken(agent);
+            report.reach(&program, agent, &options.socket.socket);
+            report.agent_reply(agent);
         }
     }
-    print(&findings.text)?;
-    Ok(if findings.wrong {
+    print(&report.text)?;
+    Ok(if report.wrong {
         Verdict::No
     } else {
         Verdict::Yes
@@ -192,12 +192,12 @@ fn check(options: &ZabbixCheck) -> anyhow::Result<Verdict> {
 
 /// What `check` finds, line by line.
 #[derive(Default)]
-struct Findings {
+struct CheckReport {
     text: String,
     wrong: bool,
 }
 
-impl Findings {
+impl CheckReport {
     fn line(&mut self, well: bool, text: &str) {
         let word = if well { "ok  " } else { "FAIL" };
         self.wrong |= !well;
@@ -231,34 +231,34 @@ impl Findings {
         let user = &agent.user;
         let what = format!("user {user}, socket {}", socket.display());
         match probe::reach(program, user, socket) {
-            Reach::Answers => self.line(true, &format!("{what}: the tracker answers")),
-            Reach::No(why) => self.line(false, &format!("{what}: {why}")),
-            Reach::NoUser => self.line(false, &format!("{what}: no such user on this host")),
-            Reach::Untried(why) => self.line(
+            SocketAccess::Answers => self.line(true, &format!("{what}: the tracker answers")),
+            SocketAccess::No(why) => self.line(false, &format!("{what}: {why}")),
+            SocketAccess::NoUser => self.line(false, &format!("{what}: no such user on this host")),
+            SocketAccess::Untried(why) => self.line(
                 false,
                 &format!("{what}: not tried, which takes root ({why}); run it as root"),
             ),
         }
     }
 
-    fn spoken(&mut self, agent: &Agent) {
+    fn agent_reply(&mut self, agent: &Agent) {
         let service = agent.kind.service();
         let what = format!("{service}, port {}: {}", agent.port, probe::KEY);
         let restart = restart(agent.kind);
-        match probe::ask_agent(agent.port) {
-            Spoken::Value(value) => self.line(true, &format!("{what} = {value}")),
-            Spoken::UnknownKey => {
+        match probe::query_agent(agent.port) {
+            AgentReply::Value(value) => self.line(true, &format!("{what} = {value}")),
+            AgentReply::UnknownKey => {
                 self.line(false, &format!("{what}: not known to the agent; {restart}"));
             }
-            Spoken::Text(text) => self.line(false, &format!("{what}: {text}")),
-            Spoken::TurnedAway => self.line(
+            AgentReply::Text(text) => self.line(false, &format!("{what}: {text}")),
+            AgentReply::Rejected => self.line(
                 false,
                 &format!(
                     "{what}: refused; add 127.0.0.1 to Server= in {}",
                     agent.configuration.display()
                 ),
             ),
-            Spoken::NotThere(why) => {
+            AgentReply::Unreachable(why) => {
                 self.line(false, &format!("{what}: {why}; start the agent: {restart}"));
             }
         }

@@ -24,7 +24,7 @@ const NAMES: [u32; 5] = [8, 9, 10, 11, 18];
 
 /// Where a member lies in a structure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct MemberLocation {
     /// From the beginning of the structure, in bits.
     pub(super) bits: u32,
     /// The bits that it has, where it is a bit field.
@@ -36,7 +36,7 @@ pub(super) struct Types<'a> {
     types: &'a [u8],
     names: &'a [u8],
     /// Where each begins. The first number is that of `void`, which is not there.
-    begins: Vec<usize>,
+    offsets: Vec<usize>,
 }
 
 impl<'a> Types<'a> {
@@ -47,10 +47,10 @@ impl<'a> Types<'a> {
         if names.first() != Some(&0) || names.last() != Some(&0) {
             return Err("its names do not end");
         }
-        let mut begins = Vec::new();
+        let mut offsets = Vec::new();
         let mut at = 0;
         while at < types.len() {
-            begins.push(at);
+            offsets.push(at);
             at += length(&types[at..], names.len())?;
         }
         if at > types.len() {
@@ -59,16 +59,16 @@ impl<'a> Types<'a> {
         Ok(Self {
             types,
             names,
-            begins,
+            offsets,
         })
     }
 
     /// Where a member of a type lies, or a member of that one, and so on: names with dots between
     /// them. Those of structures without a name are those of what contains these.
-    pub(super) fn place(&self, id: u32, path: &str) -> Option<Place> {
+    pub(super) fn locate(&self, id: u32, path: &str) -> Option<MemberLocation> {
         let mut steps = STEPS;
-        let (mut place, mut id) = (
-            Place {
+        let (mut location, mut id) = (
+            MemberLocation {
                 bits: 0,
                 width: None,
             },
@@ -76,15 +76,21 @@ impl<'a> Types<'a> {
         );
         for name in path.split('.') {
             let (within, of) = self.member(id, name.as_bytes(), DEEPEST, &mut steps)?;
-            place.bits = place.bits.checked_add(within.bits)?;
-            place.width = within.width;
+            location.bits = location.bits.checked_add(within.bits)?;
+            location.width = within.width;
             id = of;
         }
-        Some(place)
+        Some(location)
     }
 
     /// A member, and its type.
-    fn member(&self, id: u32, name: &[u8], depth: u32, steps: &mut u32) -> Option<(Place, u32)> {
+    fn member(
+        &self,
+        id: u32,
+        name: &[u8],
+        depth: u32,
+        steps: &mut u32,
+    ) -> Option<(MemberLocation, u32)> {
         let below = depth.checked_sub(1)?;
         let structure = self.structure(id, steps)?;
         let information = word(structure, 4)?;
@@ -93,7 +99,7 @@ impl<'a> Types<'a> {
             *steps = steps.checked_sub(1)?;
             let number = |at| word(structure, TYPE + member * MEMBER + at);
             let (own, of, offset) = (self.name(number(0)?)?, number(4)?, number(8)?);
-            let place = Place {
+            let location = MemberLocation {
                 bits: if has_widths {
                     offset & 0xff_ffff
                 } else {
@@ -102,13 +108,13 @@ impl<'a> Types<'a> {
                 width: Some(offset >> 24).filter(|&width| has_widths && width > 0),
             };
             if !own.is_empty() && own == name {
-                return Some((place, of));
+                return Some((location, of));
             }
             if own.is_empty()
                 && let Some((within, of)) = self.member(of, name, below, steps)
             {
-                let bits = place.bits.checked_add(within.bits)?;
-                return Some((Place { bits, ..within }, of));
+                let bits = location.bits.checked_add(within.bits)?;
+                return Some((MemberLocation { bits, ..within }, of));
             }
         }
         None
@@ -118,7 +124,7 @@ impl<'a> Types<'a> {
     fn structure(&self, mut id: u32, steps: &mut u32) -> Option<&'a [u8]> {
         loop {
             *steps = steps.checked_sub(1)?;
-            let begin = *self.begins.get((id as usize).checked_sub(1)?)?;
+            let begin = *self.offsets.get((id as usize).checked_sub(1)?)?;
             let bytes = &self.types[begin..];
             match kind(word(bytes, 4)?) {
                 STRUCT | UNION => return Some(bytes),
@@ -201,8 +207,8 @@ fn sections(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 mod tests {
     use std::fs;
 
-    use super::{HEADER, MAGIC, Place, Types};
-    use crate::kernel::host::VMLINUX_BTF;
+    use super::{HEADER, MAGIC, MemberLocation, Types};
+    use crate::kernel::layout::VMLINUX_BTF;
 
     const STRINGS: &[u8] = b"\0sock\0";
     const TYPEDEF: u32 = 8 << 24;
@@ -240,12 +246,12 @@ mod tests {
         let outer = [1, STRUCT | 1, 12, 0, 2, 32];
         let bytes = btf(&[&word[..], &inner, &outer, &[1, TYPEDEF, 3]].concat());
         let types = Types::read(&bytes).unwrap();
-        let found = Some(Place {
+        let found = Some(MemberLocation {
             bits: 64,
             width: Some(5),
         });
         assert_eq!(
-            (types.place(3, "sock"), types.place(4, "sock")),
+            (types.locate(3, "sock"), types.locate(4, "sock")),
             (found, found)
         );
         for (id, path) in [
@@ -255,7 +261,7 @@ mod tests {
             (3, ""),
             (5, "sock"),
         ] {
-            assert_eq!(types.place(id, path), None, "{path} of {id}");
+            assert_eq!(types.locate(id, path), None, "{path} of {id}");
         }
     }
 
@@ -274,7 +280,7 @@ mod tests {
             let bytes = btf(types);
             let types = Types::read(&bytes).unwrap();
             for id in 0..=60 {
-                assert_eq!(types.place(id, "sock"), None);
+                assert_eq!(types.locate(id, "sock"), None);
             }
         }
     }

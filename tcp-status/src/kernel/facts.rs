@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use aya::Btf;
 
-use super::host::{KernelTypes, VMLINUX_BTF};
+use super::layout::{KernelTypes, VMLINUX_BTF};
 
 /// What is known about the host. `None` is "unknown", never "no".
 #[derive(Clone, Debug, PartialEq, Eq)]

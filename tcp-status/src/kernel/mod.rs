@@ -2,7 +2,7 @@
 
 mod btf;
 pub mod facts;
-pub mod host;
+pub mod layout;
 pub mod netns;
 pub mod plan;
 pub mod procfs;

@@ -1,6 +1,6 @@
 //! From facts to what will be loaded: a pure function, so that every host can be invented.
 
-use tcp_status_common::host::Host;
+use tcp_status_common::kernel_layout::KernelLayout;
 
 use super::facts::{Capabilities, Facts};
 use crate::snapshot::Tier;
@@ -18,7 +18,7 @@ pub enum Backend {
 }
 
 /// The reason for a scan that was asked for.
-pub const ASKED_FOR: &str = "asked for by --backend scan";
+pub const REQUESTED: &str = "asked for by --backend scan";
 
 /// Where the first counts come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub enum SplitMethod {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EbpfPlan {
     /// For the programs.
-    pub host: Host,
+    pub layout: KernelLayout,
     /// Where the first counts come from.
     pub seed: SeedMethod,
     /// Whether a walk may pass over sockets of a namespace without listeners.
@@ -66,7 +66,7 @@ impl EbpfPlan {
     /// The same without timewait events, which the kernel refused for this `reason`.
     #[must_use]
     pub fn reduced(mut self, reason: String) -> Self {
-        self.host.timewait_events = 0;
+        self.layout.timewait_events = 0;
         self.split = SplitMethod::Walk;
         self.reason = Some(reason);
         self
@@ -75,7 +75,7 @@ impl EbpfPlan {
 
 /// How the counts will be come by.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Plan {
+pub enum BackendPlan {
     /// By events.
     Ebpf(EbpfPlan),
     /// By a dump per query.
@@ -88,21 +88,21 @@ pub enum Plan {
 /// eBPF was demanded and cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot load eBPF: {0}")]
-pub struct Impossible(pub String);
+pub struct BackendUnavailable(pub String);
 
-impl Plan {
+impl BackendPlan {
     /// The best plan that `facts` allow and `backend` admits.
     ///
     /// # Errors
-    /// [`Impossible`] if `backend` demands eBPF and something that it needs is missing.
-    pub fn from_facts(facts: &Facts, backend: Backend) -> Result<Self, Impossible> {
+    /// [`BackendUnavailable`] if `backend` demands eBPF and something that it needs is missing.
+    pub fn from_facts(facts: &Facts, backend: Backend) -> Result<Self, BackendUnavailable> {
         match (backend, ebpf(facts)) {
             (Backend::Scan, _) => Ok(Self::Scan {
-                reason: ASKED_FOR.into(),
+                reason: REQUESTED.into(),
             }),
             (_, Ok(plan)) => Ok(Self::Ebpf(plan)),
             (Backend::Auto, Err(reason)) => Ok(Self::Scan { reason }),
-            (Backend::Ebpf, Err(reason)) => Err(Impossible(reason)),
+            (Backend::Ebpf, Err(reason)) => Err(BackendUnavailable(reason)),
         }
     }
 }
@@ -129,15 +129,15 @@ fn ebpf(facts: &Facts) -> Result<EbpfPlan, String> {
             "the kernel has no tracepoint inet_sock_set_state; {newer}"
         ));
     }
-    let mut host = types
-        .host
+    let mut layout = types
+        .layout
         .clone()
         .map_err(|missing| format!("{missing}; {newer}"))?;
     // A kernel without this helper never skips a program, so that one copy sees everything.
-    host.two_copies = types.current_task_btf.into();
-    host.timewait_events = 1;
+    layout.two_copies = types.current_task_btf.into();
+    layout.timewait_events = 1;
     let plan = EbpfPlan {
-        host,
+        layout,
         seed: SeedMethod::Iterator,
         walk_skips: types.tcp_iterator_skips,
         split: SplitMethod::Events,
@@ -160,17 +160,17 @@ fn ebpf(facts: &Facts) -> Result<EbpfPlan, String> {
 
 #[cfg(test)]
 mod tests {
-    use tcp_status_common::host::Host;
+    use tcp_status_common::kernel_layout::KernelLayout;
 
-    use super::{Backend, EbpfPlan, Facts, Plan, SeedMethod};
-    use crate::kernel::{facts::Capabilities, host::KernelTypes};
+    use super::{Backend, BackendPlan, EbpfPlan, Facts, SeedMethod};
+    use crate::kernel::{facts::Capabilities, layout::KernelTypes};
     use crate::snapshot::Tier;
 
     fn good() -> Facts {
         Facts {
             release: Some("6.12.0".into()),
             types: Ok(KernelTypes {
-                host: Ok(Host::default()),
+                layout: Ok(KernelLayout::default()),
                 tracepoint: true,
                 tcp_iterator: true,
                 tcp_iterator_skips: false,
@@ -190,10 +190,10 @@ mod tests {
 
     /// What `auto` gives as the reason for the scan; `ebpf` must refuse with the same.
     fn scan_reason(facts: &Facts) -> String {
-        let Ok(Plan::Scan { reason }) = Plan::from_facts(facts, Backend::Auto) else {
+        let Ok(BackendPlan::Scan { reason }) = BackendPlan::from_facts(facts, Backend::Auto) else {
             panic!("{facts:?} should leave the scan only");
         };
-        let refused = Plan::from_facts(facts, Backend::Ebpf).unwrap_err();
+        let refused = BackendPlan::from_facts(facts, Backend::Ebpf).unwrap_err();
         assert!(refused.to_string().ends_with(&reason));
         reason
     }
@@ -201,18 +201,22 @@ mod tests {
     #[test]
     fn a_good_host_is_tracked_by_events() {
         for backend in [Backend::Auto, Backend::Ebpf] {
-            let Ok(Plan::Ebpf(plan)) = Plan::from_facts(&good(), backend) else {
+            let Ok(BackendPlan::Ebpf(plan)) = BackendPlan::from_facts(&good(), backend) else {
                 panic!("a good host can do eBPF");
             };
             assert_eq!((plan.seed, plan.tier()), (SeedMethod::Iterator, Tier::Full));
-            assert_eq!((plan.host.two_copies, plan.host.timewait_events), (1, 1));
+            assert_eq!(
+                (plan.layout.two_copies, plan.layout.timewait_events),
+                (1, 1)
+            );
             assert_eq!(plan.reason, None);
         }
     }
 
     #[test]
     fn scan_is_scan_wherever_it_is_asked_for() {
-        let Ok(Plan::Scan { reason }) = Plan::from_facts(&good(), Backend::Scan) else {
+        let Ok(BackendPlan::Scan { reason }) = BackendPlan::from_facts(&good(), Backend::Scan)
+        else {
             panic!("the scan was asked for");
         };
         assert!(reason.contains("--backend scan"));
@@ -226,8 +230,8 @@ mod tests {
             ..good()
         };
         assert!(matches!(
-            Plan::from_facts(&facts, Backend::Ebpf),
-            Ok(Plan::Ebpf(_))
+            BackendPlan::from_facts(&facts, Backend::Ebpf),
+            Ok(BackendPlan::Ebpf(_))
         ));
     }
 
@@ -254,12 +258,12 @@ mod tests {
         assert!(scan_reason(&bare).contains("CONFIG_DEBUG_INFO_BTF"));
         let old = with_types(|types| types.tracepoint = false);
         assert!(scan_reason(&old).contains("inet_sock_set_state"));
-        let odd = with_types(|types| types.host = Err("struct net has no member ns.inum".into()));
+        let odd = with_types(|types| types.layout = Err("struct net has no member ns.inum".into()));
         assert!(scan_reason(&odd).contains("ns.inum"));
     }
 
     fn tracked(facts: &Facts) -> EbpfPlan {
-        let Ok(Plan::Ebpf(plan)) = Plan::from_facts(facts, Backend::Auto) else {
+        let Ok(BackendPlan::Ebpf(plan)) = BackendPlan::from_facts(facts, Backend::Auto) else {
             panic!("{facts:?} should be tracked by events");
         };
         plan
@@ -280,20 +284,29 @@ mod tests {
         let plan = tracked(&with_types(|types| {
             types.missing_timewait_hooks.push("inet_twsk_kill");
         }));
-        assert_eq!((plan.tier(), plan.host.timewait_events), (Tier::Reduced, 0));
+        assert_eq!(
+            (plan.tier(), plan.layout.timewait_events),
+            (Tier::Reduced, 0)
+        );
         assert!(plan.reason.unwrap().contains("inet_twsk_kill"));
     }
 
     #[test]
     fn a_refused_hook_reduces_the_tier() {
         let plan = tracked(&good()).reduced("fentry refused".into());
-        assert_eq!((plan.tier(), plan.host.timewait_events), (Tier::Reduced, 0));
-        assert_eq!((plan.seed, plan.host.two_copies), (SeedMethod::Iterator, 1));
+        assert_eq!(
+            (plan.tier(), plan.layout.timewait_events),
+            (Tier::Reduced, 0)
+        );
+        assert_eq!(
+            (plan.seed, plan.layout.two_copies),
+            (SeedMethod::Iterator, 1)
+        );
     }
 
     #[test]
     fn without_the_task_one_copy_is_attached() {
         let plan = tracked(&with_types(|types| types.current_task_btf = false));
-        assert_eq!((plan.host.two_copies, plan.tier()), (0, Tier::Full));
+        assert_eq!((plan.layout.two_copies, plan.tier()), (0, Tier::Full));
     }
 }

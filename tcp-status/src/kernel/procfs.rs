@@ -23,7 +23,7 @@ const NETSTAT: &str = "/proc/thread-self/net/netstat";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file cannot be read.
-    #[error("cannot read {path}: {error}; {}", cure(error))]
+    #[error("cannot read {path}: {error}; {}", hint(error))]
     Io {
         /// The file.
         path: &'static str,
@@ -40,7 +40,7 @@ pub enum Error {
     },
 }
 
-fn cure(error: &io::Error) -> &'static str {
+fn hint(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EMFILE | libc::ENFILE) => "raise the limit of open files",
         Some(libc::ENOMEM) => "raise the limit of memory",

@@ -7,7 +7,7 @@ use crate::snapshot::Counts;
 
 /// What full sockets do not tell, as of one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Beside {
+pub struct AuxCounts {
     /// The kernel's own number of timewait minisockets, both families and substates.
     pub minisockets: u64,
     /// Minisockets in FIN_WAIT2, by family, as last looked at.
@@ -20,8 +20,8 @@ pub struct Beside {
 
 /// The counts of IPv4 and of IPv6.
 #[must_use]
-pub fn assemble(gauges: &Gauges, beside: &Beside) -> [Counts; Family::COUNT] {
-    let (finwait2, timewait) = split(beside);
+pub fn assemble(gauges: &Gauges, aux: &AuxCounts) -> [Counts; Family::COUNT] {
+    let (finwait2, timewait) = split(aux);
     Family::ALL.map(|family| {
         let i = family.index();
         let mut counts = Counts::default();
@@ -31,7 +31,7 @@ pub fn assemble(gauges: &Gauges, beside: &Beside) -> [Counts; Family::COUNT] {
                 State::Closed => 0,
                 State::TimeWait => timewait[i],
                 State::FinWait2 => gauges.get(family, state) + finwait2[i],
-                State::SynRecv => gauges.get(family, state) + beside.requests[i],
+                State::SynRecv => gauges.get(family, state) + aux.requests[i],
                 _ => gauges.get(family, state),
             };
         }
@@ -50,7 +50,7 @@ pub fn assemble_port(
     let minisockets = split.timewait.iter().chain(&split.finwait2).sum();
     assemble(
         gauges,
-        &Beside {
+        &AuxCounts {
             minisockets,
             finwait2: split.finwait2,
             timewait: split.timewait,
@@ -61,22 +61,22 @@ pub fn assemble_port(
 
 /// The sum is exact now, the parts were when last looked at: parts that no longer make up the
 /// sum are scaled, so that the sum always is what the kernel says.
-fn split(beside: &Beside) -> ([u64; Family::COUNT], [u64; Family::COUNT]) {
+fn split(aux: &AuxCounts) -> ([u64; Family::COUNT], [u64; Family::COUNT]) {
     let part = |whole: u64, [a, b]: [u64; 2]| {
         let scaled = u128::from(whole) * u128::from(b) / u128::from((a + b).max(1));
         let b = u64::try_from(scaled).unwrap_or(whole);
         [whole - b, b]
     };
-    let finwait2 = beside.finwait2.iter().sum::<u64>().min(beside.minisockets);
+    let finwait2 = aux.finwait2.iter().sum::<u64>().min(aux.minisockets);
     (
-        part(finwait2, beside.finwait2),
-        part(beside.minisockets - finwait2, beside.timewait),
+        part(finwait2, aux.finwait2),
+        part(aux.minisockets - finwait2, aux.timewait),
     )
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Beside, Counts, Gauges, State, assemble};
+    use super::{AuxCounts, Counts, Gauges, State, assemble};
 
     fn sum(counts: [Counts; 2], state: State) -> u64 {
         counts[0][state] + counts[1][state]
@@ -88,7 +88,7 @@ mod tests {
         gauges.0[0] = [0, 10, 1, 2, 3, 4, 0, 9, 5, 6, 7, 8];
         let [v4, v6] = assemble(
             &gauges,
-            &Beside {
+            &AuxCounts {
                 minisockets: 30,
                 finwait2: [5, 6],
                 timewait: [10, 9],
@@ -105,19 +105,19 @@ mod tests {
     #[test]
     fn the_sum_of_minisockets_is_kept_whatever_the_parts_were() {
         for minisockets in [0, 1, 7, 19, 30, 1_000_000] {
-            let beside = Beside {
+            let aux = AuxCounts {
                 minisockets,
                 finwait2: [5, 6],
                 timewait: [10, 9],
-                ..Beside::default()
+                ..AuxCounts::default()
             };
-            let counts = assemble(&Gauges::default(), &beside);
+            let counts = assemble(&Gauges::default(), &aux);
             let total = sum(counts, State::FinWait2) + sum(counts, State::TimeWait);
             assert_eq!(total, minisockets);
         }
-        let unknown = Beside {
+        let unknown = AuxCounts {
             minisockets: 3,
-            ..Beside::default()
+            ..AuxCounts::default()
         };
         assert_eq!(
             sum(assemble(&Gauges::default(), &unknown), State::TimeWait),

@@ -9,25 +9,25 @@ use std::{
 };
 
 use super::{
+    audit_diff::AuditDiff,
     budget::Budget,
-    confirm::Finding,
-    cost::Cost,
+    cpu_time::CpuTimer,
     gauge::{Bounds, Gauges},
     invariants::{Accepted, Differences},
     memory,
-    recount::Error,
-    schedule::{Cause, Motion, Pace, due},
+    recount::RecountError,
+    schedule::{AuditInputs, Cause, Pace, due},
     ticker::Ticker,
-    tracker::{Tracker, disagreement},
+    tracker::{Tracker, copy_mismatch},
 };
 use crate::{
-    bpf::LoadError,
+    bpf::BpfError,
     kernel::{procfs, quiesce::GRACE},
 };
 use tcp_status_common::counters::{NetnsId, OWN_NETNS};
 
 /// So many looks an interval has while events come.
-const LOOKS: u32 = 4;
+const TICKS_PER_INTERVAL: u32 = 4;
 
 /// How often namespaces that are gone are forgotten, whatever becomes of audits.
 const FORGET: Duration = Duration::from_secs(5);
@@ -50,23 +50,23 @@ impl Auditor {
     /// # Errors
     /// If no thread can be had.
     pub fn spawn(tracker: Arc<Tracker>) -> std::io::Result<Self> {
-        let mut watch = Watch::new(&tracker);
+        let mut audit_loop = AuditLoop::new(&tracker);
         let interval = tracker.settings.pace.interval;
         let ticker = Ticker::spawn("audit", interval, move || {
-            if let Err(error) = watch.look(&tracker) {
-                if let Some(suppressed) = watch.failures.admit(Instant::now()) {
+            if let Err(error) = audit_loop.tick(&tracker) {
+                if let Some(suppressed) = audit_loop.failures.allow(Instant::now()) {
                     log::warn!(error:%, suppressed; "audit failed");
                 }
-                tracker.doubt(format!("the last audit failed: {error}"));
+                tracker.mark_degraded(format!("the last audit failed: {error}"));
             }
-            watch.pause(interval)
+            audit_loop.pause(interval)
         })?;
         Ok(Self { _ticker: ticker })
     }
 }
 
 /// What was seen at the last look.
-struct Watch {
+struct AuditLoop {
     /// Events counted by then.
     events: u64,
     /// When a look last found more of them.
@@ -85,7 +85,7 @@ struct Watch {
     /// The recounts of the last audit disagreed in some namespace.
     disagreed: bool,
     /// A port has got a listener since the last audit.
-    unwalked: bool,
+    unaudited: bool,
     budget: Budget,
     failures: Limiter,
     corrections: Limiter,
@@ -93,9 +93,9 @@ struct Watch {
     forgot: Instant,
 }
 
-impl Watch {
+impl AuditLoop {
     fn new(tracker: &Tracker) -> Self {
-        let (share, cost) = (tracker.settings.pace.share, tracker.ledger().cost());
+        let (share, cost) = (tracker.settings.pace.share, tracker.audit_state().cost());
         let now = Instant::now();
         Self {
             events: 0,
@@ -106,7 +106,7 @@ impl Watch {
             accepted: Accepted::default(),
             suspected: None,
             disagreed: false,
-            unwalked: true,
+            unaudited: true,
             budget: Budget::new(share, Pace::SAVED, cost, now),
             failures: Limiter::default(),
             corrections: Limiter::default(),
@@ -120,11 +120,11 @@ impl Watch {
         if self.settled {
             interval
         } else {
-            interval / LOOKS
+            interval / TICKS_PER_INTERVAL
         }
     }
 
-    fn look(&mut self, tracker: &Tracker) -> Result<(), Error> {
+    fn tick(&mut self, tracker: &Tracker) -> Result<(), RecountError> {
         let (events, now) = (tracker.bpf.writers()?.counted, Instant::now());
         if events != self.events {
             (self.events, self.last_event) = (events, now);
@@ -138,16 +138,16 @@ impl Watch {
             tracker.sample_at_rest();
             if now - self.forgot >= FORGET && self.last_event >= self.forgot {
                 self.forgot = now;
-                tracker.living()?;
+                tracker.live_namespaces()?;
             }
             suspicion = self.suspicion(tracker, quiet)?;
-            self.mark(tracker, suspicion.as_ref())?;
+            self.publish_suspicion(tracker, suspicion.as_ref())?;
         }
-        let motion = {
-            let ledger = tracker.ledger();
-            Motion {
-                since_audit: ledger.since_audit(),
-                cost: ledger.cost(),
+        let inputs = {
+            let audit_state = tracker.audit_state();
+            AuditInputs {
+                since_audit: audit_state.since_audit(),
+                cost: audit_state.cost(),
                 saved: self.budget.saved(Instant::now()),
                 moved: self.audited != Some(events),
                 quiet,
@@ -155,74 +155,78 @@ impl Watch {
                 suspicion,
             }
         };
-        if let Some(cause) = due(&tracker.settings.pace, &motion) {
+        if let Some(cause) = due(&tracker.settings.pace, &inputs) {
             self.audited = Some(events);
             self.settled = quiet;
-            let findings = self.audit(tracker)?;
-            self.disagreed = findings.values().any(Finding::is_disagreement);
-            self.report(tracker, &cause, &findings, !motion.moved)?;
+            let diffs = self.audit(tracker)?;
+            self.disagreed = diffs.values().any(AuditDiff::is_disagreement);
+            self.report(tracker, &cause, &diffs, !inputs.moved)?;
             // Only what an audit has looked into and left: another kind of audit may have come
             // before what makes the difference.
-            let in_doubt = tracker.ledger().own.doubt.is_some();
-            if matches!(cause, Cause::Invariant(_)) && !in_doubt {
-                self.accepted = tracker.bracket()?.1.least();
+            let is_degraded = tracker.audit_state().own.degraded_reason.is_some();
+            if matches!(cause, Cause::Invariant(_)) && !is_degraded {
+                self.accepted = tracker.read_bounds()?.1.least();
             }
         }
         Ok(())
     }
 
     /// Audits at the expense of the budget, whether that succeeds or not.
-    fn audit(&mut self, tracker: &Tracker) -> Result<Findings, Error> {
-        let cost = Cost::start();
+    fn audit(&mut self, tracker: &Tracker) -> Result<AuditDiffs, RecountError> {
+        let timer = CpuTimer::start();
         let audited = tracker.audit();
         let now = Instant::now();
-        self.budget.spend(cost.spent(), now);
-        self.budget.expect(tracker.ledger().cost(), now);
-        memory::give_back();
+        self.budget.spend(timer.spent(), now);
+        self.budget.expect(tracker.audit_state().cost(), now);
+        memory::release_heap();
         audited
     }
 
     /// A reason to expect a difference. What shows only in passing, because things move while they
     /// are read, is none.
-    fn suspicion(&mut self, tracker: &Tracker, quiet: bool) -> Result<Option<Cause>, Error> {
-        let mut found = self.contradiction(tracker)?;
+    fn suspicion(&mut self, tracker: &Tracker, quiet: bool) -> Result<Option<Cause>, RecountError> {
+        let mut found = self.find_contradiction(tracker)?;
         // A task may be preempted between two steps that belong together.
         for pause in [GRACE, 10 * GRACE] {
             if found.is_some() {
                 thread::sleep(pause);
-                found = self.contradiction(tracker)?;
+                found = self.find_contradiction(tracker)?;
             }
         }
         if found.is_some() {
             return Ok(found);
         }
-        let doubt = {
-            let ledger = tracker.ledger();
-            ledger.doubt.is_some() || ledger.own.doubt.is_some()
+        let degraded_reason = {
+            let audit_state = tracker.audit_state();
+            audit_state.degraded_reason.is_some() || audit_state.own.degraded_reason.is_some()
         };
-        if doubt {
+        if degraded_reason {
             return Ok(Some(Cause::Failure));
         }
         if self.disagreed {
             return Ok(Some(Cause::Disagreement));
         }
         let unconfirmed = quiet && !self.settled && self.last_event.elapsed() >= REST;
-        if unconfirmed && tracker.ledger().own.is_corrected() {
+        if unconfirmed && tracker.audit_state().own.is_corrected() {
             return Ok(Some(Cause::Unconfirmed));
         }
         if tracker.hooks.need_seeding() {
-            return Ok(Some(Cause::Hooks));
+            return Ok(Some(Cause::TimewaitHooks));
         }
         // A port gets its listener by an event.
-        if !quiet || self.unwalked {
-            self.unwalked = tracker.has_unwalked_ports()?;
+        if !quiet || self.unaudited {
+            self.unaudited = tracker.has_unaudited_ports()?;
         }
-        Ok(self.unwalked.then_some(Cause::Ports))
+        Ok(self.unaudited.then_some(Cause::Ports))
     }
 
     /// Has readings show a reason to expect a difference: at once when nothing happens, else where
     /// it has stood long enough.
-    fn mark(&mut self, tracker: &Tracker, suspicion: Option<&Cause>) -> Result<(), LoadError> {
+    fn publish_suspicion(
+        &mut self,
+        tracker: &Tracker,
+        suspicion: Option<&Cause>,
+    ) -> Result<(), BpfError> {
         let now = Instant::now();
         let since = *self.suspected.get_or_insert(now);
         let at_rest = tracker.bpf.writers()?.counted == self.events;
@@ -230,7 +234,7 @@ impl Watch {
             let after = cause.marked_after();
             after.is_some_and(|after| at_rest || now - since >= after)
         });
-        tracker.ledger_mut().suspicion = marked.cloned();
+        tracker.audit_state_mut().suspicion = marked.cloned();
         if suspicion.is_none() {
             self.suspected = None;
         }
@@ -238,13 +242,13 @@ impl Watch {
     }
 
     /// What the counters cannot be, whatever moved while they were read.
-    fn contradiction(&self, tracker: &Tracker) -> Result<Option<Cause>, Error> {
-        let baseline = tracker.ledger().baseline;
-        let missed = disagreement(&tracker.bpf)?.abs_diff(baseline);
+    fn find_contradiction(&self, tracker: &Tracker) -> Result<Option<Cause>, RecountError> {
+        let baseline = tracker.audit_state().baseline;
+        let missed = copy_mismatch(&tracker.bpf)?.abs_diff(baseline);
         if missed > 0 {
             return Ok(Some(Cause::Missed(missed)));
         }
-        let (bounds, differences) = tracker.bracket()?;
+        let (bounds, differences) = tracker.read_bounds()?;
         let negative = bounds.most.negative().map(Cause::Negative);
         Ok(negative.or_else(|| differences.beyond(&self.accepted).map(Cause::Invariant)))
     }
@@ -254,18 +258,18 @@ impl Watch {
         &mut self,
         tracker: &Tracker,
         cause: &Cause,
-        findings: &Findings,
+        diffs: &AuditDiffs,
         at_rest: bool,
-    ) -> Result<(), Error> {
-        for (&id, finding) in findings {
+    ) -> Result<(), RecountError> {
+        for (&id, diff) in diffs {
             let netns = tracker.inode(id);
-            let (recounts, corrected) = (finding.recounts(), finding.describe());
+            let (recounts, corrected) = (diff.recounts(), diff.describe());
             if corrected.is_empty() {
                 log::debug!(cause:%, netns, recounts; "audited");
                 continue;
             }
-            let notable = at_rest || finding.is_notable(&tracker.gauges(id)?);
-            match self.corrections.admit_if(notable, Instant::now()) {
+            let notable = at_rest || diff.is_notable(&tracker.gauges(id)?);
+            match self.corrections.allow_if(notable, Instant::now()) {
                 Some(suppressed) => {
                     log::warn!(cause:%, netns, recounts, corrected = corrected.as_str(), suppressed;
                         "audit corrected the counts");
@@ -291,7 +295,7 @@ impl Limiter {
     const PAUSE: Duration = Duration::from_secs(60);
 
     /// Whether to warn at `now`: if so, how many warnings were suppressed before.
-    fn admit(&mut self, now: Instant) -> Option<u64> {
+    fn allow(&mut self, now: Instant) -> Option<u64> {
         if self.last.is_some_and(|last| now - last < Self::PAUSE) {
             self.suppressed += 1;
             return None;
@@ -300,23 +304,23 @@ impl Limiter {
         Some(std::mem::take(&mut self.suppressed))
     }
 
-    fn admit_if(&mut self, notable: bool, now: Instant) -> Option<u64> {
-        notable.then(|| self.admit(now)).flatten()
+    fn allow_if(&mut self, notable: bool, now: Instant) -> Option<u64> {
+        notable.then(|| self.allow(now)).flatten()
     }
 }
 
 impl Tracker {
-    fn doubt(&self, why: String) {
-        let mut ledger = self.ledger_mut();
-        let cost = ledger.cost();
-        ledger.settle(cost);
-        ledger.doubt = Some(why);
+    fn mark_degraded(&self, why: String) {
+        let mut audit_state = self.audit_state_mut();
+        let cost = audit_state.cost();
+        audit_state.record_attempt(cost);
+        audit_state.degraded_reason = Some(why);
     }
 
     /// Reads the tracker's namespace twice, and in between what the kernel keeps itself. Only the
     /// thread that audits may call it: nothing else switches banks.
-    fn bracket(&self) -> Result<(Bounds, Differences), LoadError> {
-        let (counters, base) = self.counters_with(|ledger| ledger.own.base);
+    fn read_bounds(&self) -> Result<(Bounds, Differences), BpfError> {
+        let (counters, base) = self.counters_with(|audit_state| audit_state.own.base);
         let earlier = counters.of(OWN_NETNS)?;
         let totals = procfs::invariants().unwrap_or_default();
         let later = counters.of(OWN_NETNS)?;
@@ -327,49 +331,52 @@ impl Tracker {
 
     /// Counts everything again beside the count that is kept, and corrects that where recounts
     /// agree that it is off: a single one may have come between two steps of a stalled task.
-    fn audit(&self) -> Result<Findings, Error> {
-        let cost = Cost::start();
+    fn audit(&self) -> Result<AuditDiffs, RecountError> {
+        let timer = CpuTimer::start();
         let events = self.bpf.writers()?.counted;
-        let baseline = disagreement(&self.bpf)?;
-        let mut findings = Findings::new();
-        let mut patience = Some(Duration::ZERO);
-        while let Some(time) = patience {
+        let baseline = copy_mismatch(&self.bpf)?;
+        let mut diffs = AuditDiffs::new();
+        let mut settle_time = Some(Duration::ZERO);
+        while let Some(time) = settle_time {
             for (netns, found) in self.recount(time)? {
-                findings
+                diffs
                     .entry(netns)
-                    .and_modify(|finding| finding.recounted(found))
-                    .or_insert_with(|| Finding::new(found));
+                    .and_modify(|diff| diff.add_recount(found))
+                    .or_insert_with(|| AuditDiff::new(found));
             }
-            patience = findings.values().filter_map(Finding::wants_recount).max();
-            let confirmed = findings.values().any(Finding::is_confirmed);
+            settle_time = diffs
+                .values()
+                .filter_map(AuditDiff::next_recount_delay)
+                .max();
+            let confirmed = diffs.values().any(AuditDiff::is_confirmed);
             // Amid events, a task that was preempted between two steps explains it as well.
-            if confirmed && patience.is_some() && self.bpf.writers()?.counted == events {
-                self.ledger_mut().doubt =
+            if confirmed && settle_time.is_some() && self.bpf.writers()?.counted == events {
+                self.audit_state_mut().degraded_reason =
                     Some("an audit found a difference twice, and looks again".into());
             }
         }
-        self.decide(&mut findings)?;
-        self.settle(&findings, cost.spent(), baseline);
-        Ok(findings)
+        self.apply_rest_listings(&mut diffs)?;
+        self.apply_corrections(&diffs, timer.spent(), baseline);
+        Ok(diffs)
     }
 
     /// Enters what the recounts agree on.
-    fn settle(&self, findings: &Findings, cost: Duration, baseline: i64) {
-        let mut ledger = self.ledger_mut();
-        for (netns, book) in ledger.books_mut() {
-            if let Some(finding) = findings.get(&netns) {
-                let agreed = finding.agreed();
+    fn apply_corrections(&self, diffs: &AuditDiffs, cost: Duration, baseline: i64) {
+        let mut audit_state = self.audit_state_mut();
+        for (netns, netns_state) in audit_state.netns_states_mut() {
+            if let Some(diff) = diffs.get(&netns) {
+                let agreed = diff.agreed();
                 let corrections = agreed.distance(&Gauges::default());
-                book.base = book.base + agreed;
-                book.audited(corrections, finding.doubt());
+                netns_state.base = netns_state.base + agreed;
+                netns_state.audited(corrections, diff.degraded_reason());
             }
         }
-        ledger.audited(cost, baseline);
+        audit_state.audited(cost, baseline);
     }
 }
 
 /// What was found in each namespace.
-type Findings = BTreeMap<NetnsId, Finding>;
+type AuditDiffs = BTreeMap<NetnsId, AuditDiff>;
 
 #[cfg(test)]
 mod tests {
@@ -380,11 +387,11 @@ mod tests {
     #[test]
     fn one_warning_a_minute_says_how_many_there_were() {
         let (mut limiter, start) = (Limiter::default(), Instant::now());
-        assert_eq!(limiter.admit(start), Some(0));
-        assert_eq!(limiter.admit(start), None);
-        assert_eq!(limiter.admit_if(false, start), None);
-        assert_eq!(limiter.admit_if(true, start + Limiter::PAUSE / 2), None);
-        assert_eq!(limiter.admit(start + Limiter::PAUSE), Some(2));
-        assert_eq!(limiter.admit(start + 2 * Limiter::PAUSE), Some(0));
+        assert_eq!(limiter.allow(start), Some(0));
+        assert_eq!(limiter.allow(start), None);
+        assert_eq!(limiter.allow_if(false, start), None);
+        assert_eq!(limiter.allow_if(true, start + Limiter::PAUSE / 2), None);
+        assert_eq!(limiter.allow(start + Limiter::PAUSE), Some(2));
+        assert_eq!(limiter.allow(start + 2 * Limiter::PAUSE), Some(0));
     }
 }

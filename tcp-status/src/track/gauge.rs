@@ -5,7 +5,7 @@ use std::ops::{Add, Neg, Sub};
 use tcp_status_common::state::{Family, MINI_FIN_WAIT2, State};
 
 use crate::{
-    bpf::{Banks, PortSum},
+    bpf::{BankSum, PortSum},
     kernel::{procfs::Listing, sock_diag::MiniSplit},
     snapshot::Flow,
 };
@@ -32,12 +32,12 @@ fn cells(state: State) -> impl Iterator<Item = usize> {
 impl Gauges {
     /// What was seeded, plus what came in, minus what went out.
     #[must_use]
-    pub fn of(bank: &Banks) -> Self {
+    pub fn of(bank: &BankSum) -> Self {
         Self::from_flows(bank, bank)
     }
 
     /// What was seeded, plus what `came` in, minus what `went` out.
-    fn from_flows(came: &Banks, went: &Banks) -> Self {
+    fn from_flows(came: &BankSum, went: &BankSum) -> Self {
         let mut gauges = came.seeded;
         for (family, gauge) in gauges.iter_mut().enumerate() {
             for from in 0..gauge.len() {
@@ -58,15 +58,15 @@ impl Gauges {
 
     /// What a listing has in full sockets: all but minisockets and request sockets.
     #[must_use]
-    pub fn full_sockets(listing: &Listing, beside: &MiniSplit) -> Self {
+    pub fn full_sockets(listing: &Listing, aux: &MiniSplit) -> Self {
         let mut gauges = Self::default();
         for family in Family::ALL {
             let i = family.index();
             for (state, listed) in listing.of(family).iter() {
                 let others = match state {
-                    State::TimeWait => beside.timewait[i],
-                    State::FinWait2 => beside.finwait2[i],
-                    State::SynRecv => beside.requests[i],
+                    State::TimeWait => aux.timewait[i],
+                    State::FinWait2 => aux.finwait2[i],
+                    State::SynRecv => aux.requests[i],
                     _ => 0,
                 };
                 let full = listed.saturating_sub(others);
@@ -169,7 +169,7 @@ pub struct Bounds {
 impl Bounds {
     /// From two readings of one bank, and what is added to both.
     #[must_use]
-    pub fn new(earlier: &Banks, later: &Banks, base: Gauges) -> Self {
+    pub fn new(earlier: &BankSum, later: &BankSum, base: Gauges) -> Self {
         Self {
             least: Gauges::from_flows(earlier, later) + base,
             most: Gauges::from_flows(later, earlier) + base,
@@ -213,7 +213,7 @@ impl From<PortSum> for Gauges {
 
 /// How many state changes of full sockets a bank has counted.
 #[must_use]
-pub fn events(bank: &Banks) -> u64 {
+pub fn events(bank: &BankSum) -> u64 {
     let full = |cell: &usize| !MINISOCKETS.contains(cell);
     let cells = || (0..bank.flows[0].len()).filter(full);
     bank.flows
@@ -224,7 +224,7 @@ pub fn events(bank: &Banks) -> u64 {
 
 /// All flows of a bank, both families together.
 #[must_use]
-pub fn flows(bank: &Banks) -> Vec<Flow> {
+pub fn flows(bank: &BankSum) -> Vec<Flow> {
     let pairs = State::ALL
         .into_iter()
         .flat_map(|from| State::ALL.into_iter().map(move |to| (from, to)));
@@ -240,11 +240,11 @@ pub fn flows(bank: &Banks) -> Vec<Flow> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Banks, Bounds, Family, Gauges, MINI_FIN_WAIT2, State, flows};
+    use super::{BankSum, Bounds, Family, Gauges, MINI_FIN_WAIT2, State, flows};
 
     #[test]
     fn minisockets_are_beside_full_sockets() {
-        let mut bank = Banks::default();
+        let mut bank = BankSum::default();
         let (mini, timewait) = (usize::from(MINI_FIN_WAIT2), 6);
         bank.flows[1][7][mini] = 5;
         bank.flows[1][mini][timewait] = 3;
@@ -259,8 +259,8 @@ mod tests {
         assert_eq!(distance[State::TimeWait.index()], 2);
     }
 
-    fn bank(events: &[(State, State, u64)]) -> Banks {
-        let mut bank = Banks::default();
+    fn bank(events: &[(State, State, u64)]) -> BankSum {
+        let mut bank = BankSum::default();
         for &(from, to, count) in events {
             bank.flows[0][usize::from(from.number())][usize::from(to.number())] += count;
         }
@@ -335,7 +335,7 @@ mod tests {
 
     #[test]
     fn seeds_and_distances_add_up() {
-        let mut seeded = Banks::default();
+        let mut seeded = BankSum::default();
         seeded.seeded[1][1] = 5;
         let gauges = Gauges::of(&seeded);
         assert_eq!(gauges.get(Family::V6, State::Established), 5);

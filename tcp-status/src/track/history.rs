@@ -13,11 +13,11 @@ const KEPT: u64 = MAX_WINDOW as u64 * 1000;
 /// The greatest value of any window that ends now, kept as those samples that no later one
 /// reaches: from old to new, the values fall.
 #[derive(Clone, Debug, Default)]
-pub struct Greatest(VecDeque<(u64, u64)>);
+pub struct WindowMax(VecDeque<(u64, u64)>);
 
-impl Greatest {
+impl WindowMax {
     /// Enters a sample taken at `now`.
-    pub fn enter(&mut self, now: u64, value: u64) {
+    pub fn record(&mut self, now: u64, value: u64) {
         while self.0.back().is_some_and(|&(_, older)| older <= value) {
             self.0.pop_back();
         }
@@ -34,7 +34,7 @@ impl Greatest {
 
     /// The greatest sample since `from`; none if there was none.
     #[must_use]
-    pub fn since(&self, from: u64) -> Option<u64> {
+    pub fn max_since(&self, from: u64) -> Option<u64> {
         let first = self.0.partition_point(|&(time, _)| time < from);
         self.0.get(first).map(|&(_, value)| value)
     }
@@ -45,17 +45,17 @@ type Totals = [u64; 7];
 
 /// What is known of the gauges of one moment: each was at least and at most so much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Known {
+pub struct GaugeRange {
     /// Enters the greatest values.
     pub least: Counts,
     /// Enters the least values.
     pub most: Counts,
 }
 
-impl Known {
+impl GaugeRange {
     /// Everything.
     #[must_use]
-    pub const fn exactly(counts: &Counts) -> Self {
+    pub const fn exact(counts: &Counts) -> Self {
         Self {
             least: *counts,
             most: *counts,
@@ -66,20 +66,20 @@ impl Known {
 /// What was sampled of one namespace.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    greatest: [Greatest; State::COUNT],
+    greatest: [WindowMax; State::COUNT],
     /// Of the complement, so that the greatest is the least.
-    least: [Greatest; State::COUNT],
+    least: [WindowMax; State::COUNT],
     totals: VecDeque<(u64, Totals)>,
     started: Option<u64>,
 }
 
 impl History {
     /// Enters a reading taken at `now`: what is known of its gauges, its flows since start, and their sum.
-    pub fn enter(&mut self, now: u64, known: &Known, flows: &Transitions, events: u64) {
+    pub fn record(&mut self, now: u64, range: &GaugeRange, flows: &Transitions, events: u64) {
         self.started.get_or_insert(now);
         for state in State::ALL {
-            self.greatest[state.index()].enter(now, known.least[state]);
-            self.least[state.index()].enter(now, !known.most[state]);
+            self.greatest[state.index()].record(now, range.least[state]);
+            self.least[state.index()].record(now, !range.most[state]);
         }
         let newest = self.totals.back().map(|&(time, _)| time / 1000);
         if newest != Some(now / 1000) {
@@ -95,24 +95,27 @@ impl History {
         }
     }
 
-    /// The extremes since `window` seconds before `now`, when so much is `known` of the gauges.
+    /// The extremes since `window` seconds before `now`, when so much is `range` of the gauges.
     #[must_use]
-    pub fn peaks(&self, now: u64, window: u32, sample: u64, known: &Known) -> Option<Peaks> {
+    pub fn peaks(&self, now: u64, window: u32, sample: u64, range: &GaugeRange) -> Option<Peaks> {
         let started = self.started?;
         let from = now.saturating_sub(u64::from(window) * 1000);
         let mut peaks = Peaks {
             window_seconds: seconds(now.saturating_sub(started.max(from))),
             sample_milliseconds: u32::try_from(sample).unwrap_or(u32::MAX),
-            min: known.most,
-            max: known.least,
+            min: range.most,
+            max: range.least,
         };
         for state in State::ALL {
             let i = state.index();
-            let (max, min) = (self.greatest[i].since(from), self.least[i].since(from));
-            peaks.max[state] = max.unwrap_or(0).max(known.least[state]);
+            let (max, min) = (
+                self.greatest[i].max_since(from),
+                self.least[i].max_since(from),
+            );
+            peaks.max[state] = max.unwrap_or(0).max(range.least[state]);
             peaks.min[state] = min
                 .map_or(u64::MAX, |complement| !complement)
-                .min(known.most[state]);
+                .min(range.most[state]);
         }
         Some(peaks)
     }
@@ -171,36 +174,36 @@ fn seconds(milliseconds: u64) -> u32 {
 mod tests {
     use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
-    use super::{Counts, Greatest, History, Known, State, Transitions};
+    use super::{Counts, GaugeRange, History, State, Transitions, WindowMax};
 
     #[test]
     fn the_greatest_of_any_window_is_what_a_search_finds() {
         let mut rng = StdRng::seed_from_u64(rand::random());
-        let mut greatest = Greatest::default();
+        let mut greatest = WindowMax::default();
         let mut all = Vec::new();
         for second in 0..900_u64 {
             let (now, value) = (second * 1000, rng.random_range(0..50));
-            greatest.enter(now, value);
+            greatest.record(now, value);
             all.push((now, value));
             let from = now.saturating_sub(rng.random_range(0..600_000));
             let expected = all.iter().filter(|(time, _)| *time >= from);
             let expected = expected.map(|&(_, value)| value).max();
-            assert_eq!(greatest.since(from), expected);
+            assert_eq!(greatest.max_since(from), expected);
         }
         assert!(greatest.0.len() <= 601);
     }
 
     #[test]
     fn samples_within_a_second_are_kept_as_one_but_none_greater_is_lost() {
-        let mut greatest = Greatest::default();
+        let mut greatest = WindowMax::default();
         for (now, value) in [(0, 1), (100, 9), (200, 3), (300, 2), (1000, 4)] {
-            greatest.enter(now, value);
+            greatest.record(now, value);
         }
         assert_eq!(
-            (greatest.since(0), greatest.since(1000)),
+            (greatest.max_since(0), greatest.max_since(1000)),
             (Some(9), Some(4))
         );
-        assert_eq!(greatest.since(1001), None);
+        assert_eq!(greatest.max_since(1001), None);
     }
 
     #[test]
@@ -209,12 +212,12 @@ mod tests {
         let counts = |synrecv| {
             let mut counts = Counts::default();
             counts[State::SynRecv] = synrecv;
-            Known::exactly(&counts)
+            GaugeRange::exact(&counts)
         };
         let none = Transitions::default();
         for tenth in 0..600 {
             let spike = if (200..220).contains(&tenth) { 50 } else { 1 };
-            history.enter(tenth * 100, &counts(spike), &none, 0);
+            history.record(tenth * 100, &counts(spike), &none, 0);
         }
         let now = 60_000;
         let peaks = |window| history.peaks(now, window, 100, &counts(0)).unwrap();
@@ -235,9 +238,9 @@ mod tests {
             ..Transitions::default()
         };
         for second in 0..=100_u64 {
-            history.enter(
+            history.record(
                 second * 1000,
-                &Known::exactly(&Counts::default()),
+                &GaugeRange::exact(&Counts::default()),
                 &opened(second * 7),
                 second * 70,
             );

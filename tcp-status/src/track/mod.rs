@@ -1,38 +1,38 @@
 //! Keeps the counts: seeding, auditing, and what is put together for an answer.
 
-mod ages;
-mod answer;
 mod assemble;
 mod audit;
-mod beside;
+mod audit_diff;
+mod audit_state;
+mod aux_counts;
 mod budget;
-mod confirm;
-mod cost;
+mod cpu_time;
 mod gauge;
 mod history;
-mod hooks;
+mod idle_ages;
 mod invariants;
-mod ledger;
 mod memory;
-mod places;
+mod netns_targets;
 mod ports;
+mod query;
 mod queues;
 mod reading;
 mod recount;
-mod sample;
+mod sampler;
 pub mod scan;
 mod schedule;
 mod seed;
 mod split;
-mod splits;
+mod split_caches;
 mod start;
 mod ticker;
+mod timewait_hooks;
 mod tracker;
 
 pub use audit::Auditor;
 #[cfg(any(test, fuzzing))]
 pub(crate) use queues::fuzz;
-pub use sample::Sampler;
+pub use sampler::Sampler;
 pub use schedule::Pace;
 pub use start::{Running, StartError, start};
 pub use tracker::{Settings, Tracker};

@@ -6,18 +6,18 @@ use std::{collections::BTreeMap, sync::Arc};
 use tcp_status_common::state::Family;
 
 use super::{
-    answer::{Families, unavailable},
     assemble::assemble_port,
     gauge::Gauges,
+    query::{FamilyCounts, unavailable},
     queues::{self, HalfOpen},
     split::{Split, SplitCache},
     tracker::Tracker,
 };
 use crate::{
     kernel::plan::{SeedMethod, SplitMethod},
-    server::{
+    serve::{
         Source as _,
-        protocol::{Refusal, Show},
+        protocol::{ApiError, Show},
     },
     snapshot::{Counts, PortCounts, Ports},
 };
@@ -35,7 +35,7 @@ impl Tracker {
         (split, all): (SplitMethod, &Gauges),
         apart: &BTreeMap<u16, Gauges>,
         half_open: &HalfOpen,
-    ) -> Result<Ports, Refusal> {
+    ) -> Result<Ports, ApiError> {
         if self.plan.seed == SeedMethod::Procfs {
             // Without an iterator nothing enters the ports of listeners that were there first.
             let scanned = self.scan.show(&Show::default())?;
@@ -45,9 +45,10 @@ impl Tracker {
                 .map(|one| one.ports)
                 .unwrap_or_default());
         }
-        let (live, walked) = self.live_bank_with(|ledger| Arc::clone(&ledger.walked_ports));
-        let is_walked = |port: &&u16| walked.contains(&(netns, **port));
-        let unaudited = apart.keys().filter(|port| !is_walked(port)).copied();
+        let (live, walked) =
+            self.live_bank_with(|audit_state| Arc::clone(&audit_state.walked_ports));
+        let is_port_tracked = |port: &&u16| walked.contains(&(netns, **port));
+        let unaudited = apart.keys().filter(|port| !is_port_tracked(port)).copied();
         let unaudited = unaudited.collect();
         let other = match netns == OWN_NETNS {
             true => live.other_ports().map_err(unavailable)?,
@@ -103,7 +104,7 @@ impl Tracker {
         ports: &[u16],
         gauges: (SplitMethod, &Gauges),
         half_open: &HalfOpen,
-    ) -> Families {
+    ) -> FamilyCounts {
         let split = |cache: &mut SplitCache| ports.iter().map(|&port| cache.port(port)).sum();
         let (walked, mut requests) = (self.splits.with(netns, split), [0; Family::COUNT]);
         for at_port in ports.iter().map(|&port| half_open.at(port)) {
@@ -113,17 +114,21 @@ impl Tracker {
     }
 
     /// The sockets of one port; none if it is not kept apart.
-    pub(super) fn port_gauges(&self, netns: NetnsId, port: u16) -> Result<Option<Gauges>, Refusal> {
-        let (live, base) = self.live_bank_with(|ledger| {
-            let book = ledger.book(netns)?;
-            book.ports.get(&port).copied()
+    pub(super) fn port_gauges(
+        &self,
+        netns: NetnsId,
+        port: u16,
+    ) -> Result<Option<Gauges>, ApiError> {
+        let (live, base) = self.live_bank_with(|audit_state| {
+            let netns_state = audit_state.netns_state(netns)?;
+            netns_state.ports.get(&port).copied()
         });
         let sum = live.port(netns, port).map_err(unavailable)?;
         Ok(sum.map(|sum| Gauges::from(sum) + base.unwrap_or_default()))
     }
 
-    pub(super) fn ports_by_namespace(&self) -> Result<AllPorts, Refusal> {
-        let (live, bases) = self.live_bank_with(|ledger| ledger.port_bases());
+    pub(super) fn ports_by_namespace(&self) -> Result<AllPorts, ApiError> {
+        let (live, bases) = self.live_bank_with(|audit_state| audit_state.port_bases());
         let ports = live.ports().map_err(unavailable)?.into_iter();
         let mut gauges: AllPorts = ports.map(|(port, sum)| (port, sum.into())).collect();
         for (netns, bases) in bases {
@@ -141,14 +146,14 @@ fn row(
     (split, gauges): (SplitMethod, &Gauges),
     mut walked: Split,
     requests: [u64; Family::COUNT],
-) -> Families {
+) -> FamilyCounts {
     if split == SplitMethod::Events {
         [walked.timewait, walked.finwait2] = gauges.minisockets();
     }
     assemble_port(gauges, &walked, requests)
 }
 
-fn both([mut sum, v6]: Families) -> Counts {
+fn both([mut sum, v6]: FamilyCounts) -> Counts {
     sum += &v6;
     sum
 }

@@ -12,7 +12,7 @@ use tcp_status_common::{
     state::Family,
 };
 
-use super::history::Greatest;
+use super::history::WindowMax;
 use crate::{
     kernel::{sock_diag::MiniSplits, sysctl::Settings},
     snapshot::{Listener, MAX_WINDOW},
@@ -34,7 +34,7 @@ impl HalfOpen {
     /// What a dump found, which does not tell listeners: those of no port that was asked for are
     /// at port 0, which no socket has.
     #[must_use]
-    pub fn dumped(walk: &MiniSplits) -> Self {
+    pub fn from_dump(walk: &MiniSplits) -> Self {
         let ports = walk.ports.iter().map(|(&port, at)| (port, at.requests));
         let mut orphaned: Requests = ports.collect();
         let apart = total(&orphaned);
@@ -65,55 +65,55 @@ impl HalfOpen {
 type Key = (IpAddr, u16, u32);
 
 /// The most listeners whose accept queues are remembered: any user may listen as often as it likes.
-const MAX_REMEMBERED: usize = 1024;
+const MAX_QUEUES: usize = 1024;
 
 /// One listener's accept queue.
 #[derive(Debug)]
-struct Remembered {
-    depths: Greatest,
+struct QueueHistory {
+    depths: WindowMax,
     /// When the listener was last sampled.
     seen: u64,
 }
 
 /// The depths of accept queues that were sampled.
 ///
-/// At most [`MAX_REMEMBERED`] listeners are remembered. One that is remembered stays so as long as
+/// At most [`MAX_QUEUES`] listeners are remembered. One that is remembered stays so as long as
 /// it listens. One that is gone is forgotten when its samples are too old, or earlier, the longest
 /// gone first, when a new listener needs its place. Of new listeners, those with the deepest queues
 /// get the places that are left.
 #[derive(Debug, Default)]
-pub struct Queues(HashMap<Key, Remembered>);
+pub struct Queues(HashMap<Key, QueueHistory>);
 
 impl Queues {
     /// Enters samples taken at `now`, in milliseconds; forgets listeners that are gone for long.
-    pub fn enter(&mut self, now: u64, listeners: &[Listener]) {
+    pub fn record(&mut self, now: u64, listeners: &[Listener]) {
         let mut new = Vec::new();
         for (key, listener) in keyed(listeners) {
             let depth = listener.accept_queue.into();
             match self.0.get_mut(&key) {
-                Some(remembered) => remembered.enter(now, depth),
+                Some(queue) => queue.record(now, depth),
                 None => new.push((depth, key)),
             }
         }
         let oldest = now.saturating_sub(u64::from(MAX_WINDOW) * 1000);
-        self.0.retain(|_, remembered| remembered.seen >= oldest);
-        self.forget(new.len().min(MAX_REMEMBERED), now);
+        self.0.retain(|_, queue| queue.seen >= oldest);
+        self.evict(new.len().min(MAX_QUEUES), now);
         new.sort_unstable_by_key(|&(depth, _)| Reverse(depth));
-        new.truncate(MAX_REMEMBERED - self.0.len());
+        new.truncate(MAX_QUEUES - self.0.len());
         for (depth, key) in new {
-            let mut remembered = Remembered {
-                depths: Greatest::default(),
+            let mut queue = QueueHistory {
+                depths: WindowMax::default(),
                 seen: now,
             };
-            remembered.enter(now, depth);
-            self.0.insert(key, remembered);
+            queue.record(now, depth);
+            self.0.insert(key, queue);
         }
     }
 
-    /// Forgets listeners that are gone, the longest gone first, until there are `places` or none is
+    /// Forgets listeners that are gone, the longest gone first, until there are `targets` or none is
     /// left.
-    fn forget(&mut self, places: usize, now: u64) {
-        let many = (self.0.len() + places).saturating_sub(MAX_REMEMBERED);
+    fn evict(&mut self, targets: usize, now: u64) {
+        let many = (self.0.len() + targets).saturating_sub(MAX_QUEUES);
         let gone = self.0.iter().filter(|(_, one)| one.seen < now);
         let mut gone: Vec<_> = gone.map(|(key, one)| (one.seen, *key)).collect();
         gone.sort_unstable();
@@ -124,20 +124,20 @@ impl Queues {
 
     /// Says of each listener how deep its accept queue was since `window` seconds before `now`. Of
     /// one that is not remembered, how deep it is.
-    pub fn tell(&self, now: u64, window: u32, listeners: &mut [Listener]) {
+    pub fn annotate(&self, now: u64, window: u32, listeners: &mut [Listener]) {
         let from = now.saturating_sub(u64::from(window) * 1000);
         let keys: Vec<_> = keyed(listeners).map(|(key, _)| key).collect();
         for (key, listener) in keys.iter().zip(listeners) {
-            let deepest = self.0.get(key).and_then(|one| one.depths.since(from));
+            let deepest = self.0.get(key).and_then(|one| one.depths.max_since(from));
             let deepest = deepest.and_then(|depth| u32::try_from(depth).ok());
             listener.accept_queue_peak = Some(deepest.unwrap_or(0).max(listener.accept_queue));
         }
     }
 }
 
-impl Remembered {
-    fn enter(&mut self, now: u64, depth: u64) {
-        self.depths.enter(now, depth);
+impl QueueHistory {
+    fn record(&mut self, now: u64, depth: u64) {
+        self.depths.record(now, depth);
         self.seen = now;
     }
 }
@@ -180,7 +180,7 @@ fn listener(record: &ListenerRecord) -> Option<Listener> {
 }
 
 /// Enters how many half-open connections each listener may have.
-pub fn limit(listeners: &mut [Listener], settings: &Settings) {
+pub fn set_syn_queue_limits(listeners: &mut [Listener], settings: &Settings) {
     for listener in listeners {
         listener.syn_queue_limit = Some(settings.syn_queue_limit(listener.accept_queue_limit));
     }
@@ -228,15 +228,14 @@ pub fn fuzz(records: &[ListenerRecord]) {
     let all: u64 = each.map(u64::from).sum();
     assert_eq!(total(&requests(&listeners)).iter().sum::<u64>(), all);
     let mut queues = Queues::default();
-    queues.enter(1, &listeners);
-    queues.tell(1, MAX_WINDOW, &mut listeners);
+    queues.record(1, &listeners);
+    queues.annotate(1, MAX_WINDOW, &mut listeners);
 }
 
 #[cfg(test)]
 mod tests {
     use super::{
-        ClosedListener, HalfOpen, ListenerRecord, MAX_REMEMBERED, Queues, listeners, orphaned,
-        requests,
+        ClosedListener, HalfOpen, ListenerRecord, MAX_QUEUES, Queues, listeners, orphaned, requests,
     };
 
     #[test]
@@ -298,10 +297,10 @@ mod tests {
         let mut queues = Queues::default();
         // Two of a group, and another port.
         let at = |a, b, c| listeners(&[record(80, a), record(80, b), record(443, c)]);
-        queues.enter(0, &at(5, 9, 0));
-        queues.enter(40_000, &at(1, 2, 7));
+        queues.record(0, &at(5, 9, 0));
+        queues.record(40_000, &at(1, 2, 7));
         let mut now = at(0, 3, 0);
-        queues.tell(60_000, 60, &mut now);
+        queues.annotate(60_000, 60, &mut now);
         let peaks = |listeners: &[super::Listener]| -> Vec<_> {
             listeners
                 .iter()
@@ -309,15 +308,15 @@ mod tests {
                 .collect()
         };
         assert_eq!(peaks(&now), [5, 9, 7]);
-        queues.tell(60_000, 30, &mut now);
+        queues.annotate(60_000, 30, &mut now);
         assert_eq!(peaks(&now), [1, 3, 7]);
-        queues.enter(700_000, &at(0, 0, 0)[..1]);
+        queues.record(700_000, &at(0, 0, 0)[..1]);
         assert_eq!(queues.0.len(), 1);
     }
 
     fn peaks(queues: &Queues, now: u64, listeners: &[super::Listener]) -> Vec<u32> {
         let mut listeners = listeners.to_vec();
-        queues.tell(now, 600, &mut listeners);
+        queues.annotate(now, 600, &mut listeners);
         listeners
             .iter()
             .filter_map(|one| one.accept_queue_peak)
@@ -335,14 +334,14 @@ mod tests {
             let ports = round * 100 + 2..round * 100 + 102;
             let mut records: Vec<_> = ports.map(|port| record(port, 1)).collect();
             records.push(if round == 0 { service } else { record(1, 0) });
-            queues.enter(now, &listeners(&records));
-            assert!(queues.0.len() <= MAX_REMEMBERED, "{}", queues.0.len());
+            queues.record(now, &listeners(&records));
+            assert!(queues.0.len() <= MAX_QUEUES, "{}", queues.0.len());
         }
         assert_eq!(peaks(&queues, now, &listeners(&[service])), [50]);
         let many: Vec<_> = (2..=u16::MAX).map(|port| record(port, 1)).collect();
-        queues.enter(now + 100, &listeners(&many));
-        assert_eq!(queues.0.len(), MAX_REMEMBERED);
-        queues.enter(now + 700_000, &[]);
+        queues.record(now + 100, &listeners(&many));
+        assert_eq!(queues.0.len(), MAX_QUEUES);
+        queues.record(now + 700_000, &[]);
         assert_eq!(queues.0.len(), 0);
     }
 
@@ -354,14 +353,14 @@ mod tests {
         let many = |depth| -> Vec<_> { (1..=1030).map(|port| record(port, depth)).collect() };
         let mut first = many(1);
         first[1029].accept_queue = 9;
-        queues.enter(0, &listeners(&first));
+        queues.record(0, &listeners(&first));
         let now = listeners(&many(0));
         let peak = peaks(&queues, 100, &now);
         assert_eq!((peak.iter().sum::<u32>(), peak[1029]), (1023 + 9, 9));
         // All but one go on listening, and a new one takes the place of the one that went.
-        queues.enter(100, &listeners(&many(0)[1..]));
+        queues.record(100, &listeners(&many(0)[1..]));
         let peak = peaks(&queues, 200, &now);
         assert_eq!(peak[1029], 9);
-        assert_eq!(queues.0.len(), MAX_REMEMBERED);
+        assert_eq!(queues.0.len(), MAX_QUEUES);
     }
 }

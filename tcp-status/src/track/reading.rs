@@ -4,12 +4,12 @@
 //! banks that are read cannot be emptied meanwhile: an audit waits for that, readers never wait.
 
 use super::{
+    audit_state::AuditState,
     gauge::{self, Gauges},
-    ledger::Ledger,
     tracker::Tracker,
 };
 use crate::{
-    bpf::{BankReader, Banks, LoadError},
+    bpf::{BankReader, BankSum, BpfError},
     snapshot::Transitions,
 };
 use tcp_status_common::counters::NetnsId;
@@ -32,7 +32,7 @@ pub(super) struct Counters<'a> {
 impl Counters<'_> {
     /// What the banks hold of a namespace. After a switch, the live bank's own sockets are not
     /// compared yet: it only continues the count of the bank before.
-    pub(super) fn of(&self, netns: NetnsId) -> Result<Banks, LoadError> {
+    pub(super) fn of(&self, netns: NetnsId) -> Result<BankSum, BpfError> {
         let Some(retiring) = &self.retiring else {
             return self.live.counters(netns);
         };
@@ -45,24 +45,26 @@ impl Tracker {
     /// The banks that hold the counts, and what the ledger holds at that moment.
     pub(super) fn counters_with<T>(
         &self,
-        of_ledger: impl FnOnce(&Ledger) -> T,
+        of_state: impl FnOnce(&AuditState) -> T,
     ) -> (Counters<'_>, T) {
-        let ledger = self.ledger();
+        let audit_state = self.audit_state();
         let counters = Counters {
-            live: self.bpf.read_bank(ledger.live),
-            retiring: ledger.retiring.map(|bank| self.bpf.read_bank(bank)),
+            live: self.bpf.read_bank(audit_state.live),
+            retiring: audit_state.retiring.map(|bank| self.bpf.read_bank(bank)),
         };
-        (counters, of_ledger(&ledger))
+        (counters, of_state(&audit_state))
     }
 
     /// The counts of a namespace.
-    pub(super) fn read(&self, netns: NetnsId) -> Result<Reading, LoadError> {
-        let (counters, (base, retired)) = self.counters_with(|ledger| {
-            let book = ledger.book(netns);
-            book.map_or_else(Default::default, |book| (book.base, book.retired))
+    pub(super) fn read(&self, netns: NetnsId) -> Result<Reading, BpfError> {
+        let (counters, (base, accumulated)) = self.counters_with(|audit_state| {
+            let netns_state = audit_state.netns_state(netns);
+            netns_state.map_or_else(Default::default, |netns_state| {
+                (netns_state.base, netns_state.accumulated)
+            })
         });
         let banks = counters.of(netns)?;
-        let flows = banks.plus_flows(&retired);
+        let flows = banks.plus_flows(&accumulated);
         Ok(Reading {
             gauges: Gauges::of(&banks) + base,
             transitions: Transitions::from_flows(&gauge::flows(&flows)),
@@ -71,10 +73,10 @@ impl Tracker {
     }
 
     /// The gauges of a namespace alone.
-    pub(super) fn gauges(&self, netns: NetnsId) -> Result<Gauges, LoadError> {
-        let (counters, base) = self.counters_with(|ledger| {
-            let book = ledger.book(netns);
-            book.map_or_else(Gauges::default, |book| book.base)
+    pub(super) fn gauges(&self, netns: NetnsId) -> Result<Gauges, BpfError> {
+        let (counters, base) = self.counters_with(|audit_state| {
+            let netns_state = audit_state.netns_state(netns);
+            netns_state.map_or_else(Gauges::default, |netns_state| netns_state.base)
         });
         Ok(Gauges::of(&counters.of(netns)?) + base)
     }
@@ -87,9 +89,9 @@ impl Tracker {
     /// The same, and what the ledger holds at that moment.
     pub(super) fn live_bank_with<T>(
         &self,
-        of_ledger: impl FnOnce(&Ledger) -> T,
+        of_state: impl FnOnce(&AuditState) -> T,
     ) -> (BankReader<'_>, T) {
-        let ledger = self.ledger();
-        (self.bpf.read_bank(ledger.live), of_ledger(&ledger))
+        let audit_state = self.audit_state();
+        (self.bpf.read_bank(audit_state.live), of_state(&audit_state))
     }
 }

@@ -6,17 +6,17 @@ use std::{collections::BTreeMap, sync::Arc, thread, time::Duration};
 use tcp_status_common::state::State;
 
 use super::{
-    confirm::Finding,
+    audit_diff::AuditDiff,
+    audit_state::RetiredBank,
     gauge::Gauges,
-    ledger::Retired,
-    places::by_id,
+    netns_targets::by_id,
     reading::Reading,
     seed::{self, SeedError, Walks},
-    split::Moment,
-    tracker::{POISONED, Tracker, sockets_listed},
+    split::SplitMoment,
+    tracker::{POISONED, Tracker, socket_count_estimate},
 };
 use crate::{
-    bpf::{Banks, LoadError},
+    bpf::{BankSum, BpfError},
     kernel::{
         netns,
         plan::SeedMethod,
@@ -36,10 +36,10 @@ pub const APPEARED: &str = "this network namespace appeared since the last audit
 
 /// A recount that could not be held; the counts stay as they are.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum RecountError {
     /// The kernel refused something.
     #[error(transparent)]
-    Kernel(#[from] LoadError),
+    Kernel(#[from] BpfError),
     /// The walk could not be completed.
     #[error(transparent)]
     Seed(#[from] SeedError),
@@ -53,19 +53,22 @@ pub enum Error {
 
 /// By how much a listing, taken while nothing moved, exceeds what is counted: in all, and beyond the
 /// live bank's gauges at each port that is kept apart.
-struct AtRest {
+struct RestListing {
     missing: Gauges,
     ports: BTreeMap<u16, Gauges>,
 }
 
 impl Tracker {
     /// By how much the sockets that there are in each namespace exceed those that are counted.
-    /// Changes no reading. Looks once more after `patience`.
-    pub(super) fn recount(&self, patience: Duration) -> Result<BTreeMap<NetnsId, Gauges>, Error> {
+    /// Changes no reading. Looks once more after `settle_time`.
+    pub(super) fn recount(
+        &self,
+        settle_time: Duration,
+    ) -> Result<BTreeMap<NetnsId, Gauges>, RecountError> {
         match self.plan.seed {
-            SeedMethod::Iterator => self.recount_by_iterator(patience),
+            SeedMethod::Iterator => self.recount_by_iterator(settle_time),
             SeedMethod::Procfs => {
-                thread::sleep(patience);
+                thread::sleep(settle_time);
                 Ok([(OWN_NETNS, self.recount_at_rest(OWN_NETNS)?.missing)].into())
             }
         }
@@ -77,58 +80,64 @@ impl Tracker {
     ///
     /// What can fail comes before the switch, which either takes place wholly or not at all; or
     /// after it, where readings do not depend on it.
-    fn recount_by_iterator(&self, patience: Duration) -> Result<BTreeMap<NetnsId, Gauges>, Error> {
+    fn recount_by_iterator(
+        &self,
+        settle_time: Duration,
+    ) -> Result<BTreeMap<NetnsId, Gauges>, RecountError> {
         // What an earlier recount could not read after its switch.
-        self.retire()?;
-        let old = self.ledger().live;
+        self.accumulate_retired()?;
+        let old = self.audit_state().live;
         let new = 1 - old;
-        let unplaced = self.bpf.writers()?.unplaced;
+        let unregistered = self.bpf.writers()?.unregistered;
         let unrecorded = self.bpf.closed_totals()?.unrecorded;
-        let places = self.places();
-        let began = self.moment(OWN_NETNS).ok();
-        let seed::Filled {
+        let targets = self.netns_targets();
+        let began = self.split_moment(OWN_NETNS).ok();
+        let seed::SeededBank {
             walks,
             ports,
-            known,
+            netns_entries,
             mut seeding,
-        } = seed::fill(
+        } = seed::seed_bank(
             &self.bpf,
-            &places,
+            &targets,
             Some(old),
             new,
-            sockets_listed(),
-            patience,
+            socket_count_estimate(),
+            settle_time,
         )?;
         let all_recorded = self.bpf.closed_totals()?.unrecorded == unrecorded;
-        let living = self.living()?;
-        *self.known.write().expect(POISONED) = known;
+        let live_namespaces = self.live_namespaces()?;
+        *self.netns_entries.write().expect(POISONED) = netns_entries;
         let skipped = self.may_have_skipped(&self.gauges(OWN_NETNS)?);
         {
-            let mut ledger = self.ledger_mut();
+            let mut audit_state = self.audit_state_mut();
             seeding.complete(new)?;
-            ledger.meet(&walks, &living);
-            ledger.switch(ports, unplaced);
+            audit_state.sync_namespaces(&walks, &live_namespaces);
+            audit_state.switch(ports, unregistered);
             if all_recorded {
-                ledger.unrecorded = unrecorded;
+                audit_state.unrecorded = unrecorded;
             }
         }
-        self.saw_aside(&walks, skipped, began);
+        self.cache_audit_split(&walks, skipped, began);
         // Events that began before the switch end.
         quiesce();
         drop(seeding);
-        let mut found = self.retire()?;
-        self.hooks.switched_to(self.bpf.counts_timewait(new));
+        let mut found = self.accumulate_retired()?;
+        self.hooks.bank_switched(self.bpf.counts_timewait(new));
         found.retain(|netns, _| walks.contains_key(netns));
         Ok(found)
     }
 
     /// Has the books take over what the bank before the last switch counted, if they have not yet.
     /// Gives by how much the sockets that were walked exceed those that were counted.
-    fn retire(&self) -> Result<BTreeMap<NetnsId, Gauges>, LoadError> {
-        let (live, (retiring, netnses)) = self.live_bank_with(|ledger| {
-            let others = ledger.others.keys().copied();
-            let netnses: Vec<_> = others.chain([OWN_NETNS]).collect();
-            (ledger.retiring.map(|old| (old, ledger.live)), netnses)
+    fn accumulate_retired(&self) -> Result<BTreeMap<NetnsId, Gauges>, BpfError> {
+        let (live, (retiring, all_netns)) = self.live_bank_with(|audit_state| {
+            let others = audit_state.others.keys().copied();
+            let all_netns: Vec<_> = others.chain([OWN_NETNS]).collect();
+            (
+                audit_state.retiring.map(|old| (old, audit_state.live)),
+                all_netns,
+            )
         });
         let Some((old, new)) = retiring else {
             return Ok(BTreeMap::new());
@@ -137,57 +146,57 @@ impl Tracker {
         let first_timewait = self.bpf.counts_timewait(new) && !self.bpf.counts_timewait(old);
         let old = self.bpf.read_bank(old);
         let mut counts = BTreeMap::new();
-        for netns in netnses {
-            let mut seeded = Gauges::of(&Banks {
+        for netns in all_netns {
+            let mut seeded = Gauges::of(&BankSum {
                 seeded: live.counters(netns)?.seeded,
-                ..Banks::default()
+                ..BankSum::default()
             });
             if first_timewait {
                 seeded = seeded.without_minisockets();
             }
             let counted = old.counters(netns)?;
-            counts.insert(netns, Retired { counted, seeded });
+            counts.insert(netns, RetiredBank { counted, seeded });
         }
-        Ok(self.ledger_mut().retire(&counts))
+        Ok(self.audit_state_mut().accumulate_retired(&counts))
     }
 
     /// By how much the sockets that the kernel lists in the calling thread's namespace exceed those
     /// that are counted. A dump tells the truth only if nothing moved.
-    fn recount_at_rest(&self, netns: NetnsId) -> Result<AtRest, Error> {
+    fn recount_at_rest(&self, netns: NetnsId) -> Result<RestListing, RecountError> {
         let counted = self.ports_of(netns)?;
         let ports = counted.keys().copied().collect();
-        let (before, beside) = (self.read(netns)?, sock_diag::minisockets(&ports)?);
-        let truth = self.places_of(&sock_diag::listing(None)?, &beside.all);
+        let (before, aux) = (self.read(netns)?, sock_diag::minisockets(&ports)?);
+        let truth = self.cells_of(&sock_diag::listing(None)?, &aux.all);
         let listings = sock_diag::listings_of(&ports)?;
         let (after, still) = (self.read(netns)?, sock_diag::minisockets(&ports)?);
         let moved = |reading: &Reading| (reading.gauges, reading.events);
-        if moved(&before) != moved(&after) || beside != still {
-            return Err(Error::Unrest);
+        if moved(&before) != moved(&after) || aux != still {
+            return Err(RecountError::Unrest);
         }
         let missing = |(port, counted): (u16, Gauges)| {
             let listing = listings.get(&port).copied().unwrap_or_default();
-            let beside = beside.ports.get(&port).copied().unwrap_or_default();
-            (port, self.places_of(&listing, &beside) - counted)
+            let aux = aux.ports.get(&port).copied().unwrap_or_default();
+            (port, self.cells_of(&listing, &aux) - counted)
         };
-        Ok(AtRest {
+        Ok(RestListing {
             missing: truth - after.gauges,
             ports: counted.into_iter().map(missing).collect(),
         })
     }
 
     /// What the live bank has of the ports of a namespace.
-    fn ports_of(&self, netns: NetnsId) -> Result<BTreeMap<u16, Gauges>, LoadError> {
+    fn ports_of(&self, netns: NetnsId) -> Result<BTreeMap<u16, Gauges>, BpfError> {
         let ports = self.live_bank().ports()?;
         let range = ports.range((netns, 0)..=(netns, u16::MAX));
         Ok(range.map(|(&(_, port), &sum)| (port, sum.into())).collect())
     }
 
     /// The places of what is listed: minisockets have some where events follow them.
-    fn places_of(&self, listing: &Listing, beside: &MiniSplit) -> Gauges {
-        let full = Gauges::full_sockets(listing, beside);
-        let live = self.ledger().live;
+    fn cells_of(&self, listing: &Listing, aux: &MiniSplit) -> Gauges {
+        let full = Gauges::full_sockets(listing, aux);
+        let live = self.audit_state().live;
         if self.bpf.counts_timewait(live) {
-            full + Gauges::minisockets_of(beside)
+            full + Gauges::minisockets_of(aux)
         } else {
             full
         }
@@ -199,13 +208,16 @@ impl Tracker {
     }
 
     /// Has a listing at rest decide what was found where walks may have passed over sockets.
-    pub(super) fn decide(&self, findings: &mut BTreeMap<NetnsId, Finding>) -> Result<(), Error> {
+    pub(super) fn apply_rest_listings(
+        &self,
+        diffs: &mut BTreeMap<NetnsId, AuditDiff>,
+    ) -> Result<(), RecountError> {
         if !self.plan.walk_skips {
             return Ok(());
         }
-        let places = self.places();
-        let ids = places.ids(&self.bpf)?;
-        let listed = places.each(|| {
+        let targets = self.netns_targets();
+        let ids = targets.ids(&self.bpf)?;
+        let listed = targets.walk_each(|| {
             let inode = netns::own().unwrap_or(self.inode);
             let Some(&netns) = ids.get(&inode) else {
                 return Ok(None);
@@ -214,13 +226,13 @@ impl Tracker {
             Ok(skipped.then(|| self.recount_at_rest(netns)))
         })?;
         for (netns, listed) in by_id(listed, &ids) {
-            if let (Some(listed), Some(finding)) = (listed, findings.get_mut(&netns)) {
+            if let (Some(listed), Some(diff)) = (listed, diffs.get_mut(&netns)) {
                 match listed {
-                    Err(Error::Unrest) => finding.is_undecided(),
+                    Err(RecountError::Unrest) => diff.mark_undecided(),
                     listed => {
-                        let AtRest { missing, ports } = listed?;
-                        finding.decided(missing);
-                        self.keep_ports_at_rest(netns, ports);
+                        let RestListing { missing, ports } = listed?;
+                        diff.set_decided(missing);
+                        self.set_port_bases(netns, ports);
                     }
                 }
             }
@@ -228,19 +240,24 @@ impl Tracker {
         Ok(())
     }
 
-    fn keep_ports_at_rest(&self, netns: NetnsId, ports: BTreeMap<u16, Gauges>) {
-        let mut ledger = self.ledger_mut();
-        let book = ledger.books_mut().find(|(of, _)| *of == netns);
-        if let Some((_, book)) = book {
-            book.ports = Arc::new(ports);
+    fn set_port_bases(&self, netns: NetnsId, ports: BTreeMap<u16, Gauges>) {
+        let mut audit_state = self.audit_state_mut();
+        let netns_state = audit_state.netns_states_mut().find(|(of, _)| *of == netns);
+        if let Some((_, netns_state)) = netns_state {
+            netns_state.ports = Arc::new(ports);
         }
     }
 
     /// Keeps what an audit's walks met beside full sockets, unless they may have passed over some.
-    pub(super) fn saw_aside(&self, walks: &Walks, skipped: bool, began: Option<Moment>) {
+    pub(super) fn cache_audit_split(
+        &self,
+        walks: &Walks,
+        skipped: bool,
+        began: Option<SplitMoment>,
+    ) {
         self.splits.retain(|netns| walks.contains_key(&netns));
         if let Some(walked) = walks.get(&OWN_NETNS).filter(|_| !skipped) {
-            self.keep_aside(OWN_NETNS, walked, began);
+            self.cache_split(OWN_NETNS, walked, began);
         }
     }
 }

@@ -14,7 +14,7 @@ use tcp_status_common::state::State;
 
 use super::{
     budget::Budget,
-    cost::{self, Cost},
+    cpu_time::{self, CpuTimer},
     queues,
     schedule::Pace,
 };
@@ -24,9 +24,9 @@ use crate::{
         procfs::{self, Listing, PortListing},
         sock_diag, sysctl,
     },
-    server::{
+    serve::{
         Source,
-        protocol::{Get, Refusal, RefusalKind, Show},
+        protocol::{ApiError, ApiErrorKind, Get, Show},
     },
     snapshot::{Counts, Listener, Overflows, PortCounts, Ports, Snapshot, Syncookies, Tier},
 };
@@ -38,11 +38,11 @@ const FRESH: Duration = Duration::from_secs(1);
 const USABLE: Duration = Duration::from_secs(60);
 
 /// How many walks are kept.
-const KEPT: usize = 64;
+const MAX_CACHED: usize = 64;
 
 /// What a question is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Question {
+struct ScanKey {
     netns: u32,
     port: Option<u16>,
 }
@@ -53,7 +53,7 @@ pub struct Scan {
     reason: String,
     share: f64,
     budget: Mutex<Budget>,
-    walks: Mutex<Walks>,
+    walks: Mutex<WalkCache>,
     /// Held during a walk: the next one waits, and may find its answer then.
     walking: Mutex<()>,
     fell_back: AtomicBool,
@@ -92,66 +92,70 @@ impl Scan {
     }
 
     /// A walk that answers the question, and when it began.
-    fn answer(&self, named: Option<&str>, port: Option<u16>) -> Result<(u32, Kept), Refusal> {
+    fn walk_for(
+        &self,
+        named: Option<&str>,
+        port: Option<u16>,
+    ) -> Result<(u32, CachedWalk), ApiError> {
         if port == Some(0) {
-            return Err(Refusal {
-                kind: RefusalKind::BadArgument,
+            return Err(ApiError {
+                kind: ApiErrorKind::BadArgument,
                 message: "cannot scan port 0: no socket has it; use 1 to 65535".into(),
             });
         }
         let target = named.map(netns::resolve).transpose()?;
         let netns = match &target {
             Some(target) => target.inode(),
-            None => netns::own().map_err(|error| Refusal {
-                kind: RefusalKind::Unavailable,
+            None => netns::own().map_err(|error| ApiError {
+                kind: ApiErrorKind::Unavailable,
                 message: format!(
                     "cannot read the network namespace of this process: {error}; mount /proc"
                 ),
             })?,
         };
-        let question = Question { netns, port };
-        let kept = |age| lock(&self.walks).find(question, age, Instant::now());
-        if let Some(walk) = kept(FRESH) {
+        let key = ScanKey { netns, port };
+        let cached = |age| lock(&self.walks).find(key, age, Instant::now());
+        if let Some(walk) = cached(FRESH) {
             return Ok((netns, walk));
         }
         let _walking = lock(&self.walking);
         // Somebody else may have walked while this one waited.
-        if let Some(walk) = kept(FRESH) {
+        if let Some(walk) = cached(FRESH) {
             return Ok((netns, walk));
         }
         let wait = self.wait();
         if !wait.is_zero() {
-            return match kept(USABLE) {
+            return match cached(USABLE) {
                 Some(walk) => Ok((netns, walk)),
                 None => Err(self.exhausted(netns, wait)),
             };
         }
-        let (cost, began) = (Cost::start(), Instant::now());
+        let (timer, began) = (CpuTimer::start(), Instant::now());
         // Whoever asks for port after port gets them all by one walk.
         let port = port.filter(|_| !lock(&self.walks).has_fresh(netns, began));
         let walked = self.walk_within(target.as_ref(), port);
-        self.spend(cost.spent());
-        let kept = Kept {
+        self.spend(timer.spent());
+        let cached = CachedWalk {
             began,
             walk: Arc::new(walked?),
         };
-        lock(&self.walks).put(Question { netns, port }, kept.clone());
-        Ok((netns, kept))
+        lock(&self.walks).insert(ScanKey { netns, port }, cached.clone());
+        Ok((netns, cached))
     }
 
-    fn exhausted(&self, netns: u32, wait: Duration) -> Refusal {
-        Refusal {
-            kind: RefusalKind::Unavailable,
+    fn exhausted(&self, netns: u32, wait: Duration) -> ApiError {
+        ApiError {
+            kind: ApiErrorKind::Unavailable,
             message: format!(
                 "cannot scan network namespace {netns}: scans have used up their {}; \
                  try again in {} s",
-                self.share_in_words(),
+                self.describe_share(),
                 wait.as_secs() + 1
             ),
         }
     }
 
-    fn share_in_words(&self) -> String {
+    fn describe_share(&self) -> String {
         // Without what binary fractions add: 0.3 is shown as such.
         format!("{} % of one core", (self.share * 1e4).round() / 100.0)
     }
@@ -163,21 +167,21 @@ impl Scan {
             format!(
                 "counted {} s ago: scans may take {}",
                 age.as_secs(),
-                self.share_in_words()
+                self.describe_share()
             )
         })
     }
 
     /// Walks inside the namespace, if one is given, at the expense of the calling thread.
-    fn walk_within(&self, target: Option<&Target>, port: Option<u16>) -> Result<Walk, Refusal> {
+    fn walk_within(&self, target: Option<&Target>, port: Option<u16>) -> Result<Walk, ApiError> {
         match target {
             Some(target) => {
                 let (walk, spent) = netns::within(target, || {
-                    let cost = Cost::start();
-                    (self.walk(port), cost.spent())
+                    let timer = CpuTimer::start();
+                    (self.walk(port), timer.spent())
                 })?;
                 if target.inode() != netns::own().unwrap_or(0) {
-                    cost::lent(spent);
+                    cpu_time::charge(spent);
                 }
                 walk
             }
@@ -185,7 +189,7 @@ impl Scan {
         }
     }
 
-    fn walk(&self, port: Option<u16>) -> Result<Walk, Refusal> {
+    fn walk(&self, port: Option<u16>) -> Result<Walk, ApiError> {
         let (listing, mut listeners) = match listings(port) {
             Err(error @ sock_diag::Error::Unsupported(_)) => {
                 if !self.fell_back.swap(true, Ordering::Relaxed) {
@@ -197,7 +201,7 @@ impl Scan {
             result => result?,
         };
         let settings = sysctl::settings();
-        queues::limit(&mut listeners, &settings);
+        queues::set_syn_queue_limits(&mut listeners, &settings);
         let (overflows, syncookies) = procfs::queue_counters()?;
         Ok(Walk {
             port,
@@ -287,10 +291,10 @@ impl Walk {
 }
 
 impl Source for Scan {
-    fn get(&self, query: &Get) -> Result<u64, Refusal> {
+    fn get(&self, query: &Get) -> Result<u64, ApiError> {
         let state = query.state()?;
         let families = query.families()?;
-        let (_, Kept { walk, .. }) = self.answer(query.netns.as_deref(), query.port)?;
+        let (_, CachedWalk { walk, .. }) = self.walk_for(query.netns.as_deref(), query.port)?;
         let listing = walk.listing(query.port);
         Ok(families
             .iter()
@@ -298,8 +302,9 @@ impl Source for Scan {
             .sum())
     }
 
-    fn show(&self, query: &Show) -> Result<Vec<Snapshot>, Refusal> {
-        let (netns, Kept { walk, began }) = self.answer(query.netns.as_deref(), query.port)?;
+    fn show(&self, query: &Show) -> Result<Vec<Snapshot>, ApiError> {
+        let (netns, CachedWalk { walk, began }) =
+            self.walk_for(query.netns.as_deref(), query.port)?;
         let Listing { ipv4, ipv6 } = walk.listing(query.port);
         Ok(vec![Snapshot {
             tier_reason: Some(self.reason.clone()),
@@ -320,42 +325,40 @@ impl Source for Scan {
 
 /// A walk, and when it began.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Kept {
+struct CachedWalk {
     began: Instant,
     walk: Arc<Walk>,
 }
 
 /// The latest walks, the oldest first.
 #[derive(Debug, Default)]
-struct Walks(Vec<(Question, Kept)>);
+struct WalkCache(Vec<(ScanKey, CachedWalk)>);
 
-impl Walks {
+impl WalkCache {
     /// The latest walk younger than `age` that answers the question.
-    fn find(&self, question: Question, age: Duration, now: Instant) -> Option<Kept> {
-        let answers = |walked: &Question| {
-            walked.netns == question.netns
-                && (walked.port.is_none() || walked.port == question.port)
+    fn find(&self, key: ScanKey, age: Duration, now: Instant) -> Option<CachedWalk> {
+        let answers = |walked: &ScanKey| {
+            walked.netns == key.netns && (walked.port.is_none() || walked.port == key.port)
         };
         let mut latest = self.0.iter().rev();
-        let (_, kept) = latest.find(|(walked, _)| answers(walked))?;
-        (now.saturating_duration_since(kept.began) < age).then(|| kept.clone())
+        let (_, cached) = latest.find(|(walked, _)| answers(walked))?;
+        (now.saturating_duration_since(cached.began) < age).then(|| cached.clone())
     }
 
     /// Whether a walk in the namespace, over whatever port, is fresh.
     fn has_fresh(&self, netns: u32, now: Instant) -> bool {
-        let fresh = |kept: &Kept| now.saturating_duration_since(kept.began) < FRESH;
+        let fresh = |cached: &CachedWalk| now.saturating_duration_since(cached.began) < FRESH;
         let mut walks = self.0.iter();
-        walks.any(|(walked, kept)| walked.netns == netns && fresh(kept))
+        walks.any(|(walked, cached)| walked.netns == netns && fresh(cached))
     }
 
-    fn put(&mut self, question: Question, kept: Kept) {
-        let usable = |old: &Kept| kept.began.saturating_duration_since(old.began) < USABLE;
-        self.0
-            .retain(|(walked, old)| *walked != question && usable(old));
-        if self.0.len() == KEPT {
+    fn insert(&mut self, key: ScanKey, cached: CachedWalk) {
+        let usable = |old: &CachedWalk| cached.began.saturating_duration_since(old.began) < USABLE;
+        self.0.retain(|(walked, old)| *walked != key && usable(old));
+        if self.0.len() == MAX_CACHED {
             self.0.remove(0);
         }
-        self.0.push((question, kept));
+        self.0.push((key, cached));
     }
 }
 
@@ -364,14 +367,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl From<netns::Error> for Refusal {
+impl From<netns::Error> for ApiError {
     fn from(error: netns::Error) -> Self {
         let kind = match &error {
-            _ if error.is_permission() => RefusalKind::Refused,
+            _ if error.is_permission() => ApiErrorKind::Refused,
             netns::Error::Text { .. }
             | netns::Error::Unknown { .. }
-            | netns::Error::Gone { .. } => RefusalKind::BadArgument,
-            netns::Error::Open { .. } | netns::Error::Enter { .. } => RefusalKind::Unavailable,
+            | netns::Error::Gone { .. } => ApiErrorKind::BadArgument,
+            netns::Error::Open { .. } | netns::Error::Enter { .. } => ApiErrorKind::Unavailable,
         };
         Self {
             kind,
@@ -380,7 +383,7 @@ impl From<netns::Error> for Refusal {
     }
 }
 
-impl From<sock_diag::Error> for Refusal {
+impl From<sock_diag::Error> for ApiError {
     fn from(error: sock_diag::Error) -> Self {
         Self {
             kind: refused_if(error.is_permission()),
@@ -389,7 +392,7 @@ impl From<sock_diag::Error> for Refusal {
     }
 }
 
-impl From<procfs::Error> for Refusal {
+impl From<procfs::Error> for ApiError {
     fn from(error: procfs::Error) -> Self {
         Self {
             kind: refused_if(error.is_permission()),
@@ -398,11 +401,11 @@ impl From<procfs::Error> for Refusal {
     }
 }
 
-const fn refused_if(permission: bool) -> RefusalKind {
+const fn refused_if(permission: bool) -> ApiErrorKind {
     if permission {
-        RefusalKind::Refused
+        ApiErrorKind::Refused
     } else {
-        RefusalKind::Unavailable
+        ApiErrorKind::Unavailable
     }
 }
 
@@ -417,8 +420,8 @@ mod tests {
     use tcp_status_common::state::{Family, State};
 
     use super::{
-        FRESH, Get, KEPT, Kept, Question, RefusalKind, Scan, Show, Source as _, USABLE, Walk,
-        Walks, lock,
+        ApiErrorKind, CachedWalk, FRESH, Get, MAX_CACHED, Scan, ScanKey, Show, Source as _, USABLE,
+        Walk, WalkCache, lock,
     };
 
     const SHARE: f64 = 0.05;
@@ -432,15 +435,15 @@ mod tests {
         }
     }
 
-    const fn question(netns: u32, port: u16) -> Question {
-        Question {
+    const fn key(netns: u32, port: u16) -> ScanKey {
+        ScanKey {
             netns,
             port: Some(port),
         }
     }
 
-    fn kept(began: Instant) -> Kept {
-        Kept {
+    fn cached(began: Instant) -> CachedWalk {
+        CachedWalk {
             began,
             walk: Arc::default(),
         }
@@ -463,40 +466,40 @@ mod tests {
     #[test]
     fn walks_serve_for_a_while() {
         let began = Instant::now();
-        let mut walks = Walks::default();
+        let mut walks = WalkCache::default();
         let (port, all) = (
-            question(1, 80),
-            Question {
+            key(1, 80),
+            ScanKey {
                 netns: 1,
                 port: None,
             },
         );
-        walks.put(port, kept(began));
-        let find = |walks: &Walks, question| walks.find(question, FRESH, began + FRESH / 2);
-        assert_eq!(find(&walks, port), Some(kept(began)));
+        walks.insert(port, cached(began));
+        let find = |walks: &WalkCache, key| walks.find(key, FRESH, began + FRESH / 2);
+        assert_eq!(find(&walks, port), Some(cached(began)));
         assert_eq!(walks.find(port, FRESH, began + FRESH), None);
-        assert_eq!(walks.find(port, USABLE, began + FRESH), Some(kept(began)));
-        for other in [question(1, 81), question(2, 80), all] {
+        assert_eq!(walks.find(port, USABLE, began + FRESH), Some(cached(began)));
+        for other in [key(1, 81), key(2, 80), all] {
             assert_eq!(find(&walks, other), None);
         }
         assert!(walks.has_fresh(1, began) && !walks.has_fresh(2, began));
-        walks.put(all, kept(began));
-        assert!(find(&walks, question(1, 81)).is_some());
+        walks.insert(all, cached(began));
+        assert!(find(&walks, key(1, 81)).is_some());
         // What nobody may use is not kept.
-        walks.put(question(2, 80), kept(began + USABLE));
+        walks.insert(key(2, 80), cached(began + USABLE));
         assert_eq!(walks.0.len(), 1);
     }
 
     #[test]
     fn the_oldest_walk_makes_room() {
         let began = Instant::now();
-        let mut walks = Walks::default();
+        let mut walks = WalkCache::default();
         for port in 1..=100 {
-            walks.put(question(1, port), kept(began));
+            walks.insert(key(1, port), cached(began));
         }
-        assert_eq!(walks.0.len(), KEPT);
-        assert_eq!(walks.find(question(1, 1), FRESH, began), None);
-        assert!(walks.find(question(1, 100), FRESH, began).is_some());
+        assert_eq!(walks.0.len(), MAX_CACHED);
+        assert_eq!(walks.find(key(1, 1), FRESH, began), None);
+        assert!(walks.find(key(1, 100), FRESH, began).is_some());
     }
 
     /// Whatever is asked for: here another port each time, without a pause.
@@ -565,12 +568,15 @@ mod tests {
         ];
         for query in bad {
             let refusal = scan.get(&query).unwrap_err();
-            assert_eq!(refusal.kind, RefusalKind::BadArgument, "{refusal}");
+            assert_eq!(refusal.kind, ApiErrorKind::BadArgument, "{refusal}");
         }
         let show = Show {
             port: Some(0),
             ..Show::default()
         };
-        assert_eq!(scan.show(&show).unwrap_err().kind, RefusalKind::BadArgument);
+        assert_eq!(
+            scan.show(&show).unwrap_err().kind,
+            ApiErrorKind::BadArgument
+        );
     }
 }

@@ -85,7 +85,7 @@ pub enum Cause {
     /// counts yet. The counts of states are not concerned.
     Ports,
     /// The hooks of timewait minisockets are attached: a bank that is seeded now counts them.
-    Hooks,
+    TimewaitHooks,
 }
 
 impl Cause {
@@ -98,7 +98,7 @@ impl Cause {
                 Some(Duration::from_secs(1))
             }
             Self::Missed(_) | Self::Failure | Self::Unconfirmed => Some(Duration::ZERO),
-            Self::Timer | Self::Rest | Self::Idle | Self::Ports | Self::Hooks => None,
+            Self::Timer | Self::Rest | Self::Idle | Self::Ports | Self::TimewaitHooks => None,
         }
     }
 }
@@ -116,14 +116,14 @@ impl fmt::Display for Cause {
             Self::Disagreement => f.write_str("the recounts of the last audit disagreed"),
             Self::Unconfirmed => f.write_str("no audit since the last state change"),
             Self::Ports => f.write_str("new ports"),
-            Self::Hooks => f.write_str("timewait hooks attached"),
+            Self::TimewaitHooks => f.write_str("timewait hooks attached"),
         }
     }
 }
 
 /// What was seen since the last audit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Motion {
+pub struct AuditInputs {
     /// Time since the last audit ended.
     pub since_audit: Duration,
     /// What an audit costs.
@@ -145,35 +145,35 @@ const AT_REST: u32 = 2;
 
 /// Whether an audit is due, and why.
 #[must_use]
-pub fn due(pace: &Pace, motion: &Motion) -> Option<Cause> {
-    let affords = |audits| motion.saved >= motion.cost * audits;
+pub fn due(pace: &Pace, inputs: &AuditInputs) -> Option<Cause> {
+    let affords = |audits| inputs.saved >= inputs.cost * audits;
     // Counts have to be exact as soon as events cease. What an audit costs then is not known: one
     // amid events costs more. An audit that began amid events may have missed what was lost at
     // their very end.
-    let unsettled = motion.quiet && !motion.settled;
-    if unsettled && motion.since_audit >= pace.interval && !motion.saved.is_zero() {
-        return Some(motion.suspicion.clone().unwrap_or(Cause::Rest));
+    let unsettled = inputs.quiet && !inputs.settled;
+    if unsettled && inputs.since_audit >= pace.interval && !inputs.saved.is_zero() {
+        return Some(inputs.suspicion.clone().unwrap_or(Cause::Rest));
     }
     // While events come, something is left for when they cease.
-    let reserve = if motion.quiet { 0 } else { AT_REST };
-    let urgent = motion.since_audit >= pace.urgent(motion.cost);
-    if urgent && motion.suspicion.is_some() && affords(1 + reserve) {
-        return motion.suspicion.clone();
+    let reserve = if inputs.quiet { 0 } else { AT_REST };
+    let urgent = inputs.since_audit >= pace.urgent(inputs.cost);
+    if urgent && inputs.suspicion.is_some() && affords(1 + reserve) {
+        return inputs.suspicion.clone();
     }
-    let (pause, cause) = if motion.moved {
-        (pace.regular(motion.cost), Cause::Timer)
+    let (pause, cause) = if inputs.moved {
+        (pace.regular(inputs.cost), Cause::Timer)
     } else {
-        (pace.idle(motion.cost), Cause::Idle)
+        (pace.idle(inputs.cost), Cause::Idle)
     };
     // An audit without a reason leaves enough for those that have one.
-    (motion.since_audit >= pause && affords(RESERVE)).then_some(cause)
+    (inputs.since_audit >= pause && affords(RESERVE)).then_some(cause)
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, Instant};
 
-    use super::{Cause, Motion, Pace, RESERVE, due};
+    use super::{AuditInputs, Cause, Pace, RESERVE, due};
     use crate::track::budget::Budget;
 
     const PACE: Pace = Pace {
@@ -181,8 +181,8 @@ mod tests {
         share: 0.005,
     };
 
-    fn motion(since_audit: u64, cost_ms: u64) -> Motion {
-        Motion {
+    fn inputs(since_audit: u64, cost_ms: u64) -> AuditInputs {
+        AuditInputs {
             since_audit: Duration::from_secs(since_audit),
             cost: Duration::from_millis(cost_ms),
             saved: Duration::from_secs(100),
@@ -195,25 +195,25 @@ mod tests {
 
     #[test]
     fn a_small_host_is_audited_every_interval() {
-        assert_eq!(due(&PACE, &motion(1, 4)), Some(Cause::Timer));
-        assert_eq!(due(&PACE, &motion(0, 4)), None);
+        assert_eq!(due(&PACE, &inputs(1, 4)), Some(Cause::Timer));
+        assert_eq!(due(&PACE, &inputs(0, 4)), None);
     }
 
     #[test]
     fn a_large_host_keeps_to_its_share() {
-        assert_eq!(due(&PACE, &motion(79, 400)), None);
-        assert_eq!(due(&PACE, &motion(80, 400)), Some(Cause::Timer));
+        assert_eq!(due(&PACE, &inputs(79, 400)), None);
+        assert_eq!(due(&PACE, &inputs(80, 400)), Some(Cause::Timer));
     }
 
     #[test]
     fn rest_is_audited_once() {
-        let rest = |seconds| Motion {
+        let rest = |seconds| AuditInputs {
             quiet: true,
-            ..motion(seconds, 400)
+            ..inputs(seconds, 400)
         };
         assert_eq!(due(&PACE, &rest(0)), None);
         assert_eq!(due(&PACE, &rest(1)), Some(Cause::Rest));
-        let peace = Motion {
+        let peace = AuditInputs {
             moved: false,
             settled: true,
             ..rest(8)
@@ -226,13 +226,13 @@ mod tests {
     #[test]
     fn rest_that_lasts_is_audited_slowly() {
         let idle = |seconds, cost_ms| {
-            let motion = Motion {
+            let inputs = AuditInputs {
                 moved: false,
                 quiet: true,
                 settled: true,
-                ..motion(seconds, cost_ms)
+                ..inputs(seconds, cost_ms)
             };
-            due(&PACE, &motion)
+            due(&PACE, &inputs)
         };
         assert_eq!((idle(9, 4), idle(10, 4)), (None, Some(Cause::Idle)));
         assert_eq!((idle(799, 400), idle(800, 400)), (None, Some(Cause::Idle)));
@@ -240,23 +240,23 @@ mod tests {
 
     #[test]
     fn an_audit_takes_what_is_saved_and_leaves_some_unless_it_has_a_reason() {
-        let poor = |saved_ms, suspicion| Motion {
+        let poor = |saved_ms, suspicion| AuditInputs {
             saved: Duration::from_millis(saved_ms),
             suspicion,
-            ..motion(1000, 4)
+            ..inputs(1000, 4)
         };
         assert_eq!(due(&PACE, &poor(19, None)), None);
         assert_eq!(due(&PACE, &poor(20, None)), Some(Cause::Timer));
         let suspicion = Some(Cause::Failure);
         assert_eq!(due(&PACE, &poor(11, suspicion.clone())), None);
         assert_eq!(due(&PACE, &poor(12, suspicion.clone())), suspicion);
-        let rest = |saved_ms| Motion {
+        let rest = |saved_ms| AuditInputs {
             quiet: true,
             ..poor(saved_ms, suspicion.clone())
         };
         assert_eq!(due(&PACE, &rest(0)), None);
         assert_eq!(due(&PACE, &rest(1)), suspicion);
-        let settled = |saved_ms| Motion {
+        let settled = |saved_ms| AuditInputs {
             settled: true,
             ..rest(saved_ms)
         };
@@ -275,13 +275,13 @@ mod tests {
             let (mut last, mut spent) = (start, Duration::ZERO);
             for second in 1..=3600 {
                 let now = start + Duration::from_secs(second);
-                let motion = Motion {
+                let inputs = AuditInputs {
                     since_audit: now - last,
                     saved: budget.saved(now),
                     suspicion: Some(Cause::Failure),
-                    ..motion(0, cost_ms)
+                    ..inputs(0, cost_ms)
                 };
-                if due(&PACE, &motion).is_some() {
+                if due(&PACE, &inputs).is_some() {
                     budget.spend(cost, now);
                     spent += cost;
                     last = now;
@@ -297,13 +297,13 @@ mod tests {
 
     #[test]
     fn a_suspicion_comes_first_but_not_at_any_price() {
-        let suspect = |seconds| Motion {
+        let suspect = |seconds| AuditInputs {
             suspicion: Some(Cause::Missed(3)),
-            ..motion(seconds, 400)
+            ..inputs(seconds, 400)
         };
         assert_eq!(due(&PACE, &suspect(7)), None);
         assert_eq!(due(&PACE, &suspect(8)), Some(Cause::Missed(3)));
-        let peaceful = Motion {
+        let peaceful = AuditInputs {
             moved: false,
             quiet: true,
             settled: true,

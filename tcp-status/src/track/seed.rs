@@ -9,13 +9,13 @@ use std::{
 
 use tcp_status_common::{
     control::Mode,
-    counters::{FailureTotals, Failures, NetnsId, Walked},
+    counters::{FailureTotals, Failures, NetnsId, WalkTotals},
 };
 
-use super::places::{Places, by_id};
+use super::netns_targets::{NetnsTargets, by_id};
 use crate::{
-    bpf::{Bpf, LoadError},
-    kernel::{netns::list::Known, quiesce::quiesce, sock_diag},
+    bpf::{Bpf, BpfError},
+    kernel::{netns::list::NetnsEntry, quiesce::quiesce, sock_diag},
 };
 
 /// How often a seeding is tried where something failed: with twice the room each time that there was
@@ -27,7 +27,7 @@ const ATTEMPTS: u32 = 4;
 pub enum SeedError {
     /// The kernel refused something.
     #[error(transparent)]
-    Kernel(#[from] LoadError),
+    Kernel(#[from] BpfError),
     /// Sockets were found that could not be remembered, however much room there was.
     #[error("cannot seed {capacity} sockets: BPF map full; raise MemoryMax=")]
     NoRoom {
@@ -98,7 +98,7 @@ impl SeedError {
 pub type WalkedPorts = BTreeSet<(NetnsId, u16)>;
 
 /// What a walk met in each namespace that it visited.
-pub type Walks = BTreeMap<NetnsId, Walked>;
+pub type Walks = BTreeMap<NetnsId, WalkTotals>;
 
 /// A seeding in progress. When it is dropped, events go into the live bank alone, and the memory of
 /// seen sockets is given back: whether it was completed or not.
@@ -112,8 +112,8 @@ impl Seeding<'_> {
     ///
     /// # Errors
     /// If the kernel refuses the update; events then go where they went.
-    pub fn complete(&mut self, bank: u32) -> Result<(), LoadError> {
-        self.bpf.switch(Mode::new(Some(bank), None))?;
+    pub fn complete(&mut self, bank: u32) -> Result<(), BpfError> {
+        self.bpf.set_mode(Mode::new(Some(bank), None))?;
         self.live = Some(bank);
         Ok(())
     }
@@ -122,13 +122,13 @@ impl Seeding<'_> {
 impl Drop for Seeding<'_> {
     fn drop(&mut self) {
         // The next seeding begins with the same: a failure that lasts is repaired there.
-        persist(|| self.bpf.switch(Mode::new(self.live, None)));
-        persist(|| self.bpf.forget());
+        retry_cleanup(|| self.bpf.set_mode(Mode::new(self.live, None)));
+        retry_cleanup(|| self.bpf.release_seen_map());
     }
 }
 
 /// Does what must be done, although the kernel may have no memory for a moment.
-fn persist(undo: impl Fn() -> Result<(), LoadError>) {
+fn retry_cleanup(undo: impl Fn() -> Result<(), BpfError>) {
     const TRIES: usize = 3;
     if let Err(error) = (1..TRIES).fold(undo(), |done, _| done.or_else(|_| undo())) {
         log::warn!(error:%; "what a seeding took is not given back yet");
@@ -136,20 +136,20 @@ fn persist(undo: impl Fn() -> Result<(), LoadError>) {
 }
 
 /// A bank that has been filled.
-pub struct Filled<'a> {
+pub struct SeededBank<'a> {
     /// To be completed, and dropped when no event can be in progress that began before.
     pub seeding: Seeding<'a>,
     /// What the walks met.
     pub walks: Walks,
     /// The ways to the other namespaces that were walked.
-    pub known: BTreeMap<NetnsId, Known>,
+    pub netns_entries: BTreeMap<NetnsId, NetnsEntry>,
     /// The ports, by namespace, that were entered before any socket was counted. Of one that gets its
     /// listener later, the walk may have passed over connections already.
     pub ports: WalkedPorts,
 }
 
-/// Fills `bank` with all sockets there are in `places`, while events go on being counted into
-/// `live`, and looks for sockets once more after `patience`, unless that is zero: a task may have
+/// Fills `bank` with all sockets there are in `targets`, while events go on being counted into
+/// `live`, and looks for sockets once more after `settle_time`, unless that is zero: a task may have
 /// reported a socket before the seeding, and stall before it lists it. Only one that stalls for
 /// longer than all of this is missed; what is reported after the seeding began never is.
 /// Afterwards events go into both, and `bank` is exact; the caller makes it the live one.
@@ -157,26 +157,26 @@ pub struct Filled<'a> {
 ///
 /// # Errors
 /// [`SeedError`]; events then go into `live` only, as before.
-pub fn fill<'a>(
+pub fn seed_bank<'a>(
     bpf: &'a Bpf,
-    places: &Places,
+    targets: &NetnsTargets,
     live: Option<u32>,
     bank: u32,
     sockets: u64,
-    patience: Duration,
-) -> Result<Filled<'a>, SeedError> {
+    settle_time: Duration,
+) -> Result<SeededBank<'a>, SeedError> {
     let seeding = Seeding { bpf, live };
-    let mut capacity = room_for(sockets);
+    let mut capacity = seen_capacity(sockets);
     let mut attempts = 1;
     loop {
-        let (walks, ports, failed) = attempt(bpf, places, live, bank, (capacity, patience))?;
+        let (walks, ports, failed) = attempt(bpf, targets, live, bank, (capacity, settle_time))?;
         let Some(error) = SeedError::of(&failed, capacity) else {
-            let ids = places.ids(bpf)?;
-            return Ok(Filled {
+            let ids = targets.ids(bpf)?;
+            return Ok(SeededBank {
                 seeding,
                 walks: by_id(walks, &ids),
                 ports,
-                known: places.known(&ids),
+                netns_entries: targets.entries(&ids),
             });
         };
         log::debug!(error:%, attempts; "seeding void");
@@ -190,40 +190,40 @@ pub fn fill<'a>(
 /// What the walks met, the ports that were entered before, and what failed meanwhile.
 fn attempt(
     bpf: &Bpf,
-    places: &Places,
+    targets: &NetnsTargets,
     live: Option<u32>,
     bank: u32,
-    (capacity, patience): (u32, Duration),
-) -> Result<(BTreeMap<u32, Walked>, WalkedPorts, FailureTotals), LoadError> {
-    bpf.switch(Mode::new(live, None))?;
+    (capacity, settle_time): (u32, Duration),
+) -> Result<(BTreeMap<u32, WalkTotals>, WalkedPorts, FailureTotals), BpfError> {
+    bpf.set_mode(Mode::new(live, None))?;
     quiesce();
     bpf.clear(bank)?;
     bpf.count_timewait(bank);
-    bpf.remember(capacity)?;
-    enter_ports(bpf, places, live, bank)?;
+    bpf.resize_seen_map(capacity)?;
+    register_ports(bpf, targets, live, bank)?;
     let ports = bpf.read_bank(bank).port_keys()?;
     let before = bpf.failures()?;
-    bpf.switch(Mode::new(live, Some(bank)))?;
+    bpf.set_mode(Mode::new(live, Some(bank)))?;
     // The kernel stores a state after it has reported it: the walk must not read what is about
     // to be overwritten by an event that was reported before the switch.
     quiesce();
-    let mut walks = places.each(|| bpf.seed_sockets())?;
-    if !patience.is_zero() {
-        thread::sleep(patience);
-        bpf.switch(Mode::new(live, Some(bank)).again())?;
-        for (netns, unseen) in places.each(|| look_again(bpf))? {
+    let mut walks = targets.walk_each(|| bpf.seed_sockets())?;
+    if !settle_time.is_zero() {
+        thread::sleep(settle_time);
+        bpf.set_mode(Mode::new(live, Some(bank)).second_pass())?;
+        for (netns, unseen) in targets.walk_each(|| second_pass(bpf))? {
             walks.entry(netns).or_default().sockets += unseen;
         }
     }
     // A socket that closes is unhashed before it is reported: one that the walk did not meet for that reason
     // must not be reported to the bank as the live one.
     quiesce();
-    Ok((walks, ports, bpf.failures()?.since(&before)))
+    Ok((walks, ports, bpf.failures()?.minus(&before)))
 }
 
 /// Looks for listeners and connection attempts that the first walk has not met, and seeds them.
 /// How many there were.
-fn look_again(bpf: &Bpf) -> Result<u64, LoadError> {
+fn second_pass(bpf: &Bpf) -> Result<u64, BpfError> {
     // A dump passes over all other sockets several times as fast as a walk. Where it cannot be
     // had, the walk tells.
     if sock_diag::attempt_count().is_ok_and(|attempts| attempts == 0) {
@@ -235,7 +235,12 @@ fn look_again(bpf: &Bpf) -> Result<u64, LoadError> {
 
 /// Enters the ports of all listeners into `bank`, and those that had one and still have
 /// connections: before any connection is, so that none meets a port that is not entered yet.
-fn enter_ports(bpf: &Bpf, places: &Places, live: Option<u32>, bank: u32) -> Result<(), LoadError> {
+fn register_ports(
+    bpf: &Bpf,
+    targets: &NetnsTargets,
+    live: Option<u32>,
+    bank: u32,
+) -> Result<(), BpfError> {
     if let Some(live) = live {
         let used = bpf
             .read_bank(live)
@@ -245,11 +250,11 @@ fn enter_ports(bpf: &Bpf, places: &Places, live: Option<u32>, bank: u32) -> Resu
                 // Whatever a gauge is off by, a port with sockets is not forgotten.
                 sockets.iter().flatten().any(|&count| count != 0)
             });
-        bpf.keep_ports(used.map(|(port, _)| port), bank)?;
+        bpf.carry_over_ports(used.map(|(port, _)| port), bank)?;
     }
-    bpf.switch(Mode::entering_ports(live, bank))?;
+    bpf.set_mode(Mode::registering_ports(live, bank))?;
     quiesce();
-    places.each(|| {
+    targets.walk_each(|| {
         // Where they cannot be counted, the walk ends at the first entry that is no listener.
         let listeners = sock_diag::listener_count().unwrap_or(u64::MAX);
         bpf.seed_listeners(listeners)
@@ -258,7 +263,7 @@ fn enter_ports(bpf: &Bpf, places: &Places, live: Option<u32>, bank: u32) -> Resu
 }
 
 /// Some more than there are, for those that come during the walk.
-fn room_for(sockets: u64) -> u32 {
+fn seen_capacity(sockets: u64) -> u32 {
     const SPARE: u64 = 4096;
     u32::try_from(sockets + sockets / 4 + SPARE).unwrap_or(u32::MAX)
 }
@@ -267,7 +272,7 @@ fn room_for(sockets: u64) -> u32 {
 mod tests {
     use tcp_status_common::counters::{FailureTotals, Failures};
 
-    use super::{SeedError, room_for};
+    use super::{SeedError, seen_capacity};
 
     fn failures(full: u64, errno: i32) -> Failures {
         Failures {
@@ -315,8 +320,8 @@ mod tests {
 
     #[test]
     fn there_is_always_room_to_spare() {
-        assert!(room_for(0) > 0);
-        assert!(room_for(1_000_000) >= 1_250_000);
-        assert_eq!(room_for(u64::from(u32::MAX)), u32::MAX);
+        assert!(seen_capacity(0) > 0);
+        assert!(seen_capacity(1_000_000) >= 1_250_000);
+        assert_eq!(seen_capacity(u64::from(u32::MAX)), u32::MAX);
     }
 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tcp_status_common::{counters::Walked, state::Family};
+use tcp_status_common::{counters::WalkTotals, state::Family};
 
 use crate::kernel::sock_diag::MiniSplit;
 
@@ -29,8 +29,8 @@ impl From<&MiniSplit> for Split {
     }
 }
 
-impl From<&Walked> for Split {
-    fn from(walk: &Walked) -> Self {
+impl From<&WalkTotals> for Split {
+    fn from(walk: &WalkTotals) -> Self {
         Self {
             finwait2: walk.finwait2,
             timewait: walk.timewait,
@@ -72,7 +72,7 @@ impl Sum for Split {
 
 /// What the counters of a namespace were at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Moment {
+pub struct SplitMoment {
     /// The kernel's own number of minisockets.
     pub minisockets: u64,
     /// Full sockets in FIN_WAIT2.
@@ -90,7 +90,7 @@ pub struct Moment {
 pub struct SplitCache {
     last: Split,
     taken: Option<Instant>,
-    began: Option<Moment>,
+    began: Option<SplitMoment>,
     ports: BTreeMap<u16, Split>,
     elsewhere: Option<Split>,
     ports_taken: Option<Instant>,
@@ -138,7 +138,7 @@ impl SplitCache {
     }
 
     /// Keeps a new split, of a walk that began at a known moment or not.
-    pub fn put(&mut self, split: Split, began: Option<Moment>, cost: Duration) {
+    pub fn put(&mut self, split: Split, began: Option<SplitMoment>, cost: Duration) {
         self.last = split;
         self.began = began;
         self.taken = Some(Instant::now());
@@ -149,7 +149,7 @@ impl SplitCache {
     /// less what can have left since, and what can have come. One leaves by a segment or by its
     /// timer, and comes by the end of a full socket in FIN_WAIT2.
     #[must_use]
-    pub fn finwait2(&self, now: &Moment) -> (u64, u64) {
+    pub fn finwait2(&self, now: &SplitMoment) -> (u64, u64) {
         let Some(began) = &self.began else {
             return (0, now.minisockets);
         };
@@ -171,7 +171,7 @@ impl SplitCache {
 
     /// The kernel counts no minisockets: then there are none at any port, and nobody walks for
     /// them.
-    pub fn no_minisockets(&mut self) {
+    pub fn clear_minisockets(&mut self) {
         let apart = self.ports.values_mut().chain(&mut self.elsewhere);
         for split in apart.chain([&mut self.last]) {
             split.timewait = [0; Family::COUNT];
@@ -201,14 +201,14 @@ impl SplitCache {
 mod tests {
     use std::time::Duration;
 
-    use super::{Moment, Split, SplitCache};
+    use super::{Split, SplitCache, SplitMoment};
 
     #[test]
     fn what_is_known_of_finwait2_wears_off_with_what_can_have_changed_it() {
-        let began = Moment {
+        let began = SplitMoment {
             minisockets: 30,
             segments: Some(1000),
-            ..Moment::default()
+            ..SplitMoment::default()
         };
         let split = Split {
             finwait2: [8, 2],
@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(cache.finwait2(&began), (0, 30));
         cache.put(split, Some(began), Duration::ZERO);
         assert_eq!(cache.finwait2(&began), (10, 10));
-        let at = |minisockets, ended_in_finwait2, ended_otherwise, segments| Moment {
+        let at = |minisockets, ended_in_finwait2, ended_otherwise, segments| SplitMoment {
             minisockets,
             ended_in_finwait2,
             ended_otherwise,
@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(cache.finwait2(&at(28, 0, 0, 1000)), (8, 10));
         assert_eq!(cache.finwait2(&at(31, 2, 1, 1000)), (8, 12));
         assert_eq!(cache.finwait2(&at(5, 0, 0, 1000)), (0, 5));
-        let unknown = Moment {
+        let unknown = SplitMoment {
             segments: None,
             ..began
         };
@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(cache.port(80), split(2));
         assert_eq!(cache.port(82), Split::default());
         assert_eq!(cache.elsewhere().unwrap().finwait2, [2, 0]);
-        cache.no_minisockets();
+        cache.clear_minisockets();
         assert_eq!(cache.port(80), Split::default());
         assert_eq!(cache.elsewhere(), Some(Split::default()));
         cache.put_ports(split(1), None);

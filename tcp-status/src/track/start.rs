@@ -7,19 +7,19 @@ use nix::sys::resource::{Resource, getrlimit};
 use super::{
     audit::Auditor,
     memory,
-    sample::Sampler,
+    sampler::Sampler,
     scan::Scan,
     tracker::{Settings, Tracker},
 };
 use crate::{
     kernel::{
         facts::Facts,
-        host::VMLINUX_BTF,
+        layout::VMLINUX_BTF,
         netns,
-        plan::{ASKED_FOR, Backend, Impossible, Plan},
+        plan::{Backend, BackendPlan, BackendUnavailable, REQUESTED},
     },
     privilege,
-    server::Source,
+    serve::Source,
 };
 
 /// Nothing can be started.
@@ -27,10 +27,10 @@ use crate::{
 pub enum StartError {
     /// eBPF was demanded, and something that it needs is missing.
     #[error(transparent)]
-    Impossible(#[from] Impossible),
+    BackendUnavailable(#[from] BackendUnavailable),
     /// eBPF was demanded, and the kernel refused it.
     #[error(transparent)]
-    Refused(#[from] super::tracker::StartError),
+    Refused(#[from] super::tracker::TrackerError),
     /// No thread can be had for the audits.
     #[error("cannot start a thread: {0}; raise the limit of tasks")]
     Thread(std::io::Error),
@@ -49,31 +49,33 @@ pub struct Running {
 /// # Errors
 /// [`StartError`], if `backend` demands eBPF and it cannot be had.
 pub fn start(backend: Backend, settings: Settings) -> Result<Running, StartError> {
-    memory::share();
-    memory::keep_pages_small();
-    let running = attempt(backend, settings);
-    memory::give_back();
+    memory::limit_arenas();
+    memory::disable_huge_pages();
+    let running = start_backend(backend, settings);
+    memory::release_heap();
     running
 }
 
-fn attempt(backend: Backend, settings: Settings) -> Result<Running, StartError> {
+fn start_backend(backend: Backend, settings: Settings) -> Result<Running, StartError> {
     // Nothing can be counted without procfs, by whatever backend.
-    netns::own().map_err(super::tracker::StartError::Netns)?;
+    netns::own().map_err(super::tracker::TrackerError::Netns)?;
     if backend == Backend::Scan {
         // Nothing that the host offers matters, and reading the kernel's types takes a while.
-        return Ok(scan(backend, ASKED_FOR.into(), &settings));
+        return Ok(scan(backend, REQUESTED.into(), &settings));
     }
-    if let Some(reason) = too_few_addresses() {
+    if let Some(reason) = address_space_shortage() {
         return match backend {
             Backend::Auto => Ok(scan(backend, reason, &settings)),
-            _ => Err(Impossible(reason).into()),
+            _ => Err(BackendUnavailable(reason).into()),
         };
     }
     let (facts, btf) = Facts::probe();
-    let plan = match (Plan::from_facts(&facts, backend)?, btf) {
-        (Plan::Ebpf(plan), Some(btf)) => Tracker::start(plan, &btf, settings),
-        (Plan::Ebpf(_), None) => unreachable!("a plan for eBPF is made from types that were read"),
-        (Plan::Scan { reason }, _) => return Ok(scan(backend, reason, &settings)),
+    let plan = match (BackendPlan::from_facts(&facts, backend)?, btf) {
+        (BackendPlan::Ebpf(plan), Some(btf)) => Tracker::start(plan, &btf, settings),
+        (BackendPlan::Ebpf(_), None) => {
+            unreachable!("a plan for eBPF is made from types that were read")
+        }
+        (BackendPlan::Scan { reason }, _) => return Ok(scan(backend, reason, &settings)),
     };
     match plan {
         Ok(tracker) => {
@@ -83,11 +85,11 @@ fn attempt(backend: Backend, settings: Settings) -> Result<Running, StartError> 
                 let attaching = Arc::clone(&tracker);
                 thread::Builder::new()
                     .name("attach".into())
-                    .spawn(move || attaching.attach_rest())
+                    .spawn(move || attaching.attach_pending())
                     .map_err(StartError::Thread)?;
             }
             // Before the other threads start: each has what its creator has.
-            privilege::drop_unneeded();
+            privilege::drop_unneeded_capabilities();
             let auditor = Auditor::spawn(Arc::clone(&tracker)).map_err(StartError::Thread)?;
             let sampler = Sampler::spawn(Arc::clone(&tracker)).map_err(StartError::Thread)?;
             Ok(Running {
@@ -102,7 +104,7 @@ fn attempt(backend: Backend, settings: Settings) -> Result<Running, StartError> 
 
 /// Why this process may not have the memory that reading the kernel's types takes, if so: the
 /// allocator ends a process that runs out of it.
-fn too_few_addresses() -> Option<String> {
+fn address_space_shortage() -> Option<String> {
     /// What a tracker has without them.
     const BASE: u64 = 32 << 20;
     let (limit, _) = getrlimit(Resource::RLIMIT_AS).ok()?;

@@ -14,33 +14,32 @@ use tcp_status_common::{
 };
 
 use super::{
-    answer::Families,
-    answer::unavailable,
-    beside::Effort,
-    cost::Cost,
+    audit_state::AuditState,
+    aux_counts::StalenessPolicy,
+    cpu_time::CpuTimer,
     gauge::Gauges,
-    hooks::Hooks,
-    ledger::Ledger,
-    places::Places,
+    netns_targets::NetnsTargets,
+    query::{FamilyCounts, unavailable},
     recount::SKIPPED,
-    sample::{Bell, Samples},
+    sampler::{Samples, Waker},
     scan::Scan,
     schedule::Pace,
     seed::{self, SeedError},
-    splits::Splits,
+    split_caches::SplitCaches,
+    timewait_hooks::TimewaitHooks,
 };
 use crate::{
-    bpf::{Bpf, Limits, LoadError},
+    bpf::{Bpf, BpfError, MapLimits},
     kernel::{
-        netns::{self, list::Known},
+        netns::{self, list::NetnsEntry},
         plan::{EbpfPlan, SeedMethod},
         procfs,
         quiesce::quiesce,
         sock_diag,
     },
-    server::{
+    serve::{
         Source,
-        protocol::{Get, Refusal, Show},
+        protocol::{ApiError, Get, Show},
     },
     snapshot::Snapshot,
 };
@@ -48,7 +47,7 @@ use tcp_status_common::counters::{NetnsId, OWN_NETNS};
 
 /// How long the first seeding waits for sockets that were reported before it began: it has nothing
 /// to compare with.
-const FIRST_PATIENCE: Duration = Duration::from_millis(200);
+const FIRST_SETTLE_TIME: Duration = Duration::from_millis(200);
 
 /// What the user may set.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,7 +61,7 @@ pub struct Settings {
     /// Count every network namespace, not just the own one.
     pub all_namespaces: bool,
     /// How much is kept apart.
-    pub limits: Limits,
+    pub limits: MapLimits,
     /// Seed first, and attach the hooks of timewait minisockets in the background, however long
     /// the kernel takes.
     pub attach_later: bool,
@@ -70,10 +69,10 @@ pub struct Settings {
 
 /// The tracker cannot start.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum TrackerError {
     /// The kernel refused a program or a map.
     #[error(transparent)]
-    Load(#[from] LoadError),
+    Load(#[from] BpfError),
     /// The first counts cannot be had.
     #[error(transparent)]
     Seed(#[from] SeedError),
@@ -92,17 +91,17 @@ pub enum StartError {
 pub struct Tracker {
     pub(super) bpf: Bpf,
     pub(super) plan: EbpfPlan,
-    pub(super) hooks: Hooks,
+    pub(super) hooks: TimewaitHooks,
     pub(super) settings: Settings,
     /// Inode number of the tracker's own namespace.
     pub(super) inode: u32,
-    ledger: RwLock<Ledger>,
-    pub(super) splits: Splits,
+    audit_state: RwLock<AuditState>,
+    pub(super) splits: SplitCaches,
     pub(super) samples: Mutex<Samples>,
     /// Of the thread that samples, once there is one.
-    pub(super) bell: OnceLock<Arc<Bell>>,
+    pub(super) waker: OnceLock<Arc<Waker>>,
     /// The ways to other namespaces that the last walks took.
-    pub(super) known: RwLock<BTreeMap<NetnsId, Known>>,
+    pub(super) netns_entries: RwLock<BTreeMap<NetnsId, NetnsEntry>>,
     /// Inode numbers of other namespaces that were there when last looked.
     inodes: RwLock<BTreeMap<NetnsId, u32>>,
     pub(super) scan: Scan,
@@ -112,13 +111,13 @@ impl Tracker {
     /// Loads, attaches and seeds. Blocks for about a microsecond per socket that there is.
     ///
     /// # Errors
-    /// [`StartError`]; nothing is left in the kernel then.
+    /// [`TrackerError`]; nothing is left in the kernel then.
     pub fn start(
         mut plan: EbpfPlan,
         btf: &Btf,
         mut settings: Settings,
-    ) -> Result<Self, StartError> {
-        let inode = netns::own().map_err(StartError::Netns)?;
+    ) -> Result<Self, TrackerError> {
+        let inode = netns::own().map_err(TrackerError::Netns)?;
         let iterator = plan.seed == SeedMethod::Iterator;
         if settings.all_namespaces && !iterator {
             log::warn!(
@@ -126,16 +125,16 @@ impl Tracker {
             );
             settings.all_namespaces = false;
         }
-        plan.host.all_namespaces = settings.all_namespaces.into();
-        let (bpf, plan) = match Bpf::load(&plan.host, btf, iterator, inode, settings.limits) {
-            Err(refused @ LoadError::Timewait { .. }) => {
+        plan.layout.all_namespaces = settings.all_namespaces.into();
+        let (bpf, plan) = match Bpf::load(&plan.layout, btf, iterator, inode, settings.limits) {
+            Err(refused @ BpfError::Timewait { .. }) => {
                 let plan = plan.reduced(refused.to_string());
-                let bpf = Bpf::load(&plan.host, btf, iterator, inode, settings.limits)?;
+                let bpf = Bpf::load(&plan.layout, btf, iterator, inode, settings.limits)?;
                 (bpf, plan)
             }
             loaded => (loaded?, plan),
         };
-        let hooks = Hooks::new(&plan);
+        let hooks = TimewaitHooks::new(&plan);
         if hooks.are_pending() && !settings.attach_later {
             hooks.attach(|| bpf.attach_timewait());
         }
@@ -146,63 +145,70 @@ impl Tracker {
             plan,
             settings,
             inode,
-            ledger: RwLock::new(Ledger::new(Duration::ZERO, 0)),
-            splits: Splits::default(),
+            audit_state: RwLock::new(AuditState::new(Duration::ZERO, 0)),
+            splits: SplitCaches::default(),
             samples: Mutex::default(),
-            bell: OnceLock::new(),
-            known: RwLock::default(),
+            waker: OnceLock::new(),
+            netns_entries: RwLock::default(),
             inodes: RwLock::default(),
             scan: Scan::new(
                 "what is not tracked is counted by a scan".into(),
                 settings.pace.share_on_demand(),
             ),
         };
-        let ledger = match tracker.plan.seed {
+        let audit_state = match tracker.plan.seed {
             SeedMethod::Iterator => tracker.seed_by_iterator()?,
             SeedMethod::Procfs => tracker.seed_by_procfs()?,
         };
-        *tracker.ledger_mut() = ledger;
-        let live = tracker.ledger().live;
-        tracker.hooks.switched_to(tracker.bpf.counts_timewait(live));
+        *tracker.audit_state_mut() = audit_state;
+        let live = tracker.audit_state().live;
+        tracker
+            .hooks
+            .bank_switched(tracker.bpf.counts_timewait(live));
         Ok(tracker)
     }
 
     /// Attaches what [`Settings::attach_later`] has left, if anything; an audit that is held
     /// afterwards makes the tier full. Blocks for as long as the kernel takes.
-    pub fn attach_rest(&self) {
+    pub fn attach_pending(&self) {
         if self.hooks.are_pending() {
             self.hooks.attach(|| self.bpf.attach_timewait());
         }
     }
 
-    pub(super) fn ledger(&self) -> RwLockReadGuard<'_, Ledger> {
-        self.ledger.read().expect(POISONED)
+    pub(super) fn audit_state(&self) -> RwLockReadGuard<'_, AuditState> {
+        self.audit_state.read().expect(POISONED)
     }
 
-    pub(super) fn ledger_mut(&self) -> RwLockWriteGuard<'_, Ledger> {
-        self.ledger.write().expect(POISONED)
+    pub(super) fn audit_state_mut(&self) -> RwLockWriteGuard<'_, AuditState> {
+        self.audit_state.write().expect(POISONED)
     }
 
     /// Where walks go.
-    pub(super) fn places(&self) -> Places {
+    pub(super) fn netns_targets(&self) -> NetnsTargets {
         if self.settings.all_namespaces {
-            Places::all(self.inode)
+            NetnsTargets::all(self.inode)
         } else {
-            Places::own(self.inode)
+            NetnsTargets::own(self.inode)
         }
     }
 
     /// The inode number of each other namespace that is there and in which anything was counted.
     /// Forgets those that are gone.
-    pub(super) fn living(&self) -> Result<BTreeMap<NetnsId, u32>, LoadError> {
+    pub(super) fn live_namespaces(&self) -> Result<BTreeMap<NetnsId, u32>, BpfError> {
         if !self.settings.all_namespaces {
             return Ok(BTreeMap::new());
         }
-        let living = self.bpf.living_namespaces()?;
-        let is_living = |netns: &NetnsId| living.contains_key(netns);
-        self.ledger_mut().others.retain(|netns, _| is_living(netns));
-        self.inodes.write().expect(POISONED).clone_from(&living);
-        Ok(living)
+        let live_namespaces = self.bpf.live_namespaces()?;
+        let is_living = |netns: &NetnsId| live_namespaces.contains_key(netns);
+        self.audit_state_mut()
+            .others
+            .retain(|netns, _| is_living(netns));
+        self.inodes
+            .write()
+            .expect(POISONED)
+            .clone_from(&live_namespaces);
+        Ok(live_namespaces)
     }
 
     /// The inode number of a namespace that is counted; 0 if it is gone.
@@ -215,78 +221,83 @@ impl Tracker {
     }
 
     /// Whether ports got a listener since the last walk began.
-    pub(super) fn has_unwalked_ports(&self) -> Result<bool, LoadError> {
-        let (live, (unplaced, walked)) =
-            self.live_bank_with(|ledger| (ledger.unplaced, Arc::clone(&ledger.walked_ports)));
-        Ok(self.bpf.writers()?.unplaced != unplaced || !live.port_keys()?.is_subset(&walked))
+    pub(super) fn has_unaudited_ports(&self) -> Result<bool, BpfError> {
+        let (live, (unregistered, walked)) = self.live_bank_with(|audit_state| {
+            (
+                audit_state.unregistered,
+                Arc::clone(&audit_state.walked_ports),
+            )
+        });
+        Ok(self.bpf.writers()?.unregistered != unregistered
+            || !live.port_keys()?.is_subset(&walked))
     }
 
-    fn seed_by_iterator(&self) -> Result<Ledger, StartError> {
-        let (started, cost) = (Instant::now(), Cost::start());
-        let unplaced = self.bpf.writers()?.unplaced;
-        let places = self.places();
-        let seed::Filled {
+    fn seed_by_iterator(&self) -> Result<AuditState, TrackerError> {
+        let (started, timer) = (Instant::now(), CpuTimer::start());
+        let unregistered = self.bpf.writers()?.unregistered;
+        let targets = self.netns_targets();
+        let seed::SeededBank {
             walks,
             ports,
-            known,
+            netns_entries,
             mut seeding,
-        } = seed::fill(
+        } = seed::seed_bank(
             &self.bpf,
-            &places,
+            &targets,
             None,
             0,
-            sockets_listed(),
-            FIRST_PATIENCE,
+            socket_count_estimate(),
+            FIRST_SETTLE_TIME,
         )?;
         seeding.complete(0)?;
-        let baseline = disagreement(&self.bpf)?;
-        let (elapsed, cost) = (started.elapsed(), cost.spent());
+        let baseline = copy_mismatch(&self.bpf)?;
+        let (elapsed, cost) = (started.elapsed(), timer.spent());
         quiesce();
         drop(seeding);
-        let mut ledger = Ledger::new(cost, baseline);
-        ledger.unplaced = unplaced;
-        ledger.walked_ports = Arc::new(ports);
-        *self.known.write().expect(POISONED) = known;
-        ledger.meet(&walks, &self.living()?);
-        self.doubt_skipped(&mut ledger)?;
+        let mut audit_state = AuditState::new(cost, baseline);
+        audit_state.unregistered = unregistered;
+        audit_state.walked_ports = Arc::new(ports);
+        *self.netns_entries.write().expect(POISONED) = netns_entries;
+        audit_state.sync_namespaces(&walks, &self.live_namespaces()?);
+        self.flag_incomplete_walk(&mut audit_state)?;
         let skipped = self.may_have_skipped(&self.gauges(OWN_NETNS)?);
-        self.saw_aside(&walks, skipped, None);
+        self.cache_audit_split(&walks, skipped, None);
         let sockets: u64 = walks.values().map(|walked| walked.sockets).sum();
         log::info!(sockets, namespaces = walks.len(), milliseconds = elapsed.as_millis(); "seeded");
-        Ok(ledger)
+        Ok(audit_state)
     }
 
     /// The first walk had nothing to compare with: where it may have passed over sockets, an audit
     /// has to look.
-    fn doubt_skipped(&self, ledger: &mut Ledger) -> Result<(), LoadError> {
-        let bank = self.bpf.read_bank(ledger.live);
-        for (netns, book) in ledger.books_mut() {
+    fn flag_incomplete_walk(&self, audit_state: &mut AuditState) -> Result<(), BpfError> {
+        let bank = self.bpf.read_bank(audit_state.live);
+        for (netns, netns_state) in audit_state.netns_states_mut() {
             if self.may_have_skipped(&Gauges::of(&bank.counters(netns)?)) {
-                book.doubt = Some(SKIPPED.into());
+                netns_state.degraded_reason = Some(SKIPPED.into());
             }
         }
         Ok(())
     }
 
     /// Events first, so that nothing in between is lost; what is counted twice is for the audit.
-    fn seed_by_procfs(&self) -> Result<Ledger, StartError> {
-        self.bpf.switch(Mode::new(Some(0), None))?;
-        let baseline = disagreement(&self.bpf)?;
-        let cost = Cost::start();
-        let beside = sock_diag::minisockets(&BTreeSet::new())?.all;
-        let base = Gauges::full_sockets(&procfs::listing(None)?, &beside);
-        let mut ledger = Ledger::new(cost.spent(), baseline);
-        ledger.own.base = base;
-        ledger.doubt = Some(
+    fn seed_by_procfs(&self) -> Result<AuditState, TrackerError> {
+        self.bpf.set_mode(Mode::new(Some(0), None))?;
+        let baseline = copy_mismatch(&self.bpf)?;
+        let timer = CpuTimer::start();
+        let aux = sock_diag::minisockets(&BTreeSet::new())?.all;
+        let base = Gauges::full_sockets(&procfs::listing(None)?, &aux);
+        let mut audit_state = AuditState::new(timer.spent(), baseline);
+        audit_state.own.base = base;
+        audit_state.degraded_reason = Some(
             "seeded from procfs, for want of a TCP iterator; \
              the first audit at rest makes it exact"
                 .into(),
         );
-        Ok(ledger)
+        Ok(audit_state)
     }
 
     /// The namespace that a query names, if it is one that is counted.
-    fn counted(&self, named: Option<&str>) -> Result<Option<NetnsId>, Refusal> {
+    fn resolve_tracked(&self, named: Option<&str>) -> Result<Option<NetnsId>, ApiError> {
         let Some(text) = named else {
             return Ok(Some(OWN_NETNS));
         };
@@ -295,29 +306,33 @@ impl Tracker {
         if target.inode() == self.inode {
             return Ok(Some(OWN_NETNS));
         }
-        let living = self.living().map_err(unavailable)?;
-        let named = living.iter().find(|(_, inode)| **inode == target.inode());
-        let ledger = self.ledger();
-        let counted = named.filter(|(netns, _)| ledger.others.contains_key(netns));
+        let live_namespaces = self.live_namespaces().map_err(unavailable)?;
+        let named = live_namespaces
+            .iter()
+            .find(|(_, inode)| **inode == target.inode());
+        let audit_state = self.audit_state();
+        let counted = named.filter(|(netns, _)| audit_state.others.contains_key(netns));
         Ok(counted.map(|(&netns, _)| netns))
     }
 
     /// Whether the counts of a port can be answered for: it was entered before the last walk.
-    pub(super) fn is_walked(&self, netns: NetnsId, port: u16) -> bool {
-        self.ledger().walked_ports.contains(&(netns, port))
+    pub(super) fn is_port_tracked(&self, netns: NetnsId, port: u16) -> bool {
+        self.audit_state().walked_ports.contains(&(netns, port))
     }
 }
 
 impl Source for Tracker {
-    fn get(&self, query: &Get) -> Result<u64, Refusal> {
+    fn get(&self, query: &Get) -> Result<u64, ApiError> {
         let state = query.state()?;
         let families = query.families()?;
-        let Some(netns) = self.counted(query.netns.as_deref())? else {
+        let Some(netns) = self.resolve_tracked(query.netns.as_deref())? else {
             return self.scan.get(query);
         };
         let counts = match query.port {
-            None => Some(self.counts(netns, state, Effort::Walk)?),
-            Some(port) if self.is_walked(netns, port) => self.port_counts(netns, port, state)?,
+            None => Some(self.counts(netns, state, StalenessPolicy::Refresh)?),
+            Some(port) if self.is_port_tracked(netns, port) => {
+                self.port_counts(netns, port, state)?
+            }
             Some(_) => None,
         };
         let Some(counts) = counts else {
@@ -326,16 +341,16 @@ impl Source for Tracker {
         Ok(sum(&counts, families, state))
     }
 
-    fn get_at_once(&self, query: &Get) -> Option<Result<u64, Refusal>> {
+    fn try_get(&self, query: &Get) -> Option<Result<u64, ApiError>> {
         let (state, families) = (query.state().ok()?, query.families().ok()?);
         let own = query.netns.is_none() && query.port.is_none();
-        (own && self.is_walk_needless(state)).then(|| {
-            let counts = self.counts(OWN_NETNS, state, Effort::Last)?;
+        (own && self.needs_no_walk(state)).then(|| {
+            let counts = self.counts(OWN_NETNS, state, StalenessPolicy::UseCached)?;
             Ok(sum(&counts, families, state))
         })
     }
 
-    fn show(&self, query: &Show) -> Result<Vec<Snapshot>, Refusal> {
+    fn show(&self, query: &Show) -> Result<Vec<Snapshot>, ApiError> {
         let window = query.window();
         if query.all_netns {
             return match query.port {
@@ -343,7 +358,7 @@ impl Source for Tracker {
                 None => self.snapshots(window),
             };
         }
-        let Some(netns) = self.counted(query.netns.as_deref())? else {
+        let Some(netns) = self.resolve_tracked(query.netns.as_deref())? else {
             return self.scan.show(query);
         };
         match query.port {
@@ -353,7 +368,7 @@ impl Source for Tracker {
     }
 }
 
-fn sum(counts: &Families, families: &[Family], state: State) -> u64 {
+fn sum(counts: &FamilyCounts, families: &[Family], state: State) -> u64 {
     let of = |family: &Family| counts[family.index()][state];
     families.iter().map(of).sum()
 }
@@ -367,7 +382,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// How many sockets there may be to remember. Only a size to begin with: unknown is no error.
-pub(super) fn sockets_listed() -> u64 {
+pub(super) fn socket_count_estimate() -> u64 {
     let totals = procfs::invariants().unwrap_or_default();
     [totals.allocated, totals.timewait]
         .into_iter()
@@ -377,20 +392,20 @@ pub(super) fn sockets_listed() -> u64 {
 
 /// Events that the first copy of the handler was skipped for and the second did not see: constant
 /// unless the kernel kept something from both.
-pub(super) fn disagreement(bpf: &Bpf) -> Result<i64, LoadError> {
+pub(super) fn copy_mismatch(bpf: &Bpf) -> Result<i64, BpfError> {
     /// How often it is read again because an event came in between.
     const ATTEMPTS: u32 = 10;
-    let mut caught = bpf.writers()?.caught;
-    let mut disagreement = 0;
+    let mut recovered = bpf.writers()?.recovered;
+    let mut copy_mismatch = 0;
     for _ in 0..ATTEMPTS {
         let Ok(skipped) = bpf.skipped() else {
             return Ok(0);
         };
-        disagreement = skipped.cast_signed() - caught.cast_signed();
-        let before = std::mem::replace(&mut caught, bpf.writers()?.caught);
-        if caught == before {
+        copy_mismatch = skipped.cast_signed() - recovered.cast_signed();
+        let before = std::mem::replace(&mut recovered, bpf.writers()?.recovered);
+        if recovered == before {
             break;
         }
     }
-    Ok(disagreement)
+    Ok(copy_mismatch)
 }

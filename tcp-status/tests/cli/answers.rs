@@ -5,9 +5,9 @@ use std::{fs::File, io, path::Path};
 use serde_json::Value;
 use tcp_status::{
     kernel::{netns, procfs},
-    server::{
+    serve::{
         Source,
-        protocol::{Get, Refusal, RefusalKind, Show},
+        protocol::{ApiError, ApiErrorKind, Get, Show},
     },
     snapshot::{Counts, Snapshot, Tier},
 };
@@ -167,14 +167,14 @@ fn verify_agrees_with_a_scan_at_rest() {
 struct Fixed(Snapshot);
 
 impl Source for Fixed {
-    fn get(&self, _: &Get) -> Result<u64, Refusal> {
-        Err(Refusal {
-            kind: RefusalKind::Refused,
+    fn get(&self, _: &Get) -> Result<u64, ApiError> {
+        Err(ApiError {
+            kind: ApiErrorKind::Refused,
             message: "cannot get anything: not\nallowed; ask somebody else".into(),
         })
     }
 
-    fn show(&self, _: &Show) -> Result<Vec<Snapshot>, Refusal> {
+    fn show(&self, _: &Show) -> Result<Vec<Snapshot>, ApiError> {
         Ok(vec![self.0.clone()])
     }
 }

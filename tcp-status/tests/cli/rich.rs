@@ -4,9 +4,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tcp_status::{
-    server::{
+    serve::{
         Source,
-        protocol::{Get, Refusal, Show},
+        protocol::{ApiError, Get, Show},
     },
     snapshot::{
         Counts, Flow, Listener, Overflows, Peaks, PortCounts, Rates, Snapshot, Stale, Syncookies,
@@ -43,11 +43,11 @@ impl Rich {
 }
 
 impl Source for Rich {
-    fn get(&self, query: &Get) -> Result<u64, Refusal> {
+    fn get(&self, query: &Get) -> Result<u64, ApiError> {
         Ok(own(0).states[query.state()?])
     }
 
-    fn show(&self, query: &Show) -> Result<Vec<Snapshot>, Refusal> {
+    fn show(&self, query: &Show) -> Result<Vec<Snapshot>, ApiError> {
         let step = self.readings.fetch_add(1, Ordering::Relaxed);
         let all = vec![own(step), other(step)];
         if query.all_netns {
@@ -58,7 +58,7 @@ impl Source for Rich {
             .into_iter()
             .find(|one| one.netns.to_string() == name)
             .ok_or_else(|| {
-                Refusal::bad(format!(
+                ApiError::bad_argument(format!(
                     "cannot show network namespace {name:?}: not there; look"
                 ))
             })?;

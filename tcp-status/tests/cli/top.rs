@@ -10,7 +10,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 use pty_process::blocking::Command;
-use tcp_status::tui::screen::Screen;
+use tcp_status::view::top::screen::Screen;
 use tempfile::TempDir;
 
 use crate::{

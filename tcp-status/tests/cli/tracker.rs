@@ -13,11 +13,11 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use tcp_status::server::{
+use tcp_status::serve::{
     Limits, Source,
-    client::ask,
+    client::request,
     protocol::{Query, Show},
-    serve::Server,
+    unix::Server,
 };
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -46,7 +46,7 @@ impl Tracker {
         let tracker = Self::launch_in(directory, more);
         let query = Query::Show(Show::default());
         // An unoptimized build may read the kernel's types for longer than a client waits.
-        wait("answer", || ask(&tracker.socket(), &query).is_ok());
+        wait("answer", || request(&tracker.socket(), &query).is_ok());
         tracker
     }
 

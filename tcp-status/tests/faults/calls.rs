@@ -16,7 +16,7 @@ use nix::{
 use tcp_status::snapshot::{Snapshot, Tier};
 use tcp_status_testkit::{
     churn::Churn,
-    hold::{Hold, Plan},
+    held_sockets::{HeldSockets, SocketPlan},
     netns::Netns,
     seed, skip_unprepared,
 };
@@ -111,8 +111,8 @@ fn outcome(tracker: Tracker, when: &str, backend: &str) -> String {
     format!("{:?}, exact{before}", snapshot.tier)
 }
 
-fn hold() -> Hold {
-    let hold = Hold::new(&Plan::random(3, seed())).unwrap();
+fn hold() -> HeldSockets {
+    let hold = HeldSockets::new(&SocketPlan::random(3, seed())).unwrap();
     hold.wait(Duration::from_secs(10)).unwrap();
     hold
 }

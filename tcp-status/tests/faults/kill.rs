@@ -8,7 +8,7 @@ use std::{
 use nix::sys::signal::Signal;
 use tcp_status_testkit::{
     churn::Churn,
-    hold::{Hold, Plan},
+    held_sockets::{HeldSockets, SocketPlan},
     seed,
 };
 
@@ -27,8 +27,8 @@ fn churn(duration: Duration) -> tcp_status_testkit::churn::Running {
 }
 
 /// Sockets of every kind, so that there is something to count.
-fn hold() -> Hold {
-    let hold = Hold::new(&Plan::random(8, seed())).unwrap();
+fn hold() -> HeldSockets {
+    let hold = HeldSockets::new(&SocketPlan::random(8, seed())).unwrap();
     hold.wait(Duration::from_secs(10)).unwrap();
     hold
 }

@@ -17,7 +17,7 @@ use nix::sys::{
     signal::Signal,
 };
 use tcp_status_testkit::{
-    hold::{Hold, Plan},
+    held_sockets::{HeldSockets, SocketPlan},
     seed, skip_unprepared,
 };
 
@@ -227,7 +227,7 @@ fn clients_that_take_every_file_descriptor_do_not_stop_it() {
                     thread::sleep(Duration::from_millis(50));
                 }
             }
-            let hold = Hold::new(&Plan::random(4, seed())).unwrap();
+            let hold = HeldSockets::new(&SocketPlan::random(4, seed())).unwrap();
             hold.wait(Duration::from_secs(10)).unwrap();
             tracker.assert_exact("after the crowd");
             println!("{}", tracker.end());

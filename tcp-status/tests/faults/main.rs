@@ -10,7 +10,7 @@ mod kill;
 mod limits;
 mod namespaces;
 mod neighbours;
-mod places;
+mod socket_paths;
 mod tracker;
 
 use std::{

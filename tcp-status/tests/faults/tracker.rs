@@ -14,9 +14,9 @@ use nix::{
     unistd::Pid,
 };
 use tcp_status::{
-    server::{
-        client::{ClientError, ask},
-        protocol::{Answer, Query, Show},
+    serve::{
+        client::{ClientError, request},
+        protocol::{Query, Response, Show},
     },
     snapshot::{Snapshot, Tier},
 };
@@ -171,8 +171,8 @@ impl Tracker {
         self.log()
     }
 
-    pub(crate) fn asked(&self, show: &Show) -> Result<Answer, ClientError> {
-        ask(&self.socket(), &Query::Show(show.clone()))
+    pub(crate) fn asked(&self, show: &Show) -> Result<Response, ClientError> {
+        request(&self.socket(), &Query::Show(show.clone()))
     }
 
     pub(crate) fn all(&self) -> Vec<Snapshot> {
@@ -181,14 +181,14 @@ impl Tracker {
             ..Show::default()
         };
         match self.asked(&show).unwrap() {
-            Answer::Snapshots(all) => all,
+            Response::Snapshots(all) => all,
             other => panic!("{other:?}"),
         }
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
         match self.asked(&Show::default()).unwrap() {
-            Answer::Snapshots(mut all) => all.remove(0),
+            Response::Snapshots(mut all) => all.remove(0),
             other => panic!("{other:?}: {}", self.log()),
         }
     }
@@ -196,8 +196,8 @@ impl Tracker {
     /// That it cannot answer, or does not vouch for what it answers, in its words.
     pub(crate) fn doubt(&self) -> Option<String> {
         match self.asked(&Show::default()).unwrap() {
-            Answer::Snapshots(mut all) => all.remove(0).degraded,
-            Answer::Error(refusal) => Some(refusal.message),
+            Response::Snapshots(mut all) => all.remove(0).degraded,
+            Response::Error(refusal) => Some(refusal.message),
             other => panic!("{other:?}"),
         }
     }

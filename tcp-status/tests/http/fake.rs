@@ -11,9 +11,9 @@ use std::{
 };
 
 use tcp_status::{
-    server::{
+    serve::{
         Source,
-        protocol::{Get, Refusal, Show},
+        protocol::{ApiError, Get, Show},
     },
     snapshot::{
         Counts, Drift, Events, Flow, Listener, Overflows, Peaks, PortCounts, Ports, Snapshot,
@@ -124,14 +124,14 @@ pub(crate) fn full() -> Snapshot {
 pub(crate) struct Fixed(pub(crate) Vec<Snapshot>);
 
 impl Source for Fixed {
-    fn get(&self, _: &Get) -> Result<u64, Refusal> {
+    fn get(&self, _: &Get) -> Result<u64, ApiError> {
         unreachable!("pages are made from readings")
     }
 
-    fn show(&self, query: &Show) -> Result<Vec<Snapshot>, Refusal> {
+    fn show(&self, query: &Show) -> Result<Vec<Snapshot>, ApiError> {
         assert!(query.all_netns && query.port.is_none() && query.netns.is_none());
         if self.0.is_empty() {
-            return Err(Refusal::unavailable(
+            return Err(ApiError::unavailable(
                 "read counters, on a map:\ngone; start again".into(),
             ));
         }
@@ -159,11 +159,11 @@ impl Slow {
 }
 
 impl Source for &'static Slow {
-    fn get(&self, _: &Get) -> Result<u64, Refusal> {
+    fn get(&self, _: &Get) -> Result<u64, ApiError> {
         unreachable!("pages are made from readings")
     }
 
-    fn show(&self, _: &Show) -> Result<Vec<Snapshot>, Refusal> {
+    fn show(&self, _: &Show) -> Result<Vec<Snapshot>, ApiError> {
         {
             let mut guard = self.now_and_most.lock().unwrap();
             guard.0 += 1;
@@ -179,15 +179,15 @@ impl Source for &'static Slow {
 pub(crate) struct FailsFirst(pub(crate) AtomicBool);
 
 impl Source for FailsFirst {
-    fn get(&self, _: &Get) -> Result<u64, Refusal> {
+    fn get(&self, _: &Get) -> Result<u64, ApiError> {
         unreachable!("pages are made from readings")
     }
 
-    fn show(&self, _: &Show) -> Result<Vec<Snapshot>, Refusal> {
+    fn show(&self, _: &Show) -> Result<Vec<Snapshot>, ApiError> {
         if self.0.swap(true, Ordering::Relaxed) {
             Ok(vec![full()])
         } else {
-            Err(Refusal::unavailable("not yet; try again".into()))
+            Err(ApiError::unavailable("not yet; try again".into()))
         }
     }
 }
@@ -196,11 +196,11 @@ impl Source for FailsFirst {
 pub(crate) struct Panics;
 
 impl Source for Panics {
-    fn get(&self, _: &Get) -> Result<u64, Refusal> {
+    fn get(&self, _: &Get) -> Result<u64, ApiError> {
         unreachable!("pages are made from readings")
     }
 
-    fn show(&self, _: &Show) -> Result<Vec<Snapshot>, Refusal> {
+    fn show(&self, _: &Show) -> Result<Vec<Snapshot>, ApiError> {
         panic!("a bug in the source, on purpose")
     }
 }

@@ -10,9 +10,9 @@ use std::{
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tcp_status::{
-    server::{
+    serve::{
         Source,
-        protocol::{Get, Refusal, Show},
+        protocol::{ApiError, Get, Show},
     },
     snapshot::Snapshot,
 };
@@ -154,11 +154,11 @@ fn a_foreign_host_name_is_refused() {
 struct Counting(&'static AtomicUsize);
 
 impl Source for Counting {
-    fn get(&self, _: &Get) -> Result<u64, Refusal> {
+    fn get(&self, _: &Get) -> Result<u64, ApiError> {
         unreachable!("pages are made from readings")
     }
 
-    fn show(&self, _: &Show) -> Result<Vec<Snapshot>, Refusal> {
+    fn show(&self, _: &Show) -> Result<Vec<Snapshot>, ApiError> {
         self.0.fetch_add(1, Ordering::Relaxed);
         Ok(vec![full(); 20])
     }

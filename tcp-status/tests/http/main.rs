@@ -20,9 +20,9 @@ use std::{
     time::Duration,
 };
 
-use tcp_status::{
+use tcp_status::serve::{
+    Limits, Source, Timeouts,
     http::{Options, Server},
-    server::{Limits, Source, Timeouts},
 };
 use tokio::sync::oneshot;
 

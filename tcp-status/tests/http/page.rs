@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::Path};
 
 use tcp_status::{
-    http::Options,
+    serve::http::Options,
     snapshot::{Counts, PortCounts, Ports, Snapshot, Tier},
 };
 use tcp_status_common::state::State;

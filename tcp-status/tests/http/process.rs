@@ -15,7 +15,7 @@ use nix::sys::{
 };
 use tcp_status_common::state::State;
 use tcp_status_testkit::{
-    hold::{Hold, Plan},
+    held_sockets::{HeldSockets, SocketPlan},
     netns::Netns,
     oracle::{Counts, Table},
     seed, skip_unprepared,
@@ -37,7 +37,7 @@ fn the_page_has_the_kernels_numbers() {
     netns
         .run(|| {
             for backend in ["scan", "auto"] {
-                let hold = Hold::new(&Plan::random(4, seed())).unwrap();
+                let hold = HeldSockets::new(&SocketPlan::random(4, seed())).unwrap();
                 hold.wait(PATIENCE).unwrap();
                 let tracker = Tracker::start(&["--backend", backend, "--metrics", "127.0.0.1:0"]);
                 // Both ends of it are counted as well: it stays open, so that nothing changes.

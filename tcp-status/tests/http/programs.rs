@@ -12,7 +12,7 @@ use tcp_status_testkit::skip_unprepared;
 pub(crate) const TEMPLATES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../templates");
 
 /// Whether a program is there; says that it is not.
-pub(crate) fn is_there(program: &str) -> bool {
+pub(crate) fn is_alive(program: &str) -> bool {
     match Command::new(program)
         .arg("--version")
         .stdout(Stdio::null())
@@ -32,7 +32,7 @@ pub(crate) fn is_there(program: &str) -> bool {
 
 /// What promtool says, of a run that has to succeed; none where there is no promtool.
 pub(crate) fn promtool(directory: &Path, arguments: &[&str], input: &str) -> Option<String> {
-    if !is_there("promtool") {
+    if !is_alive("promtool") {
         return None;
     }
     let mut command = Command::new("promtool");

@@ -21,7 +21,7 @@ use tempfile::TempDir;
 
 use crate::{
     client::{OPEN_METRICS, ask},
-    programs::{TEMPLATES, is_there},
+    programs::{TEMPLATES, is_alive},
     templates::{metrics, queries, rules},
     text::Page,
     tracker::Tracker,
@@ -132,7 +132,7 @@ fn wait(what: &str, mut done: impl FnMut() -> bool) {
 
 #[test]
 fn prometheus_has_every_series_and_can_use_every_rule_and_query() {
-    if !is_there("prometheus") {
+    if !is_alive("prometheus") {
         return;
     }
     let Some(netns) = Netns::for_test() else {

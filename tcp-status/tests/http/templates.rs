@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tcp_status::http::Options;
+use tcp_status::serve::http::Options;
 
 use crate::{
     Running,

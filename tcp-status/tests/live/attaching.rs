@@ -13,7 +13,7 @@ use tcp_status::{
 };
 use tcp_status_testkit::{
     churn::{Churn, Running},
-    hold::{Hold, Plan},
+    held_sockets::{HeldSockets, SocketPlan},
     seed,
 };
 
@@ -33,8 +33,8 @@ fn saturate() -> Running {
     churn.start().unwrap()
 }
 
-fn hold() -> Hold {
-    let hold = Hold::new(&Plan::random(3, seed())).unwrap();
+fn hold() -> HeldSockets {
+    let hold = HeldSockets::new(&SocketPlan::random(3, seed())).unwrap();
     hold.wait(SOON).unwrap();
     hold
 }
@@ -93,7 +93,7 @@ fn the_change_of_tiers_loses_and_invents_nothing() {
             }
             let began = Instant::now();
             let (snapshot, took) = thread::scope(|scope| {
-                scope.spawn(|| subject.tracker.attach_rest());
+                scope.spawn(|| subject.tracker.attach_pending());
                 settled(began, || subject.snapshot())
             });
             assert_decided(&snapshot);

@@ -12,7 +12,7 @@ use tcp_status_common::state::State;
 use tcp_status_testkit::{
     battery::{Scenario, Stage, Verdict},
     churn::Churn,
-    hold::{Hold, Plan},
+    held_sockets::{HeldSockets, SocketPlan},
     netns::{Netns, allow_fast_open, cut_off},
     oracle::Counts,
     raise_fd_limit, seed, skip,
@@ -215,7 +215,7 @@ fn churn_with_trackers_that_come_and_go() {
 
 /// Takes a namespace out of the world with sockets inside that no process has: all that remains
 /// when nothing that they say arrives any more.
-fn perish(netns: Netns, hold: Hold) {
+fn perish(netns: Netns, hold: HeldSockets) {
     netns
         .run(|| {
             cut_off().unwrap();
@@ -228,8 +228,8 @@ fn perish(netns: Netns, hold: Hold) {
     drop(netns);
 }
 
-fn hold_all() -> Hold {
-    let hold = Hold::new(&Plan::random(6, seed())).unwrap();
+fn hold_all() -> HeldSockets {
+    let hold = HeldSockets::new(&SocketPlan::random(6, seed())).unwrap();
     hold.wait(PATIENCE).unwrap();
     hold
 }

@@ -9,7 +9,7 @@ use std::{
 
 use socket2::{Domain, Socket, Type};
 use tcp_status::{
-    server::{Source as _, protocol::Show},
+    serve::{Source as _, protocol::Show},
     snapshot::{Listener, Snapshot},
 };
 use tcp_status_common::state::State;

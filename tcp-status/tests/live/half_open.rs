@@ -10,18 +10,18 @@ use std::{
 
 use socket2::{Domain, Socket, Type};
 use tcp_status::{
-    server::{Source as _, protocol::Show},
+    serve::{Source as _, protocol::Show},
     snapshot::Snapshot,
 };
 use tcp_status_common::state::State;
 use tcp_status_testkit::{
     Family,
-    hold::{Hold, Kind, Plan},
+    held_sockets::{HeldSockets, SocketKind, SocketPlan},
     netns::set_sysctl,
     oracle::{Counts, st},
-    raise_fd_limit, seed,
-    silent::Silent,
-    skip,
+    raise_fd_limit,
+    raw_peer::RawPeer,
+    seed, skip,
 };
 
 use crate::subject::{SOON, Subject, is_virtual, place};
@@ -35,10 +35,10 @@ fn half_open_connections_outlive_their_listener() {
             let subject = Subject::start();
             let plan = Family::ALL
                 .into_iter()
-                .fold(Plan::empty(seed()), |plan, family| {
-                    plan.with(family, Kind::SynRecv, number)
+                .fold(SocketPlan::empty(seed()), |plan, family| {
+                    plan.with(family, SocketKind::SynRecv, number)
                 });
-            let hold = Hold::new(&plan).unwrap();
+            let hold = HeldSockets::new(&plan).unwrap();
             hold.wait(Duration::from_secs(10)).unwrap();
             subject.assert_exact_within(SOON);
             drop(hold);
@@ -140,7 +140,7 @@ fn a_listener_that_closes_under_a_flood_keeps_its_half_open_connections() {
         .run(|| {
             allow_many();
             let subject = Subject::start();
-            let silent = Silent::new().unwrap();
+            let silent = RawPeer::new().unwrap();
             let ((closing, at_closing), (_flooded, at_flooded)) = (listener(None), listener(None));
             for number in 0..3 {
                 silent.open(at_closing, number).unwrap();
@@ -174,7 +174,7 @@ fn a_listener_that_closes_under_a_flood_keeps_its_half_open_connections() {
 }
 
 /// Closes `many` listeners with one half-open connection each. False if these have ended by then.
-fn close_with_half_open(silent: &Silent, many: u32) -> bool {
+fn close_with_half_open(silent: &RawPeer, many: u32) -> bool {
     let listeners: Vec<_> = (0..many).map(|_| listener(None)).collect();
     for (number, (_, at)) in (0..).zip(&listeners) {
         silent.open(*at, number).unwrap();
@@ -195,7 +195,7 @@ fn closed_listeners_beyond_those_that_are_recorded_are_marked() {
     netns
         .run(|| {
             let subject = Subject::start_attentive();
-            let silent = Silent::new().unwrap();
+            let silent = RawPeer::new().unwrap();
             let closed = (0..3).any(|_| close_with_half_open(&silent, MANY));
             assert!(closed, "this machine is too slow to close {MANY} listeners");
             let (started, mut readings, mut marked) = (Instant::now(), 0, None);
@@ -238,7 +238,7 @@ fn migrated_half_open_connections_are_counted_once() {
             }
             allow_many();
             let subject = Subject::start();
-            let silent = Silent::new().unwrap();
+            let silent = RawPeer::new().unwrap();
             let (closing, at) = listener(None);
             let (_stays, _) = listener(Some(at));
             for number in 0..40 {
@@ -270,7 +270,7 @@ fn a_short_spike_of_half_open_connections_is_seen_at_rest() {
         .run(|| {
             allow_many();
             let subject = Subject::start();
-            let silent = Silent::new().unwrap();
+            let silent = RawPeer::new().unwrap();
             let (_listener, at) = listener(None);
             subject.assert_exact_within(SOON);
             let mut seen = Vec::new();

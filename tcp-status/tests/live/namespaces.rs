@@ -9,7 +9,7 @@ use std::{
 };
 
 use tcp_status::{
-    server::{
+    serve::{
         Source as _,
         protocol::{Get, Show},
     },
@@ -18,7 +18,7 @@ use tcp_status::{
 use tcp_status_common::state::State;
 use tcp_status_testkit::{
     churn::Churn,
-    hold::{Hold, Plan},
+    held_sockets::{HeldSockets, SocketPlan},
     netns::Netns,
     oracle::{Counts, Table, st},
     raise_fd_limit, seed, skip,
@@ -127,8 +127,8 @@ fn start() -> Subject {
     Subject::start_changed(|settings| settings.all_namespaces = true)
 }
 
-fn hold() -> Hold {
-    let hold = Hold::new(&Plan::random(12, seed())).unwrap();
+fn hold() -> HeldSockets {
+    let hold = HeldSockets::new(&SocketPlan::random(12, seed())).unwrap();
     hold.wait(HELD).unwrap();
     hold
 }

@@ -77,7 +77,7 @@ fn an_interrupted_addition_loses_nothing() {
             let mut guarded = false;
             let subject = Subject::start_with(
                 |plan| {
-                    guarded = plan.host.recursion_guard == 1;
+                    guarded = plan.layout.recursion_guard == 1;
                     plan
                 },
                 0.05,

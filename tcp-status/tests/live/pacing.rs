@@ -13,12 +13,12 @@ use std::{
 use aya::maps::{Map, MapData, MapInfo, PerCpuArray, PerCpuValues};
 
 use tcp_status::{
-    server::{Source as _, protocol::Show},
+    serve::{Source as _, protocol::Show},
     snapshot::Snapshot,
     track::Pace,
 };
 use tcp_status_common::{
-    counters::Others,
+    counters::SecondaryBanks,
     state::{Family, State},
 };
 use tcp_status_testkit::{churn::Churn, raise_fd_limit, seed, skip};
@@ -223,7 +223,9 @@ impl Process {
         let files = fs::read_dir(format!("/proc/{}/fdinfo", self.child.id())).unwrap();
         let map = files
             .filter_map(|file| map_id(&file.unwrap().path()))
-            .find(|&id| MapInfo::from_id(id).is_ok_and(|map| map.name_as_str() == Some("COUNTERS")))
+            .find(|&id| {
+                MapInfo::from_id(id).is_ok_and(|map| map.name_as_str() == Some("SECONDARY_BANKS"))
+            })
             .unwrap();
         let map = Map::PerCpuArray(MapData::from_id(map).unwrap());
         let mut counters = PerCpuArray::<_, Value>::try_from(map).unwrap();
@@ -248,7 +250,7 @@ fn map_id(fdinfo: &Path) -> Option<u32> {
 
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-struct Value(Others);
+struct Value(SecondaryBanks);
 
 // SAFETY: nothing but integers, without padding.
 unsafe impl aya::Pod for Value {}

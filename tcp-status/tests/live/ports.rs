@@ -11,7 +11,7 @@ use std::{
 use rand::RngExt as _;
 use socket2::{Domain, Socket, Type};
 use tcp_status::{
-    server::{
+    serve::{
         Source as _,
         protocol::{Get, Show},
     },
@@ -20,7 +20,7 @@ use tcp_status::{
 use tcp_status_common::state::State;
 use tcp_status_testkit::{
     churn::Churn,
-    hold::{Hold, Plan},
+    held_sockets::{HeldSockets, SocketPlan},
     oracle::{Counts, Table, st},
     raise_fd_limit, seed,
 };
@@ -407,11 +407,11 @@ fn assert_rows_add_up(subject: &Subject) {
 fn ports_and_outgoing_connections_add_up_to_the_totals_in_every_state() {
     let Some(netns) = place() else { return };
     raise_fd_limit().unwrap();
-    let plan = Plan::random(12, seed());
+    let plan = SocketPlan::random(12, seed());
     netns
         .run(|| {
             let subject = Subject::start_attentive();
-            let hold = Hold::new(&plan).unwrap();
+            let hold = HeldSockets::new(&plan).unwrap();
             hold.wait(Duration::from_secs(10)).unwrap();
             // A leak of the client's side: the server has closed, the client has not.
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

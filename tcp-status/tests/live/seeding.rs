@@ -10,7 +10,7 @@ use std::{
 use tcp_status::kernel::plan::{EbpfPlan, SeedMethod};
 use tcp_status_testkit::{
     churn::{Churn, Ctx, SCENARIOS},
-    hold::{Hold, Plan},
+    held_sockets::{HeldSockets, SocketPlan},
     raise_fd_limit, seed,
 };
 
@@ -28,10 +28,10 @@ fn without_the_iterator_procfs_seeds_and_the_audit_settles_the_doubt() {
     let Some(netns) = place() else { return };
     let _turn = turn();
     raise_fd_limit().unwrap();
-    let plan = Plan::random(20, seed());
+    let plan = SocketPlan::random(20, seed());
     netns
         .run(|| {
-            let hold = Hold::new(&plan).unwrap();
+            let hold = HeldSockets::new(&plan).unwrap();
             hold.wait(Duration::from_secs(10)).unwrap();
             let churn = Churn {
                 workers: 2,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use tcp_status::{
-    server::{
+    serve::{
         Source as _,
         protocol::{Get, Show},
     },
@@ -72,22 +72,19 @@ fn a_split_that_is_not_too_old_is_served_without_waiting() {
                 settings.split_interval = Duration::from_secs(3600);
             });
             let _clients = finwait2_minisockets(5);
-            let get_at_once = |state: State| {
-                subject.tracker.get_at_once(&Get {
+            let try_get = |state: State| {
+                subject.tracker.try_get(&Get {
                     state: state.name().into(),
                     port: None,
                     family: None,
                     netns: None,
                 })
             };
-            let [finwait2, timewait] = [State::FinWait2, State::TimeWait].map(get_at_once);
+            let [finwait2, timewait] = [State::FinWait2, State::TimeWait].map(try_get);
             println!("{finwait2:?} in FIN_WAIT2, {timewait:?} in TIME_WAIT");
             let sum = finwait2.unwrap().unwrap() + timewait.unwrap().unwrap();
             assert_eq!(sum, 5);
-            assert!(
-                get_at_once(State::SynRecv).is_none(),
-                "listeners are walked"
-            );
+            assert!(try_get(State::SynRecv).is_none(), "listeners are walked");
         })
         .unwrap();
 }

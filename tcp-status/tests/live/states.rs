@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use tcp_status::server::{Source as _, protocol::Get};
+use tcp_status::serve::{Source as _, protocol::Get};
 use tcp_status_common::state::State;
 use tcp_status_testkit::{
-    hold::{Hold, Plan},
+    held_sockets::{HeldSockets, SocketPlan},
     oracle::Counts,
     raise_fd_limit, seed,
 };
@@ -18,10 +18,10 @@ const HELD: Duration = Duration::from_secs(10);
 fn sockets_that_were_there_first_are_seeded() {
     let Some(netns) = place() else { return };
     raise_fd_limit().unwrap();
-    let plan = Plan::random(60, seed());
+    let plan = SocketPlan::random(60, seed());
     netns
         .run(|| {
-            let hold = Hold::new(&plan).unwrap();
+            let hold = HeldSockets::new(&plan).unwrap();
             hold.wait(HELD).unwrap();
             Subject::start().assert_exact_within(SOON);
         })
@@ -32,11 +32,11 @@ fn sockets_that_were_there_first_are_seeded() {
 fn sockets_that_come_later_are_counted_by_events() {
     let Some(netns) = place() else { return };
     raise_fd_limit().unwrap();
-    let plan = Plan::random(60, seed());
+    let plan = SocketPlan::random(60, seed());
     netns
         .run(|| {
             let subject = Subject::start();
-            let hold = Hold::new(&plan).unwrap();
+            let hold = HeldSockets::new(&plan).unwrap();
             hold.wait(HELD).unwrap();
             subject.assert_exact_within(SOON);
             drop(hold);
@@ -49,10 +49,10 @@ fn sockets_that_come_later_are_counted_by_events() {
 fn get_and_show_say_the_same_and_families_add_up() {
     let Some(netns) = place() else { return };
     raise_fd_limit().unwrap();
-    let plan = Plan::random(20, seed());
+    let plan = SocketPlan::random(20, seed());
     netns
         .run(|| {
-            let hold = Hold::new(&plan).unwrap();
+            let hold = HeldSockets::new(&plan).unwrap();
             hold.wait(HELD).unwrap();
             let subject = Subject::start();
             subject.assert_exact_within(SOON);
@@ -85,12 +85,12 @@ fn sockets_of_another_namespace_are_not_counted() {
         return;
     };
     raise_fd_limit().unwrap();
-    let plan = Plan::random(20, seed());
+    let plan = SocketPlan::random(20, seed());
     here.run(|| {
         let subject = Subject::start();
         elsewhere
             .run(|| {
-                let hold = Hold::new(&plan).unwrap();
+                let hold = HeldSockets::new(&plan).unwrap();
                 hold.wait(HELD).unwrap();
                 assert!(Counts::read().unwrap().total() > 0);
                 let seen = here.run(|| subject.snapshot().states.total()).unwrap();

@@ -12,12 +12,12 @@ use std::{
 
 use aya::Btf;
 use tcp_status::{
-    bpf::Limits,
+    bpf::MapLimits,
     kernel::{
         facts::Facts,
-        plan::{Backend, EbpfPlan, Plan},
+        plan::{Backend, BackendPlan, EbpfPlan},
     },
-    server::{Source as _, protocol::Show},
+    serve::{Source as _, protocol::Show},
     snapshot::Snapshot,
     track::{Auditor, Pace, Sampler, Settings, Tracker},
 };
@@ -79,7 +79,7 @@ static HOST: LazyLock<(Facts, Option<Btf>)> = LazyLock::new(Facts::probe);
 /// Where the test runs, if this process may load eBPF; else it says why not.
 pub fn place() -> Option<Netns> {
     let netns = Netns::for_test()?;
-    match Plan::from_facts(&HOST.0, Backend::Ebpf) {
+    match BackendPlan::from_facts(&HOST.0, Backend::Ebpf) {
         // Few enough for the oracle, which reads line by line, to see the same listing twice.
         Ok(_) => {
             netns
@@ -107,7 +107,7 @@ pub fn settings(pace: Pace) -> Settings {
         split_interval: pace.interval / 2,
         sample_interval: Duration::from_millis(100),
         all_namespaces: false,
-        limits: Limits {
+        limits: MapLimits {
             ports: 256,
             namespaces: 64,
         },
@@ -157,7 +157,7 @@ impl Subject {
     fn start_set(change: impl FnOnce(EbpfPlan) -> EbpfPlan, settings: Settings) -> Self {
         LazyLock::force(&LOG);
         let (facts, btf) = &*HOST;
-        let Ok(Plan::Ebpf(plan)) = Plan::from_facts(facts, Backend::Ebpf) else {
+        let Ok(BackendPlan::Ebpf(plan)) = BackendPlan::from_facts(facts, Backend::Ebpf) else {
             panic!("place() found eBPF possible");
         };
         let plan = change(plan);

@@ -3,11 +3,11 @@
 use std::net::{Ipv4Addr, TcpListener};
 
 use tcp_status::{
-    bpf::{Bpf, Limits},
+    bpf::{Bpf, MapLimits},
     kernel::{
         facts::Facts,
         netns,
-        plan::{Backend, Plan},
+        plan::{Backend, BackendPlan},
     },
 };
 use tcp_status_common::{
@@ -24,25 +24,25 @@ const LISTENERS: u64 = 5;
 fn only_the_walks_of_a_seeding_change_the_bank_that_is_seeded() {
     let Some(netns) = place() else { return };
     let (facts, btf) = Facts::probe();
-    let Ok(Plan::Ebpf(plan)) = Plan::from_facts(&facts, Backend::Ebpf) else {
+    let Ok(BackendPlan::Ebpf(plan)) = BackendPlan::from_facts(&facts, Backend::Ebpf) else {
         panic!("{facts:?} should be tracked by events");
     };
-    let host = plan.reduced("no test of minisockets".into()).host;
+    let host = plan.reduced("no test of minisockets".into()).layout;
     netns
         .run(|| {
             let listeners: Vec<_> = (0..LISTENERS)
                 .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap())
                 .collect();
-            let limits = Limits {
+            let limits = MapLimits {
                 ports: 16,
                 namespaces: 1,
             };
             let own = netns::own().unwrap();
             let bpf = Bpf::load(&host, &btf.unwrap(), true, own, limits).unwrap();
-            bpf.remember(64).unwrap();
+            bpf.resize_seen_map(64).unwrap();
             let first = Mode::new(Some(0), Some(1));
-            for mode in [first, first.again()] {
-                bpf.switch(mode).unwrap();
+            for mode in [first, first.second_pass()] {
+                bpf.set_mode(mode).unwrap();
                 let found = bpf.walk_listeners(LISTENERS).unwrap();
                 let (described, records) = bpf.describe_listeners(LISTENERS).unwrap();
                 assert_eq!([found.listeners, described.listeners], [LISTENERS; 2]);

@@ -20,7 +20,7 @@ use nix::{
 };
 use tcp_status_testkit::{
     churn::{Churn, Running},
-    hold::{Hold, Plan},
+    held_sockets::{HeldSockets, SocketPlan},
     netns::Netns,
     raise_fd_limit, seed,
 };
@@ -90,8 +90,8 @@ fn changes() -> Running {
     running
 }
 
-fn hold() -> Hold {
-    let hold = Hold::new(&Plan::random(8, seed())).unwrap();
+fn hold() -> HeldSockets {
+    let hold = HeldSockets::new(&SocketPlan::random(8, seed())).unwrap();
     hold.wait(PATIENCE).unwrap();
     hold
 }

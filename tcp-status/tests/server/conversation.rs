@@ -20,11 +20,11 @@ use std::{
 };
 
 use rand::{RngExt as _, seq::IndexedRandom as _};
-use tcp_status::server::{
+use tcp_status::serve::{
     Limits, Timeouts,
-    client::ask,
-    protocol::{Answer, MAX_REQUEST, Query, Refusal, RefusalKind, Show},
-    serve::Server,
+    client::request,
+    protocol::{ApiError, ApiErrorKind, MAX_REQUEST, Query, Response, Show},
+    unix::Server,
 };
 use tcp_status_common::state::State;
 use tcp_status_testkit::skip_unprepared;
@@ -45,9 +45,9 @@ fn raw(path: &Path, bytes: &[u8], end: bool) -> String {
     String::from_utf8(answer).unwrap()
 }
 
-fn refusal(line: &str) -> Refusal {
+fn refusal(line: &str) -> ApiError {
     match serde_json::from_str(line) {
-        Ok(Answer::Error(refusal)) => refusal,
+        Ok(Response::Error(refusal)) => refusal,
         other => panic!("{line:?}: {other:?}"),
     }
 }
@@ -86,7 +86,7 @@ fn bad_requests_get_one_line_and_harm_nobody() {
         if part != "port" {
             assert!(refusal(&answer).message.contains(part), "{answer}");
         }
-        assert_eq!(server.established(), Answer::Value(1));
+        assert_eq!(server.established(), Response::Value(1));
     }
     assert_eq!(
         raw(&server.path, b"", true),
@@ -120,7 +120,7 @@ fn slow_clients_are_sent_away() {
         part.len()
     );
     assert!(started.elapsed() < Duration::from_secs(10));
-    assert_eq!(server.established(), Answer::Value(1));
+    assert_eq!(server.established(), Response::Value(1));
     server.stop();
 }
 
@@ -132,7 +132,7 @@ fn large_answers_arrive_whole() {
         all_netns: true,
         ..Show::default()
     });
-    let Answer::Snapshots(all) = ask(&server.path, &all).unwrap() else {
+    let Response::Snapshots(all) = request(&server.path, &all).unwrap() else {
         panic!("no snapshots");
     };
     assert_eq!(all.len(), 4000);
@@ -150,7 +150,7 @@ fn clients_that_leave_harm_nobody() {
             .unwrap();
         drop(stream);
     }
-    assert_eq!(server.established(), Answer::Value(1));
+    assert_eq!(server.established(), Response::Value(1));
     server.stop();
 }
 
@@ -171,7 +171,7 @@ fn idle_clients_do_not_shut_others_out() {
         .collect();
     for _ in 0..20 {
         let started = Instant::now();
-        assert_eq!(server.established(), Answer::Value(1));
+        assert_eq!(server.established(), Response::Value(1));
         assert!(started.elapsed() < Duration::from_secs(1));
     }
     // The last to come are still there, the first are gone.
@@ -265,7 +265,7 @@ fn a_crowd_of_another_user_displaces_nobody_else() {
     let another_user = start.iter().take(3).all(|became| became.is_ok());
     let failed: Vec<_> = (0..200)
         .filter(|_| another_user)
-        .filter_map(|_| ask(&server.path, &get("established", None)).err())
+        .filter_map(|_| request(&server.path, &get("established", None)).err())
         .map(|error| error.to_string())
         .collect();
     over.store(true, Ordering::Relaxed);
@@ -323,12 +323,12 @@ fn a_source_that_fails_is_an_answer() {
     let base = tempfile::tempdir().unwrap();
     let server = Running::start(&base.path().join("s"));
     for _ in 0..20 {
-        let Answer::Error(refusal) = ask(&server.path, &get("lastack", None)).unwrap() else {
+        let Response::Error(refusal) = request(&server.path, &get("lastack", None)).unwrap() else {
             panic!("no refusal");
         };
-        assert_eq!(refusal.kind, RefusalKind::Unavailable);
+        assert_eq!(refusal.kind, ApiErrorKind::Unavailable);
     }
-    assert_eq!(server.established(), Answer::Value(1));
+    assert_eq!(server.established(), Response::Value(1));
     server.stop();
 }
 
@@ -349,8 +349,8 @@ fn concurrent_clients_get_their_own_answers() {
                         raw(&path, &rng.random::<[u8; 32]>(), true);
                         continue;
                     }
-                    let answer = ask(&path, &get(state.name(), Some(port))).unwrap();
-                    assert_eq!(answer, Answer::Value(expected));
+                    let answer = request(&path, &get(state.name(), Some(port))).unwrap();
+                    assert_eq!(answer, Response::Value(expected));
                 }
             })
         })
@@ -384,7 +384,7 @@ fn answers_of_something_else_are_told_apart() {
         (Vec::new(), "the connection was closed"),
     ] {
         say.send(answer).unwrap();
-        let error = ask(&path, &get("listen", None)).unwrap_err();
+        let error = request(&path, &get("listen", None)).unwrap_err();
         assert!(error.to_string().contains(part), "{error}");
     }
     drop(say);

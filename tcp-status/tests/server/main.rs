@@ -1,7 +1,7 @@
 //! The server and its socket, in this process, against clients of every kind.
 
 mod conversation;
-mod place;
+mod socket_path;
 
 use std::{
     path::{Path, PathBuf},
@@ -11,12 +11,12 @@ use std::{
 };
 
 use tcp_status::{
-    server::{
+    serve::{
         Limits, Source, Timeouts,
-        client::ask,
-        place::PlaceError,
-        protocol::{Answer, Get, Query, Refusal, Show},
-        serve::Server,
+        client::request,
+        protocol::{ApiError, Get, Query, Response, Show},
+        socket_path::SocketPathError,
+        unix::Server,
     },
     snapshot::{Snapshot, Tier},
 };
@@ -27,7 +27,7 @@ use tokio::sync::oneshot;
 struct Fake;
 
 impl Source for Fake {
-    fn get(&self, query: &Get) -> Result<u64, Refusal> {
+    fn get(&self, query: &Get) -> Result<u64, ApiError> {
         let state = query.state()?;
         match state {
             State::Closing => thread::sleep(Duration::from_millis(100)),
@@ -37,7 +37,7 @@ impl Source for Fake {
         Ok(u64::from(state.number()) + u64::from(query.port.unwrap_or(0)))
     }
 
-    fn show(&self, query: &Show) -> Result<Vec<Snapshot>, Refusal> {
+    fn show(&self, query: &Show) -> Result<Vec<Snapshot>, ApiError> {
         let one = Snapshot {
             port: query.port,
             ..Snapshot::of(Tier::Full, 1, <_>::default())
@@ -78,8 +78,8 @@ impl Running {
         }
     }
 
-    fn established(&self) -> Answer {
-        ask(&self.path, &get("established", None)).unwrap()
+    fn established(&self) -> Response {
+        request(&self.path, &get("established", None)).unwrap()
     }
 
     fn stop(mut self) {
@@ -98,7 +98,7 @@ fn limits() -> Limits {
     }
 }
 
-fn bind(path: &Path) -> Result<Server, PlaceError> {
+fn bind(path: &Path) -> Result<Server, SocketPathError> {
     Server::bind(path, None, 0o660, limits())
 }
 

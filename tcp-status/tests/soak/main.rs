@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tcp_status::server::protocol::Show;
+use tcp_status::serve::protocol::Show;
 use tcp_status_testkit::{
     churn::{Churn, Report},
     netns::Netns,

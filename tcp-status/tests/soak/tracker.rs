@@ -15,9 +15,9 @@ use nix::{
     unistd::Pid,
 };
 use tcp_status::{
-    server::{
-        client::ask,
-        protocol::{Answer, Query, Show},
+    serve::{
+        client::request,
+        protocol::{Query, Response, Show},
     },
     snapshot::Snapshot,
 };
@@ -71,8 +71,8 @@ impl Tracker {
     }
 
     pub(crate) fn show(&self, show: &Show) -> Snapshot {
-        match ask(&self.socket(), &Query::Show(show.clone())).unwrap() {
-            Answer::Snapshots(mut all) => all.remove(0),
+        match request(&self.socket(), &Query::Show(show.clone())).unwrap() {
+            Response::Snapshots(mut all) => all.remove(0),
             other => panic!("{other:?}"),
         }
     }

@@ -9,12 +9,12 @@ use std::{
 };
 
 use tcp_status::{
-    server::{
+    serve::{
         Limits, Source, Timeouts,
-        protocol::{Get, Refusal, Show},
+        protocol::{ApiError, Get, Show},
+        zabbix::passive::{self, AllowedNetworks, PassiveServer},
     },
     snapshot::{Counts, Listener, Snapshot, Tier},
-    zabbix::passive::{self, Allowed, Passive},
 };
 use tcp_status_common::state::State;
 
@@ -32,7 +32,7 @@ const LIMITS: Limits = Limits {
 pub(crate) struct Fake;
 
 impl Source for Fake {
-    fn get(&self, query: &Get) -> Result<u64, Refusal> {
+    fn get(&self, query: &Get) -> Result<u64, ApiError> {
         Ok(match (query.state()?, query.port) {
             (State::Established, None) => 5,
             (State::Established, Some(443)) => 2,
@@ -40,7 +40,7 @@ impl Source for Fake {
         })
     }
 
-    fn show(&self, _: &Show) -> Result<Vec<Snapshot>, Refusal> {
+    fn show(&self, _: &Show) -> Result<Vec<Snapshot>, ApiError> {
         let mut ipv4 = Counts::default();
         ipv4[State::Established] = 5;
         let mut snapshot = Snapshot::of(Tier::Full, 7, [ipv4, Counts::default()]);
@@ -61,13 +61,13 @@ impl Source for Fake {
 }
 
 /// Serves until the tests end.
-pub(crate) fn serve(allowed: Allowed) -> SocketAddr {
+pub(crate) fn serve(allowed: AllowedNetworks) -> SocketAddr {
     serve_within(LIMITS, allowed)
 }
 
-fn serve_within(limits: Limits, allowed: Allowed) -> SocketAddr {
+fn serve_within(limits: Limits, allowed: AllowedNetworks) -> SocketAddr {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let passive = Passive::bind(address, allowed, limits).unwrap();
+    let passive = PassiveServer::bind(address, allowed, limits).unwrap();
     let address = passive.address();
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -113,7 +113,7 @@ fn ask(address: SocketAddr, payload: &str) -> String {
 
 #[test]
 fn every_key_in_the_form_of_6_0() {
-    let address = serve(Allowed::default());
+    let address = serve(AllowedNetworks::default());
     assert_eq!(ask(address, "tcp.status[established]"), "5");
     assert_eq!(ask(address, "tcp.status[established,443]"), "2");
     let all: serde_json::Value = serde_json::from_str(&ask(address, "tcp.status.all")).unwrap();
@@ -129,7 +129,7 @@ fn every_key_in_the_form_of_6_0() {
 
 #[test]
 fn the_form_of_7_0_and_that_of_old() {
-    let address = serve(Allowed::default());
+    let address = serve(AllowedNetworks::default());
     let request =
         r#"{"request":"passive checks","data":[{"key":"tcp.status[established]","timeout":3}]}"#;
     assert_eq!(
@@ -153,7 +153,7 @@ fn the_form_of_7_0_and_that_of_old() {
 
 #[test]
 fn who_is_not_allowed_gets_nothing() {
-    let address = serve(Allowed::new(vec!["192.0.2.0/24".parse().unwrap()]));
+    let address = serve(AllowedNetworks::new(vec!["192.0.2.0/24".parse().unwrap()]));
     for _ in 0..3 {
         assert_eq!(exchange(address, &framed("tcp.status.all")), b"");
     }
@@ -161,7 +161,7 @@ fn who_is_not_allowed_gets_nothing() {
 
 #[test]
 fn garbage_gets_nothing_and_harms_nobody() {
-    let address = serve(Allowed::default());
+    let address = serve(AllowedNetworks::default());
     let long = vec![b'a'; 100_000];
     for garbage in [
         b"ZBXD\x03\x01\0\0\0\x01\0\0\0x".as_slice(),
@@ -177,7 +177,7 @@ fn garbage_gets_nothing_and_harms_nobody() {
 
 #[test]
 fn the_silent_do_not_keep_the_others_out() {
-    let address = serve_within(passive::LIMITS, Allowed::default());
+    let address = serve_within(passive::LIMITS, AllowedNetworks::default());
     let _silent: Vec<_> = (0..200)
         .map(|_| TcpStream::connect(address).unwrap())
         .collect();

@@ -4,11 +4,8 @@ use std::{net::TcpListener, path::Path, sync::Arc, thread};
 
 use nix::unistd::Uid;
 use tcp_status::{
-    server::{Limits, serve::Server},
-    zabbix::{
-        passive::Allowed,
-        setup::probe::{Reach, Spoken, ask_agent, reach},
-    },
+    serve::{Limits, unix::Server, zabbix::passive::AllowedNetworks},
+    zabbix_agent::probe::{AgentReply, SocketAccess, query_agent, reach},
 };
 use tcp_status_testkit::skip_unprepared;
 
@@ -16,18 +13,18 @@ use crate::passive::{Fake, serve};
 
 #[test]
 fn an_agent_that_works_says_a_number() {
-    let port = serve(Allowed::default()).port();
-    assert_eq!(ask_agent(port), Spoken::Value("5".into()));
+    let port = serve(AllowedNetworks::default()).port();
+    assert_eq!(query_agent(port), AgentReply::Value("5".into()));
 }
 
 #[test]
 fn an_agent_that_does_not_is_told_apart() {
-    let port = serve(Allowed::new(vec!["192.0.2.0/24".parse().unwrap()])).port();
-    assert_eq!(ask_agent(port), Spoken::TurnedAway);
+    let port = serve(AllowedNetworks::new(vec!["192.0.2.0/24".parse().unwrap()])).port();
+    assert_eq!(query_agent(port), AgentReply::Rejected);
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = free.local_addr().unwrap().port();
     drop(free);
-    assert!(matches!(ask_agent(port), Spoken::NotThere(_)));
+    assert!(matches!(query_agent(port), AgentReply::Unreachable(_)));
 }
 
 #[test]
@@ -44,13 +41,16 @@ fn the_socket_is_tried_as_the_agents_user() {
     let (closed, opened) = (folder.path().join("closed"), folder.path().join("open"));
     listen(&closed, 0o600);
     listen(&opened, 0o666);
-    assert_eq!(reach(&program, "nobody", &opened), Reach::Answers);
-    let Reach::No(why) = reach(&program, "nobody", &closed) else {
+    assert_eq!(reach(&program, "nobody", &opened), SocketAccess::Answers);
+    let SocketAccess::No(why) = reach(&program, "nobody", &closed) else {
         panic!("nobody may ask");
     };
     assert!(why.contains("permission denied"), "{why}");
-    assert_eq!(reach(&program, "root", &closed), Reach::Answers);
-    assert_eq!(reach(&program, "no-such-user", &opened), Reach::NoUser);
+    assert_eq!(reach(&program, "root", &closed), SocketAccess::Answers);
+    assert_eq!(
+        reach(&program, "no-such-user", &opened),
+        SocketAccess::NoUser
+    );
 }
 
 fn open(folder: &Path) {

@@ -13,7 +13,7 @@ use host::{Agent, Host, PATIENCE};
 use nix::sys::signal::Signal;
 use tcp_status_common::state::State;
 use tcp_status_testkit::{
-    hold::{Hold, Plan},
+    held_sockets::{HeldSockets, SocketPlan},
     oracle, seed,
 };
 
@@ -53,8 +53,8 @@ fn agent_answers_with_the_kernels_numbers() {
     drop((listener, hold));
 }
 
-fn hold_sockets() -> (TcpListener, Hold) {
-    let hold = Hold::new(&Plan::random(4, seed())).unwrap();
+fn hold_sockets() -> (TcpListener, HeldSockets) {
+    let hold = HeldSockets::new(&SocketPlan::random(4, seed())).unwrap();
     hold.wait(PATIENCE).unwrap();
     (TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), hold)
 }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use super::{CARGO_DENY, Made, Release};
 use crate::{
     step::Step,
-    tally::{Outcome, Tally},
+    test_totals::{Outcome, TestTotals},
     toolchain::exists,
 };
 
@@ -19,7 +19,7 @@ const NO_DATABASE: &str = "failed to fetch advisory database";
 const DATABASE: &str = "https://github.com/RustSec/advisory-db";
 
 /// Checks each package with what the system has for its kind.
-pub(super) fn contents(made: &Made, tally: &mut Tally) {
+pub(super) fn contents(made: &Made, tally: &mut TestTotals) {
     let [deb, rpm, tarball, _] = &made.files;
     for (kind, path, program, args) in [
         ("deb", deb, "dpkg-deb", &["--contents"][..]),
@@ -63,7 +63,7 @@ pub(super) fn dependencies(
     release: &Release<'_>,
     source: &Path,
     advisories: Option<&Path>,
-    tally: &mut Tally,
+    tally: &mut TestTotals,
 ) {
     tally.check("licences and sources of dependencies", || {
         release

@@ -20,7 +20,7 @@ use crate::{
     build::{check_names, registries, remap, static_flags, static_triple},
     files,
     step::Step,
-    tally::{Outcome, Tally},
+    test_totals::{Outcome, TestTotals},
     toolchain::apt_install,
     tools::{self, Tool},
     vm::{Version, trial},
@@ -116,7 +116,7 @@ pub(crate) fn run(workspace: &Workspace, args: &PackageArgs) -> Result<ExitCode>
     }
     files::write(folder.join("SHA256SUMS"), sums)?;
 
-    let mut tally = Tally::default();
+    let mut tally = TestTotals::default();
     check::contents(&made, &mut tally);
     check::dependencies(
         &release,

@@ -38,7 +38,7 @@ use self::{
 use crate::{
     build::{static_flags, static_path, static_triple},
     step::Step,
-    tally::Tally,
+    test_totals::TestTotals,
     workspace::Workspace,
 };
 
@@ -104,7 +104,11 @@ pub(crate) fn run(workspace: &Workspace, args: &VmArgs) -> Result<ExitCode> {
 }
 
 /// Runs the tests, and shows how each came out; on the kernels in `briefly`, only a few.
-pub(crate) fn tests(workspace: &Workspace, args: &VmArgs, briefly: &[Version]) -> Result<Tally> {
+pub(crate) fn tests(
+    workspace: &Workspace,
+    args: &VmArgs,
+    briefly: &[Version],
+) -> Result<TestTotals> {
     let task = Task {
         tests: &TESTS,
         jobs: jobs(&args.versions()?, args.filter.as_deref(), briefly),
@@ -122,7 +126,7 @@ pub(crate) fn soak(
     args: &VmArgs,
     environment: Vec<(&'static str, String)>,
     limit: Duration,
-) -> Result<Tally> {
+) -> Result<TestTotals> {
     let job = |version: &Version| Job::new(version, "", "--nocapture", PROCESSORS);
     let task = Task {
         tests: &["soak"],
@@ -135,7 +139,7 @@ pub(crate) fn soak(
     run_jobs(workspace, args, task)
 }
 
-fn run_jobs(workspace: &Workspace, args: &VmArgs, mut task: Task) -> Result<Tally> {
+fn run_jobs(workspace: &Workspace, args: &VmArgs, mut task: Task) -> Result<TestTotals> {
     let mut versions: Vec<_> = task.jobs.iter().map(|job| job.version.clone()).collect();
     versions.sort();
     versions.dedup();
@@ -183,7 +187,7 @@ fn run_jobs(workspace: &Workspace, args: &VmArgs, mut task: Task) -> Result<Tall
         show_failures(run);
     }
     println!("{}", tables::tables(&runs));
-    let mut tally = Tally::default();
+    let mut tally = TestTotals::default();
     for run in &runs {
         tally.add(run.counts());
     }

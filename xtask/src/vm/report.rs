@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::machine::{End, Ended};
-use crate::{tally::Tally, test::SKIPPED};
+use crate::{test::SKIPPED, test_totals::TestTotals};
 
 const MARK: &str = "##vm ";
 
@@ -181,13 +181,13 @@ impl Report {
     }
 
     /// The tests, counted one by one, and the problems as failures.
-    pub(super) fn counts(&self, problems: &[String]) -> Tally {
+    pub(super) fn counts(&self, problems: &[String]) -> TestTotals {
         let count = |outcome| {
             let tests = self.tests().filter(|(_, test)| test.outcome == outcome);
             u64::try_from(tests.count()).unwrap_or(u64::MAX)
         };
         let (unfinished, problems) = (count(Outcome::Unfinished), problems.len() as u64);
-        Tally {
+        TestTotals {
             passed: count(Outcome::Passed),
             // What ended the run early is counted by the test that did not end as well.
             failed: count(Outcome::Failed) + problems.max(unfinished),
@@ -221,7 +221,7 @@ impl Report {
 
     fn early_end(&self, end: End) -> String {
         let what = match end {
-            End::Silent => "it printed nothing for too long".to_owned(),
+            End::RawPeer => "it printed nothing for too long".to_owned(),
             End::Overtime => "it took too long".to_owned(),
             End::Exited(status) => format!("QEMU ended before the tests did ({status})"),
             End::Stopped => "it was stopped before the tests ended".to_owned(),
@@ -325,7 +325,7 @@ SKIPPED: no BTF
         let (counts, problems) = judge(half, exited, Some("Kernel panic"));
         assert_eq!(counts, "1 passed, 1 failed, 0 skipped");
         assert_eq!(problems, ["the kernel crashed: Kernel panic"]);
-        let problem = judge(half, End::Silent, None).1;
+        let problem = judge(half, End::RawPeer, None).1;
         assert_eq!(problem, ["it printed nothing for too long, in live::b"]);
         let problem = judge("", exited, None).1;
         assert!(

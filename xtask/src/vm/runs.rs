@@ -14,7 +14,7 @@ use super::{
     machine::{Accel, Machine, Tree},
     report::{Outcome, Report},
 };
-use crate::{files, tally::Tally};
+use crate::{files, test_totals::TestTotals};
 
 /// What came out of one machine.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) fn counts(&self) -> Tally {
+    pub(super) fn counts(&self) -> TestTotals {
         self.report.counts(&self.problems)
     }
 }

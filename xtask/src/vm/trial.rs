@@ -21,7 +21,7 @@ use crate::{
     build::static_binary,
     files,
     step::Step,
-    tally::{Outcome, Tally},
+    test_totals::{Outcome, TestTotals},
     toolchain::exists,
     workspace::Workspace,
 };
@@ -86,7 +86,7 @@ pub(crate) fn run(
     packages: &Packages,
     kernel: &Version,
     install: bool,
-    tally: &mut Tally,
+    tally: &mut TestTotals,
 ) -> Result<()> {
     let programs: Vec<_> = PROGRAMS.into_iter().chain([MMDEBSTRAP]).collect();
     provide(&programs, install)?;
@@ -120,7 +120,7 @@ fn debian(folder: &Path) -> Result<PathBuf> {
 
 /// Both kinds of packages, as in the making of an image: they must install without a service
 /// manager, and leave what was there when they go.
-fn in_folders(debian: &Path, packages: &Packages, folder: &Path, tally: &mut Tally) {
+fn in_folders(debian: &Path, packages: &Packages, folder: &Path, tally: &mut TestTotals) {
     tally.check("the .deb in a scratch root", || {
         attempt(debian, folder, |root| {
             let dpkg = |action: &str| {
@@ -201,7 +201,12 @@ fn check_installed(root: &Path) -> Result<()> {
     Ok(())
 }
 
-fn in_machine(host: &Host, packages: &Packages, debian: &Path, traffic: &Path) -> Result<Tally> {
+fn in_machine(
+    host: &Host,
+    packages: &Packages,
+    debian: &Path,
+    traffic: &Path,
+) -> Result<TestTotals> {
     let kernel = host.kernels.first().context("no kernel")?;
     let (initramfs, log) = (
         host.folder.join("trial.initramfs"),
@@ -237,7 +242,7 @@ fn in_machine(host: &Host, packages: &Packages, debian: &Path, traffic: &Path) -
         machine.accel.name(),
         log.display()
     );
-    let (mut tally, mut done) = (Tally::default(), false);
+    let (mut tally, mut done) = (TestTotals::default(), false);
     let ended = machine.run(|line, _| {
         eprintln!("  {line}");
         done |= count(line, &mut tally);
@@ -252,7 +257,7 @@ fn in_machine(host: &Host, packages: &Packages, debian: &Path, traffic: &Path) -
 }
 
 /// Counts `##trial ok NAME` and `##trial failed NAME`; true at `##trial done`.
-fn count(line: &str, tally: &mut Tally) -> bool {
+fn count(line: &str, tally: &mut TestTotals) -> bool {
     let words = line.strip_prefix("##trial ").unwrap_or_default();
     match words.split(' ').next() {
         Some("ok") => tally.passed += 1,
@@ -277,7 +282,7 @@ mod tests {
 
     #[test]
     fn results_are_counted() {
-        let mut tally = Tally::default();
+        let mut tally = TestTotals::default();
         for line in ["##trial ok one", "other", "##trial failed two"] {
             assert!(!count(line, &mut tally));
         }

@@ -26,7 +26,7 @@ use crate::{
     apt::{self, Apt},
     files,
     step::Step,
-    tally::{Outcome, Tally},
+    test_totals::{Outcome, TestTotals},
     toolchain::{apt_install, exists},
     vm,
     workspace::Workspace,
@@ -107,13 +107,13 @@ pub(crate) fn run(workspace: &Workspace, args: &ZabbixArgs) -> Result<ExitCode> 
 }
 
 /// All versions; for `cargo xtask test`.
-pub(crate) fn run_all(workspace: &Workspace, install: bool) -> Result<Tally> {
+pub(crate) fn run_all(workspace: &Workspace, install: bool) -> Result<TestTotals> {
     run_versions(workspace, Version::value_variants(), install)
 }
 
 /// Gets everything that a round needs, then does the rounds, beside each other: mostly they wait.
-fn run_versions(workspace: &Workspace, versions: &[Version], install: bool) -> Result<Tally> {
-    let mut tally = Tally::default();
+fn run_versions(workspace: &Workspace, versions: &[Version], install: bool) -> Result<TestTotals> {
+    let mut tally = TestTotals::default();
     if let Some(reason) = obstacle() {
         for version in versions {
             tally.check(&format!("zabbix {}", version.name()), || {
@@ -145,7 +145,7 @@ fn run_versions(workspace: &Workspace, versions: &[Version], install: bool) -> R
         let text = String::from_utf8_lossy(&output.stdout);
         let (table, last) = text.trim_end().rsplit_once('\n').unwrap_or(("", &text));
         println!("{table}");
-        match Tally::parse(last) {
+        match TestTotals::parse(last) {
             Some(counts) => tally.add(counts),
             None => tally.check(&format!("zabbix {}", version.name()), || {
                 bail!("the round ended without a result ({})", output.status)
@@ -224,7 +224,7 @@ fn start_round(program: &Path, version: Version) -> Result<Child> {
         .with_context(|| format!("cannot start `{step}`"))
 }
 
-fn round(workspace: &Workspace, version: Version) -> Result<Tally> {
+fn round(workspace: &Workspace, version: Version) -> Result<TestTotals> {
     let mut report = Report::new(version);
     round::run(workspace, &mut report)?;
     println!("{}", report.table());

@@ -5,14 +5,14 @@ use std::time::Instant;
 use anyhow::Result;
 
 use super::Version;
-use crate::tally::{Outcome, Tally};
+use crate::test_totals::{Outcome, TestTotals};
 
 /// Everything that was done.
 pub(super) struct Report {
     pub(super) version: Version,
     /// Name, seconds, result.
     rows: Vec<(String, f64, String)>,
-    pub(super) tally: Tally,
+    pub(super) tally: TestTotals,
 }
 
 /// What a step that did not fail has found.
@@ -27,7 +27,7 @@ impl Report {
         Self {
             version,
             rows: Vec::new(),
-            tally: Tally::default(),
+            tally: TestTotals::default(),
         }
     }
 

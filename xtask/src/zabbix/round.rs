@@ -2,7 +2,7 @@
 //! is in [`super::checks`].
 
 use anyhow::{Context as _, Result, ensure};
-use tcp_status_testkit::{hold::Hold, netns::Netns};
+use tcp_status_testkit::{held_sockets::HeldSockets, netns::Netns};
 
 use super::{
     api::{Api, CLASSIC, Host, MASTER},
@@ -218,7 +218,7 @@ impl<'a> Scene<'a> {
         });
     }
 
-    fn afterwards(&mut self, hosts: &Hosts, held: Hold, report: &mut Report) {
+    fn afterwards(&mut self, hosts: &Hosts, held: HeldSockets, report: &mut Report) {
         let Self {
             api,
             subject,

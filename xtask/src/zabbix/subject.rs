@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tcp_status_testkit::{
     Family,
-    hold::{Hold, Kind, Plan},
+    held_sockets::{HeldSockets, SocketKind, SocketPlan},
     netns::Netns,
     oracle::{Counts, st},
 };
@@ -61,20 +61,20 @@ impl<'a> Subject<'a> {
     }
 
     /// Sockets in every state; they go when the value does.
-    pub(super) fn hold(&self) -> Result<Hold> {
-        self.hold_plan(&Plan::random(MOST, tcp_status_testkit::seed()))
+    pub(super) fn hold(&self) -> Result<HeldSockets> {
+        self.hold_plan(&SocketPlan::random(MOST, tcp_status_testkit::seed()))
     }
 
     /// Leaves some connections in TIME_WAIT, for a minute: those of [`Subject::hold`] may be over.
     pub(super) fn leave_timewait(&self) -> Result<()> {
-        let with = |plan: Plan, family| plan.with(family, Kind::TimeWait, 2);
-        let plan = Family::ALL.into_iter().fold(Plan::empty(0), with);
+        let with = |plan: SocketPlan, family| plan.with(family, SocketKind::TimeWait, 2);
+        let plan = Family::ALL.into_iter().fold(SocketPlan::empty(0), with);
         self.hold_plan(&plan).map(drop)
     }
 
-    fn hold_plan(&self, plan: &Plan) -> Result<Hold> {
+    fn hold_plan(&self, plan: &SocketPlan) -> Result<HeldSockets> {
         let hold = self.namespace.run(|| {
-            let hold = Hold::new(plan)?;
+            let hold = HeldSockets::new(plan)?;
             hold.wait(PATIENCE)?;
             std::io::Result::Ok(hold)
         })?;

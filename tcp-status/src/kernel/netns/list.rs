@@ -19,13 +19,13 @@ const MOUNTS: &str = "/proc/thread-self/mountinfo";
 
 /// A namespace, and the way to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Known {
+pub struct NetnsEntry {
     /// Its name as of `ip netns`, else the id of the container that is in it, in 12 digits.
     pub name: Option<String>,
     path: PathBuf,
 }
 
-impl Known {
+impl NetnsEntry {
     /// The namespace itself; none if the way to it has gone, or leads to another one by now.
     ///
     /// # Errors
@@ -38,7 +38,7 @@ impl Known {
 
 /// All that can be found, by inode number. What may not be looked at is left out.
 #[must_use]
-pub fn all() -> BTreeMap<u32, Known> {
+pub fn all() -> BTreeMap<u32, NetnsEntry> {
     let mut found = BTreeMap::new();
     let mounts = fs::read_to_string(MOUNTS).unwrap_or_default();
     for (inode, path) in mounts.lines().filter_map(mounted) {
@@ -46,8 +46,10 @@ pub fn all() -> BTreeMap<u32, Known> {
             .parent()
             .filter(|folder| NAMED.iter().any(|named| *folder == Path::new(named)))
             .and_then(|_| Some(path.file_name()?.to_string_lossy().into_owned()));
-        let known = found.entry(inode).or_insert(Known { name: None, path });
-        known.name = known.name.take().or(name);
+        let entry = found
+            .entry(inode)
+            .or_insert(NetnsEntry { name: None, path });
+        entry.name = entry.name.take().or(name);
     }
     // Containers may run in the host's own namespace, which is not theirs.
     let host = inode(Path::new("/proc/1/ns/net"));
@@ -55,9 +57,11 @@ pub fn all() -> BTreeMap<u32, Known> {
         let path = process.join("ns/net");
         let Some(inode) = inode(&path) else { continue };
         let is_host = host == Some(inode);
-        let known = found.entry(inode).or_insert(Known { name: None, path });
-        if known.name.is_none() && !is_host {
-            known.name = container(&process.join("cgroup"));
+        let entry = found
+            .entry(inode)
+            .or_insert(NetnsEntry { name: None, path });
+        if entry.name.is_none() && !is_host {
+            entry.name = container(&process.join("cgroup"));
         }
     }
     found
@@ -169,8 +173,8 @@ mod tests {
     fn the_own_namespace_is_among_all() {
         let own = own().unwrap();
         let found = all();
-        let known = found.get(&own).expect("this process is in it");
-        assert_eq!(known.open(own).unwrap().unwrap().inode(), own);
-        assert!(known.open(own ^ 1).unwrap().is_none());
+        let entry = found.get(&own).expect("this process is in it");
+        assert_eq!(entry.open(own).unwrap().unwrap().inode(), own);
+        assert!(entry.open(own ^ 1).unwrap().is_none());
     }
 }

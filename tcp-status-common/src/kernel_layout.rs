@@ -1,0 +1,78 @@
+//! What is fixed about the running kernel: where it keeps what the programs read, and
+//! how it runs them. Resolved from its BTF by the loader and written into read-only data
+//! before load, so that the verifier sees constants. No offset is known at build time.
+
+/// Byte offsets, named after the kernel's members, and constants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct KernelLayout {
+    // First what each event needs: together it is one cache line.
+    /// `struct sock`: `sk_protocol`, of which 2 bytes are read.
+    pub sk_protocol: u32,
+    /// Which bits of these belong to it: the lower 8 where it is a bit field of one byte.
+    pub sk_protocol_mask: u32,
+    /// `struct sock_common`: `skc_family`, 2 bytes.
+    pub skc_family: u32,
+    /// `struct sock_common`: `skc_num`, the local port in the order of the host, 2 bytes; 0 where
+    /// none is held.
+    pub skc_num: u32,
+    /// `struct sock_common`: `skc_net`, a pointer to `struct net`.
+    pub skc_net: u32,
+    /// `struct net`: `ns.inum`, 4 bytes.
+    pub net_inum: u32,
+    /// `struct net`: `net_cookie`, 8 bytes; 0 where the kernel assigns it only when it is asked for.
+    pub net_cookie: u32,
+    /// `struct net`: `hash_mix`, 4 random bytes; 0 where there are none (RHEL 8), and the address
+    /// stands in for them.
+    pub net_hash_mix: u32,
+    /// `struct net`: what counts its users, 4 bytes: 0 once it is being destroyed.
+    pub net_count: u32,
+    /// Size of a kernel stack in bytes (`THREAD_SIZE`).
+    pub thread_size: u32,
+    /// 1 where it is proven that the kernel never runs a tracing program inside itself on one CPU:
+    /// a counter of one copy then has one writer per CPU, and plain additions suffice. Else 0.
+    pub recursion_guard: u32,
+    /// 1 where the handlers are attached twice, and the second must pass over what the first saw.
+    pub two_copies: u32,
+    /// 1 where marks at a tracepoint are kept by task: where a task may be preempted, or moved to
+    /// another CPU, between the two copies, or a copy may interrupt itself.
+    pub per_task_tokens: u32,
+    /// 1 where a task that has bottom halves off may be preempted by another one (`PREEMPT_RT`).
+    pub bottom_halves_preemptible: u32,
+    /// 1 where the hooks of timewait minisockets are loaded; `control::Mode` says when they count.
+    pub timewait_events: u32,
+    /// 1 where every network namespace is counted, not just the tracker's own.
+    pub all_namespaces: u32,
+    /// `struct sock_common`: `skc_state`, 1 byte.
+    pub skc_state: u32,
+    /// `struct sock_common`: `skc_rcv_saddr`, 4 bytes.
+    pub skc_rcv_saddr: u32,
+    /// `struct sock_common`: `skc_v6_rcv_saddr`, 16 bytes.
+    pub skc_v6_rcv_saddr: u32,
+    /// `struct sock`: `sk_ack_backlog`, 4 bytes.
+    pub sk_ack_backlog: u32,
+    /// `struct sock`: `sk_max_ack_backlog`, 4 bytes.
+    pub sk_max_ack_backlog: u32,
+    /// `struct sock`: `sk_reuseport_cb`, a pointer; null outside of groups.
+    pub sk_reuseport_cb: u32,
+    /// `struct inet_sock`: `inet_sport`, 2 bytes, in the order of the network; kept when the port
+    /// is given back.
+    pub inet_sport: u32,
+    /// `struct tcp_sock`: `rcv_tstamp`, 4 bytes: jiffies at the peer's last acknowledgement.
+    pub rcv_tstamp: u32,
+    /// `struct inet_timewait_sock`: `tw_substate`, 1 byte.
+    pub tw_substate: u32,
+    /// `struct inet_connection_sock`: `icsk_accept_queue.qlen`, 4 bytes: request
+    /// sockets of a listener.
+    pub icsk_qlen: u32,
+    /// `struct sock_common`: `skc_listener`, a request socket's pointer to its listener.
+    pub skc_listener: u32,
+    /// `struct task_struct`: `stack`, a pointer.
+    pub task_stack: u32,
+    /// `struct task_struct`: `pid`, 4 bytes.
+    pub task_pid: u32,
+    /// Jiffies per second (`CONFIG_HZ`).
+    pub hz: u32,
+}
+
+const _: () = assert!(size_of::<KernelLayout>() == 120);

@@ -1,0 +1,352 @@
+//! Reading the running kernel's structures at the offsets that its BTF gave.
+
+use core::ptr::{addr_of, read_volatile};
+
+use aya_ebpf::helpers::{
+    bpf_probe_read_kernel,
+    generated::{bpf_jiffies64, bpf_skc_to_tcp_sock},
+};
+use tcp_status_common::{counters::NetnsId, kernel_layout::KernelLayout};
+
+/// Written by the loader before load; read-only and constant to the verifier afterwards.
+#[unsafe(no_mangle)]
+static KERNEL_LAYOUT: KernelLayout = KernelLayout {
+    sk_protocol: 0,
+    sk_protocol_mask: 0,
+    skc_family: 0,
+    skc_num: 0,
+    skc_net: 0,
+    net_inum: 0,
+    net_cookie: 0,
+    net_hash_mix: 0,
+    net_count: 0,
+    thread_size: 0,
+    recursion_guard: 0,
+    two_copies: 0,
+    per_task_tokens: 1,
+    bottom_halves_preemptible: 1,
+    timewait_events: 0,
+    all_namespaces: 0,
+    skc_state: 0,
+    skc_rcv_saddr: 0,
+    skc_v6_rcv_saddr: 0,
+    sk_ack_backlog: 0,
+    sk_max_ack_backlog: 0,
+    sk_reuseport_cb: 0,
+    inet_sport: 0,
+    rcv_tstamp: 0,
+    tw_substate: 0,
+    icsk_qlen: 0,
+    skc_listener: 0,
+    task_stack: 0,
+    task_pid: 0,
+    hz: 1,
+};
+
+/// A member of [`KERNEL_LAYOUT`], not folded by the compiler: the loader changes it after the build.
+macro_rules! layout {
+    ($member:ident) => {
+        // SAFETY: a static of this program.
+        unsafe { read_volatile(addr_of!(KERNEL_LAYOUT.$member)) }
+    };
+}
+
+/// Whether a program of ours may interrupt itself on one CPU.
+#[inline(always)]
+pub(crate) fn may_reenter() -> bool {
+    layout!(recursion_guard) == 0
+}
+
+/// Whether the handlers are attached twice.
+#[inline(always)]
+pub(crate) fn two_copies() -> bool {
+    layout!(two_copies) == 1
+}
+
+/// Size of a kernel stack in bytes, which it is aligned to.
+#[inline(always)]
+pub(crate) fn thread_size() -> u64 {
+    layout!(thread_size).into()
+}
+
+/// Whether marks at a tracepoint are kept by task.
+#[inline(always)]
+pub(crate) fn per_task_tokens() -> bool {
+    layout!(per_task_tokens) == 1
+}
+
+/// Whether a task that has bottom halves off may be preempted by another one.
+#[inline(always)]
+pub(crate) fn bottom_halves_preemptible() -> bool {
+    layout!(bottom_halves_preemptible) == 1
+}
+
+/// Whether every network namespace is counted.
+#[inline(always)]
+pub(crate) fn all_namespaces() -> bool {
+    layout!(all_namespaces) == 1
+}
+
+/// A pointer that the verifier knows as `struct sock *` or `struct sock_common *`, which
+/// begins with the same members.
+#[derive(Clone, Copy)]
+pub(crate) struct Sock(pub(crate) *const u8);
+
+impl Sock {
+    #[inline(always)]
+    fn read<T: Copy>(self, offset: u32) -> T {
+        // SAFETY: the verifier knows the type behind the pointer, checks the member, and the
+        // kernel turns a fault into a zero.
+        unsafe { read_volatile(self.0.add(offset as usize).cast()) }
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the mask has 16 bits at most"
+    )]
+    #[inline(always)]
+    pub(crate) fn protocol(self) -> u16 {
+        self.read::<u16>(layout!(sk_protocol)) & layout!(sk_protocol_mask) as u16
+    }
+
+    #[inline(always)]
+    pub(crate) fn address_family(self) -> u16 {
+        self.read(layout!(skc_family))
+    }
+
+    #[inline(always)]
+    pub(crate) fn state(self) -> u8 {
+        self.read(layout!(skc_state))
+    }
+
+    /// The network namespace.
+    #[inline(always)]
+    pub(crate) fn net(self) -> Net {
+        Net(Sock(self.read(layout!(skc_net))))
+    }
+
+    /// The local port, or 0.
+    #[inline(always)]
+    pub(crate) fn port(self) -> u16 {
+        self.read(layout!(skc_num))
+    }
+
+    /// The same socket with all that one of TCP has; none if it is no full socket.
+    #[inline(always)]
+    pub(crate) fn as_tcp(self) -> Option<TcpSock> {
+        // SAFETY: the helper looks at the socket before it says that it is one of TCP.
+        let tcp = unsafe { bpf_skc_to_tcp_sock(self.0.cast_mut().cast()) };
+        (!tcp.is_null()).then(|| TcpSock(Sock(tcp.cast_const().cast())))
+    }
+
+    /// The listener of a request socket.
+    #[inline(always)]
+    pub(crate) fn listener(self) -> Result<UntypedSock, i32> {
+        self.probe(layout!(skc_listener)).map(UntypedSock)
+    }
+
+    /// Substate of what the verifier knows as `struct inet_timewait_sock *`, which begins with a
+    /// `struct sock_common` as well.
+    #[inline(always)]
+    pub(crate) fn substate(self) -> u8 {
+        self.read(layout!(tw_substate))
+    }
+
+    /// Substate of a timewait minisocket that the verifier knows as `struct sock_common *`.
+    #[inline(always)]
+    pub(crate) fn timewait_substate(self) -> Result<u8, i32> {
+        self.probe(layout!(tw_substate))
+    }
+
+    /// The local IPv4 address.
+    #[inline(always)]
+    pub(crate) fn address_v4(self) -> u32 {
+        self.read(layout!(skc_rcv_saddr))
+    }
+
+    /// The local IPv6 address.
+    #[inline(always)]
+    pub(crate) fn address_v6(self) -> Result<[u8; 16], i32> {
+        self.probe(layout!(skc_v6_rcv_saddr))
+    }
+
+    /// For members of what `struct sock_common` is the head of: the verifier refuses a
+    /// direct load behind the end of the type that it knows.
+    #[inline(always)]
+    fn probe<T>(self, offset: u32) -> Result<T, i32> {
+        // SAFETY: the helper checks the address.
+        unsafe { bpf_probe_read_kernel(self.0.add(offset as usize).cast()) }
+    }
+}
+
+/// The address of what is, or was, a `struct inet_connection_sock`; the verifier does not know it.
+#[derive(Clone, Copy)]
+pub(crate) struct UntypedSock(pub(crate) u64);
+
+impl UntypedSock {
+    #[inline(always)]
+    fn probe<T>(self, offset: u32) -> Result<T, i32> {
+        Sock(self.0 as *const u8).probe(offset)
+    }
+
+    #[inline(always)]
+    pub(crate) fn state(self) -> Result<u8, i32> {
+        self.probe(layout!(skc_state))
+    }
+
+    /// Address of its network namespace.
+    #[inline(always)]
+    pub(crate) fn net(self) -> Result<u64, i32> {
+        self.probe(layout!(skc_net))
+    }
+
+    /// Request sockets that refer to it as their listener. The kernel's number may be below zero,
+    /// since it enters a request socket before it counts it.
+    #[inline(always)]
+    pub(crate) fn request_count(self) -> Result<u32, i32> {
+        let count: i32 = self.probe(layout!(icsk_qlen))?;
+        Ok(count.max(0).cast_unsigned())
+    }
+}
+
+/// A pointer that the verifier knows as `struct net *`.
+#[derive(Clone, Copy)]
+pub(crate) struct Net(Sock);
+
+impl Net {
+    #[inline(always)]
+    pub(crate) fn address(self) -> u64 {
+        self.0.0 as u64
+    }
+
+    /// Inode number, as `/proc/PID/ns/net` shows it.
+    #[inline(always)]
+    pub(crate) fn inode(self) -> u32 {
+        self.0.read(layout!(net_inum))
+    }
+
+    /// What identifies it.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "what differs is in the lower half"
+    )]
+    #[inline(always)]
+    pub(crate) fn id(self) -> NetnsId {
+        if layout!(net_cookie) != 0 {
+            return self.0.read(layout!(net_cookie));
+        }
+        let mix = match layout!(net_hash_mix) {
+            0 => self.address() as u32,
+            hash_mix => self.0.read(hash_mix),
+        };
+        synthetic_id(mix, self.inode())
+    }
+}
+
+/// What stands in for the cookie.
+#[inline(always)]
+fn synthetic_id(mix: u32, inode: u32) -> NetnsId {
+    u64::from(mix) << 32 | u64::from(inode)
+}
+
+/// The address of what is, or was, a `struct net`; the verifier does not know it.
+#[derive(Clone, Copy)]
+pub(crate) struct UntypedNet(pub(crate) u64);
+
+impl UntypedNet {
+    #[inline(always)]
+    fn probe<T>(self, offset: u32) -> Result<T, i32> {
+        Sock(self.0 as *const u8).probe(offset)
+    }
+
+    /// Whether the namespace `id` is still there, and not being destroyed.
+    #[inline(always)]
+    pub(crate) fn is_live(self, id: NetnsId) -> Result<bool, i32> {
+        let found = if layout!(net_cookie) != 0 {
+            self.probe(layout!(net_cookie))?
+        } else {
+            synthetic_id(
+                self.probe(layout!(net_hash_mix))?,
+                self.probe(layout!(net_inum))?,
+            )
+        };
+        Ok(found == id && self.probe::<u32>(layout!(net_count))? != 0)
+    }
+}
+
+/// A pointer that the verifier knows as `struct tcp_sock *`: everything can be loaded directly.
+#[derive(Clone, Copy)]
+pub(crate) struct TcpSock(Sock);
+
+impl TcpSock {
+    /// The local port that it has, or had last.
+    #[inline(always)]
+    pub(crate) fn last_port(self) -> u16 {
+        u16::from_be(self.0.read(layout!(inet_sport)))
+    }
+
+    /// Request sockets that wait at a listener. The kernel's number may be below zero, as above.
+    #[inline(always)]
+    pub(crate) fn request_count(self) -> u32 {
+        self.0
+            .read::<i32>(layout!(icsk_qlen))
+            .max(0)
+            .cast_unsigned()
+    }
+
+    /// Connections that wait at a listener.
+    #[inline(always)]
+    pub(crate) fn accept_queue(self) -> u32 {
+        self.0.read(layout!(sk_ack_backlog))
+    }
+
+    /// How many may wait.
+    #[inline(always)]
+    pub(crate) fn accept_queue_limit(self) -> u32 {
+        self.0.read(layout!(sk_max_ack_backlog))
+    }
+
+    /// Whether a listener belongs to a group at one address.
+    #[inline(always)]
+    pub(crate) fn is_reuseport(self) -> bool {
+        self.0.read::<u64>(layout!(sk_reuseport_cb)) != 0
+    }
+
+    /// Whole seconds since the peer's last acknowledgement.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the kernel keeps the lower half of its jiffies"
+    )]
+    #[inline(always)]
+    pub(crate) fn idle_seconds(self) -> u32 {
+        let last: u32 = self.0.read(layout!(rcv_tstamp));
+        // SAFETY: no arguments.
+        let now = unsafe { bpf_jiffies64() } as u32;
+        let since = now.wrapping_sub(last);
+        // Acknowledged while this was read.
+        if since > u32::MAX / 2 {
+            return 0;
+        }
+        // The loader never leaves a zero; the verifier wants to be told.
+        since / layout!(hz).max(1)
+    }
+}
+
+/// The running task: its pid, and its kernel stack.
+pub(crate) struct Task(pub(crate) *const u8);
+
+impl Task {
+    #[inline(always)]
+    pub(crate) fn pid(&self) -> u32 {
+        Sock(self.0).read(layout!(task_pid))
+    }
+
+    /// Whether `address` lies on the task's own stack, rather than on an interrupt's.
+    #[inline(always)]
+    pub(crate) fn stack_contains(&self, address: *const u8) -> bool {
+        let bottom: u64 = Sock(self.0).read(layout!(task_stack));
+        let top = core::hint::black_box(bottom + thread_size());
+        // Two comparisons: the verifier accepts them on a pointer, a subtraction it does not.
+        address as u64 >= bottom && (address as u64) < top
+    }
+}

@@ -1,0 +1,60 @@
+//! Lets aya copy the shared types in and out of maps.
+
+use tcp_status_common::{
+    control::Control,
+    counters::{
+        ClosedListener, ClosedQuery, ClosedTotals, FailureTotals, ListenerRecord, ListenerWalk,
+        Namespace, NamespaceQuery, PerCpu, PortGauges, PortKey, PortPage, SecondaryBanks,
+        WalkTotals,
+    },
+    kernel_layout::KernelLayout,
+};
+
+/// A shared type as a map holds it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct PodWrapper<T>(pub(super) T);
+
+macro_rules! plain_data {
+    ($($shared:ty),+) => {
+        $(
+            // SAFETY: `repr(C)` with integers only and without implicit padding; any bytes are valid.
+            unsafe impl aya::Pod for PodWrapper<$shared> {}
+        )+
+    };
+}
+
+plain_data!(
+    ClosedListener,
+    ClosedQuery,
+    ClosedTotals,
+    Control,
+    PerCpu,
+    FailureTotals,
+    KernelLayout,
+    ListenerWalk,
+    Namespace,
+    NamespaceQuery,
+    SecondaryBanks,
+    PortGauges,
+    PortKey,
+    PortPage,
+    WalkTotals
+);
+
+/// The records that a listener walk wrote to its reader.
+pub(super) fn listeners(bytes: &[u8]) -> Vec<ListenerRecord> {
+    bytes
+        .chunks_exact(size_of::<ListenerRecord>())
+        // SAFETY: as long as a record, of which any bytes are valid; read without alignment.
+        .map(|record| unsafe { record.as_ptr().cast::<ListenerRecord>().read_unaligned() })
+        .collect()
+}
+
+/// What a walk over listeners writes: as many records as fit.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(bytes: &[u8]) -> Vec<ListenerRecord> {
+    let records = listeners(bytes);
+    assert_eq!(records.len(), bytes.len() / size_of::<ListenerRecord>());
+    records
+}

@@ -1,0 +1,176 @@
+//! From a request to its answer: asks the source, within bounds. Knows no connections.
+
+use std::{
+    convert::Infallible,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use http_body_util::Full;
+use hyper::{
+    Request, Response, StatusCode,
+    body::{Body, Bytes},
+    header::{self, HeaderValue},
+};
+
+use super::{
+    allowed_hosts::AllowedHosts,
+    metrics::{Labels, Page, Scrapes, StartTime},
+    negotiation::Format,
+    route::{Route, RouteError, route},
+};
+use crate::{
+    printable::printable,
+    serve::{
+        calls::Calls,
+        protocol::{ApiError, Show},
+    },
+    snapshot::Snapshot,
+};
+
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+const INDEX: &str = concat!(
+    "tcp-status ",
+    env!("CARGO_PKG_VERSION"),
+    ": /metrics for Prometheus and OpenMetrics, /healthz for liveness, /readyz for readiness\n"
+);
+
+const FOREIGN_HOST: RouteError = RouteError {
+    status: StatusCode::MISDIRECTED_REQUEST,
+    why: "not a name of this host; use its IP address, or add the name with --metrics-host",
+};
+
+/// What all connections share.
+pub(super) struct MetricsHandler {
+    calls: Calls,
+    hosts: AllowedHosts,
+    labels: Labels,
+    scrapes: AtomicU64,
+    errors: AtomicU64,
+    started: StartTime,
+}
+
+impl MetricsHandler {
+    pub(super) fn new(calls: Calls, hosts: AllowedHosts, labels: Labels) -> Self {
+        Self {
+            calls,
+            hosts,
+            labels,
+            scrapes: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            started: StartTime::now(),
+        }
+    }
+
+    /// The answer to a request, whatever it is.
+    pub(super) async fn answer<B: Body>(
+        &self,
+        request: &Request<B>,
+    ) -> Result<Response<Full<Bytes>>, Infallible> {
+        if !self.hosts.may_serve(request) {
+            return Ok(refuse(FOREIGN_HOST));
+        }
+        Ok(match route(request) {
+            Ok(Route::Index) => plain(StatusCode::OK, INDEX.into()),
+            Ok(Route::Metrics { format, window }) => self.metrics(format, window).await,
+            Ok(Route::Healthz) => self.health(false).await,
+            Ok(Route::Readyz) => self.health(true).await,
+            Err(refused) => refuse(refused),
+        })
+    }
+
+    async fn metrics(&self, format: Format, window: u32) -> Response<Full<Bytes>> {
+        self.scrapes.fetch_add(1, Relaxed);
+        let (labels, scrapes) = (self.labels, self.scrapes());
+        let page = self.read(Some(window), move |snapshots, took| {
+            Page::new(snapshots, labels, Scrapes { took, ..scrapes }).render(format)
+        });
+        match page.await {
+            Ok(text) => with(StatusCode::OK, format.content_type(), text.into()),
+            Err(refusal) => {
+                self.errors.fetch_add(1, Relaxed);
+                unavailable(&refusal.message)
+            }
+        }
+    }
+
+    fn scrapes(&self) -> Scrapes {
+        Scrapes {
+            begun: self.scrapes.load(Relaxed),
+            failed: self.errors.load(Relaxed),
+            took: Duration::ZERO,
+            started: self.started,
+        }
+    }
+
+    /// A tracker that answers is alive: a doubt about a number is no reason to restart it, since
+    /// its next audit does more. Whether to rely on the numbers is another question.
+    async fn health(&self, exact: bool) -> Response<Full<Bytes>> {
+        let degraded = self.read(None, |snapshots, _| {
+            snapshots.into_iter().find_map(|one| one.degraded)
+        });
+        match degraded.await {
+            Ok(None) => plain(StatusCode::OK, "ok\n".into()),
+            Ok(Some(degraded)) if exact => unavailable(&format!("degraded: {degraded}")),
+            Ok(Some(degraded)) => plain(StatusCode::OK, line(&format!("ok, degraded: {degraded}"))),
+            Err(refusal) => unavailable(&refusal.message),
+        }
+    }
+
+    /// What `make` makes of a reading and of the time that it took, or why there is none.
+    async fn read<T: Send + 'static>(
+        &self,
+        window: Option<u32>,
+        make: impl FnOnce(Vec<Snapshot>, Duration) -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let query = Show {
+            all_netns: true,
+            window,
+            ..Show::default()
+        };
+        let call = self.calls.call(move |source| {
+            let began = Instant::now();
+            source
+                .show(&query)
+                .map(|snapshots| make(snapshots, began.elapsed()))
+        });
+        call.await.flatten()
+    }
+}
+
+fn refuse(refused: RouteError) -> Response<Full<Bytes>> {
+    let mut response = plain(refused.status, line(refused.why));
+    let headers = response.headers_mut();
+    if refused.status == StatusCode::METHOD_NOT_ALLOWED {
+        headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
+    // A body that may follow is not waited for.
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+fn unavailable(why: &str) -> Response<Full<Bytes>> {
+    plain(StatusCode::SERVICE_UNAVAILABLE, line(why))
+}
+
+/// One line, whatever was put in.
+fn line(text: &str) -> Bytes {
+    let mut line = printable(&text.replace(['\r', '\n', '\t'], " "));
+    line.push('\n');
+    line.into()
+}
+
+fn plain(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {
+    with(status, PLAIN, body)
+}
+
+fn with(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    let content_type = HeaderValue::from_static(content_type);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, content_type);
+    response
+}

@@ -1,0 +1,241 @@
+//! Connections: by state and family, by port, their changes, their peaks, and those that sit.
+
+use std::fmt;
+
+use prometheus_client::registry::Unit;
+use tcp_status_common::state::State::{
+    self, CloseWait, Closed, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynRecv,
+    SynSent, TimeWait,
+};
+
+use super::{MetricWriter, NetnsSnapshot, Sample};
+use crate::snapshot::{Counts, Stale, Transitions};
+
+/// State changes that TCP knows: their series are there before the first one happens, so that the
+/// first one is seen as an increase.
+const USUAL: [(State, State); 25] = [
+    (Closed, SynSent),
+    (Closed, Listen),
+    (Listen, SynRecv),
+    (Listen, Closed),
+    (SynSent, SynRecv),
+    (SynSent, Established),
+    (SynSent, Closed),
+    (SynRecv, Established),
+    (SynRecv, FinWait1),
+    (SynRecv, Closed),
+    (Established, FinWait1),
+    (Established, CloseWait),
+    (Established, Closed),
+    (FinWait1, FinWait2),
+    (FinWait1, Closing),
+    (FinWait1, TimeWait),
+    (FinWait1, Closed),
+    (FinWait2, TimeWait),
+    (FinWait2, Closed),
+    (Closing, TimeWait),
+    (Closing, Closed),
+    (TimeWait, Closed),
+    (CloseWait, LastAck),
+    (CloseWait, Closed),
+    (LastAck, Closed),
+];
+
+pub(super) fn write(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -> fmt::Result {
+    let families = snapshots.iter().flat_map(|reading| {
+        let families = [("ipv4", &reading.of.ipv4), ("ipv6", &reading.of.ipv6)];
+        families.into_iter().flat_map(move |(family, counts)| {
+            let sample = move |(state, count): (State, u64)| {
+                let labels = [("state", state.name()), ("family", family)];
+                (&*reading.netns, labels, count)
+            };
+            counts.iter().map(sample)
+        })
+    });
+    writer.gauges(
+        ("tcp_status_connections", None),
+        "TCP sockets by state and address family, as the kernel lists them.",
+        families,
+    )?;
+    write_changes(writer, snapshots)?;
+    write_ports(writer, snapshots)?;
+    write_peaks(writer, snapshots)?;
+    write_stale(writer, snapshots)
+}
+
+fn write_changes(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -> fmt::Result {
+    let changes = snapshots.iter().flat_map(|reading| {
+        let change = |(from, to, count)| (&*reading.netns, [("from", from), ("to", to)], count);
+        let transitions = reading.of.transitions.as_ref();
+        transitions.map(changes).into_iter().flatten().map(change)
+    });
+    writer.counters(
+        ("tcp_status_transitions", None),
+        "State changes; closed stands for a socket that was, or is, in no state.",
+        changes,
+    )
+}
+
+/// The usual ones, counted or not, and all others that were counted.
+fn changes(transitions: &Transitions) -> Vec<(&str, &str, u64)> {
+    let mut changes: Vec<_> = USUAL.map(|(from, to)| (from.name(), to.name(), 0)).into();
+    for (from, to, count) in &transitions.flows {
+        match changes.iter_mut().find(|(f, t, _)| f == from && t == to) {
+            Some(usual) => usual.2 = *count,
+            None => changes.push((from, to, *count)),
+        }
+    }
+    changes
+}
+
+fn write_ports(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -> fmt::Result {
+    let ports: Vec<_> = snapshots.iter().map(ports).collect();
+    let states = snapshots.iter().zip(&ports).flat_map(|(reading, ports)| {
+        ports.iter().flat_map(move |(port, counts)| {
+            let sample = move |(state, count): (State, u64)| {
+                let labels = [("port", port.as_str()), ("state", state.name())];
+                (&*reading.netns, labels, count)
+            };
+            let some = |(state, count): &(State, u64)| *state != Closed && *count > 0;
+            counts.iter().filter(some).map(sample)
+        })
+    });
+    writer.gauges(
+        ("tcp_status_port_connections", None),
+        "TCP sockets by local port that has or had a listener, and state, where there are any; \
+         port other is what is beyond the limit of ports.",
+        states,
+    )?;
+    let outgoing = snapshots.iter().flat_map(|one| {
+        let counts = one.of.ports.outgoing.iter();
+        let states = counts.flat_map(|counts| by_state(one, counts));
+        states.filter(|(_, [(_, state)], _)| *state != Closed.name())
+    });
+    writer.gauges(
+        ("tcp_status_outgoing_connections", None),
+        "TCP sockets whose local port has no listener, by state: with those of all ports they are \
+         tcp_status_connections.",
+        outgoing,
+    )?;
+    writer.gauges(
+        ("tcp_status_ephemeral_ports", None),
+        "Local ports that connect() chooses from: net.ipv4.ip_local_port_range without reserved \
+         ones.",
+        snapshots
+            .iter()
+            .filter_map(|one| Some((&*one.netns, [], one.of.ephemeral_ports?))),
+    )?;
+    writer.gauges(
+        ("tcp_status_ports_limit", None),
+        "How many ports are told apart at most.",
+        snapshots
+            .iter()
+            .filter_map(|one| Some((&*one.netns, [], one.of.ports.limit?))),
+    )?;
+    writer.gauges(
+        ("tcp_status_ports_unaudited", None),
+        "Ports that got their first listener a moment ago: connections that they had before are \
+         not in their counts until the next audit.",
+        snapshots
+            .iter()
+            .map(|one| (&*one.netns, [], one.of.ports.unaudited.len())),
+    )
+}
+
+fn ports(reading: &NetnsSnapshot) -> Vec<(String, &Counts)> {
+    let ports = &reading.of.ports;
+    let tracked = ports
+        .tracked
+        .iter()
+        .map(|one| (one.port.to_string(), &one.states));
+    let other = ports.other.iter().map(|counts| ("other".into(), counts));
+    tracked.chain(other).collect()
+}
+
+fn write_peaks(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -> fmt::Result {
+    let peaks = || {
+        snapshots
+            .iter()
+            .filter_map(|one| Some((one, one.of.peaks.as_ref()?)))
+    };
+    writer.gauges(
+        ("tcp_status_connections_peak", None),
+        "The largest sample of each state within the window.",
+        peaks().flat_map(|(reading, peaks)| by_state(reading, &peaks.max)),
+    )?;
+    writer.gauges(
+        ("tcp_status_connections_low", None),
+        "The smallest sample of each state within the window.",
+        peaks().flat_map(|(reading, peaks)| by_state(reading, &peaks.min)),
+    )?;
+    writer.gauges(
+        ("tcp_status_peak_window", Some(Unit::Seconds)),
+        "How far back peaks reach: what the scrape asked for, or the time since start.",
+        peaks().map(|(reading, peaks)| (&*reading.netns, [], peaks.window_seconds)),
+    )
+}
+
+fn write_stale(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -> fmt::Result {
+    let stale = || {
+        snapshots
+            .iter()
+            .filter_map(|one| Some((one, one.of.stale.as_ref()?)))
+    };
+    let states = |stale: &Stale| [(CloseWait, stale.closewait), (FinWait2, stale.finwait2)];
+    writer.gauges(
+        ("tcp_status_stale_connections", None),
+        "Connections that have sat in a state for longer than tcp_status_stale_threshold_seconds.",
+        stale().flat_map(|(reading, stale)| {
+            let sample =
+                |(state, count): (State, u64)| (&*reading.netns, [("state", state.name())], count);
+            states(stale).map(sample)
+        }),
+    )?;
+    writer.gauges(
+        ("tcp_status_stale_threshold", Some(Unit::Seconds)),
+        "How long a stale connection has been in its state at least.",
+        stale().map(|(reading, stale)| (&*reading.netns, [], stale.older_than_seconds)),
+    )?;
+    writer.gauges(
+        ("tcp_status_stale_age", Some(Unit::Seconds)),
+        "Time since the walk that looked for stale connections.",
+        stale().map(|(reading, stale)| (&*reading.netns, [], stale.walked_seconds_ago)),
+    )
+}
+
+/// For dashboards and rules that were made for node_exporter.
+pub(super) fn write_as_node_exporter(
+    writer: &mut MetricWriter<'_>,
+    snapshots: &[NetnsSnapshot],
+) -> fmt::Result {
+    let spelled = |state| match state {
+        SynSent => "syn_sent",
+        SynRecv => "syn_recv",
+        FinWait1 => "fin_wait1",
+        FinWait2 => "fin_wait2",
+        TimeWait => "time_wait",
+        Closed => "close",
+        CloseWait => "close_wait",
+        LastAck => "last_ack",
+        Established | Listen | Closing => state.name(),
+    };
+    writer.gauges(
+        ("node_tcp_connection_states", None),
+        "Number of connection states.",
+        snapshots.iter().flat_map(|reading| {
+            let sample =
+                move |(state, count)| (&*reading.netns, [("state", spelled(state))], count);
+            reading.of.states.iter().map(sample)
+        }),
+    )
+}
+
+/// One sample per state.
+pub(super) fn by_state<'a>(
+    reading: &'a NetnsSnapshot,
+    counts: &'a Counts,
+) -> impl Iterator<Item = Sample<'a, 1, u64>> {
+    counts
+        .iter()
+        .map(|(state, count)| (&*reading.netns, [("state", state.name())], count))
+}

@@ -1,0 +1,202 @@
+//! The page of metrics, made from readings. What is on it is in the files beside this one, by
+//! topic; this one owns how families are written, and the label that tells namespaces apart.
+
+mod connections;
+mod listeners;
+mod process;
+mod tracker;
+
+pub(super) use process::StartTime;
+
+use std::{collections::HashSet, fmt, iter::Peekable, time::Duration};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{
+        DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder, NoLabelSet,
+        prometheus_text, text,
+    },
+    metrics::MetricType,
+    registry::{Registry, Unit},
+};
+
+use super::negotiation::Format;
+use crate::snapshot::Snapshot;
+
+/// Which labels and names there are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Labels {
+    /// The network namespace, even if there is only one.
+    pub(super) netns: bool,
+    /// What node_exporter calls the states, as well.
+    pub(super) node: bool,
+}
+
+/// What is counted about the page itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scrapes {
+    /// Scrapes since start, this one included.
+    pub(super) begun: u64,
+    /// How many of them got no page.
+    pub(super) failed: u64,
+    /// How long the reading took that this page is made from.
+    pub(super) took: Duration,
+    /// When they began.
+    pub(super) started: StartTime,
+}
+
+/// One namespace.
+#[derive(Debug)]
+struct NetnsSnapshot {
+    /// The label that tells it apart, or none.
+    netns: Vec<(&'static str, String)>,
+    of: Snapshot,
+}
+
+/// Everything that is on the page.
+#[derive(Debug)]
+pub(super) struct Page {
+    snapshots: Vec<NetnsSnapshot>,
+    labels: Labels,
+    scrapes: Scrapes,
+}
+
+impl Page {
+    pub(super) fn new(snapshots: Vec<Snapshot>, labels: Labels, scrapes: Scrapes) -> Self {
+        let names = if labels.netns || snapshots.len() > 1 {
+            names(&snapshots)
+                .into_iter()
+                .map(|name| vec![("netns", name)])
+                .collect()
+        } else {
+            vec![Vec::new(); snapshots.len()]
+        };
+        let snapshots = names.into_iter().zip(snapshots);
+        Self {
+            snapshots: snapshots
+                .map(|(netns, of)| NetnsSnapshot { netns, of })
+                .collect(),
+            labels,
+            scrapes,
+        }
+    }
+
+    pub(super) fn render(self, format: Format) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(self));
+        let mut text = String::new();
+        // Writing into a string cannot fail.
+        let _: fmt::Result = match format {
+            Format::Text => prometheus_text::encode(&mut text, &registry),
+            Format::OpenMetrics => text::encode(&mut text, &registry),
+        };
+        text
+    }
+}
+
+impl Collector for Page {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut writer = MetricWriter(encoder);
+        connections::write(&mut writer, &self.snapshots)?;
+        if self.labels.node {
+            connections::write_as_node_exporter(&mut writer, &self.snapshots)?;
+        }
+        listeners::write(&mut writer, &self.snapshots)?;
+        tracker::write(&mut writer, &self.snapshots)?;
+        tracker::write_own(&mut writer, &self.scrapes)?;
+        process::write(&mut writer, self.scrapes.started)
+    }
+}
+
+/// A name for each namespace, no two the same: an inode number where there is none, or where
+/// another one has it as well.
+fn names(snapshots: &[Snapshot]) -> Vec<String> {
+    let (mut seen, mut twice) = (HashSet::new(), HashSet::new());
+    for name in snapshots.iter().filter_map(|one| one.netns_name.as_deref()) {
+        if !seen.insert(name) {
+            twice.insert(name);
+        }
+    }
+    let name = |one: &Snapshot| match one.netns_name.as_deref() {
+        Some(name) if !name.is_empty() && !twice.contains(name) => name.into(),
+        _ => one.netns.to_string(),
+    };
+    snapshots.iter().map(name).collect()
+}
+
+/// Of what is of the process, not of a namespace.
+const NO_NETNS: &[(&str, String)] = &[];
+
+/// A label's name and value.
+type Label<'a> = (&'static str, &'a str);
+
+/// One sample of a family: of which namespace, its labels, and its value.
+type Sample<'a, const N: usize, V> = (&'a [(&'static str, String)], [Label<'a>; N], V);
+
+/// Writes family after family. One without samples is left out.
+struct MetricWriter<'a>(DescriptorEncoder<'a>);
+
+impl MetricWriter<'_> {
+    fn gauges<'s, const N: usize, V: EncodeGaugeValue>(
+        &mut self,
+        (name, unit): (&str, Option<Unit>),
+        help: &str,
+        samples: impl IntoIterator<Item = Sample<'s, N, V>>,
+    ) -> fmt::Result {
+        self.family(
+            (name, unit, help),
+            MetricType::Gauge,
+            samples,
+            |mut sample, value| sample.encode_gauge(&value),
+        )
+    }
+
+    /// `_total` is added to the name.
+    fn counters<'s, const N: usize, V: EncodeCounterValue>(
+        &mut self,
+        (name, unit): (&str, Option<Unit>),
+        help: &str,
+        samples: impl IntoIterator<Item = Sample<'s, N, V>>,
+    ) -> fmt::Result {
+        self.family(
+            (name, unit, help),
+            MetricType::Counter,
+            samples,
+            |mut sample, value| sample.encode_counter::<NoLabelSet, _, f64>(&value, None),
+        )
+    }
+
+    /// `_info` is added to the name; the value is always 1.
+    fn infos<'s, const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = Sample<'s, N, ()>>,
+    ) -> fmt::Result {
+        const NONE: [Label<'_>; 0] = [];
+        self.family(
+            (name, None, help),
+            MetricType::Info,
+            samples,
+            |mut sample, ()| sample.encode_info(&NONE),
+        )
+    }
+
+    fn family<'s, const N: usize, V>(
+        &mut self,
+        (name, unit, help): (&str, Option<Unit>, &str),
+        kind: MetricType,
+        samples: impl IntoIterator<Item = Sample<'s, N, V>>,
+        write: impl Fn(MetricEncoder<'_>, V) -> fmt::Result,
+    ) -> fmt::Result {
+        let mut samples: Peekable<_> = samples.into_iter().peekable();
+        if samples.peek().is_none() {
+            return Ok(());
+        }
+        let mut family = self.0.encode_descriptor(name, help, unit.as_ref(), kind)?;
+        for (netns, labels, value) in samples {
+            write(family.encode_family(&(netns, labels))?, value)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,185 @@
+//! The HTTP server: owns the address and the connections' protocol. What is answered is
+//! [`super::handler`]'s.
+
+use std::{
+    io::{self, ErrorKind},
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::{allowed_hosts::AllowedHosts, handler::MetricsHandler, metrics::Labels};
+use crate::serve::{
+    Limits, Source, Timeouts,
+    accept::{self, Handler},
+    calls::Calls,
+    connections::Connection,
+};
+
+/// The longest head of a request, in bytes: many times what Prometheus sends.
+const MAX_HEAD: usize = 8192;
+
+/// The most lines in the head of a request.
+const MAX_HEADERS: usize = 64;
+
+/// Connections stay open between scrapes: a new one for each would leave one in TIME_WAIT.
+const LIMITS: Limits = Limits {
+    calls: 2,
+    timeouts: Timeouts {
+        idle: Duration::from_secs(90),
+        ..Limits::DEFAULT.timeouts
+    },
+    ..Limits::DEFAULT
+};
+
+/// What is served, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// How much clients may use.
+    pub limits: Limits,
+    /// Names by which the address is reached, beside those that the host knows itself by.
+    pub hosts: Vec<String>,
+    /// Whether series name their network namespace, however many there are.
+    pub label_netns: bool,
+    /// Whether `node_tcp_connection_states` is there as well, as from node_exporter.
+    pub node_names: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            limits: LIMITS,
+            hosts: Vec::new(),
+            label_netns: false,
+            node_names: false,
+        }
+    }
+}
+
+/// The address cannot be listened at.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on --metrics {address}: {why}; {hint}")]
+pub struct BindError {
+    address: SocketAddr,
+    why: io::Error,
+    hint: &'static str,
+}
+
+impl BindError {
+    fn new(address: SocketAddr, why: io::Error) -> Self {
+        let hint = match why.kind() {
+            ErrorKind::AddrInUse => "stop what listens there, or choose another port",
+            ErrorKind::AddrNotAvailable => "use an address of this host, such as 127.0.0.1",
+            ErrorKind::PermissionDenied => "use a port from 1024 on, or grant CAP_NET_BIND_SERVICE",
+            _ => "choose another address",
+        };
+        Self { address, why, hint }
+    }
+
+    /// Whether another address would do.
+    #[must_use]
+    pub fn is_argument(&self) -> bool {
+        matches!(
+            self.why.kind(),
+            ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable
+        )
+    }
+}
+
+/// An address that is listened at and not served yet: clients wait.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    options: Options,
+}
+
+impl Server {
+    /// Listens, and serves nothing yet.
+    ///
+    /// # Errors
+    /// [`BindError`].
+    pub fn bind(address: SocketAddr, options: Options) -> Result<Self, BindError> {
+        let bind = || {
+            let listener = TcpListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            let address = listener.local_addr()?;
+            Ok((listener, address))
+        };
+        let (listener, address) = bind().map_err(|why| BindError::new(address, why))?;
+        if !address.ip().to_canonical().is_loopback() {
+            log::warn!(
+                address:%;
+                "metrics are open to everybody who reaches this address: there is no authentication"
+            );
+        }
+        Ok(Self {
+            listener,
+            address,
+            options,
+        })
+    }
+
+    /// Where it listens; with a port, even if none was asked for.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown` completes. Needs a runtime with timers and I/O.
+    ///
+    /// # Errors
+    /// When the runtime cannot watch the listener. Failing clients are no error.
+    pub async fn run(
+        self,
+        source: Arc<dyn Source>,
+        shutdown: impl Future<Output = ()>,
+    ) -> io::Result<()> {
+        let Options {
+            limits,
+            hosts,
+            label_netns,
+            node_names,
+        } = self.options;
+        let labels = Labels {
+            netns: label_netns,
+            node: node_names,
+        };
+        let listener = tokio::net::TcpListener::from_std(self.listener)?;
+        let calls = Calls::new(source, &limits);
+        let handler = Pages {
+            handler: MetricsHandler::new(calls, AllowedHosts::new(self.address, &hosts), labels),
+        };
+        accept::serve(listener, &limits, handler, shutdown).await;
+        Ok(())
+    }
+}
+
+/// The handler of the protocol.
+struct Pages {
+    handler: MetricsHandler,
+}
+
+impl Handler<TcpStream> for Pages {
+    /// Answers requests, one after the other, until the client leaves or its time is over.
+    async fn handle(&self, stream: TcpStream, connection: &Connection) {
+        let service = service_fn(async |request: Request<Incoming>| {
+            connection.request_started();
+            let answer = self.handler.answer(&request).await;
+            connection.response_ready();
+            answer
+        });
+        let conversation = http1::Builder::new()
+            // The table's own deadlines are stricter: they count reading an answer as well.
+            .header_read_timeout(None)
+            .max_buf_size(MAX_HEAD)
+            .max_headers(MAX_HEADERS)
+            .serve_connection(TokioIo::new(stream), service);
+        // A client that breaks off harms only itself.
+        let _: Option<hyper::Result<()>> = connection.in_time(conversation).await;
+    }
+}

@@ -1,0 +1,43 @@
+//! What serves queries: one accept loop, one connection table and one set of deadlines for the Unix
+//! socket, HTTP and passive checks; of the Unix socket also both ends of the protocol.
+
+pub(crate) mod accept;
+pub(crate) mod calls;
+pub mod client;
+pub(crate) mod connections;
+pub mod http;
+pub mod protocol;
+pub mod socket_path;
+pub mod unix;
+pub mod zabbix;
+
+pub use accept::Limits;
+pub use connections::Timeouts;
+
+use crate::snapshot::Snapshot;
+use protocol::{ApiError, Get, Show};
+
+/// Where the socket is, if nobody says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/tcp-status/tcp-status.sock";
+
+/// What answers queries: the tracker, or the scan. Called from several threads at once;
+/// may block for the time of a walk.
+pub trait Source: Send + Sync + 'static {
+    /// One number. Costs no more than that number needs.
+    ///
+    /// # Errors
+    /// A [`ApiError`] that the client prints as it is.
+    fn get(&self, query: &Get) -> Result<u64, ApiError>;
+
+    /// The same, if it can be had without waiting for anything: who asks for it may do so where
+    /// others must not be held up.
+    fn try_get(&self, _query: &Get) -> Option<Result<u64, ApiError>> {
+        None
+    }
+
+    /// Whole readings: one, or one per namespace that is tracked.
+    ///
+    /// # Errors
+    /// As [`Source::get`].
+    fn show(&self, query: &Show) -> Result<Vec<Snapshot>, ApiError>;
+}

@@ -1,0 +1,347 @@
+//! Answers: the live counters of a namespace, put together with what is [`super::aux_counts`] them.
+
+use std::{collections::BTreeMap, iter};
+
+use tcp_status_common::state::{Family, State};
+
+use super::{
+    assemble::{AuxCounts, assemble},
+    audit_state::UNREACHABLE,
+    aux_counts::{StalenessPolicy, UNRECORDED},
+    gauge::Gauges,
+    ports::AllPorts,
+    queues::{self, HalfOpen},
+    reading::Reading,
+    recount::APPEARED,
+    tracker::{POISONED, Tracker, lock},
+};
+use crate::{
+    kernel::{
+        netns::{self, Target},
+        plan::SplitMethod,
+        procfs, sysctl,
+    },
+    serve::{
+        Source as _,
+        protocol::{ApiError, ApiErrorKind, Show},
+    },
+    snapshot::{Counts, Events, Ports, Snapshot},
+};
+use tcp_status_common::counters::{NetnsId, OWN_NETNS};
+
+/// The counts of IPv4 and of IPv6.
+pub(super) type FamilyCounts = [Counts; Family::COUNT];
+
+impl Tracker {
+    /// The counts of a namespace, as far as `state` needs them and `staleness` allows.
+    pub(super) fn counts(
+        &self,
+        netns: NetnsId,
+        state: State,
+        staleness: StalenessPolicy,
+    ) -> Result<FamilyCounts, ApiError> {
+        self.within_netns(netns, || {
+            let split = self.hooks.split();
+            let gauges = self.gauges(netns).map_err(unavailable)?;
+            let requests = match state {
+                State::SynRecv => self.request_sockets(netns, &gauges)?,
+                _ => [0; 2],
+            };
+            let aux = self.aux_counts(netns, (split, &gauges), requests, &[state], staleness)?;
+            Ok(assemble(&gauges, &aux))
+        })
+    }
+
+    /// The counts of one port, as far as `state` needs them; none if it is not kept apart.
+    pub(super) fn port_counts(
+        &self,
+        netns: NetnsId,
+        port: u16,
+        state: State,
+    ) -> Result<Option<FamilyCounts>, ApiError> {
+        let split = self.hooks.split();
+        let Some(gauges) = self.port_gauges(netns, port)? else {
+            return Ok(None);
+        };
+        self.within_netns(netns, || {
+            let all = self.gauges(netns).map_err(unavailable)?;
+            let mut half_open = HalfOpen::default();
+            if state == State::SynRecv {
+                half_open = self.half_open(netns, &all)?.1;
+            }
+            let requests = half_open.total();
+            self.aux_counts(
+                netns,
+                (split, &all),
+                requests,
+                &[state],
+                StalenessPolicy::RefreshPorts,
+            )?;
+            Ok(Some(self.port_row(
+                netns,
+                &[port],
+                (split, &gauges),
+                &half_open,
+            )))
+        })
+    }
+
+    /// Everything about one namespace. Peaks and rates reach `window` seconds back.
+    pub(super) fn snapshot(&self, netns: NetnsId, window: u32) -> Result<Snapshot, ApiError> {
+        let split = self.hooks.split();
+        self.snapshot_with(netns, window, (split, &self.ports_by_namespace()?))
+    }
+
+    fn snapshot_with(
+        &self,
+        netns: NetnsId,
+        window: u32,
+        (split, ports): (SplitMethod, &AllPorts),
+    ) -> Result<Snapshot, ApiError> {
+        let ports = ports
+            .range((netns, 0)..=(netns, u16::MAX))
+            .map(|(&(_, port), &gauges)| (port, gauges))
+            .collect();
+        match self.open_netns(netns) {
+            Ok(None) => self.snapshot_here(netns, window, (split, &ports)),
+            Ok(Some(target)) => netns::within(&target, || {
+                self.snapshot_here(netns, window, (split, &ports))
+            })?,
+            Err(error) => {
+                log::debug!(error:%, netns = self.inode(netns); "counted from outside");
+                self.snapshot_from_outside(netns)
+            }
+        }
+    }
+
+    /// Everything about every namespace that is counted, the own one first.
+    pub(super) fn snapshots(&self, window: u32) -> Result<Vec<Snapshot>, ApiError> {
+        let all = self.all_snapshots(window)?.into_iter();
+        Ok(all.map(|(_, snapshot)| snapshot).collect())
+    }
+
+    fn all_snapshots(&self, window: u32) -> Result<Vec<(NetnsId, Snapshot)>, ApiError> {
+        let live_namespaces = self.live_namespaces().map_err(unavailable)?.into_keys();
+        let split = self.hooks.split();
+        let ports = (split, &self.ports_by_namespace()?);
+        iter::once(OWN_NETNS)
+            .chain(live_namespaces)
+            .map(|netns| Ok((netns, self.snapshot_with(netns, window, ports)?)))
+            .collect()
+    }
+
+    /// One port of the tracker's namespace, and of every other one that has a listener there.
+    pub(super) fn port_snapshots(&self, port: u16, window: u32) -> Result<Vec<Snapshot>, ApiError> {
+        let listens = |one: &Snapshot| {
+            let mut tracked = one.ports.tracked.iter().map(|one| one.port);
+            let mut listening = one.listeners.iter().map(|one| one.port);
+            tracked.any(|tracked| tracked == port) || listening.any(|listens| listens == port)
+        };
+        let mut snapshots = Vec::new();
+        for (netns, one) in self.all_snapshots(window)? {
+            let own = netns == OWN_NETNS;
+            if !own && !listens(&one) {
+                continue;
+            }
+            match self.one_port(netns, port, window) {
+                Ok(snapshot) => snapshots.push(snapshot),
+                Err(error) if !own => log::debug!(error:%, netns = one.netns; "namespace left out"),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(snapshots)
+    }
+
+    /// One port of a namespace that is counted: by a scan, where it is not kept apart.
+    pub(super) fn one_port(
+        &self,
+        netns: NetnsId,
+        port: u16,
+        window: u32,
+    ) -> Result<Snapshot, ApiError> {
+        if self.is_port_tracked(netns, port)
+            && let Some(snapshot) = self.port_snapshot(netns, port, window)?
+        {
+            return Ok(snapshot);
+        }
+        let query = Show {
+            port: Some(port),
+            netns: (netns != OWN_NETNS).then(|| self.inode(netns).to_string()),
+            ..Show::default()
+        };
+        let scanned = self.scan.show(&query)?.pop();
+        let mut snapshot = scanned.ok_or_else(|| unavailable("cannot scan: no answer"))?;
+        snapshot.all_netns = self.settings.all_namespaces;
+        Ok(snapshot)
+    }
+
+    /// As [`Tracker::snapshot`], limited to one port; none if it is not kept apart.
+    fn port_snapshot(
+        &self,
+        netns: NetnsId,
+        port: u16,
+        window: u32,
+    ) -> Result<Option<Snapshot>, ApiError> {
+        let split = self.hooks.split();
+        let Some(gauges) = self.port_gauges(netns, port)? else {
+            return Ok(None);
+        };
+        self.within_netns(netns, || {
+            let only = BTreeMap::from([(port, gauges)]);
+            let whole = self.snapshot_here(netns, window, (split, &only))?;
+            let all = self.gauges(netns).map_err(unavailable)?;
+            let half_open = self.half_open(netns, &all)?.1;
+            let counts = self.port_row(netns, &[port], (split, &gauges), &half_open);
+            let mut listeners = whole.listeners;
+            listeners.retain(|listener| listener.port == port);
+            let Snapshot { tier, netns, .. } = whole;
+            Ok(Some(Snapshot {
+                tier_reason: whole.tier_reason,
+                degraded: whole.degraded,
+                netns_name: whole.netns_name,
+                all_netns: whole.all_netns,
+                port: Some(port),
+                drift: whole.drift,
+                listeners,
+                ports: Ports {
+                    outgoing: None,
+                    other: None,
+                    ..whole.ports
+                },
+                ..Snapshot::of(tier, netns, counts)
+            }))
+        })
+    }
+
+    fn snapshot_here(
+        &self,
+        netns: NetnsId,
+        window: u32,
+        (split, ports): (SplitMethod, &BTreeMap<u16, Gauges>),
+    ) -> Result<Snapshot, ApiError> {
+        let reading = self.read(netns).map_err(unavailable)?;
+        let gauges = reading.gauges;
+        let (mut listeners, half_open) = self.half_open(netns, &gauges)?;
+        let requests = half_open.total();
+        let aux = self.aux_counts(
+            netns,
+            (split, &gauges),
+            requests,
+            &State::ALL,
+            StalenessPolicy::RefreshPorts,
+        )?;
+        let mut snapshot = self.describe(netns, &reading, assemble(&gauges, &aux))?;
+        (snapshot.overflows, snapshot.syncookies) =
+            procfs::queue_counters().map_err(unavailable)?;
+        let settings = sysctl::settings();
+        snapshot.ephemeral_ports = settings.ephemeral_ports;
+        queues::set_syn_queue_limits(&mut listeners, &settings);
+        snapshot.ports = self.ports(netns, (split, &gauges), ports, &half_open)?;
+        if netns == OWN_NETNS {
+            let range = self.gauge_range(netns, split, &snapshot.states, &aux)?;
+            let samples = lock(&self.samples);
+            samples.annotate(window, &reading, &range, &mut snapshot, &mut listeners);
+        }
+        snapshot.listeners = listeners;
+        Ok(snapshot)
+    }
+
+    /// What events alone tell of a namespace that cannot be entered.
+    fn snapshot_from_outside(&self, netns: NetnsId) -> Result<Snapshot, ApiError> {
+        let reading = self.read(netns).map_err(unavailable)?;
+        let [timewait, finwait2] = reading.gauges.minisockets();
+        let aux = AuxCounts {
+            minisockets: timewait.iter().chain(&finwait2).sum(),
+            finwait2,
+            timewait,
+            ..AuxCounts::default()
+        };
+        let counts = assemble(&reading.gauges, &aux);
+        let mut snapshot = self.describe(netns, &reading, counts)?;
+        snapshot.degraded.get_or_insert(UNREACHABLE.into());
+        Ok(snapshot)
+    }
+
+    /// What the books say beside the counts.
+    fn describe(
+        &self,
+        netns: NetnsId,
+        reading: &Reading,
+        counts: FamilyCounts,
+    ) -> Result<Snapshot, ApiError> {
+        let unrecorded = self.unrecorded()?;
+        let audit_state = self.audit_state();
+        let name = self
+            .netns_entries
+            .read()
+            .expect(POISONED)
+            .get(&netns)
+            .and_then(|entry| entry.name.clone());
+        let (tier, tier_reason) = self.hooks.tier();
+        let mut snapshot = Snapshot {
+            tier_reason,
+            netns_name: name,
+            all_netns: self.settings.all_namespaces,
+            transitions: Some(reading.transitions.clone()),
+            events: Some(Events {
+                counted: reading.events,
+                missed: audit_state.missed,
+            }),
+            ..Snapshot::of(tier, self.inode(netns), counts)
+        };
+        match audit_state.netns_state(netns) {
+            Some(netns_state) => {
+                snapshot.degraded = audit_state.degraded(netns_state);
+                snapshot.drift = audit_state.drift(netns_state);
+                snapshot.stale = netns_state
+                    .idle_ages
+                    .as_ref()
+                    .map(|idle_ages| idle_ages.stale(&snapshot.states));
+            }
+            None => snapshot.degraded = Some(APPEARED.into()),
+        }
+        if unrecorded != audit_state.unrecorded {
+            snapshot.degraded.get_or_insert(UNRECORDED.into());
+        }
+        Ok(snapshot)
+    }
+
+    /// Runs `f` inside a namespace that is counted.
+    fn within_netns<T: Send>(
+        &self,
+        netns: NetnsId,
+        f: impl FnOnce() -> Result<T, ApiError> + Send,
+    ) -> Result<T, ApiError> {
+        match self.open_netns(netns)? {
+            Some(target) => netns::within(&target, f)?,
+            None => f(),
+        }
+    }
+
+    /// The way into a namespace that is counted; none where that is the tracker's own.
+    fn open_netns(&self, netns: NetnsId) -> Result<Option<Target>, netns::Error> {
+        if netns == OWN_NETNS {
+            return Ok(None);
+        }
+        let inode = self.inode(netns);
+        let entries = self.netns_entries.read().expect(POISONED);
+        let target = entries.get(&netns).map(|entry| entry.open(inode));
+        drop(entries);
+        let target = match target.transpose()?.flatten() {
+            Some(target) => target,
+            None => netns::resolve(&inode.to_string())?,
+        };
+        // If it is there while the other is held open, both are the same.
+        match self.bpf.live_namespace(netns) {
+            Ok(Some(inode)) if inode == target.inode() => Ok(Some(target)),
+            _ => Err(netns::Error::Gone { inode }),
+        }
+    }
+}
+
+pub(super) fn unavailable(why: impl std::fmt::Display) -> ApiError {
+    ApiError {
+        kind: ApiErrorKind::Unavailable,
+        message: why.to_string(),
+    }
+}

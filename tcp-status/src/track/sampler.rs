@@ -1,0 +1,285 @@
+//! What is seen between two polls: a thread samples gauges and accept queues of the tracker's own
+//! namespace, at a fixed period, or more rarely where a sample costs too much.
+
+use std::{
+    io,
+    os::fd::AsFd as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use tcp_status_common::state::{Family, State};
+
+use super::{
+    assemble::assemble,
+    aux_counts::StalenessPolicy,
+    cpu_time::CpuTimer,
+    history::{GaugeRange, History},
+    query::unavailable,
+    queues::Queues,
+    reading::Reading,
+    tracker::{Tracker, lock},
+};
+use crate::{
+    bpf::wait,
+    kernel::procfs,
+    serve::protocol::ApiError,
+    snapshot::{Counts, Listener, Snapshot},
+};
+use tcp_status_common::counters::OWN_NETNS;
+
+/// So many samples without any change, and the sampler rests.
+const QUIET: u32 = 20;
+
+/// How often it is looked for what changes without an event or a segment, at least.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The most of one core that samples may take: many listeners make them rarer.
+const SHARE: f64 = 0.02;
+
+/// What was sampled so far.
+pub struct Samples {
+    started: Instant,
+    period: Duration,
+    history: History,
+    queues: Queues,
+    /// The sampler sleeps until something happens.
+    resting: bool,
+    /// Counts, events since start, and connections that wait to be accepted.
+    last: (Counts, u64, u64),
+    /// Request sockets.
+    requests: [u64; Family::COUNT],
+}
+
+impl Default for Samples {
+    fn default() -> Self {
+        Self {
+            started: Instant::now(),
+            period: Duration::ZERO,
+            history: History::default(),
+            queues: Queues::default(),
+            resting: false,
+            last: (Counts::default(), 0, 0),
+            requests: [0; Family::COUNT],
+        }
+    }
+}
+
+impl Samples {
+    /// Adds to a snapshot what was seen within its window.
+    pub(super) fn annotate(
+        &self,
+        window: u32,
+        reading: &Reading,
+        range: &GaugeRange,
+        snapshot: &mut Snapshot,
+        listeners: &mut [Listener],
+    ) {
+        let now = self.now();
+        let period = u64::try_from(self.period.as_millis()).unwrap_or(u64::MAX);
+        snapshot.peaks = self.history.peaks(now, window, period, range);
+        snapshot.rates = self
+            .history
+            .rates(now, window, &reading.transitions, reading.events);
+        self.queues.annotate(now, window, listeners);
+    }
+
+    /// Milliseconds since the first sample could be taken.
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Wakes the sampler, for good or for a look.
+#[derive(Debug)]
+pub(super) struct Waker {
+    event: EventFd,
+    end: AtomicBool,
+}
+
+impl Waker {
+    fn new() -> io::Result<Self> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        Ok(Self {
+            event: EventFd::from_value_and_flags(0, flags)?,
+            end: AtomicBool::new(false),
+        })
+    }
+
+    fn wake(&self) {
+        // It can only be full, and has rung then.
+        let _: nix::Result<usize> = self.event.write(1);
+    }
+
+    /// Whether the end was called for. Nothing that rang before counts any more.
+    fn stop_requested(&self) -> bool {
+        // There is nothing to read if it has not rung.
+        let _: nix::Result<u64> = self.event.read();
+        self.end.load(Ordering::Acquire)
+    }
+}
+
+/// The thread that samples. Ends when dropped.
+pub struct Sampler {
+    waker: Arc<Waker>,
+}
+
+impl Sampler {
+    /// Starts sampling `tracker`.
+    ///
+    /// # Errors
+    /// If no thread can be had.
+    pub fn spawn(tracker: Arc<Tracker>) -> io::Result<Self> {
+        let waker = Arc::new(Waker::new()?);
+        let stop_waker = Arc::clone(tracker.waker.get_or_init(|| Arc::clone(&waker)));
+        thread::Builder::new()
+            .name("sample".into())
+            .spawn(move || {
+                let mut sampling = SamplerLoop::default();
+                while !stop_waker.stop_requested() {
+                    if let Err(error) = sampling.sample_and_wait(&tracker, &stop_waker)
+                        && !sampling.failing
+                    {
+                        log::warn!(error:%; "peaks are incomplete");
+                        sampling.failing = true;
+                    }
+                }
+            })?;
+        Ok(Self { waker })
+    }
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        self.waker.end.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+}
+
+/// What the thread remembers.
+#[derive(Default)]
+struct SamplerLoop {
+    failing: bool,
+    /// Samples since something changed.
+    quiet: u32,
+}
+
+impl SamplerLoop {
+    /// One sample, and the pause after it: for as long as nothing happens, if nothing did for a
+    /// while. Then an event ends it at once, and what changes without one is seen by the audit's
+    /// looks.
+    fn sample_and_wait(&mut self, tracker: &Tracker, waker: &Waker) -> Result<(), ApiError> {
+        let timer = CpuTimer::start();
+        let sampled = tracker.sample();
+        let period = tracker
+            .settings
+            .sample_interval
+            .max(timer.spent().div_f64(SHARE));
+        lock(&tracker.samples).period = period;
+        let moved = sampled.as_ref().map_or(true, |&moved| moved);
+        self.quiet = if moved { 0 } else { self.quiet + 1 };
+        self.failing &= sampled.is_err();
+        let rested = if self.quiet < QUIET {
+            wait(&[waker.event.as_fd()], Some(period)).map(drop)
+        } else {
+            rest(tracker, waker, period)
+        };
+        rested.map_err(unavailable)?;
+        sampled.map(|_| ())
+    }
+}
+
+fn rest(tracker: &Tracker, waker: &Waker, period: Duration) -> io::Result<()> {
+    tracker.bpf.arm().map_err(io::Error::other)?;
+    // What came before that wakes nobody.
+    let moved = tracker.sample().unwrap_or(true);
+    let rested = if moved {
+        Ok(())
+    } else {
+        lock(&tracker.samples).resting = true;
+        sleep(tracker, waker, period)
+    };
+    lock(&tracker.samples).resting = false;
+    tracker.bpf.disarm().map_err(io::Error::other)?;
+    rested
+}
+
+/// Sleeps until an event comes, or half-open connections, which make none: once in a `period` the
+/// listeners are looked at, unless no segment came meanwhile, without which nothing is half-open.
+fn sleep(tracker: &Tracker, waker: &Waker, period: Duration) -> io::Result<()> {
+    let interval = tracker.settings.pace.interval;
+    let limit = (interval > LOOK).then_some(LOOK);
+    let (began, mut before) = (Instant::now(), segments());
+    while !tracker.bpf.wait(waker.event.as_fd(), Some(period))? {
+        let now = segments();
+        let came = now.is_none() || now != before;
+        before = now;
+        let over = limit.is_some_and(|limit| began.elapsed() >= limit);
+        if over || (came && tracker.requests_changed().unwrap_or(true)) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Segments received; none if they are not known.
+fn segments() -> Option<u64> {
+    procfs::segments().ok().flatten()
+}
+
+impl Tracker {
+    /// Whether there are other request sockets than at the last sample.
+    fn requests_changed(&self) -> Result<bool, ApiError> {
+        let gauges = self.gauges(OWN_NETNS).map_err(unavailable)?;
+        Ok(self.request_sockets(OWN_NETNS, &gauges)? != lock(&self.samples).requests)
+    }
+
+    /// While the sampler rests, looks for what changes without an event: queues, and minisockets
+    /// that end.
+    pub(super) fn sample_at_rest(&self) {
+        if lock(&self.samples).resting
+            && self.sample().unwrap_or(true)
+            && let Some(waker) = self.waker.get()
+        {
+            waker.wake();
+        }
+    }
+
+    /// Takes one sample, and says whether it differs from the last. Walks over listeners, and over
+    /// nothing else.
+    fn sample(&self) -> Result<bool, ApiError> {
+        let split = self.hooks.split();
+        let reading = self.read(OWN_NETNS).map_err(unavailable)?;
+        let gauges = reading.gauges;
+        let (listeners, half_open) = self.half_open(OWN_NETNS, &gauges)?;
+        let requests = half_open.total();
+        let aux = self.aux_counts(
+            OWN_NETNS,
+            (split, &gauges),
+            requests,
+            &State::ALL,
+            StalenessPolicy::UseCached,
+        )?;
+        let [mut counts, v6] = assemble(&gauges, &aux);
+        counts += &v6;
+        let range = self.gauge_range(OWN_NETNS, split, &counts, &aux)?;
+        let mut samples = lock(&self.samples);
+        let now = samples.now();
+        samples
+            .history
+            .record(now, &range, &reading.transitions, reading.events);
+        samples.requests = requests;
+        samples.queues.record(now, &listeners);
+        let queued = listeners
+            .iter()
+            .map(|one| u64::from(one.accept_queue))
+            .sum();
+        let last = (counts, reading.events, queued);
+        Ok(std::mem::replace(&mut samples.last, last) != last)
+    }
+}

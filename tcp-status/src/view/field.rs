@@ -1,0 +1,59 @@
+//! Lines of a name and its value, wrapped at the width of a terminal: what stands above tables.
+
+use std::fmt::{self, Write as _};
+
+use crate::printable::printable;
+use crate::snapshot::Snapshot;
+
+/// Where the values begin.
+const INDENT: usize = 10;
+const WIDTH: usize = 80;
+
+/// A name and its value, wrapped.
+pub(super) fn field(out: &mut String, name: &str, value: &str) -> fmt::Result {
+    write!(out, "{name:<INDENT$}")?;
+    let mut column = INDENT;
+    for (i, word) in value.split_whitespace().enumerate() {
+        let word = printable(word);
+        let length = word.chars().count();
+        if i > 0 && column + 1 + length > WIDTH {
+            write!(out, "\n{:INDENT$}{word}", "")?;
+            column = INDENT + length;
+        } else {
+            let space = if i == 0 { "" } else { " " };
+            write!(out, "{space}{word}")?;
+            column += space.len() + length;
+        }
+    }
+    writeln!(out)
+}
+
+/// Which namespace, and which port, the reading is of.
+pub(super) fn subject(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
+    let netns = snapshot.netns;
+    match &snapshot.netns_name {
+        Some(name) => field(out, "netns", &format!("{netns} ({name})"))?,
+        None => field(out, "netns", &netns.to_string())?,
+    }
+    match snapshot.port {
+        Some(port) => field(out, "port", &port.to_string()),
+        None => Ok(()),
+    }
+}
+
+/// What the queues of listeners could not take, where it is known.
+pub(super) fn overflows(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
+    if let Some(of) = &snapshot.overflows {
+        let (full, all) = (of.listen_overflows, of.listen_drops);
+        let text = format!("{full} for a full accept queue, {all} drops by listeners in all");
+        field(out, "overflows", &text)?;
+    }
+    if let Some(of) = &snapshot.syncookies {
+        let text = format!(
+            "{} sent, {} valid, {} invalid; full SYN queue: {} cookies, {} drops",
+            of.sent, of.received, of.failed, of.queue_full_cookies, of.queue_full_drops
+        );
+        field(out, "cookies", &text)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! The first line, the line that warns, and the last line.
+
+use ratatui::{
+    Frame,
+    layout::{Constraint, Layout, Rect},
+    text::Line,
+    widgets::{Paragraph, Wrap},
+};
+
+use super::{text::cut, theme::Theme};
+use crate::{
+    printable::printable,
+    view::top::model::{Mode, Model},
+};
+
+/// What is shown, how far it can be relied on, and how fresh it is.
+pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: &Theme) {
+    let reading = model.reading();
+    let netns = match &reading.netns_name {
+        Some(name) => format!("{} ({})", reading.netns, printable(name)),
+        None => reading.netns.to_string(),
+    };
+    let degraded = match reading.degraded {
+        Some(_) => " DEGRADED",
+        None => "",
+    };
+    let left = format!(
+        "tcp-status  tier {}{degraded}  drift {}  netns {netns}",
+        reading.tier.name(),
+        reading.drift.corrections,
+    );
+    let (right, style) = match (model.outage(), model.paused()) {
+        (Some(outage), _) => {
+            let lasts = outage.lasts.as_secs();
+            (format!("NO ANSWER FOR {lasts} s"), theme.alarm)
+        }
+        (None, true) => ("PAUSED".into(), theme.warning),
+        (None, false) => {
+            let interval = humantime::format_duration(model.settings().interval);
+            (format!("every {interval}"), theme.dim)
+        }
+    };
+    let [left_area, _gap, right_area] = Layout::horizontal([
+        Constraint::Fill(1),
+        Constraint::Length(1),
+        Constraint::Length(u16::try_from(right.len()).unwrap_or(u16::MAX)),
+    ])
+    .areas(area);
+    let left = cut(&left, left_area.width.into(), theme);
+    frame.render_widget(Line::styled(left, theme.head), left_area);
+    frame.render_widget(Line::styled(right, style), right_area);
+}
+
+/// What is wrong, if anything; all of it is on the page that explains.
+pub(super) fn draw_notice(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: &Theme) {
+    let Some(notice) = model.notice() else {
+        return;
+    };
+    let style = if model.outage().is_some() {
+        theme.alarm
+    } else if model.reading().degraded.is_some() {
+        theme.warning
+    } else {
+        theme.dim
+    };
+    let room = usize::from(area.width) * usize::from(area.height);
+    let text = Paragraph::new(cut(&notice, room, theme)).wrap(Wrap { trim: true });
+    frame.render_widget(text.style(style), area);
+}
+
+/// What can be done next.
+pub(super) fn draw_footer(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: &Theme) {
+    let text = match model.mode() {
+        Mode::Filter => format!("/{}_   Enter keeps it, Esc clears it", model.filter()),
+        Mode::Help => "Esc closes".into(),
+        Mode::Namespaces(_) => "Enter chooses, Esc closes".into(),
+        Mode::Watch => "q quit  ? help  Tab panel  s sort  / filter  p pause  \
+                        n netns  g group"
+            .into(),
+    };
+    let style = if model.mode() == Mode::Filter {
+        theme.warning
+    } else {
+        theme.dim
+    };
+    let text = cut(&text, area.width.into(), theme);
+    frame.render_widget(Line::styled(text, style), area);
+}

@@ -1,0 +1,90 @@
+//! The page that explains: keys, and in full what the lines above have no room for.
+
+use ratatui::{
+    Frame,
+    layout::Rect,
+    text::{Line, Span},
+    widgets::{Block, Clear, Paragraph, Wrap},
+};
+
+use super::theme::Theme;
+use crate::{
+    printable::printable,
+    snapshot::{Events, Snapshot},
+    view::top::model::{Model, keys::KEYS},
+};
+
+pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: &Theme) {
+    let mut lines: Vec<_> = KEYS
+        .iter()
+        .map(|(key, does)| {
+            Line::from(vec![
+                Span::styled(format!("{key:<14} "), theme.head),
+                Span::raw(*does),
+            ])
+        })
+        .collect();
+    lines.push(Line::raw(""));
+    lines.extend(state_of(model).into_iter().map(|(name, text)| {
+        Line::from(vec![
+            Span::styled(format!("{name:<9} "), theme.head),
+            Span::raw(printable(&text)),
+        ])
+    }));
+    let page = Paragraph::new(lines)
+        .wrap(Wrap { trim: false })
+        .block(Block::bordered().title(" tcp-status top "));
+    frame.render_widget(Clear, area);
+    frame.render_widget(page, area);
+}
+
+/// How far the numbers can be relied on.
+fn state_of(model: &Model) -> Vec<(&'static str, String)> {
+    let Snapshot {
+        tier,
+        tier_reason,
+        degraded,
+        drift,
+        events,
+        peaks,
+        version,
+        ..
+    } = model.reading();
+    let reason = tier_reason.as_deref().map(|why| format!(": {why}"));
+    let audit = match drift.last_audit_seconds_ago {
+        Some(ago) => format!(", the last {ago} s ago"),
+        None => String::new(),
+    };
+    let mut all = vec![
+        (
+            "tier",
+            format!("{}{}", tier.name(), reason.unwrap_or_default()),
+        ),
+        (
+            "drift",
+            format!(
+                "{} corrections by {} audits{audit}",
+                drift.corrections, drift.audits
+            ),
+        ),
+    ];
+    if let Some(Events { counted, missed }) = events {
+        all.push(("events", format!("{counted} counted, {missed} missed")));
+    }
+    if let Some(why) = degraded {
+        all.insert(0, ("DEGRADED", why.clone()));
+    }
+    if let Some(outage) = model.outage() {
+        all.insert(0, ("NO ANSWER", outage.why.clone()));
+    }
+    if let Some(peaks) = peaks {
+        let (window, sample) = (peaks.window_seconds, peaks.sample_milliseconds);
+        let text = format!("min, max and peak of {window} s, sampled every {sample} ms");
+        all.push(("peaks", text));
+    }
+    all.push((
+        "tracker",
+        format!("{version}, on {}", model.settings().socket),
+    ));
+    all
+}

@@ -1,0 +1,106 @@
+//! Styles and symbols: sixteen colours or none, Unicode or ASCII. What matters is said by words as
+//! well; colours only make it found sooner.
+
+use std::env;
+
+use ratatui::{
+    style::{Color, Modifier, Style},
+    symbols::bar,
+};
+
+/// How things look.
+#[derive(Clone, Debug)]
+pub struct Theme {
+    /// Titles of panels.
+    pub title: Style,
+    /// The title of the panel that keys act on.
+    pub focused_title: Style,
+    /// Names of columns.
+    pub head: Style,
+    /// What is less important.
+    pub dim: Style,
+    /// What should be looked at.
+    pub warning: Style,
+    /// What must be looked at.
+    pub alarm: Style,
+    /// Bars and sparklines.
+    pub bar: Style,
+    /// Eight heights.
+    pub heights: bar::Set<'static>,
+    /// A part of a bar that is filled.
+    pub filled: &'static str,
+    /// A part of a bar that is empty.
+    pub empty: &'static str,
+    /// The mark of a text that was cut.
+    pub cut: &'static str,
+}
+
+const ASCII_HEIGHTS: bar::Set<'static> = bar::Set {
+    full: "#",
+    seven_eighths: "#",
+    three_quarters: "*",
+    five_eighths: "+",
+    half: "=",
+    three_eighths: "-",
+    one_quarter: ":",
+    one_eighth: ".",
+    empty: " ",
+};
+
+impl Theme {
+    /// As the environment says: `NO_COLOR` (<https://no-color.org>), and the character set of the
+    /// locale.
+    #[must_use]
+    pub fn from_environment() -> Self {
+        let said = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+        let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(said);
+        Self::new(said("NO_COLOR").is_none(), unicode(locale.as_deref()))
+    }
+
+    /// With or without colours and characters beyond ASCII.
+    #[must_use]
+    pub fn new(colours: bool, unicode: bool) -> Self {
+        let plain = Style::new();
+        let colour = |colour: Color| if colours { plain.fg(colour) } else { plain };
+        Self {
+            title: plain.add_modifier(Modifier::UNDERLINED),
+            focused_title: colour(Color::Cyan).add_modifier(Modifier::REVERSED),
+            head: colour(Color::Cyan).add_modifier(Modifier::BOLD),
+            dim: plain.add_modifier(Modifier::DIM),
+            warning: colour(Color::Yellow).add_modifier(Modifier::BOLD),
+            alarm: colour(Color::Red).add_modifier(Modifier::BOLD | Modifier::REVERSED),
+            bar: colour(Color::Green),
+            heights: if unicode {
+                bar::NINE_LEVELS
+            } else {
+                ASCII_HEIGHTS
+            },
+            filled: if unicode { "█" } else { "#" },
+            empty: if unicode { "░" } else { "." },
+            cut: if unicode { "…" } else { "~" },
+        }
+    }
+}
+
+/// Whether a locale's character set is UTF-8; no locale says nothing against it.
+fn unicode(locale: Option<&str>) -> bool {
+    locale.is_none_or(|name| {
+        let name = name.to_ascii_lowercase();
+        name.contains("utf-8") || name.contains("utf8")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unicode;
+
+    #[test]
+    fn the_locale_names_its_character_set() {
+        for name in [None, Some("C.UTF-8"), Some("de_DE.utf8")] {
+            assert!(unicode(name), "{name:?}");
+        }
+        for name in ["C", "POSIX", "en_US.ISO-8859-1", "ja_JP.eucJP"] {
+            assert!(!unicode(Some(name)), "{name}");
+        }
+    }
+}

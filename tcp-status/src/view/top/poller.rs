@@ -1,0 +1,112 @@
+//! Asks the tracker again and again, from a thread of its own: an answer may take seconds, and
+//! keys are obeyed meanwhile.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    thread,
+    time::Instant,
+};
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::{
+    TopError,
+    model::{PollQuery, PollResult},
+};
+use crate::serve::{
+    client::request,
+    protocol::{Query, Response, Show},
+};
+
+/// The near end of the thread.
+pub(super) struct Poller {
+    asked: PollQuery,
+    queries: Sender<PollQuery>,
+    answers: UnboundedReceiver<PollResult>,
+}
+
+impl Poller {
+    /// Starts to ask.
+    pub(super) fn start(socket: PathBuf, first: PollQuery) -> Result<Self, TopError> {
+        let (queries, next) = channel();
+        let (send, answers) = unbounded_channel();
+        let asked = first.clone();
+        thread::Builder::new()
+            .name("questions".into())
+            .spawn(move || poll_loop(&socket, first, &next, &send))
+            .map_err(TopError::Process)?;
+        Ok(Self {
+            asked,
+            queries,
+            answers,
+        })
+    }
+
+    /// What is to be asked from now on. If it is something else than before, at once.
+    pub(super) fn ask(&mut self, poll_query: PollQuery) {
+        if self.asked != poll_query {
+            self.asked = poll_query.clone();
+            // Where the thread has ended, its answers have, and that is noticed.
+            drop(self.queries.send(poll_query));
+        }
+    }
+
+    /// The next answer; none when the thread has failed.
+    pub(super) async fn answer(&mut self) -> Option<PollResult> {
+        self.answers.recv().await
+    }
+}
+
+/// Asks until nobody wants answers any more.
+fn poll_loop(
+    socket: &Path,
+    mut poll_query: PollQuery,
+    next: &Receiver<PollQuery>,
+    answers: &UnboundedSender<PollResult>,
+) {
+    // The first answer is there already.
+    let mut due = Instant::now() + poll_query.interval;
+    loop {
+        let wait = due.saturating_duration_since(Instant::now());
+        let other = if poll_query.paused {
+            next.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            next.recv_timeout(wait)
+        };
+        match other {
+            Ok(other) => poll_query = next.try_iter().last().unwrap_or(other),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if poll_query.paused {
+            continue;
+        }
+        let asked = Instant::now();
+        let answered = PollResult {
+            result: answer(socket, &poll_query),
+            at: Instant::now(),
+            poll_query: poll_query.clone(),
+        };
+        if answers.send(answered).is_err() {
+            return;
+        }
+        due = asked + poll_query.interval;
+    }
+}
+
+fn answer(socket: &Path, poll_query: &PollQuery) -> Result<Vec<crate::snapshot::Snapshot>, String> {
+    let query = Query::Show(Show {
+        netns: poll_query.netns.clone().filter(|_| !poll_query.all_netns),
+        all_netns: poll_query.all_netns,
+        ..Show::default()
+    });
+    match request(socket, &query) {
+        Ok(Response::Snapshots(snapshots)) => Ok(snapshots),
+        Ok(Response::Error(refusal)) => Err(refusal.to_string()),
+        Ok(Response::Value(_)) => {
+            Err("cannot query the tracker: it answers another question".into())
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}

@@ -1,7 +1,0 @@
-//! What Zabbix needs of this program: answers to passive checks without an agent, and the agent's
-//! configuration file.
-
-pub mod key;
-pub mod passive;
-pub mod setup;
-pub mod wire;
