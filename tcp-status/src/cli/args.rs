@@ -16,27 +16,28 @@ use crate::{kernel::plan::Backend, serve::DEFAULT_SOCKET};
 const EXIT: &str = "\
 Exit status: 0 success; 1 the answer is no (verify differs); 2 bad usage or argument; \
 3 no tracker reachable; 4 refused by the kernel or by permission. \
-An error is one line on standard error, and nothing on standard output. \
+An error is one line on standard error; standard output stays empty. \
 Without a command, this help goes to standard error, with status 2.
 
-Times are a number and a unit, as in 500ms, 90s, 20m or 2h; without a unit, they are seconds.";
+Times are a number and a unit, as in 500ms, 90s, 20m or 2h; without a unit, seconds.";
 
 const LISTENERS: &str = "\
-Columns: queue is what waits for accept(), limit how much may wait (the kernel takes one more), \
-peak the most that waited within the window, syn the half-open connections. FULL: the kernel \
-takes no more connections now; was full: it did not, within the window. Sockets that share an address by SO_REUSEPORT are summed up in \
-one row, and listed beneath it; the sum of their peaks is the most that can have waited at once.";
+Columns: queue is the accept queue, limit its limit (the kernel admits one more), peak the \
+longest accept queue within the window, syn the half-open connections, of their limit. Marks: \
+FULL, the accept queue is full; was full, it was full within the window; SYN FULL, the SYN queue \
+is full; syn, it is half full or holds 256. Sockets that share an address by SO_REUSEPORT have \
+one row with their sums, and one row each beneath it.";
 
 const TOP: &str = "\
-The key ? explains all keys. There are no colours where NO_COLOR is set, and only ASCII \
-characters where the locale has no UTF-8. Not on a terminal, use show or listeners.";
+The key ? lists all keys. NO_COLOR turns colours off; a locale without UTF-8 turns block \
+characters off. Without a terminal, use show or listeners.";
 
 const DISCOVER: &str = "\
-One object for each port, whatever number of sockets listens there, with the macros {#PORT}, \
-{#ADDRESSES} and {#FAMILIES} (separated by commas), {#LIMIT} (of all accept queues together) and \
-{#NETNS} (inode number). For Zabbix 4.2 and later.";
+One object per listening port, with the macros {#PORT}, {#ADDRESSES} and {#FAMILIES} \
+(separated by commas), {#LIMIT} (sum of the limits of its accept queues) and {#NETNS} (inode \
+number). For Zabbix 4.2 and later.";
 
-/// Exact TCP state counts of this host, kept by eBPF and answered at once
+/// Exact TCP connection counts by state, in constant time
 #[derive(Debug, Parser)]
 #[command(
     name = "tcp-status",
@@ -47,31 +48,31 @@ One object for each port, whatever number of sockets listens there, with the mac
 )]
 #[command(after_help = EXIT)]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What the program can do.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Count and serve until a signal ends it, in the foreground
+    /// Count and serve in the foreground until a signal
     Run(RunOptions),
-    /// Print one number: how many connections are in a state
+    /// Print the number of connections in one state
     Get(GetOptions),
-    /// Print all eleven states, as a table or as JSON
+    /// Print all eleven states, as a table or JSON
     Show(ShowOptions),
-    /// Watch the states, rates, listeners and ports live
+    /// Watch states, rates, listeners and ports live
     Top(TopOptions),
-    /// Print every listening socket with its queues, as a table or as JSON
+    /// Print listening sockets and their queues
     Listeners(ListenersOptions),
-    /// Print the listening ports for Zabbix's low-level discovery, as JSON
+    /// Print listening ports for Zabbix low-level discovery
     Discover(DiscoverOptions),
-    /// Compare the tracker with one walk over the kernel's tables; exit 1 if they differ
+    /// Compare the counts with the kernel's listing
     Verify(VerifyOptions),
-    /// Say what this host offers and what follows from it: attaches, detaches, exits
+    /// Report kernel support and the resulting tier
     Check,
-    /// Put the Zabbix agent's configuration in place, remove it, or see whether it works
+    /// Install, remove or check the Zabbix agent's configuration
     #[command(subcommand)]
     Zabbix(ZabbixCommand),
     /// Print shell completions
@@ -83,7 +84,7 @@ pub enum Command {
     Man,
 }
 
-/// Where the tracker is.
+/// The option that selects a tracker.
 #[derive(Args, Debug)]
 pub struct SocketOption {
     /// Unix socket of the tracker
@@ -96,83 +97,82 @@ pub struct SocketOption {
 /// Options of `run`.
 #[derive(Args, Debug)]
 pub struct RunOptions {
-    /// Where to listen.
+    /// The socket to listen on.
     #[command(flatten)]
     pub socket: SocketOption,
-    /// Group that may connect
+    /// Group of the socket
     #[arg(long, value_name = "NAME", value_parser = parse::group)]
     #[arg(add = complete::groups())]
     pub socket_group: Option<String>,
     /// Permissions of the socket
     #[arg(long, value_name = "OCTAL", default_value = "0660", value_parser = parse::mode)]
     pub socket_mode: u32,
-    /// How the counts are come by
+    /// Counting backend
     #[arg(long, value_enum, default_value_t = BackendOption::Auto)]
     pub backend: BackendOption,
     /// Network namespaces to count
     #[arg(long, value_enum, default_value_t = NamespaceOption::Own)]
     pub netns: NamespaceOption,
-    /// Shortest time between audits
+    /// Minimum time between audits
     #[arg(long, value_name = "TIME", default_value = "1", value_parser = parse::interval)]
     #[arg(allow_hyphen_values = true)]
     pub audit_interval: Duration,
-    /// Part of one core that audits may take, in per cent
+    /// Share of one core for audits, in percent
     #[arg(long, value_name = "PERCENT", default_value = "0.5", value_parser = parse::share)]
     #[arg(allow_hyphen_values = true)]
     pub audit_share: f64,
-    /// Shortest time between walks that tell timewait from finwait2, where events cannot
+    /// Minimum time between walks that separate timewait from finwait2
     #[arg(long, value_name = "TIME", default_value = "1", value_parser = parse::interval)]
     #[arg(allow_hyphen_values = true)]
     pub split_interval: Duration,
-    /// Shortest time between the samples that peaks are made from
+    /// Minimum time between samples for peaks
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = parse::interval)]
     #[arg(allow_hyphen_values = true)]
     pub sample_interval: Duration,
-    /// Ports with a listener whose connections are counted apart; further ones are counted together
+    /// Maximum number of listening ports counted individually; the rest are aggregated
     #[arg(long, value_name = "COUNT", default_value = "256", value_parser = parse::max_ports)]
     #[arg(allow_hyphen_values = true)]
     pub max_ports: u32,
-    /// Network namespaces that are counted with --netns all, beside the own one
+    /// Maximum number of other network namespaces with --netns all
     #[arg(long, value_name = "COUNT", default_value = "1024", value_parser = parse::max_namespaces)]
     #[arg(allow_hyphen_values = true)]
     pub max_namespaces: u32,
-    /// Serve metrics for Prometheus and OpenMetrics over HTTP, without authentication, as in
-    /// 127.0.0.1:9889
+    /// Serve Prometheus metrics over HTTP without authentication, as in 127.0.0.1:9889
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse::address)]
     #[arg(allow_hyphen_values = true)]
     pub metrics: Option<SocketAddr>,
-    /// Host names in requests for metrics, beside this host's name and IP addresses
+    /// Further host names accepted in HTTP requests
     #[arg(long, value_name = "NAME", value_delimiter = ',', requires = "metrics")]
     #[arg(value_parser = parse::host)]
     pub metrics_host: Vec<String>,
-    /// Metrics under the names of another exporter as well
+    /// Add metrics under the names of another exporter
     #[arg(long, value_name = "EXPORTER", value_enum, requires = "metrics")]
     pub metrics_compat: Option<CompatOption>,
-    /// Answer passive checks of Zabbix servers, as an agent would, as in 192.0.2.7:10060
+    /// Answer Zabbix passive checks, as in 192.0.2.7:10060
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse::address)]
     #[arg(allow_hyphen_values = true)]
     pub zabbix: Option<SocketAddr>,
-    /// Addresses and networks that passive checks are answered to [default: this host]
+    /// Peers whose passive checks are answered [default: this host]
     #[arg(long, value_name = "CIDR", value_parser = parse::network, value_delimiter = ',')]
     #[arg(requires = "zabbix", allow_hyphen_values = true)]
     pub zabbix_allow: Vec<IpNet>,
 }
 
-/// Whose names metrics have as well.
+/// Exporters whose metric names can be added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum CompatOption {
     /// node_exporter: node_tcp_connection_states
     Node,
 }
 
-/// How the counts are come by, as it is said on the command line.
+/// The counting backends, as options name them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum BackendOption {
-    /// eBPF if it can be had, else a scan, with a warning
+    /// eBPF if possible, else scans, with a warning
     Auto,
-    /// eBPF or nothing
+    /// eBPF; fail without it
     Ebpf,
-    /// A walk over all sockets per query
+    /// One walk over all sockets per query
     Scan,
 }
 
@@ -209,24 +209,24 @@ impl From<FamilyOption> for Family {
 /// Which network namespaces are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum NamespaceOption {
-    /// The tracker's own
+    /// The tracker's namespace
     #[value(name = "self")]
     Own,
-    /// Every one, those that come later included
+    /// All, including later ones
     All,
 }
 
 /// Options of `get`.
 #[derive(Args, Debug)]
 pub struct GetOptions {
-    /// The state, in any usual spelling: established, TIME_WAIT, fin-wait-2, ...
+    /// State, in any usual spelling: established, TIME_WAIT, fin-wait-2, ...
     #[arg(value_parser = parse::StateParser)]
     pub state: State,
-    /// Only connections with this local port
+    /// Local port
     #[arg(long, value_parser = parse::port, allow_hyphen_values = true)]
     #[arg(add = complete::ports())]
     pub port: Option<u16>,
-    /// Only IPv4 or only IPv6
+    /// Address family
     #[arg(
         long,
         value_name = "4|6",
@@ -235,11 +235,11 @@ pub struct GetOptions {
         allow_hyphen_values = true
     )]
     pub family: Option<FamilyOption>,
-    /// Another network namespace: a name, an inode number or a PID
+    /// Network namespace: a name, an inode number or a PID
     #[arg(long, value_name = "NS", value_parser = parse::netns, allow_hyphen_values = true)]
     #[arg(add = complete::namespaces())]
     pub netns: Option<String>,
-    /// Where the tracker is.
+    /// The tracker to query.
     #[command(flatten)]
     pub socket: SocketOption,
 }
@@ -247,24 +247,24 @@ pub struct GetOptions {
 /// Options of `show`.
 #[derive(Args, Debug)]
 pub struct ShowOptions {
-    /// One line of JSON instead of a table
+    /// Print one line of JSON
     #[arg(long)]
     pub json: bool,
-    /// Only connections with this local port
+    /// Local port
     #[arg(long, value_parser = parse::port, allow_hyphen_values = true)]
     #[arg(add = complete::ports())]
     pub port: Option<u16>,
-    /// Another network namespace: a name, an inode number or a PID
+    /// Network namespace: a name, an inode number or a PID
     #[arg(long, value_name = "NS", value_parser = parse::netns, allow_hyphen_values = true)]
     #[arg(add = complete::namespaces())]
     pub netns: Option<String>,
-    /// Every network namespace that is counted
+    /// Every counted network namespace
     #[arg(long, conflicts_with = "netns")]
     pub all_netns: bool,
-    /// How far back peaks and rates reach, up to 10m: the time between your polls [default: 1m]
+    /// Time that peaks and rates cover, up to 10m [default: 1m]
     #[arg(long, value_name = "TIME", value_parser = parse::window, allow_hyphen_values = true)]
     pub window: Option<u32>,
-    /// Where the tracker is.
+    /// The tracker to query.
     #[command(flatten)]
     pub socket: SocketOption,
 }
@@ -277,11 +277,11 @@ pub struct TopOptions {
     #[arg(long, value_name = "TIME", default_value = "1", value_parser = parse::refresh)]
     #[arg(allow_hyphen_values = true)]
     pub interval: Duration,
-    /// Network namespace to begin with: a name, an inode number or a PID [default: the tracker's]
+    /// Network namespace shown first: a name, an inode number or a PID
     #[arg(long, value_name = "NS", value_parser = parse::netns, allow_hyphen_values = true)]
     #[arg(add = complete::namespaces())]
     pub netns: Option<String>,
-    /// Where the tracker is.
+    /// The tracker to query.
     #[command(flatten)]
     pub socket: SocketOption,
 }
@@ -290,21 +290,21 @@ pub struct TopOptions {
 #[derive(Args, Debug)]
 #[command(after_help = LISTENERS)]
 pub struct ListenersOptions {
-    /// One line of JSON instead of a table
+    /// Print one line of JSON
     #[arg(long)]
     pub json: bool,
-    /// Only sockets with this port
+    /// Local port
     #[arg(long, value_parser = parse::port, allow_hyphen_values = true)]
     #[arg(add = complete::ports())]
     pub port: Option<u16>,
-    /// Another network namespace: a name, an inode number or a PID
+    /// Network namespace: a name, an inode number or a PID
     #[arg(long, value_name = "NS", value_parser = parse::netns, allow_hyphen_values = true)]
     #[arg(add = complete::namespaces())]
     pub netns: Option<String>,
-    /// How far back peaks reach, up to 10m: the time between your polls [default: 1m]
+    /// Time that peaks cover, up to 10m [default: 1m]
     #[arg(long, value_name = "TIME", value_parser = parse::window, allow_hyphen_values = true)]
     pub window: Option<u32>,
-    /// Where the tracker is.
+    /// The tracker to query.
     #[command(flatten)]
     pub socket: SocketOption,
 }
@@ -313,37 +313,37 @@ pub struct ListenersOptions {
 #[derive(Args, Debug)]
 #[command(after_help = DISCOVER)]
 pub struct DiscoverOptions {
-    /// Another network namespace: a name, an inode number or a PID
+    /// Network namespace: a name, an inode number or a PID
     #[arg(long, value_name = "NS", value_parser = parse::netns, allow_hyphen_values = true)]
     #[arg(add = complete::namespaces())]
     pub netns: Option<String>,
-    /// Every network namespace that is counted
+    /// Every counted network namespace
     #[arg(long, conflicts_with = "netns")]
     pub all_netns: bool,
-    /// Where the tracker is.
+    /// The tracker to query.
     #[command(flatten)]
     pub socket: SocketOption,
 }
 
-/// What can be done about the Zabbix agents of this host.
+/// The commands of `zabbix`.
 #[derive(Debug, Subcommand)]
 #[command(disable_help_subcommand = true, arg_required_else_help = true)]
 pub enum ZabbixCommand {
-    /// Show what would change, ask, and put the configuration in place; exit 1 if it is not wanted
+    /// Show the change, ask, and install the configuration
     Install(ZabbixFile),
-    /// Show what would go, ask, and remove the configuration; exit 1 if it is not wanted
+    /// Show the change, ask, and remove the configuration
     Uninstall(ZabbixFile),
-    /// Say whether file, socket and agent work together; exit 1 if they do not
+    /// Check configuration, socket and agent; exit 1 on a failure
     Check(ZabbixCheck),
 }
 
 /// Options of `zabbix install` and `zabbix uninstall`.
 #[derive(Args, Debug)]
 pub struct ZabbixFile {
-    /// Change files without asking
+    /// Do not ask
     #[arg(long)]
     pub yes: bool,
-    /// Directory to take for the root of the host
+    /// Root directory of the host
     #[arg(long, value_name = "DIR", default_value = "/", value_hint = ValueHint::DirPath)]
     pub root: PathBuf,
 }
@@ -351,10 +351,10 @@ pub struct ZabbixFile {
 /// Options of `zabbix check`.
 #[derive(Args, Debug)]
 pub struct ZabbixCheck {
-    /// Directory to take for the root of the host: only files are looked at
+    /// Root directory of the host; other than /, only files are checked
     #[arg(long, value_name = "DIR", default_value = "/", value_hint = ValueHint::DirPath)]
     pub root: PathBuf,
-    /// Where the tracker is.
+    /// The tracker to query.
     #[command(flatten)]
     pub socket: SocketOption,
 }
@@ -362,10 +362,10 @@ pub struct ZabbixCheck {
 /// Options of `verify`.
 #[derive(Args, Debug)]
 pub struct VerifyOptions {
-    /// One line of JSON instead of a table
+    /// Print one line of JSON
     #[arg(long)]
     pub json: bool,
-    /// Where the tracker is.
+    /// The tracker to query.
     #[command(flatten)]
     pub socket: SocketOption,
 }

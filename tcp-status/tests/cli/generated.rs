@@ -1,6 +1,11 @@
 //! Help, version, completions and manual: there, and about every command.
 
-use std::{io, process::Stdio};
+use std::{
+    io::{self, Write as _},
+    process::{Command, Stdio},
+};
+
+use tcp_status_testkit::skip_unprepared;
 
 use crate::{printed, tcp_status};
 
@@ -51,8 +56,50 @@ fn the_manual_names_every_command_and_option() {
         assert!(text.contains(word), "{word} in {text}");
     }
     assert!(manual.contains(".TH tcp-status 8"), "{manual}");
-    assert!(manual.contains(".SH FILES"), "{manual}");
+    let sections = manual.lines().filter_map(|line| line.strip_prefix(".SH "));
+    let sections: Vec<_> = sections.collect();
+    assert_eq!(
+        sections,
+        [
+            "NAME",
+            "SYNOPSIS",
+            "DESCRIPTION",
+            "OPTIONS",
+            "COMMANDS",
+            "EXIT STATUS",
+            "ENVIRONMENT",
+            "FILES",
+            "EXAMPLES",
+            "SEE ALSO"
+        ]
+    );
     assert!(manual.contains("{#ADDRESSES}"), "{manual}");
+}
+
+/// Formats the page as `man` does, and asks the formatter for its warnings.
+#[test]
+fn the_manual_has_no_formatting_error() {
+    let checkers: [&[&str]; 2] = [
+        &["groff", "-man", "-Tutf8", "-ww", "-z"],
+        &["mandoc", "-T", "lint", "-W", "warning"],
+    ];
+    let is_there = |program: &str| {
+        let found = Command::new(program).arg("--version").output();
+        found.is_ok()
+    };
+    let Some(checker) = checkers.iter().find(|checker| is_there(checker[0])) else {
+        return skip_unprepared("neither groff nor mandoc is installed");
+    };
+    let mut page = tempfile::NamedTempFile::new().unwrap();
+    page.write_all(printed(&["man"]).as_bytes()).unwrap();
+    let checked = Command::new(checker[0])
+        .args(&checker[1..])
+        .arg(page.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned()
+        + &String::from_utf8_lossy(&checked.stdout);
+    assert_eq!(said, "", "{checker:?}");
 }
 
 #[test]
