@@ -56,7 +56,7 @@ pub fn retain_needed_capabilities() -> Result<CapsHashSet, Error> {
 pub fn drop_unneeded_capabilities() {
     match retain_needed_capabilities() {
         Ok(kept) => log::debug!(kept:?; "dropped privileges"),
-        Err(error) => log::warn!(error:%; "privileges are kept"),
+        Err(error) => log::warn!(error:%; "privileges not dropped"),
     }
 }
 

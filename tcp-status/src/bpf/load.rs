@@ -62,7 +62,7 @@ pub enum BpfError {
     Object(#[from] EbpfError),
     /// A program that follows timewait minisockets; everything else can do without it.
     #[error(
-        "attach to function, on {function}: {}; timewait minisockets are split by a walk",
+        "cannot attach to {function}: {}; TIME_WAIT and FIN_WAIT2 are separated by a filtered walk",
         verifier_summary(source)
     )]
     Timewait {
@@ -225,7 +225,7 @@ impl Bpf {
             }
         }
         let logger = EbpfLogger::init(&mut ebpf)
-            .inspect_err(|error| log::warn!(error:%; "anomalies in the kernel cannot be logged"))
+            .inspect_err(|error| log::warn!(error:%; "cannot read the log of the eBPF programs"))
             .ok();
         let [slots, read_slots] = handles(&mut ebpf, "PORTS")?;
         let [gauges, read_gauges] = handles(&mut ebpf, "PORT_GAUGES")?;

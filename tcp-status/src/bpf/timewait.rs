@@ -139,12 +139,12 @@ fn attach(program: &OwnedFd) -> io::Result<OwnedFd> {
     struct Attributes {
         name: u64,
         prog_fd: libc::c_int,
-        pending_free: u32,
+        reserved: u32,
     }
     let attributes = Attributes {
         name: 0,
         prog_fd: program.as_raw_fd(),
-        pending_free: 0,
+        reserved: 0,
     };
     // SAFETY: the kernel reads as many bytes as it is given, and writes none.
     let link = unsafe {

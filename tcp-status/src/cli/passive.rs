@@ -33,7 +33,7 @@ pub(super) async fn serve(
         return Ok(());
     };
     let address = passive.address();
-    log::info!(address:%, allowed:% = passive.allowed(); "passive checks of zabbix");
+    log::info!(address:%, allowed:% = passive.allowed(); "answering zabbix passive checks");
     let served = passive.run(Arc::clone(source), shutdown).await;
     served.with_context(|| format!("cannot listen on --zabbix {address}"))
 }

@@ -92,18 +92,18 @@ fn serve(
     let files = open_files();
     ensure!(
         files >= MIN_OPEN_FILES,
-        "cannot start: the limit of open files is {files}; raise it to 1024 (ulimit -n, LimitNOFILE=)"
+        "cannot start: RLIMIT_NOFILE is {files}; raise it to 1024 (ulimit -n, LimitNOFILE=)"
     );
     let addresses = resource_limit(Resource::RLIMIT_AS);
     ensure!(
         addresses >= MIN_ADDRESS_SPACE,
-        "cannot start in an address space of {} MiB: too small for threads; raise it to 256 MiB \
+        "cannot start: RLIMIT_AS is {} MiB, too small for threads; raise it to 256 MiB \
          (ulimit -v, LimitAS=)",
         addresses >> 20
     );
     // Before there is a second thread.
     if let Err(error) = privilege::set_no_new_privs() {
-        log::warn!(error:%; "a privilege is kept");
+        log::warn!(error:%; "privileges not dropped");
     }
     let runtime = Builder::new_current_thread()
         .enable_all()
@@ -136,7 +136,7 @@ fn check_spare_files() -> anyhow::Result<()> {
     };
     ensure!(
         open + SPARE_FILES <= files,
-        "cannot start: {open} of {files} open files are taken before a client comes; raise the limit to \
+        "cannot start: {open} of {files} file descriptors in use after start-up; raise the limit to \
          1024 (ulimit -n, LimitNOFILE=)"
     );
     Ok(())
@@ -168,7 +168,7 @@ async fn serve_until_signal(
     let running = select! {
         biased;
         name = signals.any() => {
-            log::info!(signal = name; "ended before it started");
+            log::info!(signal = name; "stopped during start-up");
             return Ok(());
         }
         running = spawn_blocking(|| drop_capabilities_after(start)) => {
@@ -178,13 +178,13 @@ async fn serve_until_signal(
     check_spare_files()?;
     privilege::drop_unneeded_capabilities();
     if let Some(metrics) = &metrics {
-        log::info!(address:% = metrics.address(); "metrics");
+        log::info!(address:% = metrics.address(); "serving metrics");
     }
     announce(&running.source, path).await;
     let (stop, stopped) = watch::channel(());
     let stopping = async {
         let name = signals.any().await;
-        log::info!(signal = name; "ending");
+        log::info!(signal = name; "stopping");
         notify(&[NotifyState::Stopping]);
         drop(stop);
         Ok(())
@@ -250,16 +250,16 @@ async fn announce(source: &Arc<dyn Source>, path: &Path) {
             if io::stdout().is_terminal()
                 && let Err(error) = print(&greeting(&table::render(&snapshot), path))
             {
-                log::warn!(error:%; "the terminal takes no text");
+                log::warn!(error:%; "cannot write to the terminal");
             }
             snapshot.tier.name()
         }),
         Ok(Err(refusal)) => {
-            log::warn!(error:% = refusal; "the first reading failed");
+            log::warn!(error:% = refusal; "first query failed");
             None
         }
         Err(error) => {
-            log::warn!(error:%; "the first reading failed");
+            log::warn!(error:%; "first query failed");
             None
         }
     };
@@ -269,7 +269,7 @@ async fn announce(source: &Arc<dyn Source>, path: &Path) {
 
 pub(super) fn notify(states: &[NotifyState]) {
     if let Err(error) = sd_notify::notify(states) {
-        log::warn!(error:%; "the service manager cannot be told");
+        log::warn!(error:%; "cannot notify the service manager");
     }
 }
 

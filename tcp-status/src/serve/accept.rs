@@ -191,7 +191,7 @@ impl<H> Acceptor<H> {
 
     fn warn(&mut self, error: &io::Error) {
         if self.warned.is_none_or(|at| at.elapsed() >= WARN_AGAIN) {
-            log::warn!(error:%; "no connection can be accepted for now");
+            log::warn!(error:%; "cannot accept connections");
             self.warned = Some(Instant::now());
         }
     }
@@ -201,7 +201,7 @@ impl<H> Acceptor<H> {
         while self.table.evict_one() {}
         let rest = async { while self.tasks.join_next().await.is_some() {} };
         if timeout(GRACE, rest).await.is_err() {
-            log::debug!("answers under way were dropped");
+            log::debug!("dropped requests in flight");
         }
     }
 }

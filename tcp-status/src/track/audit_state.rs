@@ -19,8 +19,8 @@ use crate::{
 };
 
 /// A namespace that is counted by events, but that no walk has visited.
-pub const UNREACHABLE: &str = "nothing leads into this network namespace: \
-     its sockets are counted since the first event there, and cannot be audited";
+pub const UNREACHABLE: &str = "no process or mount references this network namespace: \
+     counts start at its first event and cannot be audited";
 
 /// What is known of one namespace beside its counters.
 #[derive(Clone, Debug, Default)]

@@ -31,8 +31,8 @@ use crate::{
 use tcp_status_common::counters::{NetnsId, OWN_NETNS};
 
 /// Closed listeners could not be recorded: their half-open connections are in no count.
-pub(super) const UNRECORDED: &str = "half-open connections of closed listeners are missing: more \
-     such listeners than can be recorded; exact once an audit finds room for all";
+pub(super) const UNRECORDED: &str = "half-open connections of closed listeners are missing: \
+     the map of closed listeners is full; the next audit with enough room corrects them";
 
 /// How far an answer may go to split minisockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

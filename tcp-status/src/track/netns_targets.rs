@@ -84,7 +84,7 @@ impl NetnsTargets {
                     cpu_time::charge(spent);
                     found.insert(target.inode(), walked?);
                 }
-                Err(error) => log::debug!(error:%; "namespace is not walked"),
+                Err(error) => log::debug!(error:%; "namespace skipped"),
             }
         }
         Ok(found)

@@ -108,7 +108,7 @@ impl Tracker {
                 self.snapshot_here(netns, window, (split, &ports))
             })?,
             Err(error) => {
-                log::debug!(error:%, netns = self.inode(netns); "counted from outside");
+                log::debug!(error:%, netns = self.inode(netns); "namespace not entered: counts from events only");
                 self.snapshot_from_outside(netns)
             }
         }
@@ -145,7 +145,7 @@ impl Tracker {
             }
             match self.one_port(netns, port, window) {
                 Ok(snapshot) => snapshots.push(snapshot),
-                Err(error) if !own => log::debug!(error:%, netns = one.netns; "namespace left out"),
+                Err(error) if !own => log::debug!(error:%, netns = one.netns; "namespace omitted"),
                 Err(error) => return Err(error),
             }
         }

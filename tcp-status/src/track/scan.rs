@@ -193,8 +193,7 @@ impl Scan {
         let (listing, mut listeners) = match listings(port) {
             Err(error @ sock_diag::Error::Unsupported(_)) => {
                 if !self.fell_back.swap(true, Ordering::Relaxed) {
-                    log::warn!(error:%; "reading procfs instead, which is slower, \
-                        and tells nothing of accept queues");
+                    log::warn!(error:%; "sock_diag unavailable: reading procfs, without accept queues");
                 }
                 (procfs_listing(port)?, Vec::new())
             }

@@ -131,7 +131,7 @@ impl Drop for Seeding<'_> {
 fn retry_cleanup(undo: impl Fn() -> Result<(), BpfError>) {
     const TRIES: usize = 3;
     if let Err(error) = (1..TRIES).fold(undo(), |done, _| done.or_else(|_| undo())) {
-        log::warn!(error:%; "what a seeding took is not given back yet");
+        log::warn!(error:%; "cannot free the map of seen sockets; the next audit retries");
     }
 }
 
@@ -179,7 +179,7 @@ pub fn seed_bank<'a>(
                 netns_entries: targets.entries(&ids),
             });
         };
-        log::debug!(error:%, attempts; "seeding void");
+        log::debug!(error:%, attempts; "seeding failed");
         match error.next_capacity(capacity) {
             Some(next) if attempts < ATTEMPTS => (capacity, attempts) = (next, attempts + 1),
             _ => return Err(error),

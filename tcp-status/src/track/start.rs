@@ -121,7 +121,7 @@ fn address_space_shortage() -> Option<String> {
 
 fn scan(backend: Backend, reason: String, settings: &Settings) -> Running {
     if backend == Backend::Auto {
-        log::warn!(reason = reason.as_str(); "no eBPF: every query scans all sockets");
+        log::warn!(reason = reason.as_str(); "eBPF unavailable: every query scans all sockets");
     }
     Running {
         source: Arc::new(Scan::new(reason, settings.pace.share_on_demand())),

@@ -121,7 +121,7 @@ impl Tracker {
         let iterator = plan.seed == SeedMethod::Iterator;
         if settings.all_namespaces && !iterator {
             log::warn!(
-                "only the own network namespace is counted: this kernel has no TCP iterator"
+                "counting only the tracker's network namespace: this kernel has no TCP iterator"
             );
             settings.all_namespaces = false;
         }
@@ -152,7 +152,7 @@ impl Tracker {
             netns_entries: RwLock::default(),
             inodes: RwLock::default(),
             scan: Scan::new(
-                "what is not tracked is counted by a scan".into(),
+                "counted by a scan: not tracked".into(),
                 settings.pace.share_on_demand(),
             ),
         };

@@ -84,8 +84,8 @@ fn own(step: u64) -> Snapshot {
     }
     Snapshot {
         tier_reason: Some(format!(
-            "attach to function, on inet_twsk_kill: {HARMFUL}Operation not permitted (os error 1); \
-             timewait minisockets are split by a walk"
+            "cannot attach to inet_twsk_kill: {HARMFUL}Operation not permitted (os error 1); \
+             TIME_WAIT and FIN_WAIT2 are separated by a filtered walk"
         )),
         transitions: Some(transitions(step)),
         peaks: Some(Peaks {

@@ -64,7 +64,7 @@ fn assert_decided(snapshot: &Snapshot) {
         Tier::Full => assert_eq!(reason, None),
         Tier::Reduced => {
             let reason = reason.expect("a reduced tier has a reason");
-            assert!(reason.contains("split by a walk"), "{reason}");
+            assert!(reason.contains("separated by a filtered walk"), "{reason}");
         }
         Tier::Scan => panic!("{reason:?}"),
     }

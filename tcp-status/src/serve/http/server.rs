@@ -114,7 +114,7 @@ impl Server {
         if !address.ip().to_canonical().is_loopback() {
             log::warn!(
                 address:%;
-                "metrics are open to everybody who reaches this address: there is no authentication"
+                "metrics are served without authentication on an address beyond loopback"
             );
         }
         Ok(Self {

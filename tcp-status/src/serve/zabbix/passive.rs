@@ -191,7 +191,7 @@ impl Listener for AllowedPeers {
             if !self.refused.swap(true, Ordering::Relaxed) {
                 log::warn!(
                     peer:% = peer.ip(), allowed:% = self.allowed;
-                    "passive check refused, the first one: add the peer to --zabbix-allow if it may ask"
+                    "refused a peer that --zabbix-allow does not list; later ones are not logged"
                 );
             }
         }
@@ -208,7 +208,7 @@ impl Handler<TcpStream> for PassiveChecks {
         let request = match connection.in_time(read_request(&mut stream)).await {
             Some(Ok(request)) => request,
             Some(Err(error)) => {
-                log::debug!(error:%; "no passive check");
+                log::debug!(error:%; "invalid passive check");
                 return;
             }
             None => return,

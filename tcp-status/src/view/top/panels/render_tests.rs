@@ -72,7 +72,7 @@ fn an_ordinary_terminal_shows_what_matters() {
     for part in [
         "tcp-status  tier reduced  drift 0  netns 4026531833",
         " every 1s\n",
-        "reduced: attach to function, on inet_twsk_kill: ]0;owned[2JOperation not permit",
+        "reduced: cannot attach to inet_twsk_kill: ]0;owned[2JOperation not permitted",
         "\nestablished     1720     1490     2300 ",
         "passive open    1200  1234\n",
         "overflows        1.0   701\n",
@@ -165,7 +165,7 @@ fn overlays_explain_and_let_choose() {
     let mut model = busy();
     press(&mut model, "?");
     let help = text(&mut model, (80, 24));
-    for part in ["q, Ctrl-C", "tier", "timewait minisockets are │"] {
+    for part in ["q, Ctrl-C", "tier", "filtered walk "] {
         assert!(help.contains(part), "{part}\n{help}");
     }
     press(&mut model, "?n");
