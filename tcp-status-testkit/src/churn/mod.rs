@@ -92,6 +92,14 @@ impl Churn {
     /// # Errors
     /// When a thread cannot be made.
     pub fn start(&self) -> io::Result<Running> {
+        self.start_paced(None)
+    }
+
+    /// The same, with at most so many connections a second.
+    ///
+    /// # Errors
+    /// As [`Churn::start`].
+    pub fn start_paced(&self, per_second: Option<u32>) -> io::Result<Running> {
         let mut running = Running {
             shared: Arc::new(Shared {
                 stop: AtomicBool::new(false),
@@ -105,7 +113,7 @@ impl Churn {
             let (shared, bounds) = (Arc::clone(&running.shared), self.clone());
             let worker = thread::Builder::new()
                 .name(format!("churn-{number}"))
-                .spawn(move || work(&shared, &bounds, seed))?;
+                .spawn(move || work(&shared, &bounds, seed, per_second))?;
             running.workers.push(worker);
         }
         Ok(running)
@@ -171,7 +179,7 @@ impl Drop for Running {
     }
 }
 
-fn work(shared: &Shared, bounds: &Churn, seed: u64) -> io::Result<Report> {
+fn work(shared: &Shared, bounds: &Churn, seed: u64, per_second: Option<u32>) -> io::Result<Report> {
     let start = Instant::now();
     let mut ctx = Ctx::new(seed, None)?;
     let mut report = Report::new(seed);
@@ -183,6 +191,10 @@ fn work(shared: &Shared, bounds: &Churn, seed: u64) -> io::Result<Report> {
             || bounds.duration.is_some_and(|most| start.elapsed() >= most)
         {
             break;
+        }
+        if let Some(per_second) = per_second {
+            let due = Duration::from_secs_f64(all as f64 / f64::from(per_second));
+            thread::sleep(due.saturating_sub(start.elapsed()));
         }
     }
     Ok(report)

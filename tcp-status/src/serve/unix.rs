@@ -3,7 +3,7 @@
 
 use std::{io, os::unix::net::UnixListener, path::Path, pin::pin, sync::Arc};
 
-use tokio::{io::AsyncReadExt as _, net::UnixStream};
+use tokio::{io::AsyncReadExt as _, net::UnixStream, task::spawn_blocking};
 
 use super::{
     Source,
@@ -89,6 +89,9 @@ impl Server {
     }
 }
 
+/// An answer of more bytes lies in pages of its own.
+const LONG: usize = 256 << 10;
+
 /// The handler of the protocol.
 struct Protocol {
     calls: Calls,
@@ -113,6 +116,10 @@ impl Handler<UnixStream> for Protocol {
         let line = line.or_else(|refusal| encode_bounded(&Response::Error(refusal.printable())));
         if let Ok(line) = line {
             connection.respond(&mut stream, &line).await;
+            if line.len() > LONG {
+                // Unmapping megabytes takes milliseconds, for which the event loop must not wait.
+                drop(spawn_blocking(move || drop(line)));
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::RangeInclusive,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -80,8 +81,8 @@ struct AuditLoop {
     /// What the kernel's totals differed by after the last audit, which they then do for a
     /// reason that is not ours.
     accepted: Accepted,
-    /// Since when there has been a reason to expect a difference.
-    suspected: Option<Instant>,
+    /// What the counters have contradicted since a look that found it first.
+    find_contradiction: Option<Contradiction>,
     /// The recounts of the last audit disagreed in some namespace.
     disagreed: bool,
     /// A port has got a listener since the last audit.
@@ -104,7 +105,7 @@ impl AuditLoop {
             audited: None,
             settled: false,
             accepted: Accepted::default(),
-            suspected: None,
+            find_contradiction: None,
             disagreed: false,
             unaudited: true,
             budget: Budget::new(share, Pace::SAVED, cost, now),
@@ -185,16 +186,16 @@ impl AuditLoop {
     /// A reason to expect a difference. What shows only in passing, because things move while they
     /// are read, is none.
     fn suspicion(&mut self, tracker: &Tracker, quiet: bool) -> Result<Option<Cause>, RecountError> {
-        let mut found = self.find_contradiction(tracker)?;
+        self.find_contradiction = self.contradict(tracker)?;
         // A task may be preempted between two steps that belong together.
         for pause in [GRACE, 10 * GRACE] {
-            if found.is_some() {
+            if self.find_contradiction.is_some() {
                 thread::sleep(pause);
-                found = self.find_contradiction(tracker)?;
+                self.find_contradiction = self.contradict(tracker)?;
             }
         }
-        if found.is_some() {
-            return Ok(found);
+        if let Some(find_contradiction) = &self.find_contradiction {
+            return Ok(Some(find_contradiction.cause.clone()));
         }
         let degraded_reason = {
             let audit_state = tracker.audit_state();
@@ -227,30 +228,40 @@ impl AuditLoop {
         tracker: &Tracker,
         suspicion: Option<&Cause>,
     ) -> Result<(), BpfError> {
-        let now = Instant::now();
-        let since = *self.suspected.get_or_insert(now);
         let at_rest = tracker.bpf.writers()?.counted == self.events;
+        let mut audit_state = tracker.audit_state_mut();
+        let stood = match &self.find_contradiction {
+            Some(find_contradiction) => find_contradiction.since.elapsed(),
+            // The last audit left it.
+            None => audit_state.since_audit(),
+        };
         let marked = suspicion.filter(|cause| {
             let after = cause.marked_after();
-            after.is_some_and(|after| at_rest || now - since >= after)
+            after.is_some_and(|after| at_rest || stood >= after)
         });
-        tracker.audit_state_mut().suspicion = marked.cloned();
-        if suspicion.is_none() {
-            self.suspected = None;
-        }
+        audit_state.suspicion = marked.cloned();
         Ok(())
     }
 
     /// What the counters cannot be, whatever moved while they were read.
-    fn find_contradiction(&self, tracker: &Tracker) -> Result<Option<Cause>, RecountError> {
+    fn contradict(&self, tracker: &Tracker) -> Result<Option<Contradiction>, RecountError> {
         let baseline = tracker.audit_state().baseline;
         let missed = copy_mismatch(&tracker.bpf)?.abs_diff(baseline);
-        if missed > 0 {
-            return Ok(Some(Cause::Missed(missed)));
-        }
-        let (bounds, differences) = tracker.read_bounds()?;
-        let negative = bounds.most.negative().map(Cause::Negative);
-        Ok(negative.or_else(|| differences.beyond(&self.accepted).map(Cause::Invariant)))
+        let found = if missed > 0 {
+            Some((Cause::Missed(missed), 1..=1))
+        } else {
+            let (bounds, differences) = tracker.read_bounds()?;
+            let negative = bounds.most.negative();
+            let negative = negative.map(|state| (Cause::Negative(state), 1..=1));
+            negative.or_else(|| {
+                let (name, by) = differences.beyond(&self.accepted)?;
+                Some((Cause::Invariant(name), by))
+            })
+        };
+        Ok(
+            found
+                .map(|(cause, by)| Contradiction::new(cause, by, self.find_contradiction.as_ref())),
+        )
     }
 
     /// Logs what an audit found. `at_rest`: no event came since the audit before it.
@@ -281,6 +292,30 @@ impl AuditLoop {
             }
         }
         Ok(())
+    }
+}
+
+/// What the counters cannot be, and since when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Contradiction {
+    cause: Cause,
+    /// By how much, in all looks.
+    by: RangeInclusive<i64>,
+    since: Instant,
+}
+
+impl Contradiction {
+    /// Continues `before` where that may be the same: the same cause, by as much.
+    fn new(cause: Cause, mut by: RangeInclusive<i64>, before: Option<&Self>) -> Self {
+        let mut since = Instant::now();
+        if let Some(before) = before.filter(|before| before.cause == cause) {
+            let least = *before.by.start().max(by.start());
+            let most = *before.by.end().min(by.end());
+            if least <= most {
+                (by, since) = (least..=most, before.since);
+            }
+        }
+        Self { cause, by, since }
     }
 }
 
@@ -382,7 +417,20 @@ type AuditDiffs = BTreeMap<NetnsId, AuditDiff>;
 mod tests {
     use std::time::Instant;
 
-    use super::Limiter;
+    use super::{Cause, Contradiction, Limiter};
+
+    /// Only a difference that all looks may have seen has stood since the first.
+    #[test]
+    fn a_contradiction_stands_as_long_as_its_looks_agree() {
+        let cause = || Cause::Invariant("CurrEstab");
+        let first = Contradiction::new(cause(), 1..=4, None);
+        let second = Contradiction::new(cause(), 3..=9, Some(&first));
+        assert_eq!((second.by.clone(), second.since), (3..=4, first.since));
+        let other_side = Contradiction::new(cause(), -2..=-1, Some(&second));
+        assert!(other_side.since > first.since);
+        let other = Contradiction::new(Cause::Invariant("tw"), 3..=4, Some(&second));
+        assert!(other.since > first.since);
+    }
 
     #[test]
     fn one_warning_a_minute_says_how_many_there_were() {

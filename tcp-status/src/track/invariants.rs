@@ -54,14 +54,15 @@ impl Differences {
         std::array::from_fn(|total| 0.clamp(*self.0[total].start(), *self.0[total].end()))
     }
 
-    /// The first total that differs, and not just as `accepted` does.
+    /// The first total that differs, and not just as `accepted` does: its name, and by how much it
+    /// exceeds the gauges.
     #[must_use]
-    pub fn beyond(&self, accepted: &Accepted) -> Option<&'static str> {
+    pub fn beyond(&self, accepted: &Accepted) -> Option<(&'static str, RangeInclusive<i64>)> {
         let differs = |(range, accepted): (&RangeInclusive<i64>, &i64)| {
             !range.contains(&0) && !range.contains(accepted)
         };
-        let differs = self.0.iter().zip(accepted).position(differs);
-        differs.map(|total| NAMES[total])
+        let total = self.0.iter().zip(accepted).position(differs)?;
+        Some((NAMES[total], self.0[total].clone()))
     }
 }
 
@@ -101,7 +102,7 @@ mod tests {
 
     #[test]
     fn each_total_is_compared() {
-        let beyond = |totals| differences(&totals).beyond(&NONE);
+        let beyond = |totals| differences(&totals).beyond(&NONE).map(|(name, _)| name);
         assert_eq!(beyond(totals(15, 10, 5)), None);
         assert_eq!(beyond(totals(16, 10, 5)), Some("CurrEstab"));
         assert_eq!(beyond(totals(15, 9, 5)), Some("inuse of IPv4"));
@@ -118,7 +119,9 @@ mod tests {
             ..Invariants::default()
         };
         let beyond = |split, timewait| {
-            Differences::new(&bounds(gauges), split, &totals(timewait)).beyond(&NONE)
+            Differences::new(&bounds(gauges), split, &totals(timewait))
+                .beyond(&NONE)
+                .map(|(name, _)| name)
         };
         assert_eq!(beyond(SplitMethod::Events, 5), None);
         assert_eq!(beyond(SplitMethod::Events, 6), Some("tw"));
@@ -130,7 +133,9 @@ mod tests {
         let mut moved = bounds(gauges());
         moved.most.0[0][1] += 3;
         let beyond = |established| {
-            Differences::new(&moved, SplitMethod::Walk, &totals(established, 10, 5)).beyond(&NONE)
+            Differences::new(&moved, SplitMethod::Walk, &totals(established, 10, 5))
+                .beyond(&NONE)
+                .map(|(name, _)| name)
         };
         assert_eq!((beyond(14), beyond(18)), (Some("CurrEstab"), None));
         assert_eq!(beyond(19), Some("CurrEstab"));
@@ -142,6 +147,6 @@ mod tests {
         assert_eq!(left.least(), [0, 2, 0, 0]);
         assert_eq!(left.beyond(&left.least()), None);
         let more = differences(&totals(15, 13, 5));
-        assert_eq!(more.beyond(&left.least()), Some("inuse of IPv4"));
+        assert_eq!(more.beyond(&left.least()), Some(("inuse of IPv4", 3..=3)));
     }
 }

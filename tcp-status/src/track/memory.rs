@@ -2,13 +2,18 @@
 
 use nix::sys::prctl::set_thp_disable;
 
-/// Threads that walk in other namespaces come and go by the hundred. The allocator would keep a heap
-/// for each eight of a processor, and what was ever in it.
+/// Sets up the allocator of the C library, whose lock the event loop must not wait for.
+///
+/// Threads that walk in other namespaces come and go by the hundred: it would keep a heap for each
+/// eight of a processor, and what was ever in it. Long answers lie apart, and nothing is given back
+/// to the kernel by whoever frees something, under the lock of the heap.
 pub(super) fn limit_arenas() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: only sets a parameter; heaps that there are stay.
+    // SAFETY: only sets parameters; heaps that there are stay.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 256 << 10);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 64 << 20);
     }
 }
 

@@ -91,6 +91,8 @@ const SECONDS: &str = "TCP_STATUS_TEST_CHURN_SECONDS";
 #[test]
 fn readings_under_churn_are_not_degraded() {
     const SHORT: u64 = 10;
+    /// Connections a second.
+    const RATE: u32 = 10_000;
     let Some(netns) = place() else { return };
     let _turn = turn();
     raise_fd_limit().unwrap();
@@ -107,12 +109,12 @@ fn readings_under_churn_are_not_degraded() {
                 };
             });
             let churn = Churn {
-                workers: 1,
+                workers: 2,
                 connections: None,
                 duration: None,
                 seed: seed(),
             };
-            let churn = churn.start().unwrap();
+            let churn = churn.start_paced(Some(RATE)).unwrap();
             let started = Instant::now();
             let mut readings = 0_u64;
             // By reason: how often, and whether a correction followed before the mark was gone.
