@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use tcp_status_common::state::{Family, State};
 
 use super::{complete, parse};
-use crate::{kernel::plan::Backend, serve::DEFAULT_SOCKET};
+use crate::{kernel::plan::Backend, serve::DEFAULT_SOCKET, view::ports::Sort};
 
 const EXIT: &str = "\
 Exit status: 0 success; 1 the answer is no (verify differs); 2 bad usage or argument; \
@@ -31,6 +31,11 @@ one row with their sums, and one row each beneath it.";
 const TOP: &str = "\
 The key ? lists all keys. NO_COLOR turns colours off; a locale without UTF-8 turns block \
 characters off. Without a terminal, use show or listeners.";
+
+const PORTS: &str = "\
+Rows: each port that has or had a listener and has connections; the other listening ports \
+together; outgoing, connections whose local port has no listener; other, ports beyond \
+--max-ports. At rest their sums are the totals of show.";
 
 const DISCOVER: &str = "\
 One object per listening port, with the macros {#PORT}, {#ADDRESSES} and {#FAMILIES} \
@@ -66,6 +71,8 @@ pub enum Command {
     Top(TopOptions),
     /// Print listening sockets and their queues
     Listeners(ListenersOptions),
+    /// Print connections by listening port
+    Ports(PortsOptions),
     /// Print listening ports for Zabbix low-level discovery
     Discover(DiscoverOptions),
     /// Compare the counts with the kernel's listing
@@ -304,6 +311,31 @@ pub struct ListenersOptions {
     /// Time that peaks cover, up to 10m [default: 1m]
     #[arg(long, value_name = "TIME", value_parser = parse::window, allow_hyphen_values = true)]
     pub window: Option<u32>,
+    /// The tracker to query.
+    #[command(flatten)]
+    pub socket: SocketOption,
+}
+
+/// Options of `ports`.
+#[derive(Args, Debug)]
+#[command(after_help = PORTS)]
+pub struct PortsOptions {
+    /// Order of the rows: a state, total or port
+    #[arg(long, value_name = "COLUMN", default_value = "total", value_parser = parse::SortParser)]
+    pub sort: Sort,
+    /// Maximum number of rows
+    #[arg(long, value_name = "COUNT", value_parser = parse::limit, allow_hyphen_values = true)]
+    pub limit: Option<usize>,
+    /// Include listening ports without connections
+    #[arg(long)]
+    pub all: bool,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Network namespace: a name, an inode number or a PID
+    #[arg(long, value_name = "NS", value_parser = parse::netns, allow_hyphen_values = true)]
+    #[arg(add = complete::namespaces())]
+    pub netns: Option<String>,
     /// The tracker to query.
     #[command(flatten)]
     pub socket: SocketOption,

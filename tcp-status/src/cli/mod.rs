@@ -62,6 +62,7 @@ fn dispatch(command: Command) -> anyhow::Result<Verdict> {
         Command::Show(options) => query::show(options)?,
         Command::Top(options) => top::top(options)?,
         Command::Listeners(options) => query::listeners(options)?,
+        Command::Ports(options) => query::ports(options)?,
         Command::Discover(options) => query::discover(options)?,
         Command::Verify(options) => return verify::verify(&options),
         Command::Check => check::check()?,

@@ -20,6 +20,7 @@ use tcp_status_common::state::State;
 use crate::{
     serve::socket_path::{self, BadPath},
     snapshot::MAX_WINDOW,
+    view::ports::Sort,
 };
 
 /// The longest name of a namespace: a file name.
@@ -47,6 +48,12 @@ pub(super) fn window(text: &str) -> Result<u32, &'static str> {
 
 pub(super) fn max_ports(text: &str) -> Result<u32, &'static str> {
     count(text, 16..=32_768).ok_or("not a number of ports; use 16 to 32768")
+}
+
+pub(super) fn limit(text: &str) -> Result<usize, &'static str> {
+    let rows = count(text, 1..=1_000_000);
+    rows.and_then(|rows| usize::try_from(rows).ok())
+        .ok_or("not a number of rows; use 1 to 1000000")
 }
 
 pub(super) fn max_namespaces(text: &str) -> Result<u32, &'static str> {
@@ -176,6 +183,35 @@ impl TypedValueParser for StateParser {
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
         let names = State::ALL.map(State::name).into_iter();
         Some(Box::new(names.map(PossibleValue::new)))
+    }
+}
+
+/// What rows are sorted by: a state in any usual spelling, `total` or `port`.
+#[derive(Clone)]
+pub(super) struct SortParser;
+
+impl TypedValueParser for SortParser {
+    type Value = Sort;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        argument: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<Sort, Error> {
+        match value.to_str() {
+            Some("total") => Ok(Sort::Total),
+            Some("port") => Ok(Sort::Port),
+            _ => StateParser
+                .parse_ref(command, argument, value)
+                .map(Sort::State),
+        }
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let names = ["total", "port"].into_iter();
+        let states = State::ALL.map(State::name);
+        Some(Box::new(names.chain(states).map(PossibleValue::new)))
     }
 }
 

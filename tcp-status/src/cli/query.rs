@@ -1,10 +1,10 @@
-//! `get`, `show`, `listeners` and `discover`: one question each.
+//! `get`, `show`, `listeners`, `ports` and `discover`: one query each.
 
 use std::path::Path;
 
 use tcp_status_common::state::Family;
 
-use super::args::{DiscoverOptions, GetOptions, ListenersOptions, ShowOptions};
+use super::args::{DiscoverOptions, GetOptions, ListenersOptions, PortsOptions, ShowOptions};
 use crate::{
     serve::{
         client::request,
@@ -14,6 +14,7 @@ use crate::{
     view::{
         discovery, json,
         listeners::{self, Listeners},
+        ports::{self, Ports, Selection},
         print, table,
     },
 };
@@ -71,6 +72,25 @@ pub(super) fn listeners(options: ListenersOptions) -> anyhow::Result<()> {
         json(&Listeners::from(&one))?
     } else {
         listeners::render(&one)
+    };
+    Ok(print(&text)?)
+}
+
+pub(super) fn ports(options: PortsOptions) -> anyhow::Result<()> {
+    let query = Show {
+        netns: options.netns,
+        ..Show::default()
+    };
+    let one = reading(&options.socket.socket, query)?;
+    let selection = Selection {
+        sort: options.sort,
+        limit: options.limit,
+        all: options.all,
+    };
+    let text = if options.json {
+        json(&Ports::new(&one, &selection))?
+    } else {
+        ports::render(&one, &selection)
     };
     Ok(print(&text)?)
 }

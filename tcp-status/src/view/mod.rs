@@ -3,6 +3,7 @@
 pub mod discovery;
 mod field;
 pub mod listeners;
+pub mod ports;
 pub mod table;
 pub mod top;
 pub mod verify;
@@ -51,6 +52,11 @@ pub(crate) fn fuzz(line: &[u8]) {
         snapshot::compare::Comparison,
     };
 
+    const EVERYTHING: ports::Selection = ports::Selection {
+        sort: ports::Sort::Total,
+        limit: None,
+        all: true,
+    };
     let Ok(answer) = serde_json::from_slice::<Response>(line) else {
         return;
     };
@@ -72,6 +78,7 @@ pub(crate) fn fuzz(line: &[u8]) {
         for text in [
             table::render(snapshot),
             listeners::render(snapshot),
+            ports::render(snapshot, &EVERYTHING),
             verify::render(&compared),
         ] {
             let left = crate::printable::printable(&text);

@@ -9,12 +9,13 @@ use tcp_status_testkit::skip_unprepared;
 
 use crate::{printed, tcp_status};
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "run",
     "get",
     "show",
     "top",
     "listeners",
+    "ports",
     "discover",
     "verify",
     "check",

@@ -16,7 +16,7 @@ use nix::unistd::geteuid;
 
 use crate::{complaint, output, tcp_status};
 
-fn commands(socket: &Path) -> [Vec<String>; 6] {
+fn commands(socket: &Path) -> [Vec<String>; 7] {
     let with = |words: &[&str]| {
         let words = words.iter().map(ToString::to_string);
         words
@@ -29,6 +29,7 @@ fn commands(socket: &Path) -> [Vec<String>; 6] {
         with(&["show", "--json", "--all-netns"]),
         with(&["verify"]),
         with(&["listeners"]),
+        with(&["ports"]),
         with(&["discover"]),
     ]
 }

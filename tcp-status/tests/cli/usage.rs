@@ -136,6 +136,9 @@ fn every_bad_argument_is_one_line() {
             "unexpected argument '--all-netns'",
         ),
         (&["listeners", "--netns", ""], "use a name, an inode"),
+        (&["ports", "--sort", "closwait"], "did you mean closewait?"),
+        (&["ports", "--limit", "0"], "use 1 to 1000000"),
+        (&["ports", "--port", "1"], "unexpected argument '--port'"),
         (&["discover", "--json"], "unexpected argument '--json'"),
         (
             &["discover", "--all-netns", "--netns=1"],

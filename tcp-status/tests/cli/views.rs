@@ -160,3 +160,71 @@ fn a_namespace_that_the_tracker_refuses_is_said_as_one_line() {
         assert!(line.contains("\"nowhere\": not there"), "{line}");
     }
 }
+
+/// The rows of a table, each as its first words and its numbers.
+fn numbers(table: &str) -> Vec<(String, Vec<u64>)> {
+    let rows = table.lines().skip_while(|line| !line.starts_with("port "));
+    rows.skip(1)
+        .map(|row| {
+            let (name, counts) = row.split_at(14);
+            let counts = counts.split_whitespace().map(|word| word.parse().unwrap());
+            (name.trim_end().to_owned(), counts.collect())
+        })
+        .collect()
+}
+
+#[test]
+fn ports_are_sorted_and_add_up() {
+    let served = Served::new();
+    let table = served.printed(&["ports"]);
+    assert!(table.starts_with("netns     4026531833\n"), "{table}");
+    assert!(table.contains("\nnew       5432: "), "{table}");
+    assert!(
+        table.contains("\nport              total established timewait closewait  listen\n"),
+        "{table}"
+    );
+    let rows = numbers(&table);
+    // None is idle.
+    let names: Vec<_> = rows.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names.len(), 30 + 3, "{table}");
+    assert_eq!(names[30..], ["outgoing", "other", "all"]);
+    let totals: Vec<_> = rows.iter().map(|(_, counts)| counts[0]).collect();
+    assert!(totals[..30].is_sorted_by(|a, b| a >= b), "{table}");
+    for column in 0..rows[0].1.len() {
+        let sum: u64 = rows[..32].iter().map(|(_, counts)| counts[column]).sum();
+        assert_eq!(sum, rows[32].1[column], "{table}");
+    }
+
+    let few = numbers(&served.printed(&["ports", "--limit", "2", "--sort", "CLOSE_WAIT"]));
+    assert_eq!(
+        (few[0].0.as_str(), few[2].0.as_str()),
+        ("5432", "28 more ports")
+    );
+    assert_eq!(few.last(), rows.last(), "what is left out is in the sums");
+    let by_port = numbers(&served.printed(&["ports", "--sort", "port", "--all"]));
+    assert_eq!(
+        (by_port[0].0.as_str(), by_port[29].0.as_str()),
+        ("443", "8027")
+    );
+
+    let json = served.json(&["ports", "--json", "--limit", "1", "--sort", "closewait"]);
+    assert_eq!((&json["schema"], &json["limit"]), (&1.into(), &30.into()));
+    assert_eq!(json["ports"][0]["port"], FULL);
+    assert_eq!(json["ports"][0]["unit"], Value::Null);
+    assert_eq!(json["ports"][0]["states"]["closewait"], 41);
+    assert_eq!(json["rest"]["ports"], 29);
+    assert_eq!(json["outgoing"]["closewait"], 200);
+    assert_eq!(json["other"]["listen"], 2);
+    assert_eq!(json["unaudited"][0], FULL);
+
+    // Another namespace has no tracked port, and nothing is known of outgoing connections.
+    let other = served.printed(&["ports", "--netns", &OTHER.to_string()]);
+    assert!(other.contains("\noutgoing        unknown\n"), "{other}");
+    assert!(other.contains("\nDEGRADED  an audit is due\n"), "{other}");
+    let json = served.json(&["ports", "--json", "--netns", &OTHER.to_string()]);
+    assert_eq!(
+        (&json["outgoing"], &json["rest"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert_eq!(json["degraded"], "an audit is due");
+}

@@ -55,7 +55,7 @@ const VARIABLES: [&str; 2] = ["TCP_STATUS_SEED", "TCP_STATUS_CHURN"];
 /// What is proved on every kernel: first that the kit makes the sockets it says, which is what
 /// the others are judged by. Tests of the socket server and of the command line see the same
 /// kernel as natively, and stay there.
-const TESTS: [&str; 4] = ["hold", "sources", "live", "machine"];
+const TESTS: [&str; 4] = ["held_sockets", "sources", "live", "machine"];
 
 /// Arguments of `vm`.
 #[derive(Debug, Default, Args)]

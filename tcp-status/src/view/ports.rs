@@ -1,0 +1,180 @@
+//! Connections by local port as a table, and as JSON. The rows add up to the totals of `show`.
+
+use std::{
+    cmp::Reverse,
+    fmt::{self, Write as _},
+};
+
+use serde::Serialize;
+use tcp_status_common::state::State;
+
+use super::field::{field, subject};
+use crate::snapshot::{Counts, PortCounts, Snapshot};
+
+/// What the rows are sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sort {
+    /// Connections in one state, the most first.
+    State(State),
+    /// Sockets in all states, the most first.
+    Total,
+    /// Port number, ascending.
+    Port,
+}
+
+/// Which rows are listed. What is left out is in [`Rest`].
+#[derive(Clone, Copy, Debug)]
+pub struct Selection {
+    /// The order of the rows.
+    pub sort: Sort,
+    /// At most so many rows.
+    pub limit: Option<usize>,
+    /// Ports without connections too.
+    pub all: bool,
+}
+
+/// The JSON form of the rows.
+#[derive(Debug, Serialize)]
+pub struct Ports<'a> {
+    schema: u32,
+    netns: u32,
+    netns_name: Option<&'a str>,
+    degraded: Option<&'a str>,
+    ports: Vec<Row>,
+    rest: Option<Rest>,
+    outgoing: Option<Counts>,
+    other: Option<Counts>,
+    limit: Option<u32>,
+    unaudited: &'a [u16],
+}
+
+/// One listening port.
+#[derive(Debug, Serialize)]
+struct Row {
+    port: u16,
+    /// The systemd unit of the listener; none where it is not known.
+    unit: Option<String>,
+    states: Counts,
+}
+
+/// Listening ports that are not listed, together.
+#[derive(Debug, Default, Serialize)]
+struct Rest {
+    ports: usize,
+    states: Counts,
+}
+
+impl<'a> Ports<'a> {
+    /// The listening ports of a reading, as far as they are selected.
+    #[must_use]
+    pub fn new(snapshot: &'a Snapshot, selection: &Selection) -> Self {
+        let mut listed: Vec<_> = snapshot.ports.tracked.iter().collect();
+        // Stable: ports with as many connections stay in ascending order.
+        match selection.sort {
+            Sort::State(state) => {
+                listed.sort_by_key(|one| Reverse((one.states[state], one.states.total())));
+            }
+            Sort::Total => listed.sort_by_key(|one| Reverse(one.states.total())),
+            Sort::Port => {}
+        }
+        let is_idle = |one: &PortCounts| one.states.total() == one.states[State::Listen];
+        let mut rest = Rest::default();
+        let mut ports = Vec::new();
+        for one in listed {
+            let is_full = selection.limit.is_some_and(|limit| ports.len() >= limit);
+            if is_full || (is_idle(one) && !selection.all) {
+                rest.ports += 1;
+                rest.states += &one.states;
+            } else {
+                ports.push(Row {
+                    port: one.port,
+                    unit: None,
+                    states: one.states,
+                });
+            }
+        }
+        Self {
+            schema: snapshot.schema,
+            netns: snapshot.netns,
+            netns_name: snapshot.netns_name.as_deref(),
+            degraded: snapshot.degraded.as_deref(),
+            ports,
+            rest: (rest.ports > 0).then_some(rest),
+            outgoing: snapshot.ports.outgoing,
+            other: snapshot.ports.other,
+            limit: snapshot.ports.limit,
+            unaudited: &snapshot.ports.unaudited,
+        }
+    }
+}
+
+/// A row for each listed port, one each for the rest, for outgoing connections and for ports beyond
+/// `--max-ports`, and their sums. States that no row has are left out.
+#[must_use]
+pub fn render(snapshot: &Snapshot, selection: &Selection) -> String {
+    let mut text = String::new();
+    // Writing into a string cannot fail.
+    let _: fmt::Result = write(&mut text, snapshot, selection);
+    text
+}
+
+fn write(out: &mut String, snapshot: &Snapshot, selection: &Selection) -> fmt::Result {
+    let ports = Ports::new(snapshot, selection);
+    subject(out, snapshot)?;
+    if let Some(why) = &snapshot.degraded {
+        field(out, "DEGRADED", why)?;
+    }
+    if !ports.unaudited.is_empty() {
+        let list: Vec<_> = ports.unaudited.iter().map(u16::to_string).collect();
+        let text = format!(
+            "{}: connections from before they listened are outgoing until the next audit",
+            list.join(", ")
+        );
+        field(out, "new", &text)?;
+    }
+    let mut rows: Vec<(String, Option<Counts>)> = Vec::new();
+    for row in &ports.ports {
+        rows.push((row.port.to_string(), Some(row.states)));
+    }
+    if let Some(rest) = &ports.rest {
+        let word = if rest.ports == 1 { "port" } else { "ports" };
+        rows.push((format!("{} more {word}", rest.ports), Some(rest.states)));
+    }
+    rows.push(("outgoing".into(), ports.outgoing));
+    if let Some(other) = ports.other {
+        rows.push(("other".into(), Some(other)));
+    }
+    let mut sum = Counts::default();
+    for counts in rows.iter().filter_map(|(_, counts)| counts.as_ref()) {
+        sum += counts;
+    }
+    rows.push(("all".into(), Some(sum)));
+    let states: Vec<_> = State::ALL
+        .into_iter()
+        .filter(|&state| sum[state] > 0)
+        .collect();
+    write!(out, "\n{:<14}{:>9}", "port", "total")?;
+    for state in &states {
+        write!(out, " {:>width$}", state.name(), width = width(*state))?;
+    }
+    writeln!(out)?;
+    for (name, counts) in rows {
+        write!(out, "{name:<14}")?;
+        match counts {
+            Some(counts) => {
+                write!(out, "{:>9}", counts.total())?;
+                for state in &states {
+                    write!(out, " {:>width$}", counts[*state], width = width(*state))?;
+                }
+            }
+            None => write!(out, "{:>9}", "unknown")?,
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+/// Room for the name of a state, and for seven digits.
+fn width(state: State) -> usize {
+    state.name().len().max(7)
+}
