@@ -146,6 +146,6 @@ mod tests {
         });
         assert!(!hooks.are_pending() && !hooks.need_seeding());
         hooks.bank_switched(true);
-        assert_reduced(&hooks, "on inet_twsk_alloc: Argument list too long");
+        assert_reduced(&hooks, "to inet_twsk_alloc: Argument list too long");
     }
 }

@@ -6,6 +6,7 @@ mod generated;
 mod refused;
 mod rich;
 mod run;
+mod schema;
 mod terminal;
 mod top;
 mod tracker;
