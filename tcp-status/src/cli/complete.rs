@@ -10,14 +10,12 @@ use std::{
     path::PathBuf,
 };
 
-use clap::CommandFactory as _;
 use clap_complete::{
     CompleteEnv, Shell,
     engine::{ArgValueCandidates, ArgValueCompleter, CompletionCandidate, PathCompleter},
     env::Shells,
 };
 
-use super::args::Cli;
 use crate::{
     serve::{
         DEFAULT_SOCKET,
@@ -40,9 +38,12 @@ fi
 ";
 
 /// Prints candidates, if the shell asks for some; whether it did.
-pub(super) fn answer(arguments: &[OsString]) -> clap::error::Result<bool> {
+pub(super) fn answer(
+    command: impl Fn() -> clap::Command,
+    arguments: &[OsString],
+) -> clap::error::Result<bool> {
     let directory = env::current_dir().ok();
-    CompleteEnv::with_factory(Cli::command)
+    CompleteEnv::with_factory(command)
         .var(VARIABLE)
         .completer(PROGRAM)
         .try_complete(arguments, directory.as_deref())

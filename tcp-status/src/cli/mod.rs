@@ -11,10 +11,10 @@ mod passive;
 mod query;
 mod run;
 mod signals;
+mod systemd;
 mod top;
 mod usage;
 mod verify;
-mod watchdog;
 mod zabbix;
 
 #[cfg(any(test, fuzzing))]
@@ -22,7 +22,7 @@ pub(crate) use usage::fuzz;
 
 use std::{env, process::ExitCode};
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 
 use args::{Cli, Command, GetOptions};
 use exit::Verdict;
@@ -41,7 +41,7 @@ enum Frequent {
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments: Vec<_> = env::args_os().collect();
-    match complete::answer(&arguments) {
+    match complete::answer(Cli::command, &arguments) {
         Ok(true) => return exit::YES.into(),
         Ok(false) => {}
         Err(error) => return usage::answer(error),

@@ -24,7 +24,7 @@ use super::{
     panic::{Socket, end_on_panic},
     passive,
     signals::Signals,
-    watchdog,
+    systemd::{self, notify},
 };
 use crate::{
     bpf::MapLimits,
@@ -203,7 +203,7 @@ async fn serve_until_signal(
     };
     select! {
         served = serving => served.map(|_| ()),
-        never = watchdog::feed(Arc::clone(&running.source)) => match never {},
+        never = systemd::feed(Arc::clone(&running.source)) => match never {},
     }
 }
 
@@ -265,12 +265,6 @@ async fn announce(source: &Arc<dyn Source>, path: &Path) {
     };
     log::info!(tier = tier.unwrap_or("unknown"), socket:% = path.display(); "ready");
     notify(&[NotifyState::Ready]);
-}
-
-pub(super) fn notify(states: &[NotifyState]) {
-    if let Err(error) = sd_notify::notify(states) {
-        log::warn!(error:%; "cannot notify the service manager");
-    }
 }
 
 /// What is there, and how to ask for it.

@@ -2,7 +2,10 @@
 //! faster, and filtered by state and port in the kernel. Works in the namespace of the calling
 //! thread. Owns the wire, not what the counts are used for.
 
+mod error;
 mod wire;
+
+pub use error::Error;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +13,6 @@ use std::{
     time::Duration,
 };
 
-use netlink_packet_core::DecodeError;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 use nix::sys::{
     socket::{setsockopt, sockopt::ReceiveTimeout},
@@ -20,6 +22,7 @@ use tcp_status_common::state::{Family, NEW_SYN_RECV, State};
 
 use super::procfs::{Listing, PortListing};
 use crate::snapshot::Listener;
+use error::ATTEMPTS;
 use wire::Entry;
 
 /// All that procfs lists. Not bit 13, which would add bound sockets without a connection.
@@ -41,67 +44,6 @@ const RECEIVE: usize = 64 * 1024;
 
 /// The kernel answers from within the call; this is against a kernel that does not at all.
 const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How often a dump that the kernel calls inconsistent is tried.
-const ATTEMPTS: u32 = 4;
-
-/// Sockets cannot be dumped.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The kernel has no sock_diag for TCP.
-    #[error(
-        "cannot dump sockets over sock_diag: {0}; load the kernel modules inet_diag and tcp_diag, \
-         and allow AF_NETLINK to this process"
-    )]
-    Unsupported(io::Error),
-    /// The kernel refused or failed.
-    #[error(
-        "cannot dump sockets over sock_diag: {0}; allow it in the security policy, or try again"
-    )]
-    Kernel(io::Error),
-    /// What came is not what the kernel's headers promise.
-    #[error("cannot read the answer of sock_diag: {0}; report it as a bug")]
-    Malformed(String),
-    /// The tables changed too fast.
-    #[error("cannot dump sockets over sock_diag: interrupted {ATTEMPTS} times; try again")]
-    Interrupted,
-}
-
-impl Error {
-    /// Whether a permission is what is missing.
-    #[must_use]
-    pub fn is_permission(&self) -> bool {
-        matches!(self, Self::Kernel(error) if error.kind() == io::ErrorKind::PermissionDenied)
-    }
-
-    fn from_errno(errno: i32) -> Self {
-        let error = io::Error::from_raw_os_error(errno);
-        match errno {
-            // No handler or no module; no such request; no such protocol; none allowed.
-            libc::ENOENT
-            | libc::EINVAL
-            | libc::EOPNOTSUPP
-            | libc::EPROTONOSUPPORT
-            | libc::EAFNOSUPPORT => Self::Unsupported(error),
-            _ => Self::Kernel(error),
-        }
-    }
-}
-
-impl From<io::Error> for Error {
-    fn from(error: io::Error) -> Self {
-        match error.raw_os_error() {
-            Some(errno) => Self::from_errno(errno),
-            None => Self::Kernel(error),
-        }
-    }
-}
-
-impl From<DecodeError> for Error {
-    fn from(error: DecodeError) -> Self {
-        Self::Malformed(error.to_string())
-    }
-}
 
 /// Minisockets and request sockets, by family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

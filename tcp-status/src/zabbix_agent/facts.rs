@@ -2,12 +2,13 @@
 //! something about our keys. Changes nothing.
 
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 
 use super::{
     FILE,
+    error::{FactsError, missing},
     include::{Include, below},
 };
 
@@ -71,31 +72,6 @@ pub struct Agent {
     pub user: String,
     /// Where it listens.
     pub port: u16,
-}
-
-/// What keeps us from knowing.
-#[derive(Debug, thiserror::Error)]
-pub enum FactsError {
-    /// A file cannot be read.
-    #[error("cannot read {path:?}: {error}; run it as root")]
-    Read {
-        /// The file or folder.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// The agent reads no folder.
-    #[error(
-        "cannot use {0:?}: no Include= of a folder that is there; add a line such as \
-         Include=/etc/zabbix/zabbix_agentd.d/*.conf and make that folder"
-    )]
-    NoFolder(PathBuf),
-    /// The file is not what it seems.
-    #[error("cannot use {0:?}: a symbolic link, or not a file; remove it, or install by hand")]
-    NotARegularFile(PathBuf),
-    /// The folder leads out of the root.
-    #[error("cannot use {0:?}: leads out of the root that is given; install by hand")]
-    Outside(PathBuf),
 }
 
 /// Every agent below `root`.
@@ -207,13 +183,6 @@ fn read(path: &Path) -> Result<Option<String>, FactsError> {
             error,
         }),
     }
-}
-
-pub(super) fn missing(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-    )
 }
 
 #[cfg(test)]

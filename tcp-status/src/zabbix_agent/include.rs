@@ -5,7 +5,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use super::facts::{FactsError, missing};
+use super::error::{FactsError, missing};
 
 /// What an `Include=` names: a folder and a pattern for names, a folder, or a file.
 #[derive(Debug, PartialEq, Eq)]

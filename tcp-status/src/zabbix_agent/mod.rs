@@ -2,13 +2,15 @@
 //! Facts, then plan, then effect; nothing here asks the user or prints.
 
 mod effect;
+mod error;
 pub mod facts;
 mod include;
 pub mod plan;
 pub mod probe;
 
 pub use effect::{EffectError, remove, write};
-pub use facts::{Agent, FactsError, Kind, Setting};
+pub use error::FactsError;
+pub use facts::{Agent, Kind, Setting};
 pub use plan::{Change, ConfigPlan};
 
 /// What the agent has to read: the file of the repository.

@@ -13,7 +13,7 @@ use netlink_packet_sock_diag::{
 };
 use tcp_status_common::state::{Family, State};
 
-use super::Error;
+use super::error::Error;
 
 /// `TCPDIAG_GETSOCK` (`linux/inet_diag.h`): the older request, which walks both families at once.
 const TCPDIAG_GETSOCK: u16 = 18;

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{CREATE_DIRECTORY, SocketPathError, directory, in_use, or_here, system_error};
+use super::error::{CREATE_DIRECTORY, SocketPathError, in_use, system_error};
 
 /// How long another tracker may take to start on the same path.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -120,5 +120,18 @@ fn create_directory(directory: &Path, lock_file: &Path) -> io::Result<Option<Fil
             }
             _ => Err(error),
         },
+    }
+}
+
+/// The directory of a file.
+pub(super) fn directory(file: &Path) -> &Path {
+    or_here(file.parent().unwrap_or(Path::new("/")))
+}
+
+fn or_here(directory: &Path) -> &Path {
+    if directory.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        directory
     }
 }

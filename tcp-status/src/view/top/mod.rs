@@ -1,12 +1,15 @@
 //! `top`: the event loop between terminal, tracker and [`model`]. Decides nothing about what is
 //! shown (that is [`view`]'s) nor what keys do (that is [`model`]'s).
 
+mod error;
 #[cfg(test)]
 mod fixtures;
 pub mod model;
 pub mod panels;
 mod poller;
 pub mod screen;
+
+pub use error::TopError;
 
 use std::{io, path::PathBuf, thread, time::Instant};
 
@@ -25,20 +28,6 @@ use poller::Poller;
 use screen::Screen;
 
 use crate::snapshot::Snapshot;
-
-/// The view cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub enum TopError {
-    /// The terminal cannot be read or written.
-    #[error("cannot draw on the terminal: {0}; use tcp-status show, or another terminal")]
-    Terminal(#[source] io::Error),
-    /// Signals cannot be caught, or threads not be started.
-    #[error("cannot start a thread: {0}; raise its limits")]
-    Process(#[source] io::Error),
-    /// A thread panicked, which it has said.
-    #[error("cannot ask the tracker: the thread failed; report it as a bug")]
-    Thread,
-}
 
 /// Shows what the tracker at `socket` says, beginning with `first`, until the user or a signal
 /// ends it. The terminal is as before afterwards, whatever happens.

@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::{
-    TopError,
+    error::TopError,
     model::{PollQuery, PollResult},
 };
 use crate::serve::{

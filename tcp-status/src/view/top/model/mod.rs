@@ -4,12 +4,14 @@
 mod answers;
 mod history;
 pub mod keys;
+mod port_row;
 mod rows;
 mod sort;
 
+pub use super::panels::arrange::Panel;
 pub use answers::{Outage, PollQuery, PollResult};
 pub use history::{History, PerSecond};
-pub use rows::{PortGroup, PortRow};
+pub use port_row::{PortGroup, PortRow};
 pub use sort::{ListenerSort, PortSort};
 
 use std::time::{Duration, Instant};
@@ -54,16 +56,6 @@ pub enum Mode {
     Help,
     /// The list of namespaces, with the chosen row.
     Namespaces(usize),
-}
-
-/// The panels that can be scrolled and sorted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Panel {
-    /// Listening sockets.
-    #[default]
-    Listeners,
-    /// Connections by port.
-    Ports,
 }
 
 /// Everything that is shown.

@@ -4,7 +4,7 @@ use std::cmp::{Ordering, Reverse};
 
 use tcp_status_common::state::State;
 
-use super::PortRow;
+use super::port_row::PortRow;
 use crate::snapshot::Group;
 
 /// What an order is made of.

@@ -3,8 +3,6 @@
 use ratatui::layout::{Constraint, Layout, Rect, Size};
 use tcp_status_common::state::State;
 
-use crate::view::top::model::Panel;
-
 /// A title and all states.
 #[expect(clippy::cast_possible_truncation, reason = "eleven")]
 const STATES_HEIGHT: u16 = State::COUNT as u16 + 1;
@@ -20,6 +18,16 @@ const BESIDE_FROM: u16 = 130;
 
 /// Lines of a lower panel that are no rows: its title and its head.
 const HEADS: u16 = 2;
+
+/// The panels that can be scrolled and sorted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Panel {
+    /// Listening sockets.
+    #[default]
+    Listeners,
+    /// Connections by port.
+    Ports,
+}
 
 /// Where everything lies.
 #[derive(Clone, Copy, Debug)]
@@ -124,9 +132,7 @@ fn divide(area: Rect) -> Lower {
 mod tests {
     use ratatui::layout::Size;
 
-    use super::{Lower, arrange};
-    use crate::view::top::model::Panel;
-
+    use super::{Lower, Panel, arrange};
     #[test]
     fn an_ordinary_terminal_has_all_states_and_some_rows() {
         for (width, height, rows) in [(80, 24, 7), (60, 20, 3), (160, 48, 31)] {

@@ -1,5 +1,5 @@
-//! The service manager's watchdog (`WatchdogSec=` of a unit): it is told, as often as it wants,
-//! that the tracker is alive, and restarts one that is not. Owns what "alive" means.
+//! The service manager: readiness, and the watchdog (`WatchdogSec=` of the unit). Owns what "alive" means: the
+//! tracker answers a query.
 
 use std::{convert::Infallible, future::pending, sync::Arc};
 
@@ -7,7 +7,6 @@ use sd_notify::NotifyState;
 use tcp_status_common::state::State;
 use tokio::{task::spawn_blocking, time::sleep};
 
-use super::run::notify;
 use crate::serve::{Source, protocol::Get};
 
 /// How often the tracker speaks in the time after which it would be taken for dead.
@@ -35,5 +34,12 @@ fn question() -> Get {
         port: None,
         family: None,
         netns: None,
+    }
+}
+
+/// Notifies the service manager, if there is one.
+pub(super) fn notify(states: &[NotifyState]) {
+    if let Err(error) = sd_notify::notify(states) {
+        log::warn!(error:%; "cannot notify the service manager");
     }
 }

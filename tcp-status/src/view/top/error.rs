@@ -1,0 +1,17 @@
+//! Errors of the terminal view.
+
+use std::io;
+
+/// The view cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum TopError {
+    /// The terminal cannot be read or written.
+    #[error("cannot draw on the terminal: {0}; use tcp-status show, or another terminal")]
+    Terminal(#[source] io::Error),
+    /// Signals cannot be caught, or threads not be started.
+    #[error("cannot start a thread: {0}; raise its limits")]
+    Process(#[source] io::Error),
+    /// A thread panicked, which it has said.
+    #[error("cannot ask the tracker: the thread failed; report it as a bug")]
+    Thread,
+}
