@@ -5,6 +5,9 @@ use tcp_status_common::state::{Family, State};
 use super::{gauge::Gauges, split::Split};
 use crate::snapshot::Counts;
 
+/// The counts of IPv4 and of IPv6.
+pub type FamilyCounts = [Counts; Family::COUNT];
+
 /// What full sockets do not tell, as of one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AuxCounts {
@@ -20,7 +23,7 @@ pub struct AuxCounts {
 
 /// The counts of IPv4 and of IPv6.
 #[must_use]
-pub fn assemble(gauges: &Gauges, aux: &AuxCounts) -> [Counts; Family::COUNT] {
+pub fn assemble(gauges: &Gauges, aux: &AuxCounts) -> FamilyCounts {
     let (finwait2, timewait) = split(aux);
     Family::ALL.map(|family| {
         let i = family.index();
@@ -46,7 +49,7 @@ pub fn assemble_port(
     gauges: &Gauges,
     split: &Split,
     requests: [u64; Family::COUNT],
-) -> [Counts; Family::COUNT] {
+) -> FamilyCounts {
     let minisockets = split.timewait.iter().chain(&split.finwait2).sum();
     assemble(
         gauges,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tcp_status_common::state::State;
 
-use super::{gauge::Gauges, recount::SKIPPED};
+use super::{audit_state::SKIPPED, gauge::Gauges};
 
 /// How patient the second recount is, and the third, in looking for sockets that were reported
 /// before it began.

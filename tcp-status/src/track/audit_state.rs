@@ -22,6 +22,13 @@ use crate::{
 pub const UNREACHABLE: &str = "no process or mount references this network namespace: \
      counts start at its first event and cannot be audited";
 
+/// A namespace in which a walk may have passed over sockets, and that was never at rest since.
+pub const SKIPPED: &str = "this kernel's TCP iterator may skip sockets of a network namespace \
+     without listeners; the first audit at rest decides";
+
+/// A namespace that no audit has met yet.
+pub const APPEARED: &str = "network namespace created since the last audit";
+
 /// What is known of one namespace beside its counters.
 #[derive(Clone, Debug, Default)]
 pub struct NetnsState {

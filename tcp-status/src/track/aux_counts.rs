@@ -9,11 +9,11 @@ use tcp_status_common::{
 };
 
 use super::{
+    api_error::unavailable,
     assemble::AuxCounts,
     cpu_time::CpuTimer,
     gauge::Gauges,
     history::GaugeRange,
-    query::unavailable,
     queues::{self, HalfOpen},
     split::{Split, SplitCache, SplitMoment},
     split_caches::SplitWalk,

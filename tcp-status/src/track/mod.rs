@@ -1,5 +1,6 @@
 //! Keeps the counts: seeding, auditing, and what is put together for an answer.
 
+mod api_error;
 mod assemble;
 mod audit;
 mod audit_diff;
@@ -7,6 +8,7 @@ mod audit_state;
 mod aux_counts;
 mod budget;
 mod cpu_time;
+mod first_seed;
 mod gauge;
 mod history;
 mod idle_ages;
@@ -19,12 +21,15 @@ mod queues;
 mod reading;
 mod recount;
 mod sampler;
+mod samples;
 pub mod scan;
 mod schedule;
 mod seed;
 mod split;
 mod split_caches;
 mod start;
+mod start_error;
+mod sync;
 mod ticker;
 mod timewait_hooks;
 mod tracker;
@@ -34,5 +39,6 @@ pub use audit::Auditor;
 pub(crate) use queues::fuzz;
 pub use sampler::Sampler;
 pub use schedule::Pace;
-pub use start::{Running, StartError, start};
+pub use start::{Running, start};
+pub use start_error::StartError;
 pub use tracker::{Settings, Tracker};

@@ -6,9 +6,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use tcp_status_common::state::Family;
 
 use super::{
-    assemble::assemble_port,
+    api_error::unavailable,
+    assemble::{FamilyCounts, assemble_port},
     gauge::Gauges,
-    query::{FamilyCounts, unavailable},
     queues::{self, HalfOpen},
     split::{Split, SplitCache},
     tracker::Tracker,

@@ -2,18 +2,22 @@
 
 use std::{collections::BTreeMap, iter};
 
-use tcp_status_common::state::{Family, State};
+use tcp_status_common::{
+    counters::{NetnsId, OWN_NETNS},
+    state::{Family, State},
+};
 
 use super::{
-    assemble::{AuxCounts, assemble},
-    audit_state::UNREACHABLE,
+    api_error::unavailable,
+    assemble::{AuxCounts, FamilyCounts, assemble},
+    audit_state::{APPEARED, UNREACHABLE},
     aux_counts::{StalenessPolicy, UNRECORDED},
     gauge::Gauges,
     ports::AllPorts,
     queues::{self, HalfOpen},
     reading::Reading,
-    recount::APPEARED,
-    tracker::{POISONED, Tracker, lock},
+    sync::{POISONED, lock},
+    tracker::Tracker,
 };
 use crate::{
     kernel::{
@@ -22,15 +26,11 @@ use crate::{
         procfs, sysctl,
     },
     serve::{
-        Source as _,
-        protocol::{ApiError, ApiErrorKind, Show},
+        Source,
+        protocol::{ApiError, Get, Show},
     },
-    snapshot::{Counts, Events, Ports, Snapshot},
+    snapshot::{Events, Ports, Snapshot},
 };
-use tcp_status_common::counters::{NetnsId, OWN_NETNS};
-
-/// The counts of IPv4 and of IPv6.
-pub(super) type FamilyCounts = [Counts; Family::COUNT];
 
 impl Tracker {
     /// The counts of a namespace, as far as `state` needs them and `staleness` allows.
@@ -339,9 +339,80 @@ impl Tracker {
     }
 }
 
-pub(super) fn unavailable(why: impl std::fmt::Display) -> ApiError {
-    ApiError {
-        kind: ApiErrorKind::Unavailable,
-        message: why.to_string(),
+impl Tracker {
+    /// The namespace that a query names, if it is one that is counted.
+    fn resolve_tracked(&self, named: Option<&str>) -> Result<Option<NetnsId>, ApiError> {
+        let Some(text) = named else {
+            return Ok(Some(OWN_NETNS));
+        };
+        // Held open, so that no other one gets its number meanwhile.
+        let target = netns::resolve(text)?;
+        if target.inode() == self.inode {
+            return Ok(Some(OWN_NETNS));
+        }
+        let live_namespaces = self.live_namespaces().map_err(unavailable)?;
+        let named = live_namespaces
+            .iter()
+            .find(|(_, inode)| **inode == target.inode());
+        let audit_state = self.audit_state();
+        let counted = named.filter(|(netns, _)| audit_state.others.contains_key(netns));
+        Ok(counted.map(|(&netns, _)| netns))
     }
+
+    /// Whether the counts of a port can be answered for: it was entered before the last walk.
+    pub(super) fn is_port_tracked(&self, netns: NetnsId, port: u16) -> bool {
+        self.audit_state().walked_ports.contains(&(netns, port))
+    }
+}
+
+impl Source for Tracker {
+    fn get(&self, query: &Get) -> Result<u64, ApiError> {
+        let state = query.state()?;
+        let families = query.families()?;
+        let Some(netns) = self.resolve_tracked(query.netns.as_deref())? else {
+            return self.scan.get(query);
+        };
+        let counts = match query.port {
+            None => Some(self.counts(netns, state, StalenessPolicy::Refresh)?),
+            Some(port) if self.is_port_tracked(netns, port) => {
+                self.port_counts(netns, port, state)?
+            }
+            Some(_) => None,
+        };
+        let Some(counts) = counts else {
+            return self.scan.get(query);
+        };
+        Ok(sum(&counts, families, state))
+    }
+
+    fn try_get(&self, query: &Get) -> Option<Result<u64, ApiError>> {
+        let (state, families) = (query.state().ok()?, query.families().ok()?);
+        let own = query.netns.is_none() && query.port.is_none();
+        (own && self.needs_no_walk(state)).then(|| {
+            let counts = self.counts(OWN_NETNS, state, StalenessPolicy::UseCached)?;
+            Ok(sum(&counts, families, state))
+        })
+    }
+
+    fn show(&self, query: &Show) -> Result<Vec<Snapshot>, ApiError> {
+        let window = query.window();
+        if query.all_netns {
+            return match query.port {
+                Some(port) => self.port_snapshots(port, window),
+                None => self.snapshots(window),
+            };
+        }
+        let Some(netns) = self.resolve_tracked(query.netns.as_deref())? else {
+            return self.scan.show(query);
+        };
+        match query.port {
+            None => Ok(vec![self.snapshot(netns, window)?]),
+            Some(port) => Ok(vec![self.one_port(netns, port, window)?]),
+        }
+    }
+}
+
+fn sum(counts: &FamilyCounts, families: &[Family], state: State) -> u64 {
+    let of = |family: &Family| counts[family.index()][state];
+    families.iter().map(of).sum()
 }

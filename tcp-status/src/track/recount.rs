@@ -13,7 +13,8 @@ use super::{
     reading::Reading,
     seed::{self, SeedError, Walks},
     split::SplitMoment,
-    tracker::{POISONED, Tracker, socket_count_estimate},
+    sync::POISONED,
+    tracker::{Tracker, socket_count_estimate},
 };
 use crate::{
     bpf::{BankSum, BpfError},
@@ -26,13 +27,6 @@ use crate::{
     },
 };
 use tcp_status_common::counters::{NetnsId, OWN_NETNS};
-
-/// A namespace in which a walk may have passed over sockets, and that was never at rest since.
-pub const SKIPPED: &str = "this kernel's TCP iterator may skip sockets of a network namespace \
-     without listeners; the first audit at rest decides";
-
-/// A namespace that no audit has met yet.
-pub const APPEARED: &str = "network namespace created since the last audit";
 
 /// A recount that could not be held; the counts stay as they are.
 #[derive(Debug, thiserror::Error)]

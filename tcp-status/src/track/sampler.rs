@@ -4,34 +4,18 @@
 use std::{
     io,
     os::fd::AsFd as _,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     thread,
     time::{Duration, Instant},
 };
 
-use nix::sys::eventfd::{EfdFlags, EventFd};
-use tcp_status_common::state::{Family, State};
+use tcp_status_common::{counters::OWN_NETNS, state::State};
 
 use super::{
-    assemble::assemble,
-    aux_counts::StalenessPolicy,
-    cpu_time::CpuTimer,
-    history::{GaugeRange, History},
-    query::unavailable,
-    queues::Queues,
-    reading::Reading,
-    tracker::{Tracker, lock},
+    api_error::unavailable, assemble::assemble, aux_counts::StalenessPolicy, cpu_time::CpuTimer,
+    samples::Waker, sync::lock, tracker::Tracker,
 };
-use crate::{
-    bpf::wait,
-    kernel::procfs,
-    serve::protocol::ApiError,
-    snapshot::{Counts, Listener, Snapshot},
-};
-use tcp_status_common::counters::OWN_NETNS;
+use crate::{bpf::wait, kernel::procfs, serve::protocol::ApiError};
 
 /// So many samples without any change, and the sampler rests.
 const QUIET: u32 = 20;
@@ -41,88 +25,6 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// The most of one core that samples may take: many listeners make them rarer.
 const SHARE: f64 = 0.02;
-
-/// What was sampled so far.
-pub struct Samples {
-    started: Instant,
-    period: Duration,
-    history: History,
-    queues: Queues,
-    /// The sampler sleeps until something happens.
-    resting: bool,
-    /// Counts, events since start, and connections that wait to be accepted.
-    last: (Counts, u64, u64),
-    /// Request sockets.
-    requests: [u64; Family::COUNT],
-}
-
-impl Default for Samples {
-    fn default() -> Self {
-        Self {
-            started: Instant::now(),
-            period: Duration::ZERO,
-            history: History::default(),
-            queues: Queues::default(),
-            resting: false,
-            last: (Counts::default(), 0, 0),
-            requests: [0; Family::COUNT],
-        }
-    }
-}
-
-impl Samples {
-    /// Adds to a snapshot what was seen within its window.
-    pub(super) fn annotate(
-        &self,
-        window: u32,
-        reading: &Reading,
-        range: &GaugeRange,
-        snapshot: &mut Snapshot,
-        listeners: &mut [Listener],
-    ) {
-        let now = self.now();
-        let period = u64::try_from(self.period.as_millis()).unwrap_or(u64::MAX);
-        snapshot.peaks = self.history.peaks(now, window, period, range);
-        snapshot.rates = self
-            .history
-            .rates(now, window, &reading.transitions, reading.events);
-        self.queues.annotate(now, window, listeners);
-    }
-
-    /// Milliseconds since the first sample could be taken.
-    fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-}
-
-/// Wakes the sampler, for good or for a look.
-#[derive(Debug)]
-pub(super) struct Waker {
-    event: EventFd,
-    end: AtomicBool,
-}
-
-impl Waker {
-    fn new() -> io::Result<Self> {
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        Ok(Self {
-            event: EventFd::from_value_and_flags(0, flags)?,
-            end: AtomicBool::new(false),
-        })
-    }
-
-    fn wake(&self) {
-        // It can only be full, and has rung then.
-        let _: nix::Result<usize> = self.event.write(1);
-    }
-
-    /// Whether the end was called for. Nothing that rang before counts any more.
-    fn stop_requested(&self) -> bool {
-        // There is nothing to read if it has not rung.
-        let _: nix::Result<u64> = self.event.read();
-        self.end.load(Ordering::Acquire)
-    }
-}
 
 /// The thread that samples. Ends when dropped.
 pub struct Sampler {

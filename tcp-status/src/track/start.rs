@@ -9,6 +9,7 @@ use super::{
     memory,
     sampler::Sampler,
     scan::Scan,
+    start_error::StartError,
     tracker::{Settings, Tracker},
 };
 use crate::{
@@ -21,20 +22,6 @@ use crate::{
     privilege,
     serve::Source,
 };
-
-/// Nothing can be started.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// eBPF was demanded, and something that it needs is missing.
-    #[error(transparent)]
-    BackendUnavailable(#[from] BackendUnavailable),
-    /// eBPF was demanded, and the kernel refused it.
-    #[error(transparent)]
-    Refused(#[from] super::tracker::TrackerError),
-    /// No thread can be had for the audits.
-    #[error("cannot start a thread: {0}; raise the limit of tasks")]
-    Thread(std::io::Error),
-}
 
 /// What answers, and what keeps it right. Ends when dropped.
 pub struct Running {
@@ -58,7 +45,7 @@ pub fn start(backend: Backend, settings: Settings) -> Result<Running, StartError
 
 fn start_backend(backend: Backend, settings: Settings) -> Result<Running, StartError> {
     // Nothing can be counted without procfs, by whatever backend.
-    netns::own().map_err(super::tracker::TrackerError::Netns)?;
+    netns::own().map_err(StartError::Netns)?;
     if backend == Backend::Scan {
         // Nothing that the host offers matters, and reading the kernel's types takes a while.
         return Ok(scan(backend, REQUESTED.into(), &settings));
@@ -98,7 +85,7 @@ fn start_backend(backend: Backend, settings: Settings) -> Result<Running, StartE
             })
         }
         Err(error) if backend == Backend::Auto => Ok(scan(backend, error.to_string(), &settings)),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Mutex;
 
-use super::tracker::lock;
+use super::sync::lock;
 use crate::{
     bpf::BpfError,
     kernel::plan::{EbpfPlan, SplitMethod},

@@ -2,52 +2,30 @@
 //! ask what.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard},
-    time::{Duration, Instant},
+    collections::BTreeMap,
+    sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::Duration,
 };
 
-use aya::Btf;
-use tcp_status_common::{
-    control::Mode,
-    state::{Family, State},
-};
+use tcp_status_common::counters::{NetnsId, OWN_NETNS};
 
 use super::{
     audit_state::AuditState,
-    aux_counts::StalenessPolicy,
-    cpu_time::CpuTimer,
-    gauge::Gauges,
+    gauge::{self, Gauges},
     netns_targets::NetnsTargets,
-    query::{FamilyCounts, unavailable},
-    recount::SKIPPED,
-    sampler::{Samples, Waker},
+    reading::{Counters, Reading},
+    samples::{Samples, Waker},
     scan::Scan,
     schedule::Pace,
-    seed::{self, SeedError},
     split_caches::SplitCaches,
+    sync::POISONED,
     timewait_hooks::TimewaitHooks,
 };
 use crate::{
-    bpf::{Bpf, BpfError, MapLimits},
-    kernel::{
-        netns::{self, list::NetnsEntry},
-        plan::{EbpfPlan, SeedMethod},
-        procfs,
-        quiesce::quiesce,
-        sock_diag,
-    },
-    serve::{
-        Source,
-        protocol::{ApiError, Get, Show},
-    },
-    snapshot::Snapshot,
+    bpf::{BankReader, Bpf, BpfError, MapLimits},
+    kernel::{netns::list::NetnsEntry, plan::EbpfPlan, procfs},
+    snapshot::Transitions,
 };
-use tcp_status_common::counters::{NetnsId, OWN_NETNS};
-
-/// How long the first seeding waits for sockets that were reported before it began: it has nothing
-/// to compare with.
-const FIRST_SETTLE_TIME: Duration = Duration::from_millis(200);
 
 /// What the user may set.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -67,26 +45,6 @@ pub struct Settings {
     pub attach_later: bool,
 }
 
-/// The tracker cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum TrackerError {
-    /// The kernel refused a program or a map.
-    #[error(transparent)]
-    Load(#[from] BpfError),
-    /// The first counts cannot be had.
-    #[error(transparent)]
-    Seed(#[from] SeedError),
-    /// The kernel's own tables cannot be read.
-    #[error(transparent)]
-    Procfs(#[from] procfs::Error),
-    /// The kernel's own tables cannot be dumped.
-    #[error(transparent)]
-    SockDiag(#[from] sock_diag::Error),
-    /// The namespace is unknown.
-    #[error("cannot read the network namespace of this process: {0}; mount /proc")]
-    Netns(std::io::Error),
-}
-
 /// Counts network namespaces by events. Dropping it takes everything out of the kernel.
 pub struct Tracker {
     pub(super) bpf: Bpf,
@@ -95,7 +53,7 @@ pub struct Tracker {
     pub(super) settings: Settings,
     /// Inode number of the tracker's own namespace.
     pub(super) inode: u32,
-    audit_state: RwLock<AuditState>,
+    pub(super) audit_state: RwLock<AuditState>,
     pub(super) splits: SplitCaches,
     pub(super) samples: Mutex<Samples>,
     /// Of the thread that samples, once there is one.
@@ -103,71 +61,11 @@ pub struct Tracker {
     /// The ways to other namespaces that the last walks took.
     pub(super) netns_entries: RwLock<BTreeMap<NetnsId, NetnsEntry>>,
     /// Inode numbers of other namespaces that were there when last looked.
-    inodes: RwLock<BTreeMap<NetnsId, u32>>,
+    pub(super) inodes: RwLock<BTreeMap<NetnsId, u32>>,
     pub(super) scan: Scan,
 }
 
 impl Tracker {
-    /// Loads, attaches and seeds. Blocks for about a microsecond per socket that there is.
-    ///
-    /// # Errors
-    /// [`TrackerError`]; nothing is left in the kernel then.
-    pub fn start(
-        mut plan: EbpfPlan,
-        btf: &Btf,
-        mut settings: Settings,
-    ) -> Result<Self, TrackerError> {
-        let inode = netns::own().map_err(TrackerError::Netns)?;
-        let iterator = plan.seed == SeedMethod::Iterator;
-        if settings.all_namespaces && !iterator {
-            log::warn!(
-                "counting only the tracker's network namespace: this kernel has no TCP iterator"
-            );
-            settings.all_namespaces = false;
-        }
-        plan.layout.all_namespaces = settings.all_namespaces.into();
-        let (bpf, plan) = match Bpf::load(&plan.layout, btf, iterator, inode, settings.limits) {
-            Err(refused @ BpfError::Timewait { .. }) => {
-                let plan = plan.reduced(refused.to_string());
-                let bpf = Bpf::load(&plan.layout, btf, iterator, inode, settings.limits)?;
-                (bpf, plan)
-            }
-            loaded => (loaded?, plan),
-        };
-        let hooks = TimewaitHooks::new(&plan);
-        if hooks.are_pending() && !settings.attach_later {
-            hooks.attach(|| bpf.attach_timewait());
-        }
-        hooks.log();
-        let tracker = Self {
-            bpf,
-            hooks,
-            plan,
-            settings,
-            inode,
-            audit_state: RwLock::new(AuditState::new(Duration::ZERO, 0)),
-            splits: SplitCaches::default(),
-            samples: Mutex::default(),
-            waker: OnceLock::new(),
-            netns_entries: RwLock::default(),
-            inodes: RwLock::default(),
-            scan: Scan::new(
-                "counted by a scan: not tracked".into(),
-                settings.pace.share_on_demand(),
-            ),
-        };
-        let audit_state = match tracker.plan.seed {
-            SeedMethod::Iterator => tracker.seed_by_iterator()?,
-            SeedMethod::Procfs => tracker.seed_by_procfs()?,
-        };
-        *tracker.audit_state_mut() = audit_state;
-        let live = tracker.audit_state().live;
-        tracker
-            .hooks
-            .bank_switched(tracker.bpf.counts_timewait(live));
-        Ok(tracker)
-    }
-
     /// Attaches what [`Settings::attach_later`] has left, if anything; an audit that is held
     /// afterwards makes the tier full. Blocks for as long as the kernel takes.
     pub fn attach_pending(&self) {
@@ -191,6 +89,59 @@ impl Tracker {
         } else {
             NetnsTargets::own(self.inode)
         }
+    }
+
+    /// The banks that hold the counts, and what the ledger holds at that moment.
+    pub(super) fn counters_with<T>(
+        &self,
+        of_state: impl FnOnce(&AuditState) -> T,
+    ) -> (Counters<'_>, T) {
+        let audit_state = self.audit_state();
+        let counters = Counters {
+            live: self.bpf.read_bank(audit_state.live),
+            retiring: audit_state.retiring.map(|bank| self.bpf.read_bank(bank)),
+        };
+        (counters, of_state(&audit_state))
+    }
+
+    /// The counts of a namespace.
+    pub(super) fn read(&self, netns: NetnsId) -> Result<Reading, BpfError> {
+        let (counters, (base, accumulated)) = self.counters_with(|audit_state| {
+            let netns_state = audit_state.netns_state(netns);
+            netns_state.map_or_else(Default::default, |netns_state| {
+                (netns_state.base, netns_state.accumulated)
+            })
+        });
+        let banks = counters.of(netns)?;
+        let flows = banks.plus_flows(&accumulated);
+        Ok(Reading {
+            gauges: Gauges::of(&banks) + base,
+            transitions: Transitions::from_flows(&gauge::flows(&flows)),
+            events: gauge::events(&flows),
+        })
+    }
+
+    /// The gauges of a namespace alone.
+    pub(super) fn gauges(&self, netns: NetnsId) -> Result<Gauges, BpfError> {
+        let (counters, base) = self.counters_with(|audit_state| {
+            let netns_state = audit_state.netns_state(netns);
+            netns_state.map_or_else(Gauges::default, |netns_state| netns_state.base)
+        });
+        Ok(Gauges::of(&counters.of(netns)?) + base)
+    }
+
+    /// The bank that events are counted into, which has the ports.
+    pub(super) fn live_bank(&self) -> BankReader<'_> {
+        self.live_bank_with(|_| ()).0
+    }
+
+    /// The same, and what the ledger holds at that moment.
+    pub(super) fn live_bank_with<T>(
+        &self,
+        of_state: impl FnOnce(&AuditState) -> T,
+    ) -> (BankReader<'_>, T) {
+        let audit_state = self.audit_state();
+        (self.bpf.read_bank(audit_state.live), of_state(&audit_state))
     }
 
     /// The inode number of each other namespace that is there and in which anything was counted.
@@ -231,154 +182,6 @@ impl Tracker {
         Ok(self.bpf.writers()?.unregistered != unregistered
             || !live.port_keys()?.is_subset(&walked))
     }
-
-    fn seed_by_iterator(&self) -> Result<AuditState, TrackerError> {
-        let (started, timer) = (Instant::now(), CpuTimer::start());
-        let unregistered = self.bpf.writers()?.unregistered;
-        let targets = self.netns_targets();
-        let seed::SeededBank {
-            walks,
-            ports,
-            netns_entries,
-            mut seeding,
-        } = seed::seed_bank(
-            &self.bpf,
-            &targets,
-            None,
-            0,
-            socket_count_estimate(),
-            FIRST_SETTLE_TIME,
-        )?;
-        seeding.complete(0)?;
-        let baseline = copy_mismatch(&self.bpf)?;
-        let (elapsed, cost) = (started.elapsed(), timer.spent());
-        quiesce();
-        drop(seeding);
-        let mut audit_state = AuditState::new(cost, baseline);
-        audit_state.unregistered = unregistered;
-        audit_state.walked_ports = Arc::new(ports);
-        *self.netns_entries.write().expect(POISONED) = netns_entries;
-        audit_state.sync_namespaces(&walks, &self.live_namespaces()?);
-        self.flag_incomplete_walk(&mut audit_state)?;
-        let skipped = self.may_have_skipped(&self.gauges(OWN_NETNS)?);
-        self.cache_audit_split(&walks, skipped, None);
-        let sockets: u64 = walks.values().map(|walked| walked.sockets).sum();
-        log::info!(sockets, namespaces = walks.len(), milliseconds = elapsed.as_millis(); "seeded");
-        Ok(audit_state)
-    }
-
-    /// The first walk had nothing to compare with: where it may have passed over sockets, an audit
-    /// has to look.
-    fn flag_incomplete_walk(&self, audit_state: &mut AuditState) -> Result<(), BpfError> {
-        let bank = self.bpf.read_bank(audit_state.live);
-        for (netns, netns_state) in audit_state.netns_states_mut() {
-            if self.may_have_skipped(&Gauges::of(&bank.counters(netns)?)) {
-                netns_state.degraded_reason = Some(SKIPPED.into());
-            }
-        }
-        Ok(())
-    }
-
-    /// Events first, so that nothing in between is lost; what is counted twice is for the audit.
-    fn seed_by_procfs(&self) -> Result<AuditState, TrackerError> {
-        self.bpf.set_mode(Mode::new(Some(0), None))?;
-        let baseline = copy_mismatch(&self.bpf)?;
-        let timer = CpuTimer::start();
-        let aux = sock_diag::minisockets(&BTreeSet::new())?.all;
-        let base = Gauges::full_sockets(&procfs::listing(None)?, &aux);
-        let mut audit_state = AuditState::new(timer.spent(), baseline);
-        audit_state.own.base = base;
-        audit_state.degraded_reason = Some(
-            "seeded from procfs, for want of a TCP iterator; \
-             the first audit at rest makes it exact"
-                .into(),
-        );
-        Ok(audit_state)
-    }
-
-    /// The namespace that a query names, if it is one that is counted.
-    fn resolve_tracked(&self, named: Option<&str>) -> Result<Option<NetnsId>, ApiError> {
-        let Some(text) = named else {
-            return Ok(Some(OWN_NETNS));
-        };
-        // Held open, so that no other one gets its number meanwhile.
-        let target = netns::resolve(text)?;
-        if target.inode() == self.inode {
-            return Ok(Some(OWN_NETNS));
-        }
-        let live_namespaces = self.live_namespaces().map_err(unavailable)?;
-        let named = live_namespaces
-            .iter()
-            .find(|(_, inode)| **inode == target.inode());
-        let audit_state = self.audit_state();
-        let counted = named.filter(|(netns, _)| audit_state.others.contains_key(netns));
-        Ok(counted.map(|(&netns, _)| netns))
-    }
-
-    /// Whether the counts of a port can be answered for: it was entered before the last walk.
-    pub(super) fn is_port_tracked(&self, netns: NetnsId, port: u16) -> bool {
-        self.audit_state().walked_ports.contains(&(netns, port))
-    }
-}
-
-impl Source for Tracker {
-    fn get(&self, query: &Get) -> Result<u64, ApiError> {
-        let state = query.state()?;
-        let families = query.families()?;
-        let Some(netns) = self.resolve_tracked(query.netns.as_deref())? else {
-            return self.scan.get(query);
-        };
-        let counts = match query.port {
-            None => Some(self.counts(netns, state, StalenessPolicy::Refresh)?),
-            Some(port) if self.is_port_tracked(netns, port) => {
-                self.port_counts(netns, port, state)?
-            }
-            Some(_) => None,
-        };
-        let Some(counts) = counts else {
-            return self.scan.get(query);
-        };
-        Ok(sum(&counts, families, state))
-    }
-
-    fn try_get(&self, query: &Get) -> Option<Result<u64, ApiError>> {
-        let (state, families) = (query.state().ok()?, query.families().ok()?);
-        let own = query.netns.is_none() && query.port.is_none();
-        (own && self.needs_no_walk(state)).then(|| {
-            let counts = self.counts(OWN_NETNS, state, StalenessPolicy::UseCached)?;
-            Ok(sum(&counts, families, state))
-        })
-    }
-
-    fn show(&self, query: &Show) -> Result<Vec<Snapshot>, ApiError> {
-        let window = query.window();
-        if query.all_netns {
-            return match query.port {
-                Some(port) => self.port_snapshots(port, window),
-                None => self.snapshots(window),
-            };
-        }
-        let Some(netns) = self.resolve_tracked(query.netns.as_deref())? else {
-            return self.scan.show(query);
-        };
-        match query.port {
-            None => Ok(vec![self.snapshot(netns, window)?]),
-            Some(port) => Ok(vec![self.one_port(netns, port, window)?]),
-        }
-    }
-}
-
-fn sum(counts: &FamilyCounts, families: &[Family], state: State) -> u64 {
-    let of = |family: &Family| counts[family.index()][state];
-    families.iter().map(of).sum()
-}
-
-/// Why no lock is poisoned.
-pub(super) const POISONED: &str = "a panic ends the process";
-
-/// Locks what nobody left half-done.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect(POISONED)
 }
 
 /// How many sockets there may be to remember. Only a size to begin with: unknown is no error.
