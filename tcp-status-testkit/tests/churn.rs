@@ -39,7 +39,7 @@ fn thousands_of_connections_leave_only_time_wait() {
             println!("{report}");
             assert_eq!(report.failures(), 0);
             assert!(report.connections() >= 8_000);
-            assert!(report.tallies.iter().all(|tally| tally.runs > 0));
+            assert!(report.scenario_totals.iter().all(|totals| totals.runs > 0));
             assert_only_time_wait("churn");
         })
         .unwrap();

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use crate::{
-    build::{check_names, registries, remap},
+    reproducible::{check_names, registries, remap},
     step::Step,
     toolchain::{BPF_TARGET, Toolchain},
     workspace::Workspace,

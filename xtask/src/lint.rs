@@ -8,6 +8,7 @@ use anyhow::Result;
 use crate::{
     ebpf,
     step::Step,
+    structure,
     test_totals::{Outcome, TestTotals},
     toolchain::{Missing, Toolchain},
     workspace::Workspace,
@@ -24,23 +25,23 @@ const CLIPPY: [&str; 6] = [
 ];
 
 pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
-    let mut tally = TestTotals::default();
-    check(workspace, &Toolchain::find(workspace), &mut tally);
-    println!("{tally}");
-    Ok(tally.exit_code())
+    let mut totals = TestTotals::default();
+    check(workspace, &Toolchain::find(workspace), &mut totals);
+    println!("{totals}");
+    Ok(totals.exit_code())
 }
 
-/// Adds the outcome of every lint to `tally`.
+/// Adds the outcome of every lint to `totals`.
 pub(crate) fn check(
     workspace: &Workspace,
     toolchain: &Result<Toolchain, Missing>,
-    tally: &mut TestTotals,
+    totals: &mut TestTotals,
 ) {
     for (name, component, args) in [
         ("formatting", "rustfmt", &FORMATTING[..]),
         ("clippy", "clippy", &CLIPPY),
     ] {
-        tally.check(name, || {
+        totals.check(name, || {
             if Step::cargo().args([args[0], "--version"]).ask().is_none() {
                 return Ok(Outcome::Skipped(format!(
                     "no {component}; install it: rustup component add {component}"
@@ -51,7 +52,11 @@ pub(crate) fn check(
             Ok(Outcome::Passed)
         });
     }
-    tally.check("clippy for the BPF target", || match toolchain {
+    totals.check("structure", || {
+        structure::check(workspace)?;
+        Ok(Outcome::Passed)
+    });
+    totals.check("clippy for the BPF target", || match toolchain {
         Ok(toolchain) if ebpf::lint(workspace, toolchain)? => Ok(Outcome::Passed),
         Ok(toolchain) => Ok(Outcome::Skipped(format!(
             "no clippy beside {}; install it on Debian: apt-get install rust-web-clippy",

@@ -9,9 +9,11 @@ mod files;
 mod fuzz;
 mod lint;
 mod package;
+mod reproducible;
 mod run;
 mod soak;
 mod step;
+mod structure;
 mod test;
 mod test_totals;
 mod toolchain;
@@ -67,7 +69,7 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Reduce a kernel's BTF to the types that tcp-status looks up, as test data
     Types(types::TypesArgs),
-    /// Formatting, and clippy for all crates
+    /// Formatting, clippy for all crates, and the structure of the sources
     Lint,
     /// What `bench` runs in a virtual machine
     #[command(hide = true)]

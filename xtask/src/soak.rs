@@ -41,9 +41,9 @@ pub(crate) fn run(workspace: &Workspace, args: &SoakArgs) -> Result<ExitCode> {
     if let Some(version) = &args.vm {
         let machines = VmArgs::new(vec![version.clone()], args.install);
         let limit = Duration::from_mins(args.minutes.into()) + REST;
-        let tally = vm::soak(workspace, &machines, environment.into(), limit)?;
-        println!("{tally}");
-        return Ok(tally.exit_code());
+        let totals = vm::soak(workspace, &machines, environment.into(), limit)?;
+        println!("{totals}");
+        return Ok(totals.exit_code());
     }
     let step = Step::cargo()
         .args(["test", "--locked", "--release", "--package", "tcp-status"])

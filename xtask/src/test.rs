@@ -13,7 +13,7 @@ use xtask::object::{OBJECT, Record, digest};
 use crate::{
     ebpf, lint,
     step::Step,
-    test_totals::{Outcome, TestTotals},
+    test_totals::{Outcome, SKIPPED, TestTotals},
     toolchain::{Toolchain, apt_install},
     vm,
     workspace::Workspace,
@@ -29,10 +29,6 @@ const PACKAGES: [&str; 6] = [
     "strace",
     "zabbix-agent",
 ];
-
-/// Begins the line that a test prints when it cannot run here; the test then passes in the eyes
-/// of the harness.
-pub(crate) const SKIPPED: &str = "SKIPPED: ";
 
 /// Live tests have a network namespace each, but share the kernel: a few trackers beside each
 /// other show that they do not disturb each other, many only disturb the timing.
@@ -63,50 +59,50 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<ExitCode> {
     } else {
         Toolchain::find(workspace)
     };
-    let mut tally = TestTotals::default();
-    tally.check("eBPF object", || match &toolchain {
+    let mut totals = TestTotals::default();
+    totals.check("eBPF object", || match &toolchain {
         Ok(toolchain) => compare(workspace, toolchain),
         Err(missing) => Ok(Outcome::Skipped(missing.to_string())),
     });
-    lint::check(workspace, &toolchain, &mut tally);
-    tally.check("static binary", || {
+    lint::check(workspace, &toolchain, &mut totals);
+    totals.check("static binary", || {
         // As it is in the machines: a release would build everything that it is made of once more.
         vm::build(workspace)?;
         Step::new(vm::program(workspace)).arg("--version").run()?;
         Ok(Outcome::Passed)
     });
     let tests = part("tests", || cargo_test(workspace));
-    tally.add(tests);
+    totals.add(tests);
     if args.zabbix {
-        tally.add(part("zabbix", || zabbix::run_all(workspace, args.install)));
+        totals.add(part("zabbix", || zabbix::run_all(workspace, args.install)));
     }
     if !args.vm.is_empty() {
         let machines = vm::VmArgs::new(args.vm.clone(), args.install);
-        tally.add(part("virtual machines", || {
+        totals.add(part("virtual machines", || {
             vm::tests(workspace, &machines, &args.vm_briefly)
         }));
     }
-    println!("{tally}");
+    println!("{totals}");
     // The checks around the tests do not stand for them.
     if tests.passed == 0 {
         eprintln!("xtask: no test ran; the reasons are above");
         return Ok(ExitCode::FAILURE);
     }
-    Ok(tally.exit_code())
+    Ok(totals.exit_code())
 }
 
 /// Counts as a failure what keeps a part from being tried at all.
 fn part(name: &str, run: impl FnOnce() -> Result<TestTotals>) -> TestTotals {
     eprintln!("== {name}");
-    let tally = run().unwrap_or_else(|error| {
+    let totals = run().unwrap_or_else(|error| {
         eprintln!("== {name}: FAILED: {error:#}");
         TestTotals {
             failed: 1,
             ..TestTotals::default()
         }
     });
-    eprintln!("== {name}: {tally}");
-    tally
+    eprintln!("== {name}: {totals}");
+    totals
 }
 
 /// Builds the object and compares it with the kept one.
@@ -160,19 +156,19 @@ fn cargo_test(workspace: &Workspace) -> Result<TestTotals> {
         eprintln!("{line}");
     }
     let status = child.wait()?;
-    let mut tally = counter.tally;
-    if !status.success() && tally.failed == 0 {
+    let mut totals = counter.totals;
+    if !status.success() && totals.failed == 0 {
         // It did not come to testing, or a test binary died.
         eprintln!("`{step}` failed ({status})");
-        tally.failed += 1;
+        totals.failed += 1;
     }
-    Ok(tally)
+    Ok(totals)
 }
 
 /// Counts what `cargo test` prints.
 #[derive(Debug, Default)]
 struct Counter {
-    tally: TestTotals,
+    totals: TestTotals,
     /// Tests of the running binary that printed a skip.
     skipped: u64,
 }
@@ -183,7 +179,7 @@ impl Counter {
             self.skipped += 1;
         } else if let Some(binary) = result(line) {
             let skipped = std::mem::take(&mut self.skipped).min(binary.passed);
-            self.tally.add(TestTotals {
+            self.totals.add(TestTotals {
                 passed: binary.passed - skipped,
                 failed: binary.failed,
                 skipped: binary.skipped + skipped,
@@ -228,6 +224,6 @@ mod tests {
         counter.add(result);
         counter.add("SKIPPED: half of it");
         counter.add(failed);
-        assert_eq!(counter.tally.to_string(), "5 passed, 1 failed, 3 skipped");
+        assert_eq!(counter.totals.to_string(), "5 passed, 1 failed, 3 skipped");
     }
 }

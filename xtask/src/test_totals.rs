@@ -4,6 +4,10 @@ use std::{fmt, process::ExitCode};
 
 use anyhow::Result;
 
+/// Begins the line that a test prints when it cannot run here; the test then passes in the eyes
+/// of the harness.
+pub(crate) const SKIPPED: &str = "SKIPPED: ";
+
 /// How a check that did not fail came out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -44,12 +48,12 @@ impl TestTotals {
     pub(crate) fn parse(line: &str) -> Option<Self> {
         let mut counts = line.trim().split(", ");
         let mut count = |word: &str| counts.next()?.strip_suffix(word)?.trim_end().parse().ok();
-        let tally = Self {
+        let totals = Self {
             passed: count("passed")?,
             failed: count("failed")?,
             skipped: count("skipped")?,
         };
-        counts.next().is_none().then_some(tally)
+        counts.next().is_none().then_some(totals)
     }
 
     pub(crate) fn add(&mut self, other: Self) {
@@ -90,19 +94,19 @@ mod tests {
 
     #[test]
     fn every_outcome_is_counted_once() {
-        let mut tally = TestTotals::default();
-        tally.check("one", || Ok(Outcome::Passed));
-        tally.check("two", || Err(anyhow!("no")));
-        tally.check("three", || Ok(Outcome::Skipped("not here".into())));
-        tally.add(TestTotals {
+        let mut totals = TestTotals::default();
+        totals.check("one", || Ok(Outcome::Passed));
+        totals.check("two", || Err(anyhow!("no")));
+        totals.check("three", || Ok(Outcome::Skipped("not here".into())));
+        totals.add(TestTotals {
             passed: 2,
             failed: 0,
             skipped: 1,
         });
-        assert_eq!(tally.to_string(), "3 passed, 1 failed, 2 skipped");
+        assert_eq!(totals.to_string(), "3 passed, 1 failed, 2 skipped");
         assert_eq!(
             TestTotals::parse("3 passed, 1 failed, 2 skipped\n"),
-            Some(tally)
+            Some(totals)
         );
         for other in [
             "",

@@ -8,7 +8,7 @@ mod opening;
 mod report;
 
 pub use context::Ctx;
-pub use report::{Report, Tally};
+pub use report::{Report, ScenarioTotals};
 
 use std::{
     io,

@@ -6,7 +6,7 @@ use super::{Ctx, SCENARIOS};
 
 /// How often one scenario ran.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct ScenarioTotals {
     /// Runs.
     pub runs: u64,
     /// Connections opened, or tried to.
@@ -25,7 +25,7 @@ pub struct Report {
     /// How long it took.
     pub elapsed: Duration,
     /// One entry per entry of [`SCENARIOS`].
-    pub tallies: Vec<Tally>,
+    pub scenario_totals: Vec<ScenarioTotals>,
 }
 
 impl Report {
@@ -33,7 +33,7 @@ impl Report {
         Self {
             seed,
             elapsed: Duration::ZERO,
-            tallies: vec![Tally::default(); SCENARIOS.len()],
+            scenario_totals: vec![ScenarioTotals::default(); SCENARIOS.len()],
         }
     }
 
@@ -42,19 +42,19 @@ impl Report {
         let before = ctx.connections();
         let result: io::Result<()> = SCENARIOS[scenario].1(ctx);
         let made = ctx.connections() - before;
-        let tally = &mut self.tallies[scenario];
-        tally.runs += 1;
-        tally.connections += made;
+        let totals = &mut self.scenario_totals[scenario];
+        totals.runs += 1;
+        totals.connections += made;
         if let Err(error) = result {
-            tally.failures += 1;
-            tally.first_failure.get_or_insert(error.to_string());
+            totals.failures += 1;
+            totals.first_failure.get_or_insert(error.to_string());
             ctx.forget_listeners();
         }
         made
     }
 
     pub(super) fn add(&mut self, other: Self) {
-        for (mine, theirs) in self.tallies.iter_mut().zip(other.tallies) {
+        for (mine, theirs) in self.scenario_totals.iter_mut().zip(other.scenario_totals) {
             mine.runs += theirs.runs;
             mine.connections += theirs.connections;
             mine.failures += theirs.failures;
@@ -65,13 +65,19 @@ impl Report {
     /// Connections of all scenarios.
     #[must_use]
     pub fn connections(&self) -> u64 {
-        self.tallies.iter().map(|tally| tally.connections).sum()
+        self.scenario_totals
+            .iter()
+            .map(|totals| totals.connections)
+            .sum()
     }
 
     /// Failures of all scenarios.
     #[must_use]
     pub fn failures(&self) -> u64 {
-        self.tallies.iter().map(|tally| tally.failures).sum()
+        self.scenario_totals
+            .iter()
+            .map(|totals| totals.failures)
+            .sum()
     }
 
     /// Connections per second.
@@ -89,10 +95,10 @@ impl fmt::Display for Report {
             "{:<26}{:>10}{:>13}{:>10}",
             "scenario", "runs", "connections", "failures"
         )?;
-        for ((name, _), tally) in SCENARIOS.iter().zip(&self.tallies) {
-            write!(f, "{name:<26}{:>10}", tally.runs)?;
-            write!(f, "{:>13}{:>10}", tally.connections, tally.failures)?;
-            match &tally.first_failure {
+        for ((name, _), totals) in SCENARIOS.iter().zip(&self.scenario_totals) {
+            write!(f, "{name:<26}{:>10}", totals.runs)?;
+            write!(f, "{:>13}{:>10}", totals.connections, totals.failures)?;
+            match &totals.first_failure {
                 Some(failure) => writeln!(f, "  {failure}")?,
                 None => writeln!(f)?,
             }

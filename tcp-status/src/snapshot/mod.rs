@@ -78,7 +78,7 @@ pub struct Snapshot {
     pub tier: Tier,
     /// Why the tier is not `full`.
     pub tier_reason: Option<String>,
-    /// Why a number may be off by a little right now; none when all are vouched for.
+    /// Why a count may be off; none when all are exact.
     pub degraded: Option<String>,
     /// Inode number of the network namespace.
     pub netns: u32,

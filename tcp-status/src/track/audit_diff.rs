@@ -125,7 +125,7 @@ impl AuditDiff {
         words.join(", ")
     }
 
-    /// Why the counts cannot be vouched for even now.
+    /// Why the counts may still be off.
     #[must_use]
     pub fn degraded_reason(&self) -> Option<&'static str> {
         if self.undecided {

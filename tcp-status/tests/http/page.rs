@@ -40,6 +40,7 @@ fn parsed(readings: Vec<Snapshot>) -> Page {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn every_number_is_on_the_page() {
     let page = parsed(vec![full()]);
     for state in State::ALL {

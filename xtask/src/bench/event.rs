@@ -17,7 +17,7 @@ use super::{
     full::full_tier,
     guest,
     kernel::{Empty, Object, programs},
-    report::{Report, Table, number},
+    report::{Report, Table, number, ratio},
     tracker::Tracker,
 };
 use crate::workspace::Workspace;
@@ -170,11 +170,6 @@ impl Round {
     fn net(&self) -> f64 {
         self.first + self.second - self.empty
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "figures of a measurement")]
-pub(super) fn ratio(sum: u64, count: u64) -> f64 {
-    sum as f64 / count.max(1) as f64
 }
 
 /// Else the minisockets use up the ports of the loop within seconds.

@@ -15,10 +15,9 @@ use serde_json::{Value, json};
 use super::{
     Bench, Inside,
     cost::Spread,
-    event::ratio,
     in_machine,
     kernel::{Empty, Object, programs},
-    report::{Report, Table, number},
+    report::{Report, Table, number, ratio},
     tracker::{SHOW, Tracker},
 };
 use crate::vm::guest::Guest;

@@ -178,6 +178,11 @@ impl Plot {
     }
 }
 
+#[expect(clippy::cast_precision_loss, reason = "figures of a measurement")]
+pub(super) fn ratio(sum: u64, count: u64) -> f64 {
+    sum as f64 / count.max(1) as f64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

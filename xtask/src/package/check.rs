@@ -5,7 +5,10 @@ use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{CARGO_DENY, Made, Release};
+use super::{
+    release::{CARGO_DENY, Release},
+    stage::Made,
+};
 use crate::{
     step::Step,
     test_totals::{Outcome, TestTotals},
@@ -19,7 +22,7 @@ const NO_DATABASE: &str = "failed to fetch advisory database";
 const DATABASE: &str = "https://github.com/RustSec/advisory-db";
 
 /// Checks each package with what the system has for its kind.
-pub(super) fn contents(made: &Made, tally: &mut TestTotals) {
+pub(super) fn contents(made: &Made, totals: &mut TestTotals) {
     let [deb, rpm, tarball, _] = &made.files;
     for (kind, path, program, args) in [
         ("deb", deb, "dpkg-deb", &["--contents"][..]),
@@ -27,7 +30,7 @@ pub(super) fn contents(made: &Made, tally: &mut TestTotals) {
         ("rpm", tarball, "tar", &["--list", "--file"]),
     ] {
         let name = path.file_name().unwrap_or_default().display();
-        tally.check(&format!("files of {name}"), || {
+        totals.check(&format!("files of {name}"), || {
             if !exists(program) {
                 return Ok(Outcome::Skipped(format!("no {program} here")));
             }
@@ -47,7 +50,7 @@ pub(super) fn contents(made: &Made, tally: &mut TestTotals) {
             Ok(Outcome::Passed)
         });
     }
-    tally.check("lintian", || {
+    totals.check("lintian", || {
         if !exists("lintian") {
             return Ok(Outcome::Skipped("no lintian here".into()));
         }
@@ -63,9 +66,9 @@ pub(super) fn dependencies(
     release: &Release<'_>,
     source: &Path,
     advisories: Option<&Path>,
-    tally: &mut TestTotals,
+    totals: &mut TestTotals,
 ) {
-    tally.check("licences and sources of dependencies", || {
+    totals.check("licences and sources of dependencies", || {
         release
             .tool(CARGO_DENY)
             .args(["--log-level", "error", "--locked", "check"])
@@ -74,7 +77,7 @@ pub(super) fn dependencies(
             .run()?;
         Ok(Outcome::Passed)
     });
-    tally.check("known vulnerabilities of dependencies", || {
+    totals.check("known vulnerabilities of dependencies", || {
         let step = release
             .tool(CARGO_DENY)
             .args(["--locked", "check", "advisories"]);

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use super::NAME;
+use super::release::NAME;
 use crate::{files, step::Step};
 
 /// How the names of files with licences begin.

@@ -3,6 +3,7 @@
 
 mod check;
 mod licences;
+mod release;
 mod stage;
 
 use std::{
@@ -11,33 +12,28 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use xtask::object::digest;
 
-use self::stage::Stage;
+use self::{
+    release::{CARGO_CYCLONEDX, CARGO_DEB, CARGO_DENY, CARGO_GENERATE_RPM, NAME, Release, VERSION},
+    stage::{Made, Stage},
+};
 use crate::{
-    build::{check_names, registries, remap, static_flags, static_triple},
+    build::{static_flags, static_triple},
     files,
+    reproducible::{check_names, registries, remap},
     step::Step,
     test_totals::{Outcome, TestTotals},
     toolchain::apt_install,
-    tools::{self, Tool},
+    tools,
     vm::{Version, trial},
     workspace::Workspace,
 };
 
-const CARGO_DEB: Tool = ("cargo-deb", "3.8.0");
-const CARGO_GENERATE_RPM: Tool = ("cargo-generate-rpm", "0.21.1");
-const CARGO_CYCLONEDX: Tool = ("cargo-cyclonedx", "0.5.9");
-const CARGO_DENY: Tool = ("cargo-deny", "0.20.2");
-
 /// Programs of the system: without them, the checks that need them are skipped.
 const PROGRAMS: [&str; 2] = ["lintian", "rpm"];
-
-/// The package's name everywhere.
-const NAME: &str = "tcp-status";
-const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Arguments of `package`.
 #[derive(Debug, Args)]
@@ -65,39 +61,6 @@ pub(crate) struct PackageArgs {
     kernel: Version,
 }
 
-/// What is packaged.
-struct Release<'a> {
-    workspace: &'a Workspace,
-    commit: String,
-    /// The commit's time, in seconds since 1970: the time of every file.
-    epoch: String,
-    triple: String,
-}
-
-impl Release<'_> {
-    /// RPM's and the kernel's name for the machine.
-    fn machine(&self) -> &str {
-        self.triple.split('-').next().unwrap_or_default()
-    }
-
-    /// Debian's name for it.
-    fn architecture(&self) -> Result<&'static str> {
-        match self.machine() {
-            "x86_64" => Ok("amd64"),
-            "aarch64" => Ok("arm64"),
-            other => {
-                bail!("cannot package for {other}: the eBPF programs are for x86-64 and arm64")
-            }
-        }
-    }
-
-    /// One of cargo's subcommands, which takes the release's time from its environment.
-    fn tool(&self, tool: Tool) -> Step {
-        let program = tools::program(self.workspace, tool);
-        Step::new(program).env("SOURCE_DATE_EPOCH", &self.epoch)
-    }
-}
-
 pub(crate) fn run(workspace: &Workspace, args: &PackageArgs) -> Result<ExitCode> {
     let needed = [CARGO_DEB, CARGO_GENERATE_RPM, CARGO_CYCLONEDX, CARGO_DENY];
     tools::provide(workspace, &needed, args.install)?;
@@ -116,16 +79,16 @@ pub(crate) fn run(workspace: &Workspace, args: &PackageArgs) -> Result<ExitCode>
     }
     files::write(folder.join("SHA256SUMS"), sums)?;
 
-    let mut tally = TestTotals::default();
-    check::contents(&made, &mut tally);
+    let mut totals = TestTotals::default();
+    check::contents(&made, &mut totals);
     check::dependencies(
         &release,
         &made.source,
         args.advisories.as_deref(),
-        &mut tally,
+        &mut totals,
     );
     if args.reproduce {
-        tally.check("reproduced", || {
+        totals.check("reproduced", || {
             let again = folder.join("again");
             let second = make(&release, args.revision, &again)?;
             for (one, other) in made.files.iter().zip(&second.files) {
@@ -151,14 +114,20 @@ pub(crate) fn run(workspace: &Workspace, args: &PackageArgs) -> Result<ExitCode>
             next_deb: made.stage.deb(&release, args.revision + 1, &upgrade)?,
             next_rpm: made.stage.rpm(&release, args.revision + 1, &upgrade)?,
         };
-        trial::run(workspace, &packages, &args.kernel, args.install, &mut tally)?;
+        trial::run(
+            workspace,
+            &packages,
+            &args.kernel,
+            args.install,
+            &mut totals,
+        )?;
     }
     for path in &made.files {
         let path = folder.join(path.file_name().unwrap_or_default());
         println!("{}", path.display());
     }
-    println!("{tally}");
-    Ok(tally.exit_code())
+    println!("{totals}");
+    Ok(totals.exit_code())
 }
 
 fn release<'a>(workspace: &'a Workspace, target: Option<&str>) -> Result<Release<'a>> {
@@ -182,15 +151,6 @@ fn release<'a>(workspace: &'a Workspace, target: Option<&str>) -> Result<Release
     };
     release.architecture()?;
     Ok(release)
-}
-
-/// What came out of one building.
-struct Made {
-    /// The committed sources, as they were built.
-    source: PathBuf,
-    stage: Stage,
-    /// The .deb, the .rpm, the tarball and the bill of materials.
-    files: [PathBuf; 4],
 }
 
 /// Makes all packages below `work`. Only what cargo built before may be there.

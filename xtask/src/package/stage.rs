@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{CARGO_DEB, CARGO_GENERATE_RPM, NAME, Release, VERSION, licences};
+use super::{
+    licences,
+    release::{CARGO_DEB, CARGO_GENERATE_RPM, NAME, Release, VERSION},
+};
 use crate::{files, step::Step};
 
 const REPOSITORY: &str = env!("CARGO_PKG_REPOSITORY");
@@ -282,6 +285,15 @@ fn changelog(release: &Release<'_>, revision: u32) -> Result<String> {
         "{NAME} ({VERSION}-{revision}) unstable; urgency=medium\n\n  * Version {VERSION} of \
          tcp-status: see changelog.gz.\n\n -- {MAINTAINER}  {date}"
     ))
+}
+
+/// What came out of one building.
+pub(super) struct Made {
+    /// The committed sources, as they were built.
+    pub(super) source: PathBuf,
+    pub(super) stage: Stage,
+    /// The .deb, the .rpm, the tarball and the bill of materials.
+    pub(super) files: [PathBuf; 4],
 }
 
 #[cfg(test)]

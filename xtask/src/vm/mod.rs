@@ -98,9 +98,9 @@ impl VmArgs {
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &VmArgs) -> Result<ExitCode> {
-    let tally = tests(workspace, args, &[])?;
-    println!("{tally}");
-    Ok(tally.exit_code())
+    let totals = tests(workspace, args, &[])?;
+    println!("{totals}");
+    Ok(totals.exit_code())
 }
 
 /// Runs the tests, and shows how each came out; on the kernels in `briefly`, only a few.
@@ -187,11 +187,11 @@ fn run_jobs(workspace: &Workspace, args: &VmArgs, mut task: Task) -> Result<Test
         show_failures(run);
     }
     println!("{}", tables::tables(&runs));
-    let mut tally = TestTotals::default();
+    let mut totals = TestTotals::default();
     for run in &runs {
-        tally.add(run.counts());
+        totals.add(run.counts());
     }
-    Ok(tally)
+    Ok(totals)
 }
 
 fn parse_filter(text: &str) -> Result<String, &'static str> {

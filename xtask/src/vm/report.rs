@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::machine::{End, Ended};
-use crate::{test::SKIPPED, test_totals::TestTotals};
+use crate::test_totals::{SKIPPED, TestTotals};
 
 const MARK: &str = "##vm ";
 

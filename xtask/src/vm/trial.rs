@@ -86,15 +86,15 @@ pub(crate) fn run(
     packages: &Packages,
     kernel: &Version,
     install: bool,
-    tally: &mut TestTotals,
+    totals: &mut TestTotals,
 ) -> Result<()> {
     let programs: Vec<_> = PROGRAMS.into_iter().chain([MMDEBSTRAP]).collect();
     provide(&programs, install)?;
     let host = Host::new(workspace, std::slice::from_ref(kernel), install)?;
     let debian = debian(&host.folder.join("debian"))?;
-    in_folders(&debian, packages, &host.folder.join("scratch"), tally);
+    in_folders(&debian, packages, &host.folder.join("scratch"), totals);
     let traffic = static_binary(workspace, "tcp-status-testkit", "tcp-traffic", "vm")?;
-    tally.add(in_machine(&host, packages, &debian, &traffic)?);
+    totals.add(in_machine(&host, packages, &debian, &traffic)?);
     Ok(())
 }
 
@@ -120,8 +120,8 @@ fn debian(folder: &Path) -> Result<PathBuf> {
 
 /// Both kinds of packages, as in the making of an image: they must install without a service
 /// manager, and leave what was there when they go.
-fn in_folders(debian: &Path, packages: &Packages, folder: &Path, tally: &mut TestTotals) {
-    tally.check("the .deb in a scratch root", || {
+fn in_folders(debian: &Path, packages: &Packages, folder: &Path, totals: &mut TestTotals) {
+    totals.check("the .deb in a scratch root", || {
         attempt(debian, folder, |root| {
             let dpkg = |action: &str| {
                 let root = format!("--root={}", root.display());
@@ -135,7 +135,7 @@ fn in_folders(debian: &Path, packages: &Packages, folder: &Path, tally: &mut Tes
             dpkg("--purge").arg("tcp-status").run()
         })
     });
-    tally.check("the .rpm in a scratch root", || {
+    totals.check("the .rpm in a scratch root", || {
         if !exists("rpm") {
             return Ok(Outcome::Skipped("no rpm here".into()));
         }
@@ -242,26 +242,26 @@ fn in_machine(
         machine.accel.name(),
         log.display()
     );
-    let (mut tally, mut done) = (TestTotals::default(), false);
+    let (mut totals, mut done) = (TestTotals::default(), false);
     let ended = machine.run(|line, _| {
         eprintln!("  {line}");
-        done |= count(line, &mut tally);
+        done |= count(line, &mut totals);
         done
     })?;
     files::remove(&initramfs)?;
     if !done {
         eprintln!("the trial did not come to its end: {:?}", ended.end);
-        tally.failed += 1;
+        totals.failed += 1;
     }
-    Ok(tally)
+    Ok(totals)
 }
 
 /// Counts `##trial ok NAME` and `##trial failed NAME`; true at `##trial done`.
-fn count(line: &str, tally: &mut TestTotals) -> bool {
+fn count(line: &str, totals: &mut TestTotals) -> bool {
     let words = line.strip_prefix("##trial ").unwrap_or_default();
     match words.split(' ').next() {
-        Some("ok") => tally.passed += 1,
-        Some("failed") => tally.failed += 1,
+        Some("ok") => totals.passed += 1,
+        Some("failed") => totals.failed += 1,
         Some("done") => return true,
         _ => {}
     }
@@ -282,11 +282,11 @@ mod tests {
 
     #[test]
     fn results_are_counted() {
-        let mut tally = TestTotals::default();
+        let mut totals = TestTotals::default();
         for line in ["##trial ok one", "other", "##trial failed two"] {
-            assert!(!count(line, &mut tally));
+            assert!(!count(line, &mut totals));
         }
-        assert!(count("##trial done", &mut tally));
-        assert_eq!(tally.to_string(), "1 passed, 1 failed, 0 skipped");
+        assert!(count("##trial done", &mut totals));
+        assert_eq!(totals.to_string(), "1 passed, 1 failed, 0 skipped");
     }
 }

@@ -10,6 +10,9 @@ mod report;
 mod round;
 mod servers;
 mod subject;
+mod version;
+
+use version::Version;
 
 use std::{
     fs,
@@ -70,40 +73,14 @@ pub(crate) struct ZabbixArgs {
     round: bool,
 }
 
-/// A Zabbix version that Debian has packages of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Version {
-    #[value(name = "6.0")]
-    V6_0,
-    #[value(name = "7.0")]
-    V7_0,
-}
-
-impl Version {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::V6_0 => "6.0",
-            Self::V7_0 => "7.0",
-        }
-    }
-
-    /// The suite of Debian that has it.
-    const fn suite(self) -> &'static str {
-        match self {
-            Self::V6_0 => "bookworm",
-            Self::V7_0 => "bookworm-backports",
-        }
-    }
-}
-
 pub(crate) fn run(workspace: &Workspace, args: &ZabbixArgs) -> Result<ExitCode> {
-    let tally = match args.versions.as_slice() {
+    let totals = match args.versions.as_slice() {
         &[version] if args.round => round(workspace, version)?,
         [] => run_all(workspace, args.install)?,
         versions => run_versions(workspace, versions, args.install)?,
     };
-    println!("{tally}");
-    Ok(tally.exit_code())
+    println!("{totals}");
+    Ok(totals.exit_code())
 }
 
 /// All versions; for `cargo xtask test`.
@@ -113,14 +90,14 @@ pub(crate) fn run_all(workspace: &Workspace, install: bool) -> Result<TestTotals
 
 /// Gets everything that a round needs, then does the rounds, beside each other: mostly they wait.
 fn run_versions(workspace: &Workspace, versions: &[Version], install: bool) -> Result<TestTotals> {
-    let mut tally = TestTotals::default();
+    let mut totals = TestTotals::default();
     if let Some(reason) = obstacle() {
         for version in versions {
-            tally.check(&format!("zabbix {}", version.name()), || {
+            totals.check(&format!("zabbix {}", version.name()), || {
                 Ok(Outcome::Skipped(reason.clone()))
             });
         }
-        return Ok(tally);
+        return Ok(totals);
     }
     if install {
         apt_install(&[pictures::BROWSER])?;
@@ -146,13 +123,13 @@ fn run_versions(workspace: &Workspace, versions: &[Version], install: bool) -> R
         let (table, last) = text.trim_end().rsplit_once('\n').unwrap_or(("", &text));
         println!("{table}");
         match TestTotals::parse(last) {
-            Some(counts) => tally.add(counts),
-            None => tally.check(&format!("zabbix {}", version.name()), || {
+            Some(counts) => totals.add(counts),
+            None => totals.check(&format!("zabbix {}", version.name()), || {
                 bail!("the round ended without a result ({})", output.status)
             }),
         }
     }
-    Ok(tally)
+    Ok(totals)
 }
 
 /// Why this host cannot run the packages; none if it can.
@@ -228,5 +205,5 @@ fn round(workspace: &Workspace, version: Version) -> Result<TestTotals> {
     let mut report = Report::new(version);
     round::run(workspace, &mut report)?;
     println!("{}", report.table());
-    Ok(report.tally)
+    Ok(report.totals)
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use super::Version;
+use super::version::Version;
 use crate::test_totals::{Outcome, TestTotals};
 
 /// Everything that was done.
@@ -12,7 +12,7 @@ pub(super) struct Report {
     pub(super) version: Version,
     /// Name, seconds, result.
     rows: Vec<(String, f64, String)>,
-    pub(super) tally: TestTotals,
+    pub(super) totals: TestTotals,
 }
 
 /// What a step that did not fail has found.
@@ -27,7 +27,7 @@ impl Report {
         Self {
             version,
             rows: Vec::new(),
-            tally: TestTotals::default(),
+            totals: TestTotals::default(),
         }
     }
 
@@ -36,7 +36,7 @@ impl Report {
         let start = Instant::now();
         let mut result = String::new();
         let title = format!("zabbix {}: {name}", self.version.name());
-        self.tally.check(&title, || match step() {
+        self.totals.check(&title, || match step() {
             Ok(Done::Passed(found)) => {
                 result = found;
                 Ok(Outcome::Passed)
@@ -101,7 +101,7 @@ mod tests {
         let none: Option<()> = report.need("fail", || Err(anyhow!("no\nmore")));
         assert_eq!(none, None);
         report.check("skip", || Ok(Done::Skipped("not here".into())));
-        assert_eq!(report.tally.to_string(), "1 passed, 1 failed, 1 skipped");
+        assert_eq!(report.totals.to_string(), "1 passed, 1 failed, 1 skipped");
         let table = report.table();
         let ends: Vec<_> = table.lines().map(|line| line.rsplit("  ").next()).collect();
         let wanted = ["result", "a 7", "FAILED: no", "SKIPPED: not here"];

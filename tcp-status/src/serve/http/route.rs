@@ -19,7 +19,7 @@ pub(super) enum Route {
     },
     /// `/healthz`: whether the tracker answers.
     Healthz,
-    /// `/readyz`: whether every number is vouched for as well.
+    /// `/readyz`: whether every count is exact as well.
     Readyz,
 }
 

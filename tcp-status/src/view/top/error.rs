@@ -8,7 +8,7 @@ pub enum TopError {
     /// The terminal cannot be read or written.
     #[error("cannot draw on the terminal: {0}; use tcp-status show, or another terminal")]
     Terminal(#[source] io::Error),
-    /// Signals cannot be caught, or threads not be started.
+    /// Signal handlers or threads cannot be created.
     #[error("cannot start a thread: {0}; raise its limits")]
     Process(#[source] io::Error),
     /// A thread panicked, which it has said.

@@ -52,7 +52,7 @@ pub struct Arrangement {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lower {
     /// Both panels.
-    Beside {
+    SideBySide {
         /// Left.
         listeners: Rect,
         /// Right.
@@ -69,8 +69,8 @@ impl Arrangement {
     #[must_use]
     pub fn rows(&self, panel: Panel) -> u16 {
         let area = match (self.lower, panel) {
-            (Lower::Beside { listeners, .. }, Panel::Listeners) => listeners,
-            (Lower::Beside { ports, .. }, Panel::Ports) => ports,
+            (Lower::SideBySide { listeners, .. }, Panel::Listeners) => listeners,
+            (Lower::SideBySide { ports, .. }, Panel::Ports) => ports,
             (Lower::One(area), _) => area,
             (Lower::None, _) => Rect::ZERO,
         };
@@ -124,7 +124,7 @@ fn divide(area: Rect) -> Lower {
             Constraint::Fill(1),
         ])
         .areas(area);
-        Lower::Beside { listeners, ports }
+        Lower::SideBySide { listeners, ports }
     }
 }
 
@@ -145,7 +145,7 @@ mod tests {
             assert_eq!(arrangement.footer.y, height - 1);
         }
         let wide = arrange(Size::new(160, 48), 1);
-        assert!(matches!(wide.lower, Lower::Beside { .. }));
+        assert!(matches!(wide.lower, Lower::SideBySide { .. }));
     }
 
     #[test]
@@ -154,7 +154,7 @@ mod tests {
             for height in (0..60).step_by(7) {
                 for notice in 0..4 {
                     let arrangement = arrange(Size::new(width, height), notice);
-                    let Lower::Beside { listeners, ports } = arrangement.lower else {
+                    let Lower::SideBySide { listeners, ports } = arrangement.lower else {
                         continue;
                     };
                     assert!(listeners.right() <= ports.x, "{width}x{height}");

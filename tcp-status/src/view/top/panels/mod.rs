@@ -53,7 +53,7 @@ pub fn draw(frame: &mut Frame<'_>, model: &Model, theme: &Theme) {
 
 fn lower(frame: &mut Frame<'_>, arrangement: &Arrangement, model: &Model, theme: &Theme) {
     match arrangement.lower {
-        Lower::Beside { listeners, ports } => {
+        Lower::SideBySide { listeners, ports } => {
             listeners::draw(frame, listeners, model, theme);
             ports::draw(frame, ports, model, theme);
         }
