@@ -40,4 +40,17 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// As [`Source::get`].
     fn show(&self, query: &Show) -> Result<Vec<Snapshot>, ApiError>;
+
+    /// Why a count may be off; none when all are exact. Costs no more than one count where that is known
+    /// without a reading.
+    ///
+    /// # Errors
+    /// As [`Source::get`].
+    fn degraded(&self) -> Result<Option<String>, ApiError> {
+        let all = self.show(&Show {
+            all_netns: true,
+            ..Show::default()
+        })?;
+        Ok(all.into_iter().find_map(|one| one.degraded))
+    }
 }

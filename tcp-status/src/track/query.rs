@@ -385,6 +385,21 @@ impl Source for Tracker {
         Ok(sum(&counts, families, state))
     }
 
+    fn degraded(&self) -> Result<Option<String>, ApiError> {
+        // Proves that the kernel still answers.
+        self.gauges(OWN_NETNS).map_err(unavailable)?;
+        let live = self.live_namespaces().map_err(unavailable)?;
+        let unrecorded = self.unrecorded()?;
+        let audit_state = self.audit_state();
+        let reason = |netns: NetnsId| match audit_state.netns_state(netns) {
+            Some(netns_state) => audit_state.degraded(netns_state),
+            None => Some(APPEARED.into()),
+        };
+        let all = iter::once(OWN_NETNS).chain(live.into_keys());
+        let reason = all.into_iter().find_map(reason);
+        Ok(reason.or_else(|| (unrecorded != audit_state.unrecorded).then(|| UNRECORDED.into())))
+    }
+
     fn try_get(&self, query: &Get) -> Option<Result<u64, ApiError>> {
         let (state, families) = (query.state().ok()?, query.families().ok()?);
         let own = query.netns.is_none() && query.port.is_none();

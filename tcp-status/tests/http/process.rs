@@ -217,7 +217,7 @@ fn an_address_that_others_reach_is_warned_of_once() {
         tracker
             .log
             .iter()
-            .filter(|line| line.contains("no authentication"))
+            .filter(|line| line.contains("without authentication"))
             .count()
     };
     let open = Tracker::start(&["--backend", "scan", "--metrics", "0.0.0.0:0"]);

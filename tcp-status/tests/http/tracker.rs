@@ -87,7 +87,7 @@ impl Tracker {
         }
         let address = log
             .iter()
-            .find_map(|line| line.split("] metrics address=").nth(1));
+            .find_map(|line| line.split("] serving metrics address=").nth(1));
         Self {
             address: address.map(|text| text.parse().unwrap()),
             socket,

@@ -1,4 +1,4 @@
-//! From a request to its answer: asks the source, within bounds. Knows no connections.
+//! Handles HTTP requests: calls the source within its limits and builds responses.
 
 use std::{
     convert::Infallible,
@@ -41,7 +41,7 @@ const FOREIGN_HOST: RouteError = RouteError {
     why: "not a name of this host; use its IP address, or add the name with --metrics-host",
 };
 
-/// What all connections share.
+/// State shared by all connections.
 pub(super) struct MetricsHandler {
     calls: Calls,
     hosts: AllowedHosts,
@@ -63,7 +63,7 @@ impl MetricsHandler {
         }
     }
 
-    /// The answer to a request, whatever it is.
+    /// Responds to any request.
     pub(super) async fn answer<B: Body>(
         &self,
         request: &Request<B>,
@@ -83,7 +83,7 @@ impl MetricsHandler {
     async fn metrics(&self, format: Format, window: u32) -> Response<Full<Bytes>> {
         self.scrapes.fetch_add(1, Relaxed);
         let (labels, scrapes) = (self.labels, self.scrapes());
-        let page = self.read(Some(window), move |snapshots, took| {
+        let page = self.read(window, move |snapshots, took| {
             Page::new(snapshots, labels, Scrapes { took, ..scrapes }).render(format)
         });
         match page.await {
@@ -104,29 +104,27 @@ impl MetricsHandler {
         }
     }
 
-    /// A tracker that answers is alive: a doubt about a number is no reason to restart it, since
-    /// its next audit does more. Whether to rely on the numbers is another question.
+    /// Answers `/healthz`, or `/readyz` if `exact`. A degraded tracker is alive: its next audit corrects the
+    /// counts, a restart does not.
     async fn health(&self, exact: bool) -> Response<Full<Bytes>> {
-        let degraded = self.read(None, |snapshots, _| {
-            snapshots.into_iter().find_map(|one| one.degraded)
-        });
-        match degraded.await {
+        let degraded = self.calls.call(|source| source.degraded());
+        match degraded.await.flatten() {
             Ok(None) => plain(StatusCode::OK, "ok\n".into()),
             Ok(Some(degraded)) if exact => unavailable(&format!("degraded: {degraded}")),
             Ok(Some(degraded)) => plain(StatusCode::OK, line(&format!("ok, degraded: {degraded}"))),
-            Err(refusal) => unavailable(&refusal.message),
+            Err(error) => unavailable(&error.message),
         }
     }
 
-    /// What `make` makes of a reading and of the time that it took, or why there is none.
+    /// Reads all namespaces in a blocking thread, and passes them with the time taken to `make`.
     async fn read<T: Send + 'static>(
         &self,
-        window: Option<u32>,
+        window: u32,
         make: impl FnOnce(Vec<Snapshot>, Duration) -> T + Send + 'static,
     ) -> Result<T, ApiError> {
         let query = Show {
             all_netns: true,
-            window,
+            window: Some(window),
             ..Show::default()
         };
         let call = self.calls.call(move |source| {
@@ -154,7 +152,7 @@ fn unavailable(why: &str) -> Response<Full<Bytes>> {
     plain(StatusCode::SERVICE_UNAVAILABLE, line(why))
 }
 
-/// One line, whatever was put in.
+/// Reduces a text to one printable line.
 fn line(text: &str) -> Bytes {
     let mut line = printable(&text.replace(['\r', '\n', '\t'], " "));
     line.push('\n');
