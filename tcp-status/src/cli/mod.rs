@@ -15,6 +15,7 @@ mod systemd;
 mod top;
 mod usage;
 mod verify;
+mod who;
 mod zabbix;
 
 #[cfg(any(test, fuzzing))]
@@ -63,6 +64,7 @@ fn dispatch(command: Command) -> anyhow::Result<Verdict> {
         Command::Top(options) => top::top(options)?,
         Command::Listeners(options) => query::listeners(options)?,
         Command::Ports(options) => query::ports(options)?,
+        Command::Who(options) => who::who(&options)?,
         Command::Discover(options) => query::discover(options)?,
         Command::Verify(options) => return verify::verify(&options),
         Command::Check => check::check()?,

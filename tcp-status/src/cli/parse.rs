@@ -50,6 +50,16 @@ pub(super) fn max_ports(text: &str) -> Result<u32, &'static str> {
     count(text, 16..=32_768).ok_or("not a number of ports; use 16 to 32768")
 }
 
+pub(super) fn prefix4(text: &str) -> Result<u8, &'static str> {
+    let bits = count(text, 0..=32).and_then(|bits| bits.try_into().ok());
+    bits.ok_or("not a prefix length; use 0 to 32")
+}
+
+pub(super) fn prefix6(text: &str) -> Result<u8, &'static str> {
+    let bits = count(text, 0..=128).and_then(|bits| bits.try_into().ok());
+    bits.ok_or("not a prefix length; use 0 to 128")
+}
+
 pub(super) fn limit(text: &str) -> Result<usize, &'static str> {
     let rows = count(text, 1..=1_000_000);
     rows.and_then(|rows| usize::try_from(rows).ok())

@@ -163,7 +163,7 @@ mod tests {
         let cases: [(&[&str], &str); 19] = [
             (
                 &["shwo"],
-                "unrecognized subcommand 'shwo'; did you mean show?",
+                "unrecognized subcommand 'shwo'; did you mean who or show?",
             ),
             (
                 &["frobnicate"],

@@ -1,10 +1,12 @@
 //! What the kernel offers and what it lists, read from user space.
 
 mod btf;
+pub mod cgroups;
 pub mod facts;
 pub mod layout;
 pub mod netns;
 pub mod plan;
+pub mod processes;
 pub mod procfs;
 pub mod quiesce;
 pub mod sock_diag;

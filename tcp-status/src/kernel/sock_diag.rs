@@ -23,7 +23,7 @@ use tcp_status_common::state::{Family, NEW_SYN_RECV, State};
 use super::procfs::{Listing, PortListing};
 use crate::snapshot::Listener;
 use error::ATTEMPTS;
-use wire::Entry;
+pub use wire::Entry;
 
 /// All that procfs lists. Not bit 13, which would add bound sockets without a connection.
 const LISTED: u32 = (1 << (NEW_SYN_RECV + 1)) - 2;
@@ -64,6 +64,23 @@ pub fn listing(port: Option<u16>) -> Result<Listing, Error> {
     dump(LISTED, port, |listing: &mut Listing, entry| {
         listing.add(entry.family, entry.state);
     })
+}
+
+/// Visits every socket in one of `states`, or only those with the local port. About 1 us per socket
+/// visited, 0.1 us per socket passed over.
+///
+/// # Errors
+/// [`Error`].
+pub fn sockets<T: Default>(
+    states: &[State],
+    port: Option<u16>,
+    visit: impl FnMut(&mut T, Entry),
+) -> Result<T, Error> {
+    let bits = states.iter().map(|state| match state {
+        State::SynRecv => 1 << State::SynRecv.number() | 1 << NEW_SYN_RECV,
+        state => 1 << state.number(),
+    });
+    dump(bits.sum::<u32>() & LISTED, port, visit)
 }
 
 /// As [`listing`], apart for each local port.

@@ -1,7 +1,7 @@
 //! Settings of a network namespace: how half-open connections are limited, and which local ports
 //! `connect()` chooses from. Reads the namespace of the calling thread.
 
-use std::fs;
+use std::{fs, ops::RangeInclusive};
 
 /// Settings of the calling thread's network namespace; none where `/proc/sys` does not show them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +26,15 @@ pub fn settings() -> Settings {
         max_syn_backlog: read("tcp_max_syn_backlog").and_then(|text| text.trim().parse().ok()),
         ephemeral_ports: range.and_then(|range| ephemeral_ports(&range, &reserved)),
     }
+}
+
+/// The local ports that `connect()` chooses from, reserved ones included: the range of
+/// `net.ipv4.ip_local_port_range` in the calling thread's namespace.
+#[must_use]
+pub fn ephemeral_range() -> Option<RangeInclusive<u16>> {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
+    let mut bounds = text.split_whitespace().map(str::parse);
+    Some(bounds.next()?.ok()?..=bounds.next()?.ok()?)
 }
 
 impl Settings {

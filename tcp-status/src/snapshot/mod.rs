@@ -6,6 +6,7 @@ mod groups;
 mod history;
 mod listeners;
 mod transitions;
+pub mod who;
 
 pub use counts::Counts;
 pub use groups::{Fullness, Group, MANY_HALF_OPEN};

@@ -4,9 +4,11 @@ pub mod discovery;
 mod field;
 pub mod listeners;
 pub mod ports;
+mod rows;
 pub mod table;
 pub mod top;
 pub mod verify;
+pub mod who;
 
 use std::io::{self, Write as _};
 

@@ -1,14 +1,14 @@
 //! Connections by local port as a table, and as JSON. The rows add up to the totals of `show`.
 
-use std::{
-    cmp::Reverse,
-    fmt::{self, Write as _},
-};
+use std::{cmp::Reverse, fmt};
 
 use serde::Serialize;
 use tcp_status_common::state::State;
 
-use super::field::{field, subject};
+use super::{
+    field::{field, subject},
+    rows,
+};
 use crate::snapshot::{Counts, PortCounts, Snapshot};
 
 /// What the rows are sorted by.
@@ -132,49 +132,19 @@ fn write(out: &mut String, snapshot: &Snapshot, selection: &Selection) -> fmt::R
         );
         field(out, "new", &text)?;
     }
-    let mut rows: Vec<(String, Option<Counts>)> = Vec::new();
-    for row in &ports.ports {
-        rows.push((row.port.to_string(), Some(row.states)));
-    }
+    let mut rows: Vec<_> = ports
+        .ports
+        .iter()
+        .map(|row| rows::Row::new(row.port.to_string(), Some(row.states)))
+        .collect();
     if let Some(rest) = &ports.rest {
         let word = if rest.ports == 1 { "port" } else { "ports" };
-        rows.push((format!("{} more {word}", rest.ports), Some(rest.states)));
+        let name = format!("{} more {word}", rest.ports);
+        rows.push(rows::Row::new(name, Some(rest.states)));
     }
-    rows.push(("outgoing".into(), ports.outgoing));
+    rows.push(rows::Row::new("outgoing", ports.outgoing));
     if let Some(other) = ports.other {
-        rows.push(("other".into(), Some(other)));
+        rows.push(rows::Row::new("other", Some(other)));
     }
-    let mut sum = Counts::default();
-    for counts in rows.iter().filter_map(|(_, counts)| counts.as_ref()) {
-        sum += counts;
-    }
-    rows.push(("all".into(), Some(sum)));
-    let states: Vec<_> = State::ALL
-        .into_iter()
-        .filter(|&state| sum[state] > 0)
-        .collect();
-    write!(out, "\n{:<14}{:>9}", "port", "total")?;
-    for state in &states {
-        write!(out, " {:>width$}", state.name(), width = width(*state))?;
-    }
-    writeln!(out)?;
-    for (name, counts) in rows {
-        write!(out, "{name:<14}")?;
-        match counts {
-            Some(counts) => {
-                write!(out, "{:>9}", counts.total())?;
-                for state in &states {
-                    write!(out, " {:>width$}", counts[*state], width = width(*state))?;
-                }
-            }
-            None => write!(out, "{:>9}", "unknown")?,
-        }
-        writeln!(out)?;
-    }
-    Ok(())
-}
-
-/// Room for the name of a state, and for seven digits.
-fn width(state: State) -> usize {
-    state.name().len().max(7)
+    rows::write(out, "port", "", rows)
 }

@@ -9,13 +9,14 @@ use tcp_status_testkit::skip_unprepared;
 
 use crate::{printed, tcp_status};
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "run",
     "get",
     "show",
     "top",
     "listeners",
     "ports",
+    "who",
     "discover",
     "verify",
     "check",

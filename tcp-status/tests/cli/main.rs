@@ -12,6 +12,7 @@ mod top;
 mod tracker;
 mod usage;
 mod views;
+mod who;
 
 use std::{
     ffi::OsStr,

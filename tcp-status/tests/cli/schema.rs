@@ -43,7 +43,7 @@ fn assert_conforms(schema: &Validator, text: &str) {
     assert!(errors.is_empty(), "{errors:#?}\n{text}");
 }
 
-const OUTPUTS: [(&str, &[&[&str]]); 3] = [
+const OUTPUTS: [(&str, &[&[&str]]); 4] = [
     (
         "show",
         &[
@@ -53,6 +53,13 @@ const OUTPUTS: [(&str, &[&[&str]]); 3] = [
         ],
     ),
     ("listeners", &[&["listeners", "--json"]]),
+    (
+        "ports",
+        &[
+            &["ports", "--json"],
+            &["ports", "--json", "--all", "--limit", "1"],
+        ],
+    ),
     ("discover", &[&["discover"], &["discover", "--all-netns"]]),
 ];
 
@@ -77,6 +84,15 @@ fn every_json_output_conforms_to_its_schema() {
             let arguments = [name, "--json", "--netns", &other, "--socket", socket];
             assert_conforms(&schema, &printed(&arguments));
         }
+    }
+    for by in ["remote", "destination", "process", "cgroup", "port"] {
+        let found = output(&["who", "--json", "--by", by]);
+        if by == "cgroup" && !found.status.success() {
+            // No cgroup2 hierarchy, or an old kernel.
+            continue;
+        }
+        let text = String::from_utf8(found.stdout).unwrap();
+        assert_conforms(&schema("who"), &text);
     }
     let socket = scan.socket();
     let verified = output(&["verify", "--json", "--socket", socket.to_str().unwrap()]);

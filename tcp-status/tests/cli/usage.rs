@@ -18,7 +18,7 @@ fn every_bad_argument_is_one_line() {
             &["frobnicate"],
             "subcommand 'frobnicate'; see tcp-status --help",
         ),
-        (&["shwo"], "subcommand 'shwo'; did you mean show?"),
+        (&["shwo"], "subcommand 'shwo'; did you mean who or show?"),
         (&["--frobnicate"], "argument '--frobnicate'"),
         (&["get"], "not provided: <STATE>; see tcp-status get --help"),
         (&["get", ""], STATES),

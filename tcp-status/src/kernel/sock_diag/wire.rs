@@ -24,23 +24,32 @@ const TIMER_TIMEWAIT: u8 = 3;
 
 /// One socket of a dump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
+pub struct Entry {
     /// Which of the two procfs files lists it.
-    pub(super) family: Family,
+    pub family: Family,
     /// Its state; request sockets are in `SynRecv`.
-    pub(super) state: State,
+    pub state: State,
     /// Whether it is a timewait minisocket.
-    pub(super) minisocket: bool,
+    pub minisocket: bool,
     /// Local port.
-    pub(super) port: u16,
+    pub port: u16,
     /// Local address.
-    pub(super) address: IpAddr,
+    pub address: IpAddr,
+    /// Port of the peer; 0 of a listener.
+    pub peer_port: u16,
+    /// Address of the peer; unspecified of a listener.
+    pub peer: IpAddr,
     /// `idiag_rqueue`: of a listener, the connections that wait for `accept()`.
-    pub(super) receive_queue: u32,
+    pub receive_queue: u32,
     /// `idiag_wqueue`: of a listener, how many may wait.
-    pub(super) send_queue: u32,
+    pub send_queue: u32,
     /// Owner.
-    pub(super) uid: u32,
+    pub uid: u32,
+    /// Inode number, as `/proc/PID/fd` shows it; 0 of a socket that no process has open.
+    pub inode: u32,
+    /// Id of its cgroup in the cgroup2 hierarchy; none of minisockets and request sockets, and
+    /// before Linux 5.9.
+    pub cgroup: Option<u64>,
 }
 
 /// Asks for every socket in one of `states` (a bit per kernel state number) with the local port.
@@ -156,20 +165,50 @@ fn entry(payload: &[u8]) -> Result<Entry, Error> {
         state: State::try_from(payload[1]).map_err(|e| Error::Malformed(e.to_string()))?,
         minisocket: payload[2] == TIMER_TIMEWAIT,
         port: u16::from_be_bytes(array(payload, SPORT)),
-        address: match family {
-            Family::V4 => IpAddr::from(array::<4>(payload, SRC)),
-            Family::V6 => IpAddr::from(array::<16>(payload, SRC)),
-        },
+        address: address(family, payload, SRC),
+        peer_port: u16::from_be_bytes(array(payload, DPORT)),
+        peer: address(family, payload, DST),
         receive_queue: u32::from_ne_bytes(array(payload, RQUEUE)),
         send_queue: u32::from_ne_bytes(array(payload, WQUEUE)),
         uid: u32::from_ne_bytes(array(payload, UID)),
+        inode: u32::from_ne_bytes(array(payload, INODE)),
+        cgroup: attribute(&payload[ATTRIBUTES..], CGROUP_ID)
+            .map(|value| u64::from_ne_bytes(array(value, 0))),
     })
 }
 
-/// Where `struct inet_diag_msg` has `id.idiag_sport` and `id.idiag_src`, in the order of the
-/// network, and `idiag_rqueue`, `idiag_wqueue` and `idiag_uid`.
+fn address(family: Family, payload: &[u8], at: usize) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::from(array::<4>(payload, at)),
+        Family::V6 => IpAddr::from(array::<16>(payload, at)),
+    }
+}
+
+/// `INET_DIAG_CGROUP_ID` (`linux/inet_diag.h`).
+const CGROUP_ID: u16 = 21;
+
+/// The value of the first attribute (`struct nlattr`) of this type.
+fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
+    const HEADER: usize = 4;
+    loop {
+        let length = usize::from(u16::from_ne_bytes(*attributes.first_chunk()?));
+        let kind = u16::from_ne_bytes(*attributes.get(2..)?.first_chunk()?);
+        let value = attributes.get(HEADER..length)?;
+        if kind == wanted {
+            return Some(value);
+        }
+        attributes = attributes.get(length.next_multiple_of(HEADER)..)?;
+    }
+}
+
+/// Where `struct inet_diag_msg` has the ports and addresses of `id`, in the order of the network,
+/// and `idiag_rqueue`, `idiag_wqueue`, `idiag_uid` and `idiag_inode`; attributes follow it.
 const SPORT: usize = 4;
+const DPORT: usize = 6;
 const SRC: usize = 8;
+const DST: usize = 24;
+const INODE: usize = 68;
+const ATTRIBUTES: usize = 72;
 const RQUEUE: usize = 56;
 const WQUEUE: usize = 60;
 const UID: usize = 64;
@@ -220,10 +259,12 @@ mod tests {
         let mut body = vec![family, state, timer, 0];
         body.extend(port.to_be_bytes());
         body.resize(8, 0xff);
+        body[6..8].copy_from_slice(&443_u16.to_be_bytes());
         body.extend([127, 0, 0, 9]);
+        body.resize(24, 0);
+        body.extend([192, 0, 2, 7]);
         body.resize(56, 0);
-        body.extend([7_u32, 128, 1000].map(u32::to_ne_bytes).concat());
-        body.resize(72, 0xff);
+        body.extend([7_u32, 128, 1000, 4711].map(u32::to_ne_bytes).concat());
         body
     }
 
@@ -236,9 +277,11 @@ mod tests {
     #[test]
     fn entries_are_decoded_up_to_the_end() {
         let mut datagram = message(TCPDIAG_GETSOCK, 2, SEQUENCE, &socket(2, 10, 0, 80));
-        // Attributes behind an entry, of a length that is no multiple of 4, do not matter.
+        // Attributes: one whose length is no multiple of 4, a cgroup, and one that is cut short.
         let mut attributes = socket(10, 5, 3, 65535);
-        attributes.extend([5, 0, 8, 0, 1]);
+        attributes.extend([5, 0, 8, 0, 1, 0, 0, 0, 12, 0, 21, 0]);
+        attributes.extend(77_u64.to_ne_bytes());
+        attributes.extend([9, 0, 8]);
         datagram.extend(message(SOCK_DIAG_BY_FAMILY, 2, SEQUENCE, &attributes));
         datagram.extend(message(NLMSG_NOOP, 0, SEQUENCE, &[]));
         datagram.extend(message(TCPDIAG_GETSOCK, 2, SEQUENCE - 1, &[]));
@@ -250,9 +293,13 @@ mod tests {
             minisocket: false,
             port: 80,
             address: "127.0.0.9".parse().unwrap(),
+            peer_port: 443,
+            peer: "192.0.2.7".parse().unwrap(),
             receive_queue: 7,
             send_queue: 128,
             uid: 1000,
+            inode: 4711,
+            cgroup: None,
         };
         let minisocket = Entry {
             family: Family::V6,
@@ -260,6 +307,8 @@ mod tests {
             minisocket: true,
             port: 65535,
             address: "7f00:9::".parse().unwrap(),
+            peer: "c000:207::".parse().unwrap(),
+            cgroup: Some(77),
             ..listener
         };
         assert_eq!(entries, [listener, minisocket]);
