@@ -66,6 +66,29 @@ impl Mode {
         self.0 >> (Self::TIMEWAIT + (bank & 1)) & 1 == 1
     }
 
+    /// The same, where events of namespaces other than the tracker's own go where `others` says.
+    #[must_use]
+    pub const fn with_others(self, others: SecondaryBanks) -> Self {
+        let live = match self.live() {
+            Some(_) => Some(others.live),
+            None => None,
+        };
+        let mut mode = Self(Self::encode(live));
+        if others.seeded {
+            mode.0 |= self.0 & 0xff0;
+        }
+        Self(self.0 | mode.with_timewait(others.timewait).0 << Self::OTHERS)
+    }
+
+    /// The mode of other namespaces. What concerns all of them is in the whole mode alone.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_others(self) -> Self {
+        Self(self.0 >> Self::OTHERS)
+    }
+
+    /// Where the mode of other namespaces begins.
+    const OTHERS: u32 = 16;
     const ARMED: u32 = 1 << 12;
     const SECOND_PASS: u32 = 1 << 13;
     /// The bit of bank 0; that of bank 1 follows.
@@ -102,6 +125,17 @@ impl Mode {
     pub const fn ports(self) -> Option<u32> {
         Self::decode(self.0 >> 8)
     }
+}
+
+/// Where events of namespaces other than the tracker's own are counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SecondaryBanks {
+    /// The bank, while events are counted at all.
+    pub live: u32,
+    /// Whether a seeding seeds them too.
+    pub seeded: bool,
+    /// The banks that count their timewait minisockets.
+    pub timewait: [bool; 2],
 }
 
 /// The one record that user space writes while the programs run.
@@ -166,7 +200,37 @@ pub const TASK_SLOTS: u32 = 65_536;
 
 #[cfg(test)]
 mod tests {
-    use super::Mode;
+    use super::{Mode, SecondaryBanks};
+
+    #[test]
+    fn other_namespaces_have_a_bank_of_their_own() {
+        for live in [0, 1] {
+            for seeded in [false, true] {
+                let timewait = [!seeded, seeded];
+                let others = SecondaryBanks {
+                    live,
+                    seeded,
+                    timewait,
+                };
+                let mode = Mode::new(Some(1), Some(0)).with_others(others);
+                assert_eq!((mode.live(), mode.seed()), (Some(1), Some(0)));
+                let mode = mode.of_others();
+                assert_eq!(
+                    (mode.live(), mode.seed()),
+                    (Some(live), seeded.then_some(0))
+                );
+                assert_eq!(mode.ports(), mode.seed());
+                let counted = [0, 1].map(|bank| mode.counts_timewait(bank));
+                assert_eq!(counted, timewait);
+            }
+        }
+        let others = SecondaryBanks {
+            live: 1,
+            ..SecondaryBanks::default()
+        };
+        let before = Mode::new(None, Some(0)).with_others(others);
+        assert_eq!(before.of_others().live(), None);
+    }
 
     #[test]
     fn modes_keep_both_banks() {

@@ -28,6 +28,10 @@ pub type NetnsId = u64;
 /// Stands for the tracker's own namespace. No other one has it.
 pub const OWN_NETNS: NetnsId = 0;
 
+/// Stands for all namespaces together for which there is no room. No namespace has it: cookies are
+/// given in order, and inode numbers are no such number.
+pub const OVERFLOW_NETNS: NetnsId = NetnsId::MAX;
+
 /// A namespace other than the tracker's own: one set of counters for all CPUs and writers, so that
 /// very many namespaces need little memory; every addition is atomic.
 #[derive(Clone, Copy, Debug)]
@@ -37,29 +41,25 @@ pub struct Namespace {
     pub net: u64,
     /// Inode number, as `/proc/PID/ns/net` shows it.
     pub inode: u32,
-    /// 1 if it was there when last looked, else 0.
-    pub alive: u32,
+    /// Explicit padding.
+    pub padding: u32,
+    /// State changes counted since the first one.
+    pub events: u64,
     /// Its banks.
     pub banks: [Bank; 2],
 }
 
-const _: () = assert!(size_of::<Namespace>() == 5008);
+const _: () = assert!(size_of::<Namespace>() == 5016);
 
 impl Namespace {
     /// One that is not there.
     pub const EMPTY: Self = Self {
         net: 0,
         inode: 0,
-        alive: 0,
+        padding: 0,
+        events: 0,
         banks: [Bank::ZERO; 2],
     };
-
-    /// Whether it was there when last looked. One that a program is just entering has no address
-    /// yet.
-    #[must_use]
-    pub const fn is_alive(&self) -> bool {
-        self.alive == 1 || self.net == 0
-    }
 }
 
 /// How many namespaces one run of the look program covers.
@@ -71,9 +71,54 @@ pub const NAMESPACES_PER_CHECK: usize = 64;
 pub struct NamespaceQuery {
     /// What identifies them.
     pub ids: [NetnsId; NAMESPACES_PER_CHECK],
+    /// What was found of each, written by the program.
+    pub found: [NamespaceRecord; NAMESPACES_PER_CHECK],
 }
 
-const _: () = assert!(size_of::<NamespaceQuery>() == 512);
+const _: () = assert!(size_of::<NamespaceQuery>() == 3072);
+
+impl NamespaceQuery {
+    /// No namespace.
+    pub const EMPTY: Self = Self {
+        ids: [0; NAMESPACES_PER_CHECK],
+        found: [NamespaceRecord::NONE; NAMESPACES_PER_CHECK],
+    };
+}
+
+/// What is known of a namespace that is counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct NamespaceRecord {
+    /// Address of its `struct net`; 0 if nothing is counted there.
+    pub net: u64,
+    /// State changes counted in it.
+    pub events: u64,
+    /// Address of the `struct inet_hashinfo` that has its sockets; 0 if unknown.
+    pub hashinfo: u64,
+    /// The kernel's own number of its timewait minisockets.
+    pub timewait: u32,
+    /// Inode number.
+    pub inode: u32,
+    /// 1 if it exists and is not being destroyed, else 0.
+    pub alive: u32,
+    /// Explicit padding.
+    pub padding: u32,
+}
+
+const _: () = assert!(size_of::<NamespaceRecord>() == 40);
+
+impl NamespaceRecord {
+    /// Nothing is counted there.
+    pub const NONE: Self = Self {
+        net: 0,
+        events: 0,
+        hashinfo: 0,
+        timewait: 0,
+        inode: 0,
+        alive: 0,
+        padding: 0,
+    };
+}
 
 /// The sockets of one local port, of one bank, on one CPU. Gauges, not flows: all sums are modulo
 /// 2^32, so that it does not matter on which CPU a socket opens and on which it closes.

@@ -73,6 +73,38 @@ pub struct KernelLayout {
     pub task_pid: u32,
     /// Jiffies per second (`CONFIG_HZ`).
     pub hz: u32,
+    /// 1 where the kernel's socket tables can be listed by the members below, else 0.
+    pub lists_tables: u32,
+    /// `struct task_struct`: `nsproxy`, a pointer.
+    pub task_nsproxy: u32,
+    /// `struct nsproxy`: `net_ns`, a pointer to `struct net`.
+    pub nsproxy_net: u32,
+    /// `struct net`: `ipv4.tcp_death_row`, or the pointer to it.
+    pub net_death_row: u32,
+    /// 1 where that is a pointer (5.18 to 6.0), else 0.
+    pub death_row_pointer: u32,
+    /// `struct inet_timewait_death_row`: `hashinfo`, a pointer.
+    pub death_row_hashinfo: u32,
+    /// `struct inet_timewait_death_row`: its number of timewait minisockets, 4 bytes.
+    pub death_row_timewait: u32,
+    /// What that number is where there are none: 1 where it counts references, else 0.
+    pub death_row_none: u32,
+    /// `struct inet_hashinfo`: `ehash`, a pointer.
+    pub hashinfo_ehash: u32,
+    /// `struct inet_hashinfo`: `ehash_mask`, 4 bytes.
+    pub hashinfo_ehash_mask: u32,
+    /// `struct inet_hashinfo`: `lhash2`, a pointer; before 5.19 `listening_hash`, an array.
+    pub hashinfo_listeners: u32,
+    /// `struct inet_hashinfo`: `lhash2_mask`, 4 bytes; unused where it is an array.
+    pub hashinfo_lhash2_mask: u32,
+    /// How many buckets that array has; 0 where it is a pointer.
+    pub listener_array: u32,
+    /// Words of 8 bytes from one bucket of listeners to the next, a power of two.
+    pub listener_stride: u32,
+    /// The word of a bucket of listeners that points to the first.
+    pub listener_head: u32,
+    /// `struct sock_common`: `skc_nulls_node`, whose first member points to the next one.
+    pub skc_nulls_node: u32,
 }
 
-const _: () = assert!(size_of::<KernelLayout>() == 120);
+const _: () = assert!(size_of::<KernelLayout>() == 184);

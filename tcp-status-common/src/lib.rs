@@ -6,3 +6,4 @@ pub mod control;
 pub mod counters;
 pub mod kernel_layout;
 pub mod state;
+pub mod table;

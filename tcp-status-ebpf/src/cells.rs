@@ -141,7 +141,7 @@ macro_rules! bump_stat {
 pub(crate) use bump_stat;
 
 /// `-E2BIG`: the map is full.
-const E2BIG: i32 = -7;
+pub(crate) const E2BIG: i32 = -7;
 /// `-EEXIST`: there is an entry already.
 pub(crate) const EEXIST: i32 = -17;
 /// `-EINVAL`: of what fails in no helper.

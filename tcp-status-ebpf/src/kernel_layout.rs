@@ -6,7 +6,7 @@ use aya_ebpf::helpers::{
     bpf_probe_read_kernel,
     generated::{bpf_jiffies64, bpf_skc_to_tcp_sock},
 };
-use tcp_status_common::{counters::NetnsId, kernel_layout::KernelLayout};
+use tcp_status_common::{counters::NetnsId, kernel_layout::KernelLayout, table::Table};
 
 /// Written by the loader before load; read-only and constant to the verifier afterwards.
 #[unsafe(no_mangle)]
@@ -41,6 +41,22 @@ static KERNEL_LAYOUT: KernelLayout = KernelLayout {
     task_stack: 0,
     task_pid: 0,
     hz: 1,
+    lists_tables: 0,
+    task_nsproxy: 0,
+    nsproxy_net: 0,
+    net_death_row: 0,
+    death_row_pointer: 0,
+    death_row_hashinfo: 0,
+    death_row_timewait: 0,
+    death_row_none: 0,
+    hashinfo_ehash: 0,
+    hashinfo_ehash_mask: 0,
+    hashinfo_listeners: 0,
+    hashinfo_lhash2_mask: 0,
+    listener_array: 0,
+    listener_stride: 1,
+    listener_head: 0,
+    skc_nulls_node: 0,
 };
 
 /// A member of [`KERNEL_LAYOUT`], not folded by the compiler: the loader changes it after the build.
@@ -85,6 +101,106 @@ pub(crate) fn bottom_halves_preemptible() -> bool {
 #[inline(always)]
 pub(crate) fn all_namespaces() -> bool {
     layout!(all_namespaces) == 1
+}
+
+/// Whether the kernel's socket tables can be listed.
+#[inline(always)]
+pub(crate) fn lists_tables() -> bool {
+    layout!(lists_tables) == 1
+}
+
+/// Words from one bucket of listeners to the next.
+#[inline(always)]
+pub(crate) fn listener_stride() -> u32 {
+    layout!(listener_stride)
+}
+
+/// The word of a bucket of listeners that points to the first.
+#[inline(always)]
+pub(crate) fn listener_head() -> u32 {
+    layout!(listener_head)
+}
+
+/// Offsets within `struct sock_common`, for those who read it as a whole.
+#[inline(always)]
+pub(crate) fn skc_nulls_node() -> u32 {
+    layout!(skc_nulls_node)
+}
+
+/// As above.
+#[inline(always)]
+pub(crate) fn skc_family() -> u32 {
+    layout!(skc_family)
+}
+
+/// As above.
+#[inline(always)]
+pub(crate) fn skc_state() -> u32 {
+    layout!(skc_state)
+}
+
+/// As above.
+#[inline(always)]
+pub(crate) fn skc_net() -> u32 {
+    layout!(skc_net)
+}
+
+/// As above.
+#[inline(always)]
+pub(crate) fn skc_num() -> u32 {
+    layout!(skc_num)
+}
+
+/// Substate of the timewait minisocket at an address.
+#[inline(always)]
+pub(crate) fn substate_at(tw: u64) -> Result<u8, i32> {
+    Sock(tw as *const u8).timewait_substate()
+}
+
+/// The network namespace of the `struct task_struct` at an address.
+#[inline(always)]
+pub(crate) fn net_of_task(task: u64) -> Result<UntypedNet, i32> {
+    let nsproxy: u64 = Sock(task as *const u8).probe(layout!(task_nsproxy))?;
+    let net = Sock(nsproxy as *const u8).probe(layout!(nsproxy_net))?;
+    Ok(UntypedNet(net))
+}
+
+/// The address of a `struct inet_hashinfo`; the verifier does not know it.
+#[derive(Clone, Copy)]
+pub(crate) struct HashInfo(pub(crate) u64);
+
+impl HashInfo {
+    #[inline(always)]
+    fn probe<T>(self, offset: u32) -> Result<T, i32> {
+        Sock(self.0 as *const u8).probe(offset)
+    }
+
+    /// The table of connections.
+    #[inline(always)]
+    pub(crate) fn connections(self) -> Result<Table, i32> {
+        let mask: u32 = self.probe(layout!(hashinfo_ehash_mask))?;
+        Ok(Table {
+            base: self.probe(layout!(hashinfo_ehash))?,
+            buckets: u64::from(mask) + 1,
+        })
+    }
+
+    /// The table of listeners.
+    #[inline(always)]
+    pub(crate) fn listeners(self) -> Result<Table, i32> {
+        let buckets = layout!(listener_array);
+        if buckets > 0 {
+            return Ok(Table {
+                base: self.0 + u64::from(layout!(hashinfo_listeners)),
+                buckets: buckets.into(),
+            });
+        }
+        let mask: u32 = self.probe(layout!(hashinfo_lhash2_mask))?;
+        Ok(Table {
+            base: self.probe(layout!(hashinfo_listeners))?,
+            buckets: u64::from(mask) + 1,
+        })
+    }
 }
 
 /// A pointer that the verifier knows as `struct sock *` or `struct sock_common *`, which
@@ -262,15 +378,46 @@ impl UntypedNet {
     /// Whether the namespace `id` is still there, and not being destroyed.
     #[inline(always)]
     pub(crate) fn is_live(self, id: NetnsId) -> Result<bool, i32> {
-        let found = if layout!(net_cookie) != 0 {
+        Ok(self.identity()?.0 == id && self.probe::<u32>(layout!(net_count))? != 0)
+    }
+
+    /// What identifies it, and its inode number.
+    #[inline(always)]
+    pub(crate) fn identity(self) -> Result<(NetnsId, u32), i32> {
+        let inode: u32 = self.probe(layout!(net_inum))?;
+        let id = if layout!(net_cookie) != 0 {
             self.probe(layout!(net_cookie))?
         } else {
-            synthetic_id(
-                self.probe(layout!(net_hash_mix))?,
-                self.probe(layout!(net_inum))?,
-            )
+            let mix = match layout!(net_hash_mix) {
+                0 => self.0 as u32,
+                hash_mix => self.probe(hash_mix)?,
+            };
+            synthetic_id(mix, inode)
         };
-        Ok(found == id && self.probe::<u32>(layout!(net_count))? != 0)
+        Ok((id, inode))
+    }
+
+    #[inline(always)]
+    fn death_row(self) -> Result<Sock, i32> {
+        let row = if layout!(death_row_pointer) == 1 {
+            self.probe(layout!(net_death_row))?
+        } else {
+            self.0 + u64::from(layout!(net_death_row))
+        };
+        Ok(Sock(row as *const u8))
+    }
+
+    /// Address of the `struct inet_hashinfo` that has its sockets.
+    #[inline(always)]
+    pub(crate) fn hashinfo(self) -> Result<u64, i32> {
+        self.death_row()?.probe(layout!(death_row_hashinfo))
+    }
+
+    /// The kernel's own number of its timewait minisockets.
+    #[inline(always)]
+    pub(crate) fn timewait(self) -> Result<u32, i32> {
+        let count: u32 = self.death_row()?.probe(layout!(death_row_timewait))?;
+        Ok(count.wrapping_sub(layout!(death_row_none)))
     }
 }
 

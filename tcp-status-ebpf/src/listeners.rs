@@ -115,7 +115,8 @@ fn register_port(sock: Sock) {
     let (Some(mode), Some(cpu)) = (maps::mode(), maps::per_cpu()) else {
         return;
     };
-    if let (Some(bank), Some(counters)) = (mode.ports(), NetnsCounters::of(sock, cpu, Writer::Walk))
+    if let Some(counters) = NetnsCounters::of(sock, cpu, Writer::Walk)
+        && let Some(bank) = counters.mode(mode).ports()
     {
         ports::register(counters, bank, sock.port());
     }

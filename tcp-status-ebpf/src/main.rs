@@ -15,6 +15,7 @@ mod netns_counters;
 mod ports;
 mod seed;
 mod set_state;
+mod table;
 mod timewait;
 mod walk;
 
@@ -110,6 +111,25 @@ extern "C" fn read_closed_listeners(_ctx: *const u8) -> i32 {
 extern "C" fn check_namespaces(_ctx: *const u8) -> i32 {
     netns_counters::check_namespaces();
     1
+}
+
+/// The same hook; called as often as there are maps, each time for some steps.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/bpf_map")]
+extern "C" fn list_tables(_ctx: *const u8) -> i32 {
+    for _ in 0..table::STEPS {
+        if table_step() != table::CONTINUE {
+            return 1;
+        }
+    }
+    0
+}
+
+/// One step of [`list_tables`]. A function that the verifier checks once, however often it is called.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn table_step() -> i32 {
+    table::step()
 }
 
 /// No panic can be reached; if one ever could, the verifier refuses the endless loop at load.

@@ -13,6 +13,7 @@ use tcp_status_common::{
         ClosedListener, ClosedQuery, ClosedTotals, FailureTotals, ListenerWalk, Namespace,
         NamespaceQuery, NetnsId, PerCpu, PortGauges, PortKey, PortPage, SecondaryBanks, WalkTotals,
     },
+    table::{Block, Cursor, LISTED_PORTS_AT_ONCE, Listed, ListedPort, ListedPortCounts},
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -104,6 +105,27 @@ pub(crate) static CLOSED_LISTENERS: HashMap<u64, ClosedListener, 4096, NO_PREALL
 /// Which of them to read.
 #[btf_map]
 pub(crate) static CLOSED_QUERY: Array<ClosedQuery, 1> = Array::new();
+
+/// Where a pass over the kernel's socket tables is.
+#[btf_map]
+pub(crate) static CURSOR: Array<Cursor, 1> = Array::new();
+
+/// What it reads of a table at once.
+#[btf_map]
+pub(crate) static TABLE_BLOCK: Array<Block, 1> = Array::new();
+
+/// What passes counted, by the address of the namespace. The loader says how many.
+#[btf_map]
+pub(crate) static LISTED: HashMap<u64, Listed, 1, NO_PREALLOC> = HashMap::new();
+
+/// Ports whose sockets a pass counts.
+#[btf_map]
+pub(crate) static LISTED_PORTS: HashMap<
+    ListedPort,
+    ListedPortCounts,
+    { LISTED_PORTS_AT_ONCE as usize },
+    NO_PREALLOC,
+> = HashMap::new();
 
 /// How many there were.
 #[unsafe(no_mangle)]

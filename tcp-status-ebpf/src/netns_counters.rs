@@ -1,11 +1,17 @@
 //! The counters of one network namespace, as one writer sees them: which cell, and how to add.
 
-use tcp_status_common::counters::{
-    Bank, Failure, NAMESPACES_PER_CHECK, Namespace, NetnsId, OWN_NETNS, PerCpu, Writer,
+use core::ptr::read_volatile;
+
+use tcp_status_common::{
+    control::Mode,
+    counters::{
+        Bank, Failure, NAMESPACES_PER_CHECK, Namespace, NetnsId, OVERFLOW_NETNS, OWN_NETNS, PerCpu,
+        Writer,
+    },
 };
 
 use crate::{
-    cells::{self, CounterCell, EINVAL},
+    cells::{self, CounterCell, E2BIG, EINVAL},
     kernel_layout::{self, Net, Sock, UntypedNet},
     maps::{self, EMPTY_NAMESPACE, NAMESPACE_QUERY, NAMESPACES, SECONDARY_BANKS},
 };
@@ -61,6 +67,12 @@ impl NetnsCounters {
         !self.shared
     }
 
+    /// What is to be done with its events.
+    #[inline(always)]
+    pub(crate) fn mode(self, mode: Mode) -> Mode {
+        if self.shared { mode.of_others() } else { mode }
+    }
+
     /// One more state change in the live `bank`.
     #[inline(always)]
     pub(crate) fn count_transition(
@@ -69,7 +81,14 @@ impl NetnsCounters {
         from: CounterCell,
         to: CounterCell,
     ) -> Option<()> {
-        let bank = self.bank(bank)?;
+        let bank = if self.shared {
+            let namespace = self.namespace()?;
+            // SAFETY: the map gave the pointer.
+            cells::add_atomic(unsafe { &raw mut (*namespace).events }, 1);
+            banks(namespace, bank)
+        } else {
+            self.per_cpu_bank(bank)?
+        };
         let (from, to) = (from.recheck_bounds()?, to.recheck_bounds()?);
         // SAFETY: the map gave the pointer, a place is in range.
         self.add(
@@ -104,16 +123,35 @@ impl NetnsCounters {
         if !self.shared {
             return self.per_cpu_bank(bank);
         }
-        let namespace = match NAMESPACES.get_ptr_mut(self.netns) {
-            Some(namespace) => namespace,
-            None => insert_namespace(self)?,
-        };
-        // SAFETY: the map gave the pointer.
+        Some(banks(self.namespace()?, bank))
+    }
+
+    /// The counters of another namespace.
+    #[inline(always)]
+    fn namespace(self) -> Option<*mut Namespace> {
+        if let Some(namespace) = NAMESPACES.get_ptr_mut(self.netns) {
+            return Some(namespace);
+        }
+        if open_namespace(self.netns) != OPEN {
+            return NAMESPACES.get_ptr_mut(OVERFLOW_NETNS);
+        }
+        let opened = NAMESPACES.get_ptr_mut(self.netns)?;
+        // SAFETY: the map gave the pointer; whoever writes it writes the same.
         unsafe {
-            Some(match bank {
-                0 => &raw mut (*namespace).banks[0],
-                _ => &raw mut (*namespace).banks[1],
-            })
+            (*opened).net = self.net.address();
+            (*opened).inode = self.net.inode();
+        }
+        Some(opened)
+    }
+}
+
+#[inline(always)]
+fn banks(namespace: *mut Namespace, bank: u32) -> *mut Bank {
+    // SAFETY: the map gave the pointer.
+    unsafe {
+        match bank {
+            0 => &raw mut (*namespace).banks[0],
+            _ => &raw mut (*namespace).banks[1],
         }
     }
 }
@@ -140,42 +178,63 @@ impl NetnsCounters {
     }
 }
 
-/// A namespace that was not there yet: it begins without a socket.
-#[inline(always)]
-fn insert_namespace(counters: NetnsCounters) -> Option<*mut Namespace> {
-    let empty = EMPTY_NAMESPACE.get(0)?;
-    // Another CPU may have been first. Whether there was room shows when it is looked up.
-    let inserted = NAMESPACES.insert(counters.netns, empty, BPF_NOEXIST);
-    let Some(opened) = NAMESPACES.get_ptr_mut(counters.netns) else {
-        cells::record_failure(Failure::Namespaces, inserted.err().unwrap_or(EINVAL));
-        return None;
+/// The namespace has counters.
+const OPEN: i32 = 0;
+/// There is no room: it is counted together with others.
+const OVERFLOW: i32 = 1;
+
+/// A namespace that was not there yet: it begins without a socket. A function that the verifier
+/// checks once, however often it is called.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn open_namespace(netns: NetnsId) -> i32 {
+    let Some(empty) = EMPTY_NAMESPACE.get(0) else {
+        return OVERFLOW;
     };
-    // SAFETY: the map gave the pointer; whoever writes it writes the same.
-    unsafe {
-        (*opened).net = counters.net.address();
-        (*opened).inode = counters.net.inode();
+    // Another CPU may have been first. Whether there was room shows when it is looked up.
+    let inserted = NAMESPACES.insert(netns, empty, BPF_NOEXIST);
+    if NAMESPACES.get_ptr(netns).is_some() {
+        return OPEN;
     }
-    Some(opened)
+    let errno = inserted.err().unwrap_or(EINVAL);
+    if errno != E2BIG {
+        cells::record_failure(Failure::Namespaces, errno);
+    }
+    OVERFLOW
 }
 
 /// Looks which of the namespaces of the query are still there.
 #[inline(always)]
 pub(crate) fn check_namespaces() {
-    let Some(query) = NAMESPACE_QUERY.get(0) else {
+    let Some(query) = NAMESPACE_QUERY.get_ptr_mut(0) else {
         return;
     };
+    // SAFETY: the map gave the pointer; one look at a time.
+    let query = unsafe { &mut *query };
     for i in 0..NAMESPACES_PER_CHECK {
         let id = query.ids[i];
         if id == 0 {
             return;
         }
-        if let Some(namespace) = NAMESPACES.get_ptr_mut(id) {
-            // SAFETY: the map gave the pointer; one look at a time.
-            let namespace = unsafe { &mut *namespace };
-            namespace.alive = UntypedNet(namespace.net)
-                .is_live(id)
-                .unwrap_or(false)
-                .into();
+        if let Some(namespace) = NAMESPACES.get_ptr(id) {
+            // SAFETY: the map gave the pointer; programs write it at any time.
+            let (net, inode, events) = unsafe {
+                (
+                    read_volatile(&raw const (*namespace).net),
+                    read_volatile(&raw const (*namespace).inode),
+                    read_volatile(&raw const (*namespace).events),
+                )
+            };
+            let found = &mut query.found[i];
+            let net = UntypedNet(net);
+            found.net = net.0;
+            found.inode = inode;
+            found.events = events;
+            found.alive = net.is_live(id).unwrap_or(false).into();
+            if kernel_layout::lists_tables() {
+                found.hashinfo = net.hashinfo().unwrap_or(0);
+                found.timewait = net.timewait().unwrap_or(0);
+            }
         }
     }
 }

@@ -50,7 +50,8 @@ pub(crate) fn handle(ctx: &BtfTracePointContext, writer: Writer) {
 
 #[inline(always)]
 fn transition(sock: Sock, counters: NetnsCounters, mode: Mode, from: CounterCell, to: CounterCell) {
-    let writer = counters.writer;
+    let (writer, armed) = (counters.writer, mode.is_armed());
+    let mode = counters.mode(mode);
     let port = ports::local_port(sock, to.is_closed());
     if to.is_listening() {
         register_listener_port(counters, mode, port);
@@ -61,7 +62,7 @@ fn transition(sock: Sock, counters: NetnsCounters, mode: Mode, from: CounterCell
         bump_stat!(counters.cpu, writer, counted);
     }
     // Who samples looks at nothing else.
-    if mode.is_armed() && counters.is_own() {
+    if armed && counters.is_own() {
         maps::wake();
     }
     if from.is_listening() && to.is_closed() {

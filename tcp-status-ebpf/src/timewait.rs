@@ -132,7 +132,7 @@ fn transition(writer: Writer, sock: Sock, tw: *const u8, from: u32, to: u32) {
     ) else {
         return;
     };
-    let port = sock.port();
+    let (port, mode) = (sock.port(), counters.mode(mode));
     if let Some(bank) = mode.live()
         && mode.counts_timewait(bank)
     {

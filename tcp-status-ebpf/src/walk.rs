@@ -93,11 +93,9 @@ fn minisocket(tw: Sock, family: usize, walked: &mut WalkTotals) {
         TIME_WAIT
     };
     if walked.seeding == 1
-        && let Some(mode) = maps::mode()
-        && mode.seed().is_some_and(|bank| mode.counts_timewait(bank))
         && let Some(cell) = CounterCell::new(family, u32::from(cell))
     {
-        seed_socket(tw, cell);
+        visit_in_bank(tw, cell, true);
     }
 }
 
@@ -110,14 +108,25 @@ fn record_idle_age(sock: Sock, ages: &mut [u64; AGES]) {
     }
 }
 
-/// Counts a socket in the bank that is being seeded, unless it is there. Whether it was not.
+/// Counts a full socket in the bank that is being seeded, unless it is there. Whether it was not.
 #[inline(always)]
 pub(crate) fn seed_socket(sock: Sock, cell: CounterCell) -> bool {
+    visit_in_bank(sock, cell, false)
+}
+
+#[inline(always)]
+fn visit_in_bank(sock: Sock, cell: CounterCell, is_minisocket: bool) -> bool {
     let (Some(mode), Some(cpu)) = (maps::mode(), maps::per_cpu()) else {
         return false;
     };
-    match (mode.seed(), NetnsCounters::of(sock, cpu, Writer::Walk)) {
-        (Some(bank), Some(counters)) => seed::visit(counters, bank, sock, cell),
+    let Some(counters) = NetnsCounters::of(sock, cpu, Writer::Walk) else {
+        return false;
+    };
+    let mode = counters.mode(mode);
+    match mode.seed() {
+        Some(bank) if !is_minisocket || mode.counts_timewait(bank) => {
+            seed::visit(counters, bank, sock, cell)
+        }
         _ => false,
     }
 }

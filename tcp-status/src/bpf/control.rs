@@ -27,6 +27,14 @@ impl Bpf {
         self.write_control(Some(mode), None)
     }
 
+    /// From the next [`Bpf::set_mode`] on, events of other namespaces are counted into bank `live`,
+    /// and seeded with the tracker's own if `seeded` says so.
+    pub fn count_others(&self, live: u32, seeded: bool) {
+        let mut switch = lock(&self.control);
+        switch.others.live = live;
+        switch.others.seeded = seeded;
+    }
+
     /// From now on, an event wakes who [waits](Bpf::wait).
     ///
     /// # Errors
@@ -61,8 +69,11 @@ impl Bpf {
         let mode = match switch.mode {
             // Nothing is counted, so that nothing comes.
             Mode::OFF => Mode::OFF,
-            mode if switch.armed => mode.armed().with_timewait(switch.timewait),
-            mode => mode.with_timewait(switch.timewait),
+            mode => {
+                let mode = if switch.armed { mode.armed() } else { mode };
+                mode.with_timewait(switch.timewait)
+                    .with_others(switch.others)
+            }
         };
         let control = PodWrapper(Control {
             mode,

@@ -11,7 +11,7 @@ use tcp_status_common::{
     state::Family,
 };
 
-use super::{Bpf, BpfError, load::POISONED, pod::PodWrapper};
+use super::{Bpf, BpfError, Scope, load::POISONED, pod::PodWrapper};
 
 /// What the writers say of themselves, summed over CPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,19 +74,21 @@ impl BankSum {
     }
 }
 
-/// Reads one bank, which is not emptied while this exists.
+/// Reads one bank of the tracker's own namespace and one of the others, which are not emptied while
+/// this exists.
 pub struct BankReader<'a> {
     pub(super) bpf: &'a Bpf,
-    pub(super) bank: u32,
-    baseline: RwLockReadGuard<'a, Baseline>,
+    own: u32,
+    others: u32,
+    baseline: RwLockReadGuard<'a, EmptiedOwn>,
+    emptied_others: RwLockReadGuard<'a, EmptiedOthers>,
 }
 
 /// What a bank had counted when it was emptied last: nothing is written to what the programs write.
-#[derive(Default)]
-pub(super) struct Baseline {
-    own: BankSum,
-    others: BTreeMap<NetnsId, BankSum>,
-}
+pub(super) type EmptiedOwn = BankSum;
+
+/// The same, of other namespaces.
+pub(super) type EmptiedOthers = BTreeMap<NetnsId, BankSum>;
 
 impl BankReader<'_> {
     /// What the bank holds of a namespace; nothing if nothing was counted in it.
@@ -95,25 +97,36 @@ impl BankReader<'_> {
     /// If the kernel refuses the read.
     pub fn counters(&self, netns: NetnsId) -> Result<BankSum, BpfError> {
         if netns == OWN_NETNS {
-            return Ok(self.bpf.raw_counters(self.bank)?.minus(&self.baseline.own));
+            return Ok(self.bpf.raw_counters(self.own)?.minus(&self.baseline));
         }
-        let counted = self.bpf.raw_counters_in(netns, self.bank)?;
-        Ok(match self.baseline.others.get(&netns) {
+        let counted = self.bpf.raw_counters_in(netns, self.others)?;
+        Ok(match self.emptied_others.get(&netns) {
             Some(baseline) => counted.minus(baseline),
             None => counted,
         })
     }
+
+    /// The bank that is read of a namespace.
+    pub(super) const fn bank_of(&self, netns: NetnsId) -> u32 {
+        if netns == OWN_NETNS {
+            self.own
+        } else {
+            self.others
+        }
+    }
 }
 
 impl Bpf {
-    /// Reads `bank` (0 or 1). Blocks while it is being emptied, and emptying it blocks for as long
-    /// as the reader exists.
+    /// Reads bank `own` (0 or 1) of the tracker's own namespace, and `others` of the others. Blocks
+    /// while these are being emptied, and emptying them blocks for as long as the reader exists.
     #[must_use]
-    pub fn read_bank(&self, bank: u32) -> BankReader<'_> {
+    pub fn read_bank(&self, own: u32, others: u32) -> BankReader<'_> {
         BankReader {
             bpf: self,
-            bank,
-            baseline: self.baseline[bank as usize].read().expect(POISONED),
+            own,
+            others,
+            baseline: self.baseline[own as usize].read().expect(POISONED),
+            emptied_others: self.emptied_others[others as usize].read().expect(POISONED),
         }
     }
 
@@ -139,19 +152,21 @@ impl Bpf {
         })
     }
 
-    /// Empties `bank`, which no event may be using, of all that it has of any namespace and port,
-    /// once nobody reads it any more. What could not be emptied is left to the next call.
+    /// Empties `bank`, which no event in `scope` may be using, of all that it has of namespaces and
+    /// ports there, once nobody reads it any more. What could not be emptied is left to the next
+    /// call.
     ///
     /// # Errors
     /// If the kernel refuses the update.
-    pub fn clear(&self, bank: u32) -> Result<(), BpfError> {
+    pub fn clear(&self, bank: u32, scope: Scope) -> Result<(), BpfError> {
         let mut baseline = self.baseline[bank as usize].write().expect(POISONED);
         // From here on it is counted anew.
-        *baseline = Baseline {
-            own: self.raw_counters(bank)?,
-            others: self.raw_counters_by_netns(bank)?,
-        };
-        self.clear_ports(bank)
+        *baseline = self.raw_counters(bank)?;
+        if scope == Scope::All {
+            let others = &self.emptied_others[bank as usize];
+            *others.write().expect(POISONED) = self.raw_counters_by_netns(bank)?;
+        }
+        self.clear_ports(bank, scope)
     }
 
     /// What failed in the programs since they were loaded.

@@ -2,7 +2,10 @@
 //! an iterator's file is read. The programs add up in maps; only what is as long as the list of
 //! listeners comes through the file.
 
-use std::io::{self, Read as _};
+use std::{
+    fs::File,
+    io::{self, Read as _},
+};
 
 use aya::programs::{Iter, ProgramError, links::LinkError};
 use tcp_status_common::counters::{ListenerRecord, ListenerWalk, WalkTotals};
@@ -153,18 +156,27 @@ impl Bpf {
             link.into_file()
                 .map_err(|source| error(link_error(source)))?
         };
-        let mut buffer = [0; 4096];
-        loop {
-            match file.read(&mut buffer) {
-                Ok(0) => return Ok(()),
-                Ok(count) => written.extend_from_slice(&buffer[..count]),
-                Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
-                Err(why) if why.kind() == io::ErrorKind::WouldBlock => match on_interruption {
-                    OnEagain::Retry => {}
-                    OnEagain::Stop => return Ok(()),
-                },
-                Err(why) => return Err(error(ProgramError::IOError(why))),
-            }
+        read(&mut file, on_interruption, written).map_err(|why| error(ProgramError::IOError(why)))
+    }
+}
+
+/// Reads an iterator to its end.
+pub(super) fn read(
+    file: &mut File,
+    on_interruption: OnEagain,
+    written: &mut Vec<u8>,
+) -> io::Result<()> {
+    let mut buffer = [0; 4096];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => written.extend_from_slice(&buffer[..count]),
+            Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+            Err(why) if why.kind() == io::ErrorKind::WouldBlock => match on_interruption {
+                OnEagain::Retry => {}
+                OnEagain::Stop => return Ok(()),
+            },
+            Err(why) => return Err(why),
         }
     }
 }

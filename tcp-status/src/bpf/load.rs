@@ -16,19 +16,20 @@ use aya::{
 use aya_log::EbpfLogger;
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_HASH;
 use tcp_status_common::{
-    control::{Control, Mode, TASK_SLOTS},
+    control::{Control, Mode, SecondaryBanks as OtherNamespaces, TASK_SLOTS},
     counters::{
-        FailureTotals, ListenerWalk, PerCpu, PortGauges, PortKey, PortPage, SecondaryBanks,
-        WalkTotals,
+        FailureTotals, ListenerWalk, NetnsId, OWN_NETNS, PerCpu, PortGauges, PortKey, PortPage,
+        SecondaryBanks, WalkTotals,
     },
     kernel_layout::KernelLayout,
 };
 
 use super::{
     closed_listeners::Closed,
-    counters::{Baseline, FAILURES},
+    counters::{EmptiedOthers, EmptiedOwn, FAILURES},
     namespaces::Namespaces,
     pod::PodWrapper,
+    table::Lister,
     timewait::{self, TimewaitPrograms},
 };
 
@@ -46,6 +47,7 @@ pub(super) const WALK_SOCKETS: &str = "walk_sockets";
 pub(super) const WALK_LISTENERS: &str = "walk_listeners";
 pub(super) const READ_CLOSED: &str = "read_closed_listeners";
 pub(super) const CHECK_NAMESPACES: &str = "check_namespaces";
+pub(super) const LIST_TABLES: &str = "list_tables";
 /// The programs of iterators, each with what it iterates over.
 const WALKS: [(&str, &str); 4] = [
     (WALK_SOCKETS, "tcp"),
@@ -96,6 +98,23 @@ pub enum BpfError {
     Missing(&'static str),
 }
 
+/// Which namespaces an operation concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The tracker's own.
+    Own,
+    /// All that are counted.
+    All,
+}
+
+impl Scope {
+    /// Whether it includes a namespace.
+    #[must_use]
+    pub const fn includes(self, netns: NetnsId) -> bool {
+        matches!(self, Self::All) || netns == OWN_NETNS
+    }
+}
+
 /// How much is kept apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MapLimits {
@@ -140,8 +159,10 @@ pub(super) struct ControlState {
     pub(super) mode: Mode,
     /// The next event is to wake the sampler.
     pub(super) armed: bool,
-    /// The banks that count timewait minisockets.
+    /// The banks that count timewait minisockets of the tracker's own namespace.
     pub(super) timewait: [bool; 2],
+    /// Where events of other namespaces are counted.
+    pub(super) others: OtherNamespaces,
 }
 
 /// The running programs and their maps. Everything goes when this is dropped.
@@ -151,8 +172,10 @@ pub struct Bpf {
     pub(super) timewait: TimewaitPrograms,
     pub(super) wake: Mutex<RingBuf<MapData>>,
     pub(super) counters: PerCpuArray<MapData, PodWrapper<SecondaryBanks>>,
-    /// What each bank had counted when it was emptied last.
-    pub(super) baseline: [RwLock<Baseline>; 2],
+    /// What each bank had counted of the tracker's own namespace when it was emptied last.
+    pub(super) baseline: [RwLock<EmptiedOwn>; 2],
+    /// What each bank had counted of other namespaces when it was emptied last.
+    pub(super) emptied_others: [RwLock<EmptiedOthers>; 2],
     pub(super) cpus: PerCpuArray<MapData, PodWrapper<PerCpu>>,
     pub(super) failures: Array<MapData, PodWrapper<FailureTotals>>,
     pub(super) walked: Mutex<PerCpuArray<MapData, PodWrapper<WalkTotals>>>,
@@ -160,6 +183,8 @@ pub struct Bpf {
     pub(super) closed: Mutex<Closed>,
     pub(super) seen: Mutex<SeenSlot>,
     pub(super) namespaces: Mutex<Namespaces>,
+    /// None where only one namespace is counted, or where the tables cannot be listed.
+    pub(super) lister: Option<Mutex<Lister>>,
     pub(super) ports: Ports,
     pub(super) port_writer: Mutex<PortWriter>,
     logger: Option<Mutex<EbpfLogger<&'static dyn log::Log>>>,
@@ -200,7 +225,9 @@ impl Bpf {
             .map_max_entries("PORT_GAUGES", slots * 2)
             .map_max_entries("FREE_PORTS_0", slots)
             .map_max_entries("FREE_PORTS_1", slots)
-            .map_max_entries("NAMESPACES", limits.namespaces.max(1))
+            // One more, for those that have no room.
+            .map_max_entries("NAMESPACES", limits.namespaces.max(1) + 1)
+            .map_max_entries("LISTED", 2 * limits.namespaces.max(1) + 64)
             .load(OBJECT)?;
         let copies = if layout.0.two_copies == 1 { 2 } else { 1 };
         // First: where the kernel refuses these, everything is loaded again without them.
@@ -224,6 +251,7 @@ impl Bpf {
                     .map_err(|why| BpfError::Program { name, why })?;
             }
         }
+        let lister = lister(&mut ebpf, btf, iterator, &layout.0)?;
         let logger = EbpfLogger::init(&mut ebpf)
             .inspect_err(|error| log::warn!(error:%; "cannot read the log of the eBPF programs"))
             .ok();
@@ -235,11 +263,13 @@ impl Bpf {
                 mode: Mode::OFF,
                 armed: false,
                 timewait: [false; 2],
+                others: OtherNamespaces::default(),
             }),
             timewait,
             wake: Mutex::new(map(&mut ebpf, "WAKE")?),
             counters: map(&mut ebpf, "SECONDARY_BANKS")?,
             baseline: Default::default(),
+            emptied_others: Default::default(),
             cpus: map(&mut ebpf, "PER_CPU")?,
             failures: map(&mut ebpf, FAILURES)?,
             walked: Mutex::new(map(&mut ebpf, "WALK_TOTALS")?),
@@ -250,6 +280,7 @@ impl Bpf {
                 none: new_seen(1)?,
             }),
             namespaces: Mutex::new(Namespaces::new(&mut ebpf)?),
+            lister,
             ports: Ports {
                 slots: read_slots,
                 gauges: read_gauges,
@@ -301,6 +332,26 @@ impl Bpf {
             lock(logger).flush();
         }
     }
+}
+
+/// What lists the kernel's socket tables; none where nothing needs it, or the kernel refuses its
+/// program.
+fn lister(
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+    iterator: bool,
+    layout: &KernelLayout,
+) -> Result<Option<Mutex<Lister>>, BpfError> {
+    if !iterator || layout.all_namespaces == 0 || layout.lists_tables == 0 {
+        return Ok(None);
+    }
+    let program: &mut Iter = program(ebpf, LIST_TABLES)?;
+    if let Err(error) = program.load("bpf_map", btf) {
+        log::warn!(error = verifier_summary(&error).as_str();
+            "cannot list the kernel's socket tables: audits walk every network namespace");
+        return Ok(None);
+    }
+    Ok(Some(Mutex::new(Lister::new(ebpf)?)))
 }
 
 /// An error with its causes, each once, for libraries repeat some; and what to do, where the

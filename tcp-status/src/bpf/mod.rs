@@ -9,12 +9,14 @@ mod load;
 mod namespaces;
 mod pod;
 mod ports;
+mod table;
 mod timewait;
 
 pub(crate) use control::wait;
 pub use counters::{BankReader, BankSum, WriterTotals};
-pub use load::{Bpf, BpfError, MapLimits};
+pub use load::{Bpf, BpfError, MapLimits, Scope};
 pub use ports::PortSum;
+pub use table::Listing;
 
 /// What a walk over listeners writes, and the text form of a program.
 #[cfg(any(test, fuzzing))]

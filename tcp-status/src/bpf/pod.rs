@@ -8,6 +8,7 @@ use tcp_status_common::{
         WalkTotals,
     },
     kernel_layout::KernelLayout,
+    table::{Cursor, Listed, ListedPort, ListedPortCounts},
 };
 
 /// A shared type as a map holds it.
@@ -30,8 +31,12 @@ plain_data!(
     ClosedTotals,
     Control,
     PerCpu,
+    Cursor,
     FailureTotals,
     KernelLayout,
+    Listed,
+    ListedPort,
+    ListedPortCounts,
     ListenerWalk,
     Namespace,
     NamespaceQuery,

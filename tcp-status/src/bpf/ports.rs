@@ -8,8 +8,10 @@ use tcp_status_common::{
     state::{Family, State},
 };
 
+use crate::kernel::quiesce::quiesce;
+
 use super::{
-    BankReader, Bpf, BpfError,
+    BankReader, Bpf, BpfError, Scope,
     counters::per_cpu,
     load::{Ports, ignore_enoent, lock},
     pod::PodWrapper,
@@ -24,10 +26,11 @@ impl BankReader<'_> {
     /// # Errors
     /// If the kernel refuses the read.
     pub fn port(&self, netns: NetnsId, port: u16) -> Result<Option<PortSum>, BpfError> {
-        let slot = self.bpf.ports.slots.get(&key(netns, port, self.bank), 0);
+        let bank = self.bank_of(netns);
+        let slot = self.bpf.ports.slots.get(&key(netns, port, bank), 0);
         match slot {
             Ok(OTHER_PORTS) | Err(MapError::KeyNotFound) => Ok(None),
-            Ok(slot) => self.bpf.ports.sum(slot, self.bank).map(Some),
+            Ok(slot) => self.bpf.ports.sum(slot, bank).map(Some),
             Err(error) => Err(ports_error(error)),
         }
     }
@@ -37,8 +40,8 @@ impl BankReader<'_> {
     /// # Errors
     /// If the kernel refuses the read.
     pub fn port_keys(&self) -> Result<BTreeSet<(NetnsId, u16)>, BpfError> {
-        let entries = self.bpf.ports.entries(self.bank)?;
-        Ok(entries
+        Ok(self
+            .entries()?
             .iter()
             .map(|(key, _)| (key.netns, key.port))
             .collect())
@@ -49,11 +52,11 @@ impl BankReader<'_> {
     /// # Errors
     /// If the kernel refuses the read.
     pub fn ports(&self) -> Result<BTreeMap<(NetnsId, u16), PortSum>, BpfError> {
-        let ports = &self.bpf.ports;
         let mut sums = BTreeMap::new();
-        for (port, slot) in ports.entries(self.bank)? {
+        for (port, slot) in self.entries()? {
             if slot != OTHER_PORTS {
-                sums.insert((port.netns, port.port), ports.sum(slot, self.bank)?);
+                let bank = self.bank_of(port.netns);
+                sums.insert((port.netns, port.port), self.bpf.ports.sum(slot, bank)?);
             }
         }
         Ok(sums)
@@ -65,15 +68,20 @@ impl BankReader<'_> {
     /// # Errors
     /// If the kernel refuses the read.
     pub fn other_ports(&self) -> Result<Option<(Vec<u16>, PortSum)>, BpfError> {
-        let ports = &self.bpf.ports;
-        let entries = ports.entries(self.bank)?;
+        let entries = self.entries()?;
         let others = entries.iter().filter(|&&(_, slot)| slot == OTHER_PORTS);
         let others: Vec<_> = others.map(|(key, _)| key.port).collect();
         if others.is_empty() {
             return Ok(None);
         }
-        let sum = ports.sum(OTHER_PORTS, self.bank)?;
+        let sum = self.bpf.ports.sum(OTHER_PORTS, self.bank_of(OWN_NETNS))?;
         Ok(Some((others, sum)))
+    }
+
+    fn entries(&self) -> Result<Vec<(PortKey, u32)>, BpfError> {
+        let bank_of = |key: &PortKey| self.bank_of(key.netns);
+        let read = |key: &PortKey| u32::from(key.bank) == bank_of(key);
+        self.bpf.ports.entries(read)
     }
 }
 
@@ -111,10 +119,11 @@ impl Bpf {
             .map_err(pages_error)
     }
 
-    /// Empties `bank`, which no event may be using, and makes all its slots free.
-    pub(super) fn clear_ports(&self, bank: u32) -> Result<(), BpfError> {
+    /// Empties `bank`, which no event in `scope` may be using, and makes its slots free.
+    pub(super) fn clear_ports(&self, bank: u32, scope: Scope) -> Result<(), BpfError> {
         let mut ports = lock(&self.port_writer);
-        for (port, slot) in self.ports.entries(bank)? {
+        let cleared = |key: &PortKey| u32::from(key.bank) == bank && scope.includes(key.netns);
+        for (port, slot) in self.ports.entries(cleared)? {
             let zeros = per_cpu(PodWrapper(PortGauges::ZERO)).map_err(gauges_error)?;
             ports
                 .gauges
@@ -137,6 +146,39 @@ impl Bpf {
             .map_err(pages_error)
     }
 
+    /// Forgets the ports of other namespaces that are not `kept` in `bank`, where events may go on.
+    ///
+    /// # Errors
+    /// If the kernel refuses the update.
+    pub fn forget_ports(
+        &self,
+        bank: u32,
+        kept: impl Fn(NetnsId, u16) -> bool,
+    ) -> Result<(), BpfError> {
+        let mut ports = lock(&self.port_writer);
+        let entries = self.ports.entries(|key| {
+            let is_other = key.netns != OWN_NETNS && u32::from(key.bank) == bank;
+            is_other && !kept(key.netns, key.port)
+        })?;
+        if entries.is_empty() {
+            return Ok(());
+        }
+        for (port, _) in &entries {
+            ignore_enoent(ports.slots.remove(&PodWrapper(*port))).map_err(ports_error)?;
+        }
+        // Programs that found a slot before may still count there.
+        quiesce();
+        for (_, slot) in entries {
+            let zeros = per_cpu(PodWrapper(PortGauges::ZERO)).map_err(gauges_error)?;
+            let index = PortGauges::index(slot, bank);
+            ports.gauges.set(index, zeros, 0).map_err(gauges_error)?;
+            ports.free[bank as usize]
+                .push(slot, 0)
+                .map_err(free_error)?;
+        }
+        Ok(())
+    }
+
     /// Makes all slots of both banks free, for the first time.
     pub(super) fn init_port_slots(&self) -> Result<(), BpfError> {
         let mut ports = lock(&self.port_writer);
@@ -150,11 +192,11 @@ impl Bpf {
 }
 
 impl Ports {
-    fn entries(&self, bank: u32) -> Result<Vec<(PortKey, u32)>, BpfError> {
+    fn entries(&self, wanted: impl Fn(&PortKey) -> bool) -> Result<Vec<(PortKey, u32)>, BpfError> {
         let mut found = Vec::new();
         for entry in self.slots.iter() {
             let (PodWrapper(key), slot) = entry.map_err(ports_error)?;
-            if u32::from(key.bank) == bank {
+            if wanted(&key) {
                 found.push((key, slot));
             }
         }

@@ -13,7 +13,7 @@ use aya::{
 };
 
 use super::{
-    Bpf, BpfError,
+    Bpf, BpfError, Scope,
     load::{lock, program},
 };
 
@@ -116,16 +116,25 @@ impl Bpf {
         Ok(())
     }
 
-    /// From the next [`Bpf::set_mode`] on, `bank` counts timewait minisockets if their programs are
-    /// attached, else not. For a bank that no mode names now.
-    pub fn count_timewait(&self, bank: u32) {
+    /// From the next [`Bpf::set_mode`] on, `bank` counts timewait minisockets in `scope` if their
+    /// programs are attached, else not. For a bank that no mode names now.
+    pub fn count_timewait(&self, bank: u32, scope: Scope) {
         let attached = self.timewait.links.get().is_some();
-        lock(&self.control).timewait[(bank & 1) as usize] = attached;
+        let mut switch = lock(&self.control);
+        switch.timewait[(bank & 1) as usize] = attached;
+        if scope == Scope::All {
+            switch.others.timewait[(bank & 1) as usize] = attached;
+        }
     }
 
-    /// Whether `bank` counts timewait minisockets.
+    /// Whether `bank` counts timewait minisockets of the tracker's own namespace.
     pub fn counts_timewait(&self, bank: u32) -> bool {
         lock(&self.control).timewait[(bank & 1) as usize]
+    }
+
+    /// Whether `bank` counts timewait minisockets of other namespaces.
+    pub fn counts_timewait_of_others(&self, bank: u32) -> bool {
+        lock(&self.control).others.timewait[(bank & 1) as usize]
     }
 }
 

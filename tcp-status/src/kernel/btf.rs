@@ -83,6 +83,35 @@ impl<'a> Types<'a> {
         Some(location)
     }
 
+    /// How many bytes a structure takes.
+    pub(super) fn size(&self, id: u32) -> Option<u32> {
+        word(self.structure(id, &mut { STEPS })?, 8)
+    }
+
+    /// Whether the member that [`Types::location`] finds is a pointer.
+    pub(super) fn is_pointer(&self, id: u32, path: &str) -> Option<bool> {
+        const POINTER: u32 = 2;
+        let bytes = self.type_of(id, path)?;
+        Some(kind(word(bytes, 4)?) == POINTER)
+    }
+
+    /// How many elements the member that [`Types::location`] finds has, which is an array.
+    pub(super) fn elements(&self, id: u32, path: &str) -> Option<u32> {
+        const ARRAY: u32 = 3;
+        let bytes = self.type_of(id, path)?;
+        (kind(word(bytes, 4)?) == ARRAY).then(|| word(bytes, TYPE + 8))?
+    }
+
+    /// The type of a member, without its other names.
+    fn type_of(&self, id: u32, path: &str) -> Option<&'a [u8]> {
+        let mut steps = STEPS;
+        let mut id = id;
+        for name in path.split('.') {
+            id = self.member(id, name.as_bytes(), DEEPEST, &mut steps)?.1;
+        }
+        self.unnamed(id, &mut steps)
+    }
+
     /// A member, and its type.
     fn member(
         &self,
@@ -121,15 +150,20 @@ impl<'a> Types<'a> {
     }
 
     /// The structure or union that a type is, by whatever names.
-    fn structure(&self, mut id: u32, steps: &mut u32) -> Option<&'a [u8]> {
+    fn structure(&self, id: u32, steps: &mut u32) -> Option<&'a [u8]> {
+        let bytes = self.unnamed(id, steps)?;
+        matches!(kind(word(bytes, 4)?), STRUCT | UNION).then_some(bytes)
+    }
+
+    /// A type without its other names.
+    fn unnamed(&self, mut id: u32, steps: &mut u32) -> Option<&'a [u8]> {
         loop {
             *steps = steps.checked_sub(1)?;
             let begin = *self.offsets.get((id as usize).checked_sub(1)?)?;
             let bytes = &self.types[begin..];
             match kind(word(bytes, 4)?) {
-                STRUCT | UNION => return Some(bytes),
                 name if NAMES.contains(&name) => id = word(bytes, 8)?,
-                _ => return None,
+                _ => return Some(bytes),
             }
         }
     }

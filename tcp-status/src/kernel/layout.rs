@@ -182,6 +182,77 @@ fn kernel_layout(btf: &Btf, types: &Types<'_>) -> Result<KernelLayout, String> {
         timewait_events: 0,
         all_namespaces: 0,
         hz: jiffies_per_second(),
+        ..tables(btf, types).unwrap_or_default()
+    })
+}
+
+/// Where the kernel keeps its socket tables; none if this kernel has them in another form.
+fn tables(btf: &Btf, types: &Types<'_>) -> Option<KernelLayout> {
+    /// How much of a socket the program reads.
+    const READ: u32 = 128;
+    let id = |of: &str| btf.id_by_type_name_kind(of, BtfKind::Struct).ok();
+    let offset = |of, member| match types.locate(id(of)?, member)? {
+        MemberLocation { bits, width: None } if bits % 8 == 0 => Some(bits / 8),
+        MemberLocation { .. } => None,
+    };
+    let read_at_once = [
+        "__sk_common.skc_family",
+        "__sk_common.skc_state",
+        "__sk_common.skc_num",
+        "__sk_common.skc_net.net",
+    ];
+    for member in read_at_once {
+        if offset("sock", member)? + 8 > READ {
+            return None;
+        }
+    }
+    let skc_nulls_node = offset("sock", "__sk_common.skc_nulls_node")?;
+    let death_row = "inet_timewait_death_row";
+    let (death_row_timewait, death_row_none) = match offset(death_row, "tw_refcount.refs.counter") {
+        Some(references) => (references, 1),
+        None => (offset(death_row, "tw_count.counter")?, 0),
+    };
+    // One small array before 5.19.
+    let listener_array = types
+        .elements(id("inet_hashinfo")?, "listening_hash")
+        .unwrap_or(0);
+    let (hashinfo_listeners, hashinfo_lhash2_mask) = if listener_array > 0 {
+        (offset("inet_hashinfo", "listening_hash")?, 0)
+    } else {
+        (
+            offset("inet_hashinfo", "lhash2")?,
+            offset("inet_hashinfo", "lhash2_mask")?,
+        )
+    };
+    let listener_size = types.size(id("inet_listen_hashbucket")?)?;
+    let listener_head = offset("inet_listen_hashbucket", "nulls_head")?;
+    let listener_stride = listener_size / 8;
+    let is_block = listener_size.is_power_of_two() && (8..=2048).contains(&listener_size);
+    if !is_block
+        || listener_head % 8 != 0
+        || skc_nulls_node + 8 > READ
+        || types.size(id("inet_ehash_bucket")?)? != 8
+    {
+        return None;
+    }
+    Some(KernelLayout {
+        lists_tables: 1,
+        task_nsproxy: offset("task_struct", "nsproxy")?,
+        nsproxy_net: offset("nsproxy", "net_ns")?,
+        net_death_row: offset("net", "ipv4.tcp_death_row")?,
+        death_row_pointer: types.is_pointer(id("net")?, "ipv4.tcp_death_row")?.into(),
+        death_row_hashinfo: offset(death_row, "hashinfo")?,
+        death_row_timewait,
+        death_row_none,
+        hashinfo_ehash: offset("inet_hashinfo", "ehash")?,
+        hashinfo_ehash_mask: offset("inet_hashinfo", "ehash_mask")?,
+        hashinfo_listeners,
+        hashinfo_lhash2_mask,
+        listener_array,
+        listener_stride,
+        listener_head: listener_head / 8,
+        skc_nulls_node,
+        ..KernelLayout::default()
     })
 }
 

@@ -16,13 +16,14 @@ use super::{
     gauge::{Bounds, Gauges},
     invariants::{Accepted, Differences},
     memory,
+    namespaces::Namespaces,
     recount::RecountError,
     schedule::{AuditInputs, Cause, Pace, due},
     ticker::Ticker,
     tracker::{Tracker, copy_mismatch},
 };
 use crate::{
-    bpf::BpfError,
+    bpf::{BpfError, Scope},
     kernel::{procfs, quiesce::GRACE},
 };
 use tcp_status_common::counters::{NetnsId, OWN_NETNS};
@@ -88,6 +89,7 @@ struct AuditLoop {
     /// A port has got a listener since the last audit.
     unaudited: bool,
     budget: Budget,
+    namespaces: Namespaces,
     failures: Limiter,
     corrections: Limiter,
     /// When namespaces that are gone were last forgotten.
@@ -109,6 +111,7 @@ impl AuditLoop {
             disagreed: false,
             unaudited: true,
             budget: Budget::new(share, Pace::SAVED, cost, now),
+            namespaces: Namespaces::new(share, now),
             failures: Limiter::default(),
             corrections: Limiter::default(),
             forgot: now,
@@ -118,7 +121,7 @@ impl AuditLoop {
     /// The time to the next look: short until an audit has confirmed what events left, so that it
     /// comes soon after they cease.
     fn pause(&self, interval: Duration) -> Duration {
-        if self.settled {
+        if self.settled && self.namespaces.are_settled() {
             interval
         } else {
             interval / TICKS_PER_INTERVAL
@@ -132,6 +135,10 @@ impl AuditLoop {
         }
         let quiet = now - self.last_event >= QUIET;
         self.settled &= self.audited == Some(events);
+        self.namespaces.tick(tracker, events)?;
+        if self.namespaces.has_busy(now) {
+            self.audit_busy(tracker)?;
+        }
         let mut suspicion = None;
         if now - self.looked >= tracker.settings.pace.interval {
             self.looked = now;
@@ -159,7 +166,8 @@ impl AuditLoop {
         if let Some(cause) = due(&tracker.settings.pace, &inputs) {
             self.audited = Some(events);
             self.settled = quiet;
-            let diffs = self.audit(tracker)?;
+            let scope = tracker.scope();
+            let diffs = self.audit(tracker, scope)?;
             self.disagreed = diffs.values().any(AuditDiff::is_disagreement);
             self.report(tracker, &cause, &diffs, !inputs.moved)?;
             // Only what an audit has looked into and left: another kind of audit may have come
@@ -173,14 +181,32 @@ impl AuditLoop {
     }
 
     /// Audits at the expense of the budget, whether that succeeds or not.
-    fn audit(&mut self, tracker: &Tracker) -> Result<AuditDiffs, RecountError> {
+    fn audit(&mut self, tracker: &Tracker, scope: Scope) -> Result<AuditDiffs, RecountError> {
         let timer = CpuTimer::start();
-        let audited = tracker.audit();
+        let audited = tracker.audit(scope);
         let now = Instant::now();
         self.budget.spend(timer.spent(), now);
         self.budget.expect(tracker.audit_state().cost(), now);
         memory::release_heap();
         audited
+    }
+
+    /// Counts all namespaces again from inside, as far as they can be entered: for some never rest.
+    fn audit_busy(&mut self, tracker: &Tracker) -> Result<(), RecountError> {
+        if !self.namespaces.affords(Instant::now()) {
+            return Ok(());
+        }
+        let timer = CpuTimer::start();
+        let audited = tracker.audit(Scope::All);
+        let walked = |netns| {
+            audited
+                .as_ref()
+                .is_ok_and(|found| found.contains_key(&netns))
+        };
+        self.namespaces
+            .add_recount(walked, timer.spent(), Instant::now());
+        memory::release_heap();
+        self.report(tracker, &Cause::Busy, &audited?, false)
     }
 
     /// A reason to expect a difference. What shows only in passing, because things move while they
@@ -364,16 +390,35 @@ impl Tracker {
         Ok((bounds, differences))
     }
 
+    /// What an audit counts again: other namespaces only where nothing else confirms them, and when
+    /// their banks are to count timewait minisockets.
+    fn scope(&self) -> Scope {
+        let begins = self.hooks.need_seeding();
+        if self.settings.all_namespaces && (begins || !self.bpf.lists_tables()) {
+            Scope::All
+        } else {
+            Scope::Own
+        }
+    }
+
     /// Counts everything again beside the count that is kept, and corrects that where recounts
     /// agree that it is off: a single one may have come between two steps of a stalled task.
-    fn audit(&self) -> Result<AuditDiffs, RecountError> {
+    fn audit(&self, scope: Scope) -> Result<AuditDiffs, RecountError> {
         let timer = CpuTimer::start();
         let events = self.bpf.writers()?.counted;
         let baseline = copy_mismatch(&self.bpf)?;
         let mut diffs = AuditDiffs::new();
+        let aligned = {
+            let audit_state = self.audit_state();
+            audit_state.live == audit_state.live_of_others
+        };
+        if scope == Scope::All && !aligned {
+            // Both are counted again from one bank: the other one. What differs is found again.
+            self.recount(Duration::ZERO, Scope::Own)?;
+        }
         let mut settle_time = Some(Duration::ZERO);
         while let Some(time) = settle_time {
-            for (netns, found) in self.recount(time)? {
+            for (netns, found) in self.recount(time, scope)? {
                 diffs
                     .entry(netns)
                     .and_modify(|diff| diff.add_recount(found))
@@ -390,8 +435,12 @@ impl Tracker {
                     Some("an audit found a difference twice, and looks again".into());
             }
         }
-        self.apply_rest_listings(&mut diffs)?;
-        self.apply_corrections(&diffs, timer.spent(), baseline);
+        self.apply_rest_listings(&mut diffs, scope)?;
+        let cost = match scope {
+            Scope::All if self.bpf.lists_tables() => self.audit_state().cost(),
+            _ => timer.spent(),
+        };
+        self.apply_corrections(&diffs, cost, baseline);
         Ok(diffs)
     }
 

@@ -8,13 +8,13 @@ use std::{
 };
 
 use tcp_status_common::{
-    counters::{NetnsId, OWN_NETNS},
+    counters::{NetnsId, OVERFLOW_NETNS, OWN_NETNS},
     state::State,
 };
 
 use super::{gauge::Gauges, idle_ages::IdleAges, schedule::Cause, seed::Walks};
 use crate::{
-    bpf::BankSum,
+    bpf::{BankSum, Scope},
     snapshot::{Counts, Drift},
 };
 
@@ -26,7 +26,7 @@ pub const UNREACHABLE: &str = "no process or mount references this network names
 pub const SKIPPED: &str = "this kernel's TCP iterator may skip sockets of a network namespace \
      without listeners; the first audit at rest decides";
 
-/// A namespace that no audit has met yet.
+/// A namespace in which something was counted, but that nothing has confirmed yet.
 pub const APPEARED: &str = "network namespace created since the last audit";
 
 /// What is known of one namespace beside its counters.
@@ -82,10 +82,13 @@ pub struct RetiredBank {
 /// Everything that changes at an audit.
 #[derive(Debug)]
 pub struct AuditState {
-    /// The bank that events are counted into.
+    /// The bank that events of the tracker's own namespace are counted into.
     pub live: u32,
-    /// The bank that they were counted into before, until the books have what it counted.
-    pub retiring: Option<u32>,
+    /// The bank that events of other namespaces are counted into.
+    pub live_of_others: u32,
+    /// The bank that events were counted into before, until the books have what it counted, and
+    /// whose.
+    pub retiring: Option<(u32, Scope)>,
     /// By how much the two copies of the handler disagreed when the last audit began.
     pub baseline: i64,
     /// Events that the kernel told neither copy of the handler, as far as they are known.
@@ -117,6 +120,7 @@ impl AuditState {
     pub fn new(cost: Duration, baseline: i64) -> Self {
         Self {
             live: 0,
+            live_of_others: 0,
             retiring: None,
             baseline,
             missed: 0,
@@ -167,8 +171,14 @@ impl AuditState {
     }
 
     /// Opens a book for each namespace in which something was walked or counted, keeps what walks
-    /// met, and closes the books of namespaces that are gone and empty.
-    pub fn sync_namespaces(&mut self, walks: &Walks, live_namespaces: &BTreeMap<NetnsId, u32>) {
+    /// met, and closes the books of namespaces that are gone and empty. Those that were not walked
+    /// are in doubt for the reason `unaudited`, where there is one.
+    pub fn sync_namespaces(
+        &mut self,
+        walks: &Walks,
+        live_namespaces: &BTreeMap<NetnsId, u32>,
+        unaudited: Option<&str>,
+    ) {
         for (&netns, walked) in walks {
             let netns_state = if netns == OWN_NETNS {
                 &mut self.own
@@ -177,29 +187,68 @@ impl AuditState {
             };
             netns_state.idle_ages = Some(IdleAges::new(walked));
         }
-        for &netns in live_namespaces.keys() {
-            let unaudited = || NetnsState::unaudited(UNREACHABLE);
-            self.others.entry(netns).or_insert_with(unaudited);
-        }
-        self.others
-            .retain(|netns, _| live_namespaces.contains_key(netns));
+        self.appeared(live_namespaces.keys().copied());
+        self.forget_all_but(live_namespaces);
         for (netns, netns_state) in &mut self.others {
-            if !walks.contains_key(netns) {
-                netns_state.degraded_reason = Some(UNREACHABLE.into());
+            if let Some(unaudited) = unaudited.filter(|_| !walks.contains_key(netns)) {
+                netns_state.degraded_reason = Some(unaudited.into());
             }
         }
     }
 
-    /// Events are counted into the other bank from now on. `ports` were entered there before it
-    /// was seeded.
-    pub fn switch(&mut self, ports: BTreeSet<(NetnsId, u16)>, unregistered: u64) {
-        self.retiring = Some(self.live);
+    /// Opens a book for each of these namespaces that has none.
+    pub fn appeared(&mut self, live_namespaces: impl Iterator<Item = NetnsId>) {
+        for netns in live_namespaces {
+            let unaudited = || NetnsState::unaudited(APPEARED);
+            self.others.entry(netns).or_insert_with(unaudited);
+        }
+    }
+
+    /// Closes the books of namespaces that are gone.
+    pub fn forget_all_but(&mut self, live_namespaces: &BTreeMap<NetnsId, u32>) {
+        self.others
+            .retain(|netns, _| *netns == OVERFLOW_NETNS || live_namespaces.contains_key(netns));
+    }
+
+    /// Events in `scope` are counted into the other bank from now on. `ports` were entered there
+    /// before it was seeded.
+    pub fn switch(&mut self, ports: BTreeSet<(NetnsId, u16)>, unregistered: u64, scope: Scope) {
+        self.retiring = Some((self.live, scope));
         self.live = 1 - self.live;
-        self.walked_ports = Arc::new(ports);
+        let walked = Arc::make_mut(&mut self.walked_ports);
+        walked.retain(|(netns, _)| !scope.includes(*netns));
+        walked.extend(ports);
         self.unregistered = unregistered;
         self.own.ports = Arc::default();
-        for netns_state in self.others.values_mut() {
-            netns_state.ports = Arc::default();
+        if scope == Scope::All {
+            self.live_of_others = self.live;
+            for netns_state in self.others.values_mut() {
+                netns_state.ports = Arc::default();
+            }
+        }
+    }
+
+    /// Enters a correction of another namespace, and that its counts, and those of `ports`, are
+    /// what the kernel lists.
+    pub fn confirm(
+        &mut self,
+        netns: NetnsId,
+        correction: Gauges,
+        ports: impl IntoIterator<Item = (u16, Gauges)>,
+    ) {
+        let Some(netns_state) = self.others.get_mut(&netns) else {
+            return;
+        };
+        netns_state.base = netns_state.base + correction;
+        netns_state.audited(correction.distance(&Gauges::default()), None);
+        for (port, correction) in ports {
+            Arc::make_mut(&mut self.walked_ports).insert((netns, port));
+            if correction != Gauges::default() {
+                let base = Arc::make_mut(&mut netns_state.ports)
+                    .entry(port)
+                    .or_default();
+                *base = *base + correction;
+            }
         }
     }
 

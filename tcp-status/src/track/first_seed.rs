@@ -14,15 +14,15 @@ use super::{
     cpu_time::CpuTimer,
     gauge::Gauges,
     scan::Scan,
-    seed,
+    seed::{self, Live},
     split_caches::SplitCaches,
     start_error::StartError,
     sync::POISONED,
     timewait_hooks::TimewaitHooks,
-    tracker::{Settings, Tracker, copy_mismatch, socket_count_estimate},
+    tracker::{Settings, Tracker, copy_mismatch},
 };
 use crate::{
-    bpf::{Bpf, BpfError},
+    bpf::{Bpf, BpfError, Scope},
     kernel::{
         netns,
         plan::{EbpfPlan, SeedMethod},
@@ -80,6 +80,7 @@ impl Tracker {
             waker: OnceLock::new(),
             netns_entries: RwLock::default(),
             inodes: RwLock::default(),
+            listed: Mutex::default(),
             scan: Scan::new(
                 "counted by a scan: not tracked".into(),
                 settings.pace.share_on_demand(),
@@ -100,7 +101,11 @@ impl Tracker {
     fn seed_by_iterator(&self) -> Result<AuditState, StartError> {
         let (started, timer) = (Instant::now(), CpuTimer::start());
         let unregistered = self.bpf.writers()?.unregistered;
-        let targets = self.netns_targets();
+        let targets = self.netns_targets(Scope::All);
+        let live = Live {
+            own: None,
+            others: 0,
+        };
         let seed::SeededBank {
             walks,
             ports,
@@ -109,9 +114,9 @@ impl Tracker {
         } = seed::seed_bank(
             &self.bpf,
             &targets,
-            None,
+            live,
             0,
-            socket_count_estimate(),
+            self.socket_count_estimate(Scope::All)?,
             FIRST_SETTLE_TIME,
         )?;
         seeding.complete(0)?;
@@ -123,7 +128,7 @@ impl Tracker {
         audit_state.unregistered = unregistered;
         audit_state.walked_ports = Arc::new(ports);
         *self.netns_entries.write().expect(POISONED) = netns_entries;
-        audit_state.sync_namespaces(&walks, &self.live_namespaces()?);
+        audit_state.sync_namespaces(&walks, &self.live_namespaces()?, self.doubt_unwalked());
         self.flag_incomplete_walk(&mut audit_state)?;
         let skipped = self.may_have_skipped(&self.gauges(OWN_NETNS)?);
         self.cache_audit_split(&walks, skipped, None);
@@ -135,7 +140,9 @@ impl Tracker {
     /// The first walk had nothing to compare with: where it may have passed over sockets, an audit
     /// has to look.
     fn flag_incomplete_walk(&self, audit_state: &mut AuditState) -> Result<(), BpfError> {
-        let bank = self.bpf.read_bank(audit_state.live);
+        let bank = self
+            .bpf
+            .read_bank(audit_state.live, audit_state.live_of_others);
         for (netns, netns_state) in audit_state.netns_states_mut() {
             if self.may_have_skipped(&Gauges::of(&bank.counters(netns)?)) {
                 netns_state.degraded_reason = Some(SKIPPED.into());

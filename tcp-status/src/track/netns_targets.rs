@@ -7,7 +7,7 @@ use tcp_status_common::counters::{NetnsId, OWN_NETNS};
 
 use super::cpu_time;
 use crate::{
-    bpf::{Bpf, BpfError},
+    bpf::{Bpf, BpfError, Scope},
     kernel::netns::{
         self, Target,
         list::{self, NetnsEntry},
@@ -20,6 +20,7 @@ use crate::{
 pub struct NetnsTargets {
     own: u32,
     others: Vec<(Target, NetnsEntry)>,
+    scope: Scope,
 }
 
 impl NetnsTargets {
@@ -29,6 +30,7 @@ impl NetnsTargets {
         Self {
             own,
             others: Vec::new(),
+            scope: Scope::Own,
         }
     }
 
@@ -40,7 +42,17 @@ impl NetnsTargets {
             .filter(|(inode, _)| *inode != own)
             .filter_map(|(inode, entry)| Some((entry.open(inode).ok()??, entry)))
             .collect();
-        Self { own, others }
+        Self {
+            own,
+            others,
+            scope: Scope::All,
+        }
+    }
+
+    /// Which namespaces these are.
+    #[must_use]
+    pub const fn scope(&self) -> Scope {
+        self.scope
     }
 
     /// What identifies each of them, by inode number; without those in which nothing was counted.

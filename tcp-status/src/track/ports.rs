@@ -14,6 +14,7 @@ use super::{
     tracker::Tracker,
 };
 use crate::{
+    bpf::BpfError,
     kernel::plan::{SeedMethod, SplitMethod},
     serve::{
         Source as _,
@@ -128,8 +129,13 @@ impl Tracker {
     }
 
     pub(super) fn ports_by_namespace(&self) -> Result<AllPorts, ApiError> {
+        self.port_sums().map_err(unavailable)
+    }
+
+    /// The same.
+    pub(super) fn port_sums(&self) -> Result<AllPorts, BpfError> {
         let (live, bases) = self.live_bank_with(|audit_state| audit_state.port_bases());
-        let ports = live.ports().map_err(unavailable)?.into_iter();
+        let ports = live.ports()?.into_iter();
         let mut gauges: AllPorts = ports.map(|(port, sum)| (port, sum.into())).collect();
         for (netns, bases) in bases {
             for (&port, &base) in &*bases {

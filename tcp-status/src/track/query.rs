@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, iter};
 
 use tcp_status_common::{
-    counters::{NetnsId, OWN_NETNS},
+    counters::{NetnsId, OVERFLOW_NETNS, OWN_NETNS},
     state::{Family, State},
 };
 
@@ -32,6 +32,9 @@ use crate::{
     snapshot::{Events, Ports, Snapshot},
 };
 
+/// The name of all namespaces together beyond `--max-namespaces`. Their inode number is 0.
+const OVERFLOW_NAME: &str = "(beyond --max-namespaces)";
+
 impl Tracker {
     /// The counts of a namespace, as far as `state` needs them and `staleness` allows.
     pub(super) fn counts(
@@ -40,6 +43,9 @@ impl Tracker {
         state: State,
         staleness: StalenessPolicy,
     ) -> Result<FamilyCounts, ApiError> {
+        if netns != OWN_NETNS && state != State::SynRecv && self.bpf.lists_tables() {
+            return self.counts_from_outside(netns);
+        }
         self.within_netns(netns, || {
             let split = self.hooks.split();
             let gauges = self.gauges(netns).map_err(unavailable)?;
@@ -102,6 +108,9 @@ impl Tracker {
             .range((netns, 0)..=(netns, u16::MAX))
             .map(|(&(_, port), &gauges)| (port, gauges))
             .collect();
+        if netns == OVERFLOW_NETNS {
+            return self.snapshot_of_overflow();
+        }
         match self.open_netns(netns) {
             Ok(None) => self.snapshot_here(netns, window, (split, &ports)),
             Ok(Some(target)) => netns::within(&target, || {
@@ -122,10 +131,12 @@ impl Tracker {
 
     fn all_snapshots(&self, window: u32) -> Result<Vec<(NetnsId, Snapshot)>, ApiError> {
         let live_namespaces = self.live_namespaces().map_err(unavailable)?.into_keys();
+        let overflow = self.audit_state().others.contains_key(&OVERFLOW_NETNS);
         let split = self.hooks.split();
         let ports = (split, &self.ports_by_namespace()?);
         iter::once(OWN_NETNS)
             .chain(live_namespaces)
+            .chain(overflow.then_some(OVERFLOW_NETNS))
             .map(|netns| Ok((netns, self.snapshot_with(netns, window, ports)?)))
             .collect()
     }
@@ -246,20 +257,50 @@ impl Tracker {
         Ok(snapshot)
     }
 
-    /// What events alone tell of a namespace that cannot be entered.
+    /// What events and passes over the kernel's tables tell of a namespace that is not entered.
     fn snapshot_from_outside(&self, netns: NetnsId) -> Result<Snapshot, ApiError> {
         let reading = self.read(netns).map_err(unavailable)?;
-        let [timewait, finwait2] = reading.gauges.minisockets();
-        let aux = AuxCounts {
-            minisockets: timewait.iter().chain(&finwait2).sum(),
-            finwait2,
-            timewait,
-            ..AuxCounts::default()
-        };
+        let aux = self.beside_from_outside(netns, &reading.gauges)?;
         let counts = assemble(&reading.gauges, &aux);
         let mut snapshot = self.describe(netns, &reading, counts)?;
-        snapshot.degraded.get_or_insert(UNREACHABLE.into());
+        if !self.bpf.lists_tables() {
+            snapshot.degraded.get_or_insert(UNREACHABLE.into());
+        }
         Ok(snapshot)
+    }
+
+    /// All namespaces together for which there is no room.
+    fn snapshot_of_overflow(&self) -> Result<Snapshot, ApiError> {
+        let mut snapshot = self.snapshot_from_outside(OVERFLOW_NETNS)?;
+        snapshot.netns_name = Some(OVERFLOW_NAME.into());
+        Ok(snapshot)
+    }
+
+    fn counts_from_outside(&self, netns: NetnsId) -> Result<FamilyCounts, ApiError> {
+        let gauges = self.gauges(netns).map_err(unavailable)?;
+        let aux = self.beside_from_outside(netns, &gauges)?;
+        Ok(assemble(&gauges, &aux))
+    }
+
+    /// What is beside the full sockets of a namespace that is not entered.
+    fn beside_from_outside(&self, netns: NetnsId, gauges: &Gauges) -> Result<AuxCounts, ApiError> {
+        let by_events = self.counts_timewait(netns) || !self.bpf.lists_tables();
+        let aside = self.listed_aside(netns).map_err(unavailable)?;
+        let [timewait, finwait2] = match by_events {
+            true => gauges.minisockets(),
+            false => [aside.timewait, aside.finwait2],
+        };
+        let listed = timewait.iter().chain(&finwait2).sum();
+        let minisockets = match by_events {
+            true => listed,
+            false => self.timewait(netns).map_err(unavailable)?.unwrap_or(listed),
+        };
+        Ok(AuxCounts {
+            minisockets,
+            finwait2,
+            timewait,
+            requests: aside.requests,
+        })
     }
 
     /// What the books say beside the counts.

@@ -5,7 +5,7 @@
 
 use super::gauge::Gauges;
 use crate::{
-    bpf::{BankReader, BankSum, BpfError},
+    bpf::{BankReader, BankSum, BpfError, Scope},
     snapshot::Transitions,
 };
 use tcp_status_common::counters::NetnsId;
@@ -22,17 +22,19 @@ pub(super) struct Reading {
 pub(super) struct Counters<'a> {
     pub(super) live: BankReader<'a>,
     /// The bank before the last switch, until the books have what it counted.
-    pub(super) retiring: Option<BankReader<'a>>,
+    pub(super) retiring: Option<(BankReader<'a>, Scope)>,
 }
 
 impl Counters<'_> {
     /// What the banks hold of a namespace. After a switch, the live bank's own sockets are not
     /// compared yet: it only continues the count of the bank before.
     pub(super) fn of(&self, netns: NetnsId) -> Result<BankSum, BpfError> {
-        let Some(retiring) = &self.retiring else {
-            return self.live.counters(netns);
-        };
-        let before = retiring.counters(netns)?;
-        Ok(before.plus_flows(&self.live.counters(netns)?))
+        match &self.retiring {
+            Some((retiring, scope)) if scope.includes(netns) => {
+                let before = retiring.counters(netns)?;
+                Ok(before.plus_flows(&self.live.counters(netns)?))
+            }
+            _ => self.live.counters(netns),
+        }
     }
 }

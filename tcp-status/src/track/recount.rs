@@ -11,13 +11,13 @@ use super::{
     gauge::Gauges,
     netns_targets::by_id,
     reading::Reading,
-    seed::{self, SeedError, Walks},
+    seed::{self, Live, SeedError, Walks},
     split::SplitMoment,
     sync::POISONED,
-    tracker::{Tracker, socket_count_estimate},
+    tracker::Tracker,
 };
 use crate::{
-    bpf::{BankSum, BpfError},
+    bpf::{BankSum, BpfError, Scope},
     kernel::{
         netns,
         plan::SeedMethod,
@@ -58,9 +58,10 @@ impl Tracker {
     pub(super) fn recount(
         &self,
         settle_time: Duration,
+        scope: Scope,
     ) -> Result<BTreeMap<NetnsId, Gauges>, RecountError> {
         match self.plan.seed {
-            SeedMethod::Iterator => self.recount_by_iterator(settle_time),
+            SeedMethod::Iterator => self.recount_by_iterator(settle_time, scope),
             SeedMethod::Procfs => {
                 thread::sleep(settle_time);
                 Ok([(OWN_NETNS, self.recount_at_rest(OWN_NETNS)?.missing)].into())
@@ -74,17 +75,27 @@ impl Tracker {
     ///
     /// What can fail comes before the switch, which either takes place wholly or not at all; or
     /// after it, where readings do not depend on it.
+    ///
+    /// Other namespaces are recounted with the tracker's own, from the same bank.
     fn recount_by_iterator(
         &self,
         settle_time: Duration,
+        scope: Scope,
     ) -> Result<BTreeMap<NetnsId, Gauges>, RecountError> {
         // What an earlier recount could not read after its switch.
         self.accumulate_retired()?;
-        let old = self.audit_state().live;
+        let (old, others) = {
+            let audit_state = self.audit_state();
+            (audit_state.live, audit_state.live_of_others)
+        };
         let new = 1 - old;
         let unregistered = self.bpf.writers()?.unregistered;
         let unrecorded = self.bpf.closed_totals()?.unrecorded;
-        let targets = self.netns_targets();
+        let targets = self.netns_targets(scope);
+        let live = Live {
+            own: Some(old),
+            others,
+        };
         let began = self.split_moment(OWN_NETNS).ok();
         let seed::SeededBank {
             walks,
@@ -94,20 +105,22 @@ impl Tracker {
         } = seed::seed_bank(
             &self.bpf,
             &targets,
-            Some(old),
+            live,
             new,
-            socket_count_estimate(),
+            self.socket_count_estimate(scope)?,
             settle_time,
         )?;
         let all_recorded = self.bpf.closed_totals()?.unrecorded == unrecorded;
         let live_namespaces = self.live_namespaces()?;
-        *self.netns_entries.write().expect(POISONED) = netns_entries;
+        if scope == Scope::All {
+            *self.netns_entries.write().expect(POISONED) = netns_entries;
+        }
         let skipped = self.may_have_skipped(&self.gauges(OWN_NETNS)?);
         {
             let mut audit_state = self.audit_state_mut();
             seeding.complete(new)?;
-            audit_state.sync_namespaces(&walks, &live_namespaces);
-            audit_state.switch(ports, unregistered);
+            audit_state.sync_namespaces(&walks, &live_namespaces, self.doubt_unwalked());
+            audit_state.switch(ports, unregistered, scope);
             if all_recorded {
                 audit_state.unrecorded = unrecorded;
             }
@@ -125,22 +138,26 @@ impl Tracker {
     /// Has the books take over what the bank before the last switch counted, if they have not yet.
     /// Gives by how much the sockets that were walked exceed those that were counted.
     fn accumulate_retired(&self) -> Result<BTreeMap<NetnsId, Gauges>, BpfError> {
-        let (live, (retiring, all_netns)) = self.live_bank_with(|audit_state| {
+        let (live, (retiring, new, all_netns)) = self.live_bank_with(|audit_state| {
             let others = audit_state.others.keys().copied();
             let all_netns: Vec<_> = others.chain([OWN_NETNS]).collect();
-            (
-                audit_state.retiring.map(|old| (old, audit_state.live)),
-                all_netns,
-            )
+            (audit_state.retiring, audit_state.live, all_netns)
         });
-        let Some((old, new)) = retiring else {
+        let Some((old, scope)) = retiring else {
             return Ok(BTreeMap::new());
         };
-        // The bank is the first that counts minisockets: they are no drift.
-        let first_timewait = self.bpf.counts_timewait(new) && !self.bpf.counts_timewait(old);
-        let old = self.bpf.read_bank(old);
+        let begins = |counts: &dyn Fn(u32) -> bool| counts(new) && !counts(old);
+        let own_begins = begins(&|bank| self.bpf.counts_timewait(bank));
+        let others_begin = begins(&|bank| self.bpf.counts_timewait_of_others(bank));
+        let old = self.bpf.read_bank(old, old);
         let mut counts = BTreeMap::new();
-        for netns in all_netns {
+        for netns in all_netns.into_iter().filter(|&netns| scope.includes(netns)) {
+            // The bank is the first that counts minisockets: they are no drift.
+            let first_timewait = if netns == OWN_NETNS {
+                own_begins
+            } else {
+                others_begin
+            };
             let mut seeded = Gauges::of(&BankSum {
                 seeded: live.counters(netns)?.seeded,
                 ..BankSum::default()
@@ -160,7 +177,7 @@ impl Tracker {
         let counted = self.ports_of(netns)?;
         let ports = counted.keys().copied().collect();
         let (before, aux) = (self.read(netns)?, sock_diag::minisockets(&ports)?);
-        let truth = self.cells_of(&sock_diag::listing(None)?, &aux.all);
+        let truth = self.cells_of(netns, &sock_diag::listing(None)?, &aux.all);
         let listings = sock_diag::listings_of(&ports)?;
         let (after, still) = (self.read(netns)?, sock_diag::minisockets(&ports)?);
         let moved = |reading: &Reading| (reading.gauges, reading.events);
@@ -170,7 +187,7 @@ impl Tracker {
         let missing = |(port, counted): (u16, Gauges)| {
             let listing = listings.get(&port).copied().unwrap_or_default();
             let aux = aux.ports.get(&port).copied().unwrap_or_default();
-            (port, self.cells_of(&listing, &aux) - counted)
+            (port, self.cells_of(netns, &listing, &aux) - counted)
         };
         Ok(RestListing {
             missing: truth - after.gauges,
@@ -186,10 +203,9 @@ impl Tracker {
     }
 
     /// The places of what is listed: minisockets have some where events follow them.
-    fn cells_of(&self, listing: &Listing, aux: &MiniSplit) -> Gauges {
+    fn cells_of(&self, netns: NetnsId, listing: &Listing, aux: &MiniSplit) -> Gauges {
         let full = Gauges::full_sockets(listing, aux);
-        let live = self.audit_state().live;
-        if self.bpf.counts_timewait(live) {
+        if self.counts_timewait(netns) {
             full + Gauges::minisockets_of(aux)
         } else {
             full
@@ -205,11 +221,12 @@ impl Tracker {
     pub(super) fn apply_rest_listings(
         &self,
         diffs: &mut BTreeMap<NetnsId, AuditDiff>,
+        scope: Scope,
     ) -> Result<(), RecountError> {
         if !self.plan.walk_skips {
             return Ok(());
         }
-        let targets = self.netns_targets();
+        let targets = self.netns_targets(scope);
         let ids = targets.ids(&self.bpf)?;
         let listed = targets.walk_each(|| {
             let inode = netns::own().unwrap_or(self.inode);
@@ -249,7 +266,6 @@ impl Tracker {
         skipped: bool,
         began: Option<SplitMoment>,
     ) {
-        self.splits.retain(|netns| walks.contains_key(&netns));
         if let Some(walked) = walks.get(&OWN_NETNS).filter(|_| !skipped) {
             self.cache_split(OWN_NETNS, walked, began);
         }

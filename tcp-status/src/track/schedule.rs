@@ -84,6 +84,8 @@ pub enum Cause {
     /// Ports have got their first listener: connections that they had before are not in their
     /// counts yet. The counts of states are not concerned.
     Ports,
+    /// A namespace never rests, so that only a count from inside says what is there.
+    Busy,
     /// The hooks of timewait minisockets are attached: a bank that is seeded now counts them.
     TimewaitHooks,
 }
@@ -98,7 +100,12 @@ impl Cause {
                 Some(Duration::from_secs(1))
             }
             Self::Missed(_) | Self::Failure | Self::Unconfirmed => Some(Duration::ZERO),
-            Self::Timer | Self::Rest | Self::Idle | Self::Ports | Self::TimewaitHooks => None,
+            Self::Timer
+            | Self::Rest
+            | Self::Idle
+            | Self::Ports
+            | Self::Busy
+            | Self::TimewaitHooks => None,
         }
     }
 }
@@ -116,6 +123,7 @@ impl fmt::Display for Cause {
             Self::Disagreement => f.write_str("the recounts of the last audit disagreed"),
             Self::Unconfirmed => f.write_str("no audit since the last state change"),
             Self::Ports => f.write_str("new ports"),
+            Self::Busy => f.write_str("busy"),
             Self::TimewaitHooks => f.write_str("timewait hooks attached"),
         }
     }

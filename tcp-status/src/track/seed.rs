@@ -14,7 +14,7 @@ use tcp_status_common::{
 
 use super::netns_targets::{NetnsTargets, by_id};
 use crate::{
-    bpf::{Bpf, BpfError},
+    bpf::{Bpf, BpfError, Scope},
     kernel::{netns::list::NetnsEntry, quiesce::quiesce, sock_diag},
 };
 
@@ -34,9 +34,6 @@ pub enum SeedError {
         /// How many there was room for at last.
         capacity: u32,
     },
-    /// There are more namespaces than may be counted.
-    #[error("cannot seed network namespaces: BPF map full; raise --max-namespaces")]
-    Namespaces,
     /// The kernel refused updates of a map in every attempt.
     #[error("cannot seed sockets: cannot update BPF map {map}: {source}")]
     Refused {
@@ -68,9 +65,7 @@ impl SeedError {
             namespaces,
             invalid,
         } = failed;
-        if namespaces.full > 0 {
-            Some(Self::Namespaces)
-        } else if seen.full > 0 {
+        if seen.full > 0 {
             Some(Self::NoRoom { capacity })
         } else if seen.count > 0 {
             Some(refused("SEEN", seen))
@@ -89,7 +84,7 @@ impl SeedError {
         match self {
             Self::NoRoom { .. } => Some(capacity.saturating_mul(2)),
             Self::Refused { .. } | Self::Invalid { .. } => Some(capacity),
-            Self::Namespaces | Self::Kernel(_) => None,
+            Self::Kernel(_) => None,
         }
     }
 }
@@ -104,7 +99,17 @@ pub type Walks = BTreeMap<NetnsId, WalkTotals>;
 /// seen sockets is given back: whether it was completed or not.
 pub struct Seeding<'a> {
     bpf: &'a Bpf,
-    live: Option<u32>,
+    live: Live,
+    scope: Scope,
+}
+
+/// The banks that events are counted into while another one is filled.
+#[derive(Clone, Copy, Debug)]
+pub struct Live {
+    /// Of the tracker's own namespace; none before the first seeding.
+    pub own: Option<u32>,
+    /// Of the others.
+    pub others: u32,
 }
 
 impl Seeding<'_> {
@@ -113,8 +118,16 @@ impl Seeding<'_> {
     /// # Errors
     /// If the kernel refuses the update; events then go where they went.
     pub fn complete(&mut self, bank: u32) -> Result<(), BpfError> {
+        let others = match self.scope {
+            Scope::All => bank,
+            Scope::Own => self.live.others,
+        };
+        self.bpf.count_others(others, false);
         self.bpf.set_mode(Mode::new(Some(bank), None))?;
-        self.live = Some(bank);
+        self.live = Live {
+            own: Some(bank),
+            others,
+        };
         Ok(())
     }
 }
@@ -122,7 +135,8 @@ impl Seeding<'_> {
 impl Drop for Seeding<'_> {
     fn drop(&mut self) {
         // The next seeding begins with the same: a failure that lasts is repaired there.
-        retry_cleanup(|| self.bpf.set_mode(Mode::new(self.live, None)));
+        self.bpf.count_others(self.live.others, false);
+        retry_cleanup(|| self.bpf.set_mode(Mode::new(self.live.own, None)));
         retry_cleanup(|| self.bpf.release_seen_map());
     }
 }
@@ -160,12 +174,13 @@ pub struct SeededBank<'a> {
 pub fn seed_bank<'a>(
     bpf: &'a Bpf,
     targets: &NetnsTargets,
-    live: Option<u32>,
+    live: Live,
     bank: u32,
     sockets: u64,
     settle_time: Duration,
 ) -> Result<SeededBank<'a>, SeedError> {
-    let seeding = Seeding { bpf, live };
+    let scope = targets.scope();
+    let seeding = Seeding { bpf, live, scope };
     let mut capacity = seen_capacity(sockets);
     let mut attempts = 1;
     loop {
@@ -191,17 +206,30 @@ pub fn seed_bank<'a>(
 fn attempt(
     bpf: &Bpf,
     targets: &NetnsTargets,
-    live: Option<u32>,
+    live: Live,
     bank: u32,
     (capacity, settle_time): (u32, Duration),
 ) -> Result<(BTreeMap<u32, WalkTotals>, WalkedPorts, FailureTotals), BpfError> {
+    let scope = targets.scope();
+    bpf.count_others(live.others, scope == Scope::All);
+    let (live, others) = (live.own, live.others);
     bpf.set_mode(Mode::new(live, None))?;
     quiesce();
-    bpf.clear(bank)?;
-    bpf.count_timewait(bank);
+    bpf.clear(bank, scope)?;
+    bpf.count_timewait(bank, scope);
     bpf.resize_seen_map(capacity)?;
+    let kept = match live {
+        Some(live) => bpf.read_bank(live, others).ports()?,
+        None => BTreeMap::new(),
+    };
+    let kept = kept.into_iter().filter(|((netns, _), sockets)| {
+        // Whatever a gauge is off by, a port with sockets is not forgotten.
+        scope.includes(*netns) && sockets.iter().flatten().any(|&count| count != 0)
+    });
+    bpf.carry_over_ports(kept.map(|(port, _)| port), bank)?;
     register_ports(bpf, targets, live, bank)?;
-    let ports = bpf.read_bank(bank).port_keys()?;
+    let mut ports = bpf.read_bank(bank, bank).port_keys()?;
+    ports.retain(|(netns, _)| scope.includes(*netns));
     let before = bpf.failures()?;
     bpf.set_mode(Mode::new(live, Some(bank)))?;
     // The kernel stores a state after it has reported it: the walk must not read what is about
@@ -233,25 +261,14 @@ fn second_pass(bpf: &Bpf) -> Result<u64, BpfError> {
     Ok(bpf.seed_sockets()?.sockets)
 }
 
-/// Enters the ports of all listeners into `bank`, and those that had one and still have
-/// connections: before any connection is, so that none meets a port that is not entered yet.
+/// Enters the ports of all listeners into `bank`: before any connection is counted, so that none meets
+/// a port that is not entered yet.
 fn register_ports(
     bpf: &Bpf,
     targets: &NetnsTargets,
     live: Option<u32>,
     bank: u32,
 ) -> Result<(), BpfError> {
-    if let Some(live) = live {
-        let used = bpf
-            .read_bank(live)
-            .ports()?
-            .into_iter()
-            .filter(|(_, sockets)| {
-                // Whatever a gauge is off by, a port with sockets is not forgotten.
-                sockets.iter().flatten().any(|&count| count != 0)
-            });
-        bpf.carry_over_ports(used.map(|(port, _)| port), bank)?;
-    }
     bpf.set_mode(Mode::registering_ports(live, bank))?;
     quiesce();
     targets.walk_each(|| {
@@ -303,9 +320,6 @@ mod tests {
         );
         assert_eq!(next, Some(1000));
         let namespaces = |namespaces| after(FailureTotals { namespaces, ..none }).unwrap();
-        let (error, next) = namespaces(failures(1, libc::E2BIG));
-        assert!(error.contains("--max-namespaces"), "{error}");
-        assert_eq!(next, None);
         let (error, next) = namespaces(failures(0, libc::ENOMEM));
         assert!(
             error.contains("NAMESPACES") && error.contains("os error 12"),

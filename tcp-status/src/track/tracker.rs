@@ -10,8 +10,9 @@ use std::{
 use tcp_status_common::counters::{NetnsId, OWN_NETNS};
 
 use super::{
-    audit_state::AuditState,
+    audit_state::{AuditState, UNREACHABLE},
     gauge::{self, Gauges},
+    listed::Listed,
     netns_targets::NetnsTargets,
     reading::{Counters, Reading},
     samples::{Samples, Waker},
@@ -22,7 +23,7 @@ use super::{
     timewait_hooks::TimewaitHooks,
 };
 use crate::{
-    bpf::{BankReader, Bpf, BpfError, MapLimits},
+    bpf::{BankReader, Bpf, BpfError, MapLimits, Scope},
     kernel::{netns::list::NetnsEntry, plan::EbpfPlan, procfs},
     snapshot::Transitions,
 };
@@ -62,6 +63,8 @@ pub struct Tracker {
     pub(super) netns_entries: RwLock<BTreeMap<NetnsId, NetnsEntry>>,
     /// Inode numbers of other namespaces that were there when last looked.
     pub(super) inodes: RwLock<BTreeMap<NetnsId, u32>>,
+    /// What the last pass over the kernel's tables counted in other namespaces.
+    pub(super) listed: Mutex<Listed>,
     pub(super) scan: Scan,
 }
 
@@ -83,12 +86,40 @@ impl Tracker {
     }
 
     /// Where walks go.
-    pub(super) fn netns_targets(&self) -> NetnsTargets {
-        if self.settings.all_namespaces {
+    pub(super) fn netns_targets(&self, scope: Scope) -> NetnsTargets {
+        if self.settings.all_namespaces && scope == Scope::All {
             NetnsTargets::all(self.inode)
         } else {
             NetnsTargets::own(self.inode)
         }
+    }
+
+    /// Why a namespace that a walk did not visit is in doubt: nothing else says what is there.
+    pub(super) fn doubt_unwalked(&self) -> Option<&'static str> {
+        (!self.bpf.lists_tables()).then_some(UNREACHABLE)
+    }
+
+    /// Whether events count the timewait minisockets of a namespace.
+    pub(super) fn counts_timewait(&self, netns: NetnsId) -> bool {
+        let (own, others) = {
+            let audit_state = self.audit_state();
+            (audit_state.live, audit_state.live_of_others)
+        };
+        if netns == OWN_NETNS {
+            self.bpf.counts_timewait(own)
+        } else {
+            self.bpf.counts_timewait_of_others(others)
+        }
+    }
+
+    /// How many sockets there may be in all that is walked: of other namespaces, only a pass over
+    /// the kernel's tables says.
+    pub(super) fn socket_count_estimate(&self, scope: Scope) -> Result<u64, BpfError> {
+        let listed = match scope {
+            Scope::Own => 0,
+            Scope::All => self.bpf.list_tables(&[], &[])?.sockets,
+        };
+        Ok(listed.max(socket_count_estimate()))
     }
 
     /// The banks that hold the counts, and what the ledger holds at that moment.
@@ -98,8 +129,16 @@ impl Tracker {
     ) -> (Counters<'_>, T) {
         let audit_state = self.audit_state();
         let counters = Counters {
-            live: self.bpf.read_bank(audit_state.live),
-            retiring: audit_state.retiring.map(|bank| self.bpf.read_bank(bank)),
+            live: self
+                .bpf
+                .read_bank(audit_state.live, audit_state.live_of_others),
+            retiring: audit_state.retiring.map(|(bank, scope)| {
+                let others = match scope {
+                    Scope::All => bank,
+                    Scope::Own => audit_state.live_of_others,
+                };
+                (self.bpf.read_bank(bank, others), scope)
+            }),
         };
         (counters, of_state(&audit_state))
     }
@@ -141,7 +180,10 @@ impl Tracker {
         of_state: impl FnOnce(&AuditState) -> T,
     ) -> (BankReader<'_>, T) {
         let audit_state = self.audit_state();
-        (self.bpf.read_bank(audit_state.live), of_state(&audit_state))
+        let live = self
+            .bpf
+            .read_bank(audit_state.live, audit_state.live_of_others);
+        (live, of_state(&audit_state))
     }
 
     /// The inode number of each other namespace that is there and in which anything was counted.
@@ -151,15 +193,19 @@ impl Tracker {
             return Ok(BTreeMap::new());
         }
         let live_namespaces = self.bpf.live_namespaces()?;
-        let is_living = |netns: &NetnsId| live_namespaces.contains_key(netns);
-        self.audit_state_mut()
-            .others
-            .retain(|netns, _| is_living(netns));
+        self.keep_living(&live_namespaces);
+        Ok(live_namespaces)
+    }
+
+    /// Forgets other namespaces than these.
+    pub(super) fn keep_living(&self, live_namespaces: &BTreeMap<NetnsId, u32>) {
+        self.audit_state_mut().forget_all_but(live_namespaces);
+        let netns_entries = |netns| netns == OWN_NETNS || live_namespaces.contains_key(&netns);
+        self.splits.retain(netns_entries);
         self.inodes
             .write()
             .expect(POISONED)
-            .clone_from(&live_namespaces);
-        Ok(live_namespaces)
+            .clone_from(live_namespaces);
     }
 
     /// The inode number of a namespace that is counted; 0 if it is gone.
@@ -179,13 +225,19 @@ impl Tracker {
                 Arc::clone(&audit_state.walked_ports),
             )
         });
-        Ok(self.bpf.writers()?.unregistered != unregistered
-            || !live.port_keys()?.is_subset(&walked))
+        // Those of other namespaces are confirmed with these.
+        let only_own = self.bpf.lists_tables();
+        let ports = live.port_keys()?;
+        let mut ports = ports
+            .iter()
+            .filter(|(netns, _)| !only_own || *netns == OWN_NETNS);
+        let unaudited = ports.any(|port| !walked.contains(port));
+        Ok(unaudited || self.bpf.writers()?.unregistered != unregistered)
     }
 }
 
 /// How many sockets there may be to remember. Only a size to begin with: unknown is no error.
-pub(super) fn socket_count_estimate() -> u64 {
+fn socket_count_estimate() -> u64 {
     let totals = procfs::invariants().unwrap_or_default();
     [totals.allocated, totals.timewait]
         .into_iter()

@@ -109,7 +109,7 @@ pub fn settings(pace: Pace) -> Settings {
         all_namespaces: false,
         limits: MapLimits {
             ports: 256,
-            namespaces: 64,
+            namespaces: 256,
         },
         attach_later: false,
     }

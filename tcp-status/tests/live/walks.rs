@@ -49,18 +49,25 @@ fn only_the_walks_of_a_seeding_change_the_bank_that_is_seeded() {
                 assert_eq!(records.len(), listeners.len());
                 bpf.walk_sockets().unwrap();
                 assert_eq!(
-                    bpf.read_bank(1).counters(OWN_NETNS).unwrap().seeded,
+                    bpf.read_bank(1, 1).counters(OWN_NETNS).unwrap().seeded,
                     [[0; 12]; 2],
                     "{mode:?}"
                 );
-                assert_eq!(bpf.read_bank(1).port_keys().unwrap().len(), 0, "{mode:?}");
+                assert_eq!(
+                    bpf.read_bank(1, 1).port_keys().unwrap().len(),
+                    0,
+                    "{mode:?}"
+                );
             }
             assert_eq!(bpf.seed_listeners(LISTENERS).unwrap().unseen, LISTENERS);
-            let seeded = bpf.read_bank(1).counters(OWN_NETNS).unwrap().seeded;
+            let seeded = bpf.read_bank(1, 1).counters(OWN_NETNS).unwrap().seeded;
             let listening = usize::from(State::Listen.number());
             let counted = seeded[Family::V4.index()][listening];
             assert_eq!(counted.cast_unsigned(), LISTENERS);
-            assert_eq!(bpf.read_bank(1).port_keys().unwrap().len(), listeners.len());
+            assert_eq!(
+                bpf.read_bank(1, 1).port_keys().unwrap().len(),
+                listeners.len()
+            );
             assert_eq!(bpf.seed_sockets().unwrap().sockets, 0);
         })
         .unwrap();

@@ -1,0 +1,462 @@
+//! Namespaces other than the tracker's own: one pass over the kernel's socket tables counts the
+//! sockets of all of them, and confirms or corrects those that are at rest. Enters none.
+//!
+//! The pass takes no lock, and is no moment: it says something of a namespace only if no event was
+//! counted there before, meanwhile and for a while before. What is found once may be a socket that
+//! moved; only what two passes agree on is corrected.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tcp_status_common::{
+    counters::{NamespaceRecord, NetnsId, OVERFLOW_NETNS},
+    table::{LISTED_PORTS_AT_ONCE, Listed as ListedNamespace, ListedCounts},
+};
+
+use super::{
+    audit_diff::AuditDiff,
+    budget::Budget,
+    cpu_time::CpuTimer,
+    gauge::Gauges,
+    listed::{Aside, ByNamespace, Listed},
+    recount::RecountError,
+    schedule::Pace,
+    sync::{POISONED, lock},
+    tracker::Tracker,
+};
+use crate::bpf::{BpfError, Listing, Scope};
+
+/// So long without an event, and a namespace is at rest.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// How long a namespace may go without rest before it is counted again from inside.
+const BUSY: Duration = Duration::from_secs(30);
+
+/// The shortest time between two looks for the ways into new namespaces.
+const NAMES: Duration = Duration::from_secs(1);
+
+/// Adds up a listing by what `netns` says each record belongs to, without the namespace whose inode
+/// number is `own`.
+fn by_namespace(
+    listing: &Listing,
+    own: u32,
+    mut netns: impl FnMut(u64, &ListedNamespace) -> Result<Option<NetnsId>, BpfError>,
+) -> Result<ByNamespace, BpfError> {
+    let mut sums = ByNamespace::new();
+    let others = listing.namespaces.iter();
+    for (net, listed) in others.filter(|(_, listed)| listed.inode != own) {
+        let Some(netns) = netns(*net, listed)? else {
+            continue;
+        };
+        let cells = sums.entry(netns).or_default().iter_mut().flatten();
+        for (sum, count) in cells.zip(listed.counts.iter().flatten()) {
+            *sum += count;
+        }
+    }
+    Ok(sums)
+}
+
+/// The addresses of the tables that namespaces have.
+fn tables<'a>(records: impl Iterator<Item = &'a NamespaceRecord>) -> Vec<u64> {
+    let tables: BTreeSet<_> = records.map(|record| record.hashinfo).collect();
+    tables.into_iter().collect()
+}
+
+/// One namespace, as it was last seen.
+struct Watched {
+    record: NamespaceRecord,
+    /// When an event was last found.
+    moved: Instant,
+    /// How many events there were when a pass last found what is counted.
+    confirmed: Option<u64>,
+    /// When it was last known to be right.
+    verified: Instant,
+    /// What the last pass found amiss, after how many events.
+    found: Option<(u64, Gauges)>,
+}
+
+impl Watched {
+    fn new(record: NamespaceRecord, now: Instant) -> Self {
+        Self {
+            record,
+            moved: now,
+            confirmed: None,
+            verified: now,
+            found: None,
+        }
+    }
+
+    fn is_confirmed(&self) -> bool {
+        self.confirmed == Some(self.record.events) && self.found.is_none()
+    }
+
+    fn is_at_rest(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.moved) >= QUIET
+    }
+
+    fn is_busy(&self, now: Instant) -> bool {
+        !self.is_confirmed()
+            && !self.is_at_rest(now)
+            && now.saturating_duration_since(self.verified) >= BUSY
+    }
+}
+
+/// Watches all namespaces but the tracker's own.
+pub(super) struct Namespaces {
+    watched: BTreeMap<NetnsId, Watched>,
+    budget: Budget,
+    /// Events counted in all namespaces when these were last read.
+    counted: Option<u64>,
+    /// When the last pass ended, and what it cost.
+    passed: Instant,
+    cost: Duration,
+    /// What it last cost to count all from inside.
+    recount_cost: Duration,
+    /// When the ways into namespaces were last looked for, and what for.
+    named: Instant,
+    unnamed: bool,
+}
+
+impl Namespaces {
+    pub(super) fn new(share: f64, now: Instant) -> Self {
+        Self {
+            watched: BTreeMap::new(),
+            budget: Budget::new(share, Pace::SAVED, Duration::ZERO, now),
+            counted: None,
+            passed: now,
+            cost: Duration::ZERO,
+            recount_cost: Duration::ZERO,
+            named: now,
+            unnamed: false,
+        }
+    }
+
+    /// Whether nothing is left to confirm.
+    pub(super) fn are_settled(&self) -> bool {
+        self.watched.values().all(Watched::is_confirmed) && !self.unnamed
+    }
+
+    /// Confirms or corrects the namespaces that came to rest. `counted` events came in all of them
+    /// and in the tracker's own.
+    pub(super) fn tick(&mut self, tracker: &Tracker, counted: u64) -> Result<(), RecountError> {
+        if !tracker.bpf.lists_tables() {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let since = now - self.passed;
+        let pace = &tracker.settings.pace;
+        let first = self.counted.is_none();
+        let moved = self.counted.replace(counted) != Some(counted);
+        let is_due = since >= pace.regular(self.cost);
+        if !moved && !is_due && self.are_settled() {
+            return Ok(());
+        }
+        self.update(tracker, tracker.bpf.namespaces()?, now)?;
+        self.find_names(tracker, now)?;
+        let resting = |watched: &&Watched| watched.is_at_rest(now);
+        let amiss = self
+            .watched
+            .values()
+            .filter(resting)
+            .any(|watched| watched.found.is_some());
+        let unconfirmed = |watched: &Watched| !watched.is_confirmed();
+        let wanted =
+            since >= pace.interval / 2 && self.watched.values().filter(resting).any(unconfirmed);
+        let affords = !self.budget.saved(now).is_zero();
+        if first || (affords && (amiss || wanted || is_due)) {
+            let timer = CpuTimer::start();
+            let passed = self.pass(tracker, now);
+            (self.passed, self.cost) = (Instant::now(), timer.spent());
+            self.budget.spend(self.cost, self.passed);
+            passed?;
+        }
+        Ok(())
+    }
+
+    /// Whether a namespace has to be counted again from inside, for it never rests.
+    pub(super) fn has_busy(&self, now: Instant) -> bool {
+        self.watched.values().any(|watched| watched.is_busy(now))
+    }
+
+    /// Whether there is processor time to do that.
+    pub(super) fn affords(&self, now: Instant) -> bool {
+        self.budget.saved(now) >= self.recount_cost
+    }
+
+    /// Namespaces were counted again from inside, at this `cost`.
+    pub(super) fn add_recount(
+        &mut self,
+        walked: impl Fn(NetnsId) -> bool,
+        cost: Duration,
+        now: Instant,
+    ) {
+        self.budget.spend(cost, now);
+        self.recount_cost = cost;
+        for (&netns, watched) in &mut self.watched {
+            if walked(netns) || watched.is_busy(now) {
+                // One that cannot be entered is tried again later.
+                watched.verified = now;
+            }
+        }
+    }
+
+    /// Enters which namespaces there are.
+    fn update(
+        &mut self,
+        tracker: &Tracker,
+        records: Vec<(NetnsId, NamespaceRecord)>,
+        now: Instant,
+    ) -> Result<(), BpfError> {
+        let kept = records.iter().filter(|(id, _)| *id != OVERFLOW_NETNS);
+        let live_namespaces: BTreeMap<_, _> = kept.map(|(id, one)| (*id, one.inode)).collect();
+        let before = self.watched.len();
+        self.watched
+            .retain(|netns, _| *netns == OVERFLOW_NETNS || live_namespaces.contains_key(netns));
+        let gone = before > self.watched.len();
+        for (netns, record) in records {
+            let unused = netns == OVERFLOW_NETNS && record.events == 0;
+            match self.watched.get_mut(&netns) {
+                Some(watched) => {
+                    if watched.record.events != record.events {
+                        watched.moved = now;
+                        watched.found = None;
+                    }
+                    watched.record = record;
+                }
+                None if unused => {}
+                None => {
+                    self.unnamed = true;
+                    let watched = Watched::new(record, now);
+                    self.watched.insert(netns, watched);
+                }
+            }
+        }
+        tracker.keep_living(&live_namespaces);
+        tracker
+            .audit_state_mut()
+            .appeared(self.watched.keys().copied());
+        if gone {
+            let bank = tracker.audit_state().live_of_others;
+            tracker
+                .bpf
+                .forget_ports(bank, |netns, _| live_namespaces.contains_key(&netns))?;
+        }
+        Ok(())
+    }
+
+    /// Looks for the ways into new namespaces, which say their names.
+    fn find_names(&mut self, tracker: &Tracker, now: Instant) -> Result<(), BpfError> {
+        let affords = !self.budget.saved(now).is_zero();
+        if !self.unnamed || now - self.named < NAMES || !affords {
+            return Ok(());
+        }
+        let timer = CpuTimer::start();
+        let targets = tracker.netns_targets(Scope::All);
+        let entries = targets.entries(&targets.ids(&tracker.bpf)?);
+        *tracker.netns_entries.write().expect(POISONED) = entries;
+        self.unnamed = false;
+        self.named = Instant::now();
+        self.budget.spend(timer.spent(), self.named);
+        Ok(())
+    }
+
+    /// One pass over the kernel's tables.
+    fn pass(&mut self, tracker: &Tracker, now: Instant) -> Result<(), BpfError> {
+        let resting: Vec<NetnsId> = self
+            .watched
+            .iter()
+            .filter(|(_, watched)| watched.is_at_rest(now))
+            .map(|(&netns, _)| netns)
+            .collect();
+        let ports = self.unconfirmed_ports(tracker, &resting)?;
+        let hashinfos = tables(self.watched.values().map(|watched| &watched.record));
+        let timer = CpuTimer::start();
+        let listing = tracker.bpf.list_tables(&hashinfos, &ports)?;
+        let cost = timer.spent();
+        log::debug!(sockets = listing.sockets, failed = listing.failed, resting = resting.len(),
+            microseconds = cost.as_micros(); "listed the kernel's tables");
+        let mut counted = BTreeMap::new();
+        for &netns in &resting {
+            counted.insert(netns, tracker.gauges(netns)?);
+        }
+        let port_gauges = match ports.is_empty() {
+            true => BTreeMap::new(),
+            false => tracker.port_sums()?,
+        };
+        // What was at rest before is judged only if nothing came since.
+        self.update(tracker, tracker.bpf.namespaces()?, Instant::now())?;
+        let truths = self.truths(tracker, &listing)?;
+        let timewait = tracker.counts_timewait(OVERFLOW_NETNS);
+        for (netns, counted) in counted {
+            let truth = truths.get(&netns).copied().unwrap_or_default();
+            let truth = gauges(&truth, timewait);
+            let counted = if timewait {
+                counted
+            } else {
+                counted.without_minisockets()
+            };
+            let Some(correction) = self.judge(netns, now, truth - counted) else {
+                continue;
+            };
+            let ports = listing.ports.iter().filter(|((of, _), _)| *of == netns);
+            let ports = ports.filter_map(|((_, port), counts)| {
+                let counted = port_gauges.get(&(netns, *port))?;
+                let mut missing = gauges(counts, timewait) - *counted;
+                if !timewait {
+                    missing = missing.without_minisockets();
+                }
+                Some((*port, missing))
+            });
+            if correction != Gauges::default() {
+                let corrected = AuditDiff::new(correction).describe();
+                log::debug!(netns = tracker.inode(netns), corrected = corrected.as_str();
+                    "the kernel's tables corrected the counts");
+            }
+            tracker.audit_state_mut().confirm(netns, correction, ports);
+        }
+        *lock(&tracker.listed) = Listed {
+            taken: Some(Instant::now()),
+            cost,
+            counts: truths,
+        };
+        Ok(())
+    }
+
+    /// By how much the counts of a namespace that was at rest are corrected, after a pass that met
+    /// `missing` sockets more; none if it cannot be said.
+    fn judge(&mut self, netns: NetnsId, began: Instant, missing: Gauges) -> Option<Gauges> {
+        let watched = self.watched.get_mut(&netns)?;
+        // An event came meanwhile.
+        if watched.moved >= began {
+            return None;
+        }
+        let events = watched.record.events;
+        let agreed = missing == Gauges::default() || watched.found == Some((events, missing));
+        if !agreed {
+            watched.found = Some((events, missing));
+            return None;
+        }
+        watched.found = None;
+        watched.confirmed = Some(events);
+        watched.verified = began;
+        Some(missing)
+    }
+
+    /// What was listed by namespace; those without counters together. One without an event gets
+    /// counters, if there is room.
+    fn truths(&mut self, tracker: &Tracker, listing: &Listing) -> Result<ByNamespace, BpfError> {
+        let timewait = tracker.counts_timewait(OVERFLOW_NETNS);
+        let mut entered = Vec::new();
+        let truths = by_namespace(listing, tracker.inode, |net, listed| {
+            if listed.netns == OVERFLOW_NETNS || self.watched.contains_key(&listed.netns) {
+                return Ok(Some(listed.netns));
+            }
+            let (netns, inode) = (listed.netns, listed.inode);
+            if tracker.bpf.enter_namespace(netns, net, inode)? {
+                entered.push((netns, gauges(&listed.counts, timewait)));
+                return Ok(None);
+            }
+            Ok(Some(OVERFLOW_NETNS))
+        })?;
+        if !entered.is_empty() {
+            self.update(tracker, tracker.bpf.namespaces()?, Instant::now())?;
+            for (netns, missing) in entered {
+                // Nothing was counted there: the next pass decides.
+                if let Some(watched) = self.watched.get_mut(&netns) {
+                    watched.found = Some((watched.record.events, missing));
+                }
+            }
+        }
+        if truths.contains_key(&OVERFLOW_NETNS) && !self.watched.contains_key(&OVERFLOW_NETNS) {
+            let watched = Watched::new(NamespaceRecord::NONE, Instant::now());
+            self.watched.insert(OVERFLOW_NETNS, watched);
+        }
+        Ok(truths)
+    }
+
+    /// The ports of namespaces at rest whose counts are to be confirmed: those that no walk has
+    /// covered, and all where something is amiss.
+    fn unconfirmed_ports(
+        &self,
+        tracker: &Tracker,
+        resting: &[NetnsId],
+    ) -> Result<Vec<(NetnsId, u16)>, BpfError> {
+        let (live, walked) =
+            tracker.live_bank_with(|audit_state| Arc::clone(&audit_state.walked_ports));
+        let unconfirmed: BTreeMap<NetnsId, bool> = resting
+            .iter()
+            .filter_map(|netns| Some((*netns, self.watched.get(netns)?)))
+            .filter(|(_, watched)| !watched.is_confirmed())
+            .map(|(netns, watched)| (netns, watched.found.is_some()))
+            .collect();
+        if unconfirmed.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ports = live.port_keys()?.into_iter();
+        let wanted = ports.filter(|port| {
+            let is_amiss = unconfirmed.get(&port.0);
+            is_amiss.is_some_and(|is_amiss| *is_amiss || !walked.contains(port))
+        });
+        Ok(wanted.take(LISTED_PORTS_AT_ONCE as usize).collect())
+    }
+}
+
+/// What was listed, in the places of the counters: without request sockets, and without minisockets
+/// unless events count them.
+fn gauges(counts: &ListedCounts, timewait: bool) -> Gauges {
+    const CLOSED: usize = 7;
+    let mut gauges = Gauges::default();
+    for (cells, counts) in gauges.0.iter_mut().zip(counts) {
+        for (cell, &count) in cells.iter_mut().zip(counts) {
+            *cell = count.into();
+        }
+        cells[CLOSED] = 0;
+    }
+    if timewait {
+        gauges
+    } else {
+        gauges.without_minisockets()
+    }
+}
+
+impl Tracker {
+    /// The kernel's own number of timewait minisockets of another namespace; none if it is gone.
+    pub(super) fn timewait(&self, netns: NetnsId) -> Result<Option<u64>, BpfError> {
+        let found = self.bpf.namespace(netns)?;
+        let alive = found.filter(|record| record.alive == 1);
+        Ok(alive.map(|record| record.timewait.into()))
+    }
+
+    /// What is beside the full sockets of another namespace, as of a pass that is at most as old as
+    /// `--split-interval` allows.
+    pub(super) fn listed_aside(&self, netns: NetnsId) -> Result<Aside, BpfError> {
+        let mut listed = lock(&self.listed);
+        let age = self
+            .settings
+            .split_interval
+            .max(self.settings.pace.on_demand(listed.cost));
+        let is_old = listed.taken.is_none_or(|taken| taken.elapsed() >= age);
+        if is_old && self.scan.affords_split() {
+            let records = self.bpf.namespaces()?;
+            let timer = CpuTimer::start();
+            let found = self
+                .bpf
+                .list_tables(&tables(records.iter().map(|(_, record)| record)), &[])?;
+            let kept: BTreeSet<_> = records.iter().map(|(netns, _)| *netns).collect();
+            let counts = by_namespace(&found, self.inode, |_, listed| {
+                let known = kept.contains(&listed.netns);
+                Ok(Some(if known { listed.netns } else { OVERFLOW_NETNS }))
+            })?;
+            self.scan.spend(timer.spent());
+            *listed = Listed {
+                taken: Some(Instant::now()),
+                cost: timer.spent(),
+                counts,
+            };
+        }
+        Ok(listed.counts.get(&netns).map(Aside::of).unwrap_or_default())
+    }
+}
