@@ -1,13 +1,13 @@
-//! Listening sockets put together: those that share an address, and whether a queue is full.
+//! Groups listening sockets by address, and classifies how full their queues are.
 
 use std::net::IpAddr;
 
 use super::{Listener, Snapshot};
 
-/// How much room the queues of a listener have left, the worst last.
+/// How full the queues of a listener are, in ascending order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fullness {
-    /// There was room all the time.
+    /// Neither queue was full within the window.
     Room,
     /// The accept queue was full within the window of [`super::Peaks`].
     WasFull,
@@ -15,11 +15,11 @@ pub enum Fullness {
     SynFilling,
     /// The SYN queue is full: the kernel drops the next SYN, or answers it with a cookie.
     SynFull,
-    /// The accept queue is full: the kernel takes no more connections now.
+    /// The accept queue is full: the kernel queues no more connections.
     Full,
 }
 
-/// So many half-open connections of one listener are marked, however many it may have.
+/// Half-open connections from which on a listener is marked, whatever its limit.
 pub const MANY_HALF_OPEN: u32 = 256;
 
 impl Fullness {
@@ -75,27 +75,27 @@ impl Group<'_> {
         (self.sockets[0].address, self.sockets[0].port)
     }
 
-    /// Owner of all sockets; none where they have several, or the kernel does not tell.
+    /// Owner of all sockets; none if they have several, or the kernel does not report it.
     #[must_use]
     pub fn uid(&self) -> Option<u32> {
         let uid = self.sockets[0].uid;
         uid.filter(|_| self.sockets.iter().all(|socket| socket.uid == uid))
     }
 
-    /// Connections that wait for `accept()`.
+    /// Connections waiting for `accept()`.
     #[must_use]
     pub fn accept_queue(&self) -> u64 {
         self.sum(|socket| socket.accept_queue)
     }
 
-    /// How many may wait.
+    /// Sum of the limits of the accept queues.
     #[must_use]
     pub fn accept_queue_limit(&self) -> u64 {
         self.sum(|socket| socket.accept_queue_limit)
     }
 
-    /// The sum of the peaks: the most that can have waited, if all peaks were at one moment. None
-    /// where nothing samples the queues.
+    /// Sum of the peaks: an upper bound of the connections that waited at one moment. None where nothing samples
+    /// the queues.
     #[must_use]
     pub fn accept_queue_peak(&self) -> Option<u64> {
         let each = self.sockets.iter();
@@ -103,14 +103,14 @@ impl Group<'_> {
             .sum()
     }
 
-    /// Half-open connections; none where the kernel does not tell.
+    /// Half-open connections; none where the kernel does not report them.
     #[must_use]
     pub fn syn_queue(&self) -> Option<u64> {
         let each = self.sockets.iter();
         each.map(|socket| socket.syn_queue.map(u64::from)).sum()
     }
 
-    /// How many half-open connections there may be; none where that is not known.
+    /// Sum of the SYN queue limits; none if unknown.
     #[must_use]
     pub fn syn_queue_limit(&self) -> Option<u64> {
         let each = self.sockets.iter();
@@ -118,7 +118,7 @@ impl Group<'_> {
             .sum()
     }
 
-    /// How much of the queue that is fuller is taken, in millionths; of all sockets together.
+    /// Utilisation of the fuller queue, in millionths, over all sockets.
     #[must_use]
     pub fn taken(&self) -> u64 {
         let part = |queue: u64, limit: u64| queue * 1_000_000 / (limit + 1);
@@ -127,14 +127,14 @@ impl Group<'_> {
         part(self.accept_queue(), self.accept_queue_limit()).max(half_open)
     }
 
-    /// How many sockets are as full as that.
+    /// Number of sockets with this fullness.
     #[must_use]
     pub fn count(&self, fullness: Fullness) -> usize {
         let full = |socket: &&&Listener| socket.fullness() == fullness;
         self.sockets.iter().filter(full).count()
     }
 
-    /// Of the socket that is worst off.
+    /// The fullness of the fullest socket.
     #[must_use]
     pub fn fullness(&self) -> Fullness {
         let each = self.sockets.iter().map(|socket| socket.fullness());

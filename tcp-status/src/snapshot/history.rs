@@ -1,22 +1,22 @@
-//! What happened between two polls: peaks, rates, and connections that sit in a state.
+//! Peaks, rates and stale connections: what happened between two polls.
 
 use serde::{Deserialize, Serialize};
 
 use super::Counts;
 
-/// The window of [`Peaks`] and [`Rates`] for those who ask for none, in seconds.
+/// The default window of [`Peaks`] and [`Rates`], in seconds.
 pub const DEFAULT_WINDOW: u32 = 60;
 
 /// The longest window, in seconds.
 pub const MAX_WINDOW: u32 = 600;
 
-/// The extremes of every gauge, sampled inside the tracker, of what was known at each sample: in the
-/// reduced tier, FIN_WAIT2 and TIME_WAIT can have been further apart between two walks.
+/// Extremes of every gauge, sampled inside the tracker. In the reduced tier, those of FIN_WAIT2 and TIME_WAIT
+/// are bounds: their split is unknown between two walks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peaks {
-    /// How far back the extremes reach: what was asked for, or the time since start.
+    /// Time covered: the requested window, or the time since start.
     pub window_seconds: u32,
-    /// Time between samples: what comes and goes within it may be missed.
+    /// Time between samples; shorter spikes may be missed.
     pub sample_milliseconds: u32,
     /// The smallest sample of each state.
     pub min: Counts,
@@ -24,38 +24,37 @@ pub struct Peaks {
     pub max: Counts,
 }
 
-/// How often per second, on average over a window; by the names of [`super::Transitions`].
+/// Averages per second over a window, with the names of [`super::Transitions`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Rates {
     /// The window, in seconds.
     pub window_seconds: f64,
-    /// Connections begun by this side.
+    /// Active opens.
     pub active_open: f64,
-    /// Connections accepted by a listener.
+    /// Passive opens.
     pub passive_open: f64,
-    /// Connections begun that came to nothing.
+    /// Failed opens.
     pub failed_open: f64,
     /// Connections that this side closed first.
     pub active_close: f64,
     /// Connections that the peer closed first.
     pub passive_close: f64,
-    /// Connections that ended at once.
+    /// Aborted connections.
     pub aborted: f64,
     /// State changes of any kind.
     pub events: f64,
 }
 
-/// Connections that have sat in a state for longer than a minute: those whose last segment from
-/// the peer is so long ago. As of the last walk, carried forward: never too few of those that
-/// were there then, and not more than there are.
+/// Connections in CLOSE_WAIT or FIN_WAIT2 whose last segment from the peer is more than a minute ago. Counted
+/// by the last walk and carried forward: at least those of the walk that still exist, at most all that exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stale {
     /// How long, in seconds.
     pub older_than_seconds: u32,
-    /// Closed by the peer, and not by us: the sign of an application that forgets to close.
+    /// Closed by the peer only: the application does not close them.
     pub closewait: u64,
-    /// Closed by us, and not by the peer; full sockets only.
+    /// Closed by this side only; full sockets.
     pub finwait2: u64,
-    /// Seconds since the walk that looked.
+    /// Seconds since that walk.
     pub walked_seconds_ago: u64,
 }

@@ -1,4 +1,4 @@
-//! Listening sockets with their queues, and how connections spread over their ports.
+//! Listening sockets with their queues, and connections by local port.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Counts;
 
-/// One listening socket. Sockets that share an address by `SO_REUSEPORT` are listed apart.
+/// One listening socket. Sockets that share an address by `SO_REUSEPORT` are listed individually.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listener {
     /// Address family: 4 or 6.
@@ -15,22 +15,22 @@ pub struct Listener {
     pub address: IpAddr,
     /// Local port.
     pub port: u16,
-    /// Owner of the socket; none where the kernel does not tell.
+    /// Owner of the socket; none where the kernel does not report it.
     pub uid: Option<u32>,
     /// Whether others may listen at the same address.
     pub reuseport: bool,
     /// Connections that wait for `accept()`.
     pub accept_queue: u32,
-    /// How many may wait: the smaller of `listen()`'s backlog and `net.core.somaxconn`. The kernel
+    /// Limit of the accept queue: the smaller of `listen()`'s backlog and `net.core.somaxconn`. The kernel
     /// admits one more.
     pub accept_queue_limit: u32,
-    /// The most that were seen waiting within the window of [`Peaks`]; now is part of it. None where
-    /// nothing samples the queues.
+    /// Longest accept queue within the window of [`Peaks`], the current one included. None where nothing
+    /// samples the queues.
     pub accept_queue_peak: Option<u32>,
-    /// Half-open connections; none where the kernel does not tell.
+    /// Half-open connections; none where the kernel does not report them.
     pub syn_queue: Option<u32>,
-    /// With so many half-open connections the kernel drops the next SYN, or answers it with a
-    /// cookie; none where its settings are not readable.
+    /// Half-open connections from which on the kernel drops SYNs or answers them with cookies; none where the
+    /// settings are not readable.
     pub syn_queue_limit: Option<u32>,
 }
 
@@ -43,34 +43,33 @@ pub struct PortCounts {
     pub states: Counts,
 }
 
-/// Connections by local port: of ports that have, or had, a listener, and of all others together.
-/// At rest the rows add up to the totals of the namespace.
+/// Connections by local port: ports that have, or had, a listener, and all others together. At rest the rows
+/// add up to the totals of the namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ports {
-    /// How many ports are kept apart at most; none where there is no limit.
+    /// Maximum number of ports counted individually; none without a limit.
     pub limit: Option<u32>,
     /// Each port, in ascending order.
     pub tracked: Vec<PortCounts>,
-    /// Connections whose local port has no listener. None where it is not known: while the port of
-    /// a listener is not tracked yet, or where only one port was read.
+    /// Connections whose local port has no listener. None if unknown: while the port of a listener is not
+    /// tracked yet, or where only one port was read.
     pub outgoing: Option<Counts>,
     /// Ports beyond the limit, together. None where all fit.
     pub other: Option<Counts>,
-    /// Ports that got their first listener a moment ago: connections that they had before are not
-    /// in their counts until the next audit, but in those of `outgoing`.
+    /// Ports with a new first listener: until the next audit, their older connections are counted in `outgoing`.
     pub unaudited: Vec<u16>,
 }
 
-/// What the kernel could not put into an accept queue or turned away, since the namespace was made.
+/// Connections that the kernel could not queue, since the namespace was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overflows {
-    /// Handshakes that were complete and found the accept queue full (`ListenOverflows`).
+    /// Completed handshakes that found the accept queue full (`ListenOverflows`).
     pub listen_overflows: u64,
-    /// The same, and those that were dropped for another reason (`ListenDrops`).
+    /// These, and connections dropped for other reasons (`ListenDrops`).
     pub listen_drops: u64,
 }
 
-/// Handshakes without a request socket, because a SYN queue was full, since the namespace was made.
+/// SYN cookies and full SYN queues, since the namespace was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Syncookies {
     /// SYN-ACKs with a cookie (`SyncookiesSent`).

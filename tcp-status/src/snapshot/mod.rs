@@ -1,4 +1,4 @@
-//! One consistent reading, as every output shows it: the model behind text, JSON and metrics.
+//! One consistent reading: the model behind text, JSON and metrics.
 
 pub mod compare;
 mod counts;
@@ -20,13 +20,13 @@ use tcp_status_common::state::Family;
 /// Version of the JSON form of [`Snapshot`]. Fields may be added within it, never renamed.
 pub const SCHEMA: u32 = 1;
 
-/// How the counts are come by, best first.
+/// Counting tiers, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tier {
-    /// All eleven states are kept by events or read from O(1) kernel state.
+    /// Events or O(1) kernel state give all eleven states.
     Full,
-    /// As full, but the split of minisockets between `timewait` and `finwait2` comes from a walk.
+    /// As full, but a walk splits minisockets between `timewait` and `finwait2`.
     Reduced,
     /// No eBPF: one walk over all sockets per query.
     Scan,
@@ -44,10 +44,10 @@ impl Tier {
     }
 }
 
-/// What the audits found.
+/// Results of the audits.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drift {
-    /// Sum of the differences that audits corrected since start, over all states.
+    /// Sum of the corrected differences since start, over all states.
     pub corrections: u64,
     /// The same, by state.
     pub corrections_by_state: Counts,
@@ -59,12 +59,12 @@ pub struct Drift {
     pub last_audit_microseconds: Option<u64>,
 }
 
-/// What the event handlers saw.
+/// Counts of the event handlers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Events {
     /// State changes counted in this namespace since start.
     pub counted: u64,
-    /// State changes that the kernel told neither copy of the handler (of any namespace).
+    /// State changes of any namespace that neither copy of the handler received.
     pub missed: u64,
 }
 
@@ -75,7 +75,7 @@ pub struct Snapshot {
     pub schema: u32,
     /// Version of the tracker.
     pub version: String,
-    /// How the counts are come by.
+    /// The counting tier.
     pub tier: Tier,
     /// Why the tier is not `full`.
     pub tier_reason: Option<String>,
@@ -83,7 +83,7 @@ pub struct Snapshot {
     pub degraded: Option<String>,
     /// Inode number of the network namespace.
     pub netns: u32,
-    /// Its name as of `ip netns`, or the container that is in it; none if neither is known.
+    /// Its name of `ip netns`, or the id of its container; none if unknown.
     pub netns_name: Option<String>,
     /// Whether the tracker counts every network namespace, or only its own.
     pub all_netns: bool,
@@ -96,24 +96,23 @@ pub struct Snapshot {
     pub ipv4: Counts,
     /// What `/proc/net/tcp6` lists.
     pub ipv6: Counts,
-    /// State changes since start; none where no events are counted, as for a single port.
+    /// State changes since start; none without events, as for a single port.
     pub transitions: Option<Transitions>,
-    /// What the event handlers counted; none where they count nothing, as for a single port.
+    /// Counts of the event handlers; none without events, as for a single port.
     pub events: Option<Events>,
-    /// What the audits found.
+    /// Results of the audits.
     pub drift: Drift,
-    /// Extremes since the last poll; none where nothing is sampled.
+    /// Extremes within the window; none where nothing is sampled.
     pub peaks: Option<Peaks>,
     /// Changes per second; none where nothing is sampled.
     pub rates: Option<Rates>,
-    /// Connections that sit in a state; none where no walk has looked.
+    /// Stale connections; none before the first walk.
     pub stale: Option<Stale>,
-    /// What accept queues could not take; none where the kernel does not tell.
+    /// Overflows of accept queues; none where the kernel does not report them.
     pub overflows: Option<Overflows>,
-    /// What SYN queues could not take; none where the kernel does not tell.
+    /// Overflows of SYN queues; none where the kernel does not report them.
     pub syncookies: Option<Syncookies>,
-    /// How many local ports `connect()` chooses from; none where the kernel's settings are not
-    /// readable.
+    /// Number of local ports that `connect()` chooses from; none where the settings are not readable.
     pub ephemeral_ports: Option<u32>,
     /// Every listening socket. Of [`Snapshot::port`] only, where it is given.
     pub listeners: Vec<Listener>,
@@ -122,8 +121,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The counts of both families, with nothing beside them: neither a reason nor a doubt, no
-    /// port, no history.
+    /// The counts of both families alone, not degraded.
     #[must_use]
     pub fn of(tier: Tier, netns: u32, [ipv4, ipv6]: [Counts; Family::COUNT]) -> Self {
         let mut states = ipv4;

@@ -1,33 +1,33 @@
-//! State changes since start: as they were counted, and as operators ask for them.
+//! State changes since start, as flows and as named sums.
 
 use serde::{Deserialize, Serialize};
 use tcp_status_common::state::State;
 
-/// How often one state followed another.
+/// The number of transitions from one state to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
-    /// The state left; `closed` for a socket that was in no state.
+    /// The old state; `closed` for a new socket.
     pub from: State,
-    /// The state entered; `closed` for a socket that is in no state any more.
+    /// The new state; `closed` for a socket that ended.
     pub to: State,
-    /// How often, since start.
+    /// Transitions since start.
     pub count: u64,
 }
 
 /// State changes since start. The named sums are made from the flows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transitions {
-    /// Connections begun by this side: CLOSE to SYN_SENT.
+    /// Active opens: CLOSE to SYN_SENT.
     pub active_open: u64,
-    /// Connections accepted by a listener: LISTEN to SYN_RECV, of the child.
+    /// Passive opens: LISTEN to SYN_RECV, of the child.
     pub passive_open: u64,
-    /// Connections begun here that came to nothing: SYN_SENT or SYN_RECV to CLOSE.
+    /// Failed opens: SYN_SENT or SYN_RECV to CLOSE.
     pub failed_open: u64,
     /// Connections that this side closed first: ESTABLISHED to FIN_WAIT1.
     pub active_close: u64,
     /// Connections that the peer closed first: ESTABLISHED to CLOSE_WAIT.
     pub passive_close: u64,
-    /// Connections that ended at once, by RST, time-out or abort: ESTABLISHED or CLOSE_WAIT to CLOSE.
+    /// Connections ended by RST, timeout or abort: ESTABLISHED or CLOSE_WAIT to CLOSE.
     pub aborted: u64,
     /// Every flow that occurred, as `[from, to, count]`.
     pub flows: Vec<(String, String, u64)>,

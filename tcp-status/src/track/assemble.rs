@@ -1,4 +1,4 @@
-//! From gauges and what is read beside them to the numbers that the kernel lists: pure.
+//! Combines gauges with minisockets and request sockets into the counts that the kernel lists. Pure.
 
 use tcp_status_common::state::{Family, State};
 
@@ -8,14 +8,14 @@ use crate::snapshot::Counts;
 /// The counts of IPv4 and of IPv6.
 pub type FamilyCounts = [Counts; Family::COUNT];
 
-/// What full sockets do not tell, as of one moment.
+/// Counts that full sockets do not include, at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AuxCounts {
-    /// The kernel's own number of timewait minisockets, both families and substates.
+    /// The kernel's total of timewait minisockets, both families and substates.
     pub minisockets: u64,
-    /// Minisockets in FIN_WAIT2, by family, as last looked at.
+    /// Minisockets in FIN_WAIT2, by family, at the last split.
     pub finwait2: [u64; Family::COUNT],
-    /// Minisockets in TIME_WAIT, by family, as last looked at.
+    /// Minisockets in TIME_WAIT, by family, at the last split.
     pub timewait: [u64; Family::COUNT],
     /// Request sockets, by family.
     pub requests: [u64; Family::COUNT],
@@ -30,7 +30,7 @@ pub fn assemble(gauges: &Gauges, aux: &AuxCounts) -> FamilyCounts {
         let mut counts = Counts::default();
         for state in State::ALL {
             counts[state] = match state {
-                // Not what is counted but what is listed: a closed socket never is.
+                // The kernel lists no closed socket.
                 State::Closed => 0,
                 State::TimeWait => timewait[i],
                 State::FinWait2 => gauges.get(family, state) + finwait2[i],
@@ -42,8 +42,8 @@ pub fn assemble(gauges: &Gauges, aux: &AuxCounts) -> FamilyCounts {
     })
 }
 
-/// The counts of one local port, of IPv4 and of IPv6: the kernel keeps no sums of it, so that
-/// minisockets are what was last looked at. `requests` are its request sockets.
+/// The counts of one local port. The kernel has no totals by port, so minisockets are those of the last
+/// split. `requests` are its request sockets.
 #[must_use]
 pub fn assemble_port(
     gauges: &Gauges,
@@ -62,8 +62,7 @@ pub fn assemble_port(
     )
 }
 
-/// The sum is exact now, the parts were when last looked at: parts that no longer make up the
-/// sum are scaled, so that the sum always is what the kernel says.
+/// Scales the parts of the last split so that their sum is the kernel's current total.
 fn split(aux: &AuxCounts) -> ([u64; Family::COUNT], [u64; Family::COUNT]) {
     let part = |whole: u64, [a, b]: [u64; 2]| {
         let scaled = u128::from(whole) * u128::from(b) / u128::from((a + b).max(1));

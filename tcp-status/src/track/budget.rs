@@ -1,17 +1,17 @@
-//! A share of one core that walks may take, as processor time that is saved up: pure.
+//! A token bucket of processor time for walks: a share of one core. Pure.
 
 use std::time::{Duration, Instant};
 
-/// So many walks can always be saved up for, however much one costs.
+/// Walks that the bucket always has room for, whatever one costs.
 pub const RESERVE: u32 = 5;
 
-/// Processor time that may be spent on walks. What is not spent is saved up to a limit; what is
-/// spent beyond it has to be earned first.
+/// Processor time that walks may take. Unspent time is saved up to a limit; a deficit is earned back before
+/// the next walk.
 #[derive(Clone, Debug)]
 pub struct Budget {
     share: f64,
     window: Duration,
-    /// What a walk is expected to cost.
+    /// Expected cost of a walk.
     cost: Duration,
     /// Seconds of processor time at the moment `at`; below zero after a walk that cost more.
     saved: f64,
@@ -19,8 +19,8 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// A `share` of one core. As much can be saved up as comes in during `window`, and at least what
-    /// [`RESERVE`] walks of this `cost` take; it is at first.
+    /// A `share` of one core. The bucket holds what is earned during `window`, and at least [`RESERVE`] walks of
+    /// this `cost`; it starts full.
     #[must_use]
     pub fn new(share: f64, window: Duration, cost: Duration, now: Instant) -> Self {
         let mut budget = Self {
@@ -34,26 +34,26 @@ impl Budget {
         budget
     }
 
-    /// Enters what a walk costs by now.
+    /// Updates the expected cost of a walk.
     pub fn expect(&mut self, cost: Duration, now: Instant) {
         (self.saved, self.at) = (self.level(now), now);
         self.cost = cost;
     }
 
-    /// Processor time that is saved up.
+    /// Saved processor time.
     #[must_use]
     pub fn saved(&self, now: Instant) -> Duration {
         Duration::from_secs_f64(self.level(now).max(0.0))
     }
 
-    /// How long it takes until so much is saved up.
+    /// Time until `wanted` is saved.
     #[must_use]
     pub fn wait(&self, wanted: Duration, now: Instant) -> Duration {
         let missing = wanted.as_secs_f64() - self.level(now);
         Duration::from_secs_f64((missing / self.share).max(0.0))
     }
 
-    /// Enters what a walk has cost, whether it succeeded or not.
+    /// Subtracts the cost of a walk, whether it succeeded or not.
     pub fn spend(&mut self, cost: Duration, now: Instant) {
         (self.saved, self.at) = (self.level(now) - cost.as_secs_f64(), now);
     }

@@ -1,41 +1,40 @@
-//! What a walk costs: processor time of the threads that walk, which a busy host does not inflate.
+//! Processor time of walks, which does not grow on a busy host as elapsed time does.
 
 use std::{cell::Cell, time::Duration};
 
 use nix::time::{ClockId, clock_gettime};
 
 thread_local! {
-    /// What others have spent for this thread.
+    /// Processor time that other threads spent for this one.
     static ELSEWHERE: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
-/// Runs since [`CpuTimer::start`].
+/// Measures from [`CpuTimer::start`].
 pub struct CpuTimer(Duration);
 
 impl CpuTimer {
-    /// Begins to measure the calling thread.
+    /// Starts to measure the calling thread.
     #[must_use]
     pub fn start() -> Self {
         Self(spent())
     }
 
-    /// What the calling thread, which must be the one that started, has spent since, and others
-    /// for it.
+    /// Processor time since [`CpuTimer::start`] on this thread, with that of others for it.
     #[must_use]
     pub fn spent(&self) -> Duration {
         spent().saturating_sub(self.0)
     }
 }
 
-/// All that the calling thread has spent since it began, and others for it. Zero if the clock cannot
-/// be read, which no Linux kernel refuses.
+/// Processor time of the calling thread since its start, with that of others for it. Zero if the clock
+/// cannot be read, which no Linux kernel refuses.
 #[must_use]
 pub fn spent() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
         + ELSEWHERE.get()
 }
 
-/// Another thread has spent this for the calling one.
+/// Adds processor time of another thread to the calling one.
 pub fn charge(time: Duration) {
     ELSEWHERE.set(ELSEWHERE.get() + time);
 }

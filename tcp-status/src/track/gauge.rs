@@ -1,4 +1,4 @@
-//! From counters to gauges: pure arithmetic over one bank.
+//! Computes gauges from the counters of one bank. Pure.
 
 use std::ops::{Add, Neg, Sub};
 
@@ -10,9 +10,8 @@ use crate::{
     snapshot::Flow,
 };
 
-/// Sockets by family and kernel state number: full sockets, and where events follow them
-/// minisockets in the places `TimeWait` and [`MINI_FIN_WAIT2`]. Below zero only where events
-/// were lost.
+/// Sockets by family and kernel state number: full sockets, and minisockets in the cells `TimeWait` and
+/// [`MINI_FIN_WAIT2`] where events follow them. Negative only after lost events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gauges(pub [[i64; 12]; Family::COUNT]);
 
@@ -20,29 +19,29 @@ const CLOSE: usize = State::Closed as usize;
 const LISTEN: usize = State::Listen as usize;
 const SYN_RECV: usize = State::SynRecv as usize;
 
-/// Where minisockets are: in TIME_WAIT, and in FIN_WAIT2.
+/// The cells of minisockets: in TIME_WAIT, and in FIN_WAIT2.
 const MINISOCKETS: [usize; 2] = [State::TimeWait as usize, MINI_FIN_WAIT2 as usize];
 
-/// The places whose sockets the kernel lists in `state`.
+/// The cells whose sockets the kernel lists in `state`.
 fn cells(state: State) -> impl Iterator<Item = usize> {
     let minisockets = (state == State::FinWait2).then_some(usize::from(MINI_FIN_WAIT2));
     minisockets.into_iter().chain([usize::from(state.number())])
 }
 
 impl Gauges {
-    /// What was seeded, plus what came in, minus what went out.
+    /// Seeded sockets, plus transitions into each state, minus transitions out of it.
     #[must_use]
     pub fn of(bank: &BankSum) -> Self {
         Self::from_flows(bank, bank)
     }
 
-    /// What was seeded, plus what `came` in, minus what `went` out.
+    /// As [`Gauges::of`], with transitions into states from `came` and out of them from `went`.
     fn from_flows(came: &BankSum, went: &BankSum) -> Self {
         let mut gauges = came.seeded;
         for (family, gauge) in gauges.iter_mut().enumerate() {
             for from in 0..gauge.len() {
                 for to in 0..gauge.len() {
-                    // The child of a listener is born; the listener stays.
+                    // A child socket is created; the listener stays.
                     let birth = from == CLOSE || (from == LISTEN && to == SYN_RECV);
                     if !birth {
                         gauge[from] -= went.flows[family][from][to].cast_signed();
@@ -56,7 +55,7 @@ impl Gauges {
         Self(gauges)
     }
 
-    /// What a listing has in full sockets: all but minisockets and request sockets.
+    /// Full sockets of a listing: all but minisockets and request sockets.
     #[must_use]
     pub fn full_sockets(listing: &Listing, aux: &MiniSplit) -> Self {
         let mut gauges = Self::default();
@@ -80,7 +79,7 @@ impl Gauges {
         gauges
     }
 
-    /// Minisockets, in their places.
+    /// Minisockets, in their cells.
     #[must_use]
     pub fn minisockets_of(split: &MiniSplit) -> Self {
         let mut gauges = Self::default();
@@ -92,7 +91,7 @@ impl Gauges {
         gauges
     }
 
-    /// One gauge; what is below zero shows as zero.
+    /// One gauge; zero if negative.
     #[must_use]
     pub fn get(&self, family: Family, state: State) -> u64 {
         self.0[family.index()][usize::from(state.number())]
@@ -132,8 +131,7 @@ impl Gauges {
         self
     }
 
-    /// The first state whose gauge is below zero: a sign of lost events, unless events were counted
-    /// while the gauges were read. See [`Bounds`].
+    /// The first state with a negative gauge: events were lost, or counted during the reading. See [`Bounds`].
     #[must_use]
     pub fn negative(&self) -> Option<State> {
         State::ALL
@@ -141,7 +139,7 @@ impl Gauges {
             .find(|&state| cells(state).any(|cell| self.0.iter().any(|family| family[cell] < 0)))
     }
 
-    /// State by state, how far `self` is from `other`, over both families.
+    /// The distance to `other` by state, both families added.
     #[must_use]
     pub fn distance(&self, other: &Self) -> [u64; State::COUNT] {
         State::ALL.map(|state| {
@@ -153,11 +151,11 @@ impl Gauges {
     }
 }
 
-/// The least and the most that gauges can have been at a moment between two readings of one bank.
+/// Bounds of the gauges at a moment between two readings of one bank.
 ///
-/// A reading adds up CPUs one after the other, and they count on meanwhile: what a connection does
-/// on one CPU may be in it without what it did before on another. But counters only grow, so that
-/// the later reading has all that came in by that moment, and the earlier one no more than went out.
+/// A reading adds up CPUs one after the other while they count on, so it may contain a transition without an
+/// earlier one on another CPU. Counters only grow: the later reading contains all transitions up to that
+/// moment, the earlier one none after it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bounds {
     /// At least.
@@ -167,7 +165,7 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// From two readings of one bank, and what is added to both.
+    /// From two readings of one bank; `base` is added to both.
     #[must_use]
     pub fn new(earlier: &BankSum, later: &BankSum, base: Gauges) -> Self {
         Self {
@@ -211,7 +209,7 @@ impl From<PortSum> for Gauges {
     }
 }
 
-/// How many state changes of full sockets a bank has counted.
+/// Transitions of full sockets that a bank has counted.
 #[must_use]
 pub fn events(bank: &BankSum) -> u64 {
     let full = |cell: &usize| !MINISOCKETS.contains(cell);
@@ -222,7 +220,7 @@ pub fn events(bank: &BankSum) -> u64 {
         .sum()
 }
 
-/// All flows of a bank, both families together.
+/// All transitions of a bank, both families together.
 #[must_use]
 pub fn flows(bank: &BankSum) -> Vec<Flow> {
     let pairs = State::ALL

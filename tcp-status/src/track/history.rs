@@ -1,5 +1,5 @@
-//! What was seen between two polls: extremes of gauges and totals of flows, second by second.
-//! Pure: time is a number of milliseconds that the caller gives.
+//! Extremes of gauges and totals of transitions, second by second, for the time between two polls. Pure: the
+//! caller passes the time in milliseconds.
 
 use std::collections::VecDeque;
 
@@ -7,21 +7,21 @@ use tcp_status_common::state::State;
 
 use crate::snapshot::{Counts, MAX_WINDOW, Peaks, Rates, Transitions};
 
-/// How long anything is kept, in milliseconds.
+/// Retention, in milliseconds.
 const KEPT: u64 = MAX_WINDOW as u64 * 1000;
 
-/// The greatest value of any window that ends now, kept as those samples that no later one
-/// reaches: from old to new, the values fall.
+/// The maximum over any window that ends now. Keeps only samples greater than all later ones, so the values
+/// decrease from old to new.
 #[derive(Clone, Debug, Default)]
 pub struct WindowMax(VecDeque<(u64, u64)>);
 
 impl WindowMax {
-    /// Enters a sample taken at `now`.
+    /// Adds a sample taken at `now`.
     pub fn record(&mut self, now: u64, value: u64) {
         while self.0.back().is_some_and(|&(_, older)| older <= value) {
             self.0.pop_back();
         }
-        // Within one second, one sample is enough: a window need not be more exact.
+        // One sample per second: a window has whole seconds.
         let second = |time: u64| time / 1000;
         let newest = self.0.back().map(|&(time, _)| second(time));
         if newest != Some(second(now)) {
@@ -32,7 +32,7 @@ impl WindowMax {
         }
     }
 
-    /// The greatest sample since `from`; none if there was none.
+    /// The maximum since `from`; none without a sample.
     #[must_use]
     pub fn max_since(&self, from: u64) -> Option<u64> {
         let first = self.0.partition_point(|&(time, _)| time < from);
@@ -40,20 +40,20 @@ impl WindowMax {
     }
 }
 
-/// The totals that rates are made from, in the order of the members of [`Rates`].
+/// The totals behind the members of [`Rates`], in that order.
 type Totals = [u64; 7];
 
-/// What is known of the gauges of one moment: each was at least and at most so much.
+/// Bounds of the gauges at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GaugeRange {
-    /// Enters the greatest values.
+    /// Lower bounds; the maxima are made of them.
     pub least: Counts,
-    /// Enters the least values.
+    /// Upper bounds; the minima are made of them.
     pub most: Counts,
 }
 
 impl GaugeRange {
-    /// Everything.
+    /// Exact gauges.
     #[must_use]
     pub const fn exact(counts: &Counts) -> Self {
         Self {
@@ -63,18 +63,18 @@ impl GaugeRange {
     }
 }
 
-/// What was sampled of one namespace.
+/// Samples of one namespace.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     greatest: [WindowMax; State::COUNT],
-    /// Of the complement, so that the greatest is the least.
+    /// Of the complements: their maximum is the minimum.
     least: [WindowMax; State::COUNT],
     totals: VecDeque<(u64, Totals)>,
     started: Option<u64>,
 }
 
 impl History {
-    /// Enters a reading taken at `now`: what is known of its gauges, its flows since start, and their sum.
+    /// Adds a reading taken at `now`: bounds of its gauges, transitions since start, and their sum.
     pub fn record(&mut self, now: u64, range: &GaugeRange, flows: &Transitions, events: u64) {
         self.started.get_or_insert(now);
         for state in State::ALL {
@@ -95,7 +95,7 @@ impl History {
         }
     }
 
-    /// The extremes since `window` seconds before `now`, when so much is `range` of the gauges.
+    /// Extremes of the last `window` seconds; the current gauges are within `range`.
     #[must_use]
     pub fn peaks(&self, now: u64, window: u32, sample: u64, range: &GaugeRange) -> Option<Peaks> {
         let started = self.started?;
@@ -120,7 +120,7 @@ impl History {
         Some(peaks)
     }
 
-    /// Flows per second since `window` seconds before `now`, when their totals are `flows`.
+    /// Transitions per second over the last `window` seconds; their current totals are `flows`.
     #[must_use]
     pub fn rates(&self, now: u64, window: u32, flows: &Transitions, events: u64) -> Option<Rates> {
         let from = now.saturating_sub(u64::from(window) * 1000);

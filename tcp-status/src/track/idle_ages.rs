@@ -1,5 +1,5 @@
-//! Connections that sit in a state: how long each had been silent when a walk last met it, carried
-//! forward. Costs nothing between walks.
+//! Connections that stay in CLOSE_WAIT or FIN_WAIT2: their idle time at the last walk, carried forward. Costs
+//! nothing between walks.
 
 use std::time::{Duration, Instant};
 
@@ -10,12 +10,12 @@ use tcp_status_common::{
 
 use crate::snapshot::{Counts, Stale};
 
-/// After how many seconds of silence a connection counts as sitting there.
+/// Idle seconds after which a connection is stale.
 const LIMIT: usize = 60;
 
 const _: () = assert!(LIMIT < AGES);
 
-/// Ages of connections at the time of a walk.
+/// Idle times of connections at a walk.
 #[derive(Clone, Debug)]
 pub struct IdleAges {
     idle: [[u64; AGES]; 2],
@@ -23,7 +23,7 @@ pub struct IdleAges {
 }
 
 impl IdleAges {
-    /// What a walk that ended just now met.
+    /// The idle times that a walk found which ended just now.
     #[must_use]
     pub fn new(walked: &WalkTotals) -> Self {
         Self {
@@ -32,7 +32,7 @@ impl IdleAges {
         }
     }
 
-    /// How many sit there now, of those that the walk met, when the gauges are `counts`.
+    /// Stale connections now, among those of the walk; at most the gauges in `counts`.
     #[must_use]
     pub fn stale(&self, counts: &Counts) -> Stale {
         self.stale_after(self.taken.elapsed(), counts)
@@ -40,7 +40,7 @@ impl IdleAges {
 
     fn stale_after(&self, elapsed: Duration, counts: &Counts) -> Stale {
         let seconds = usize::try_from(elapsed.as_secs()).unwrap_or(LIMIT);
-        // Whoever had been silent for so long then has been silent for the limit now.
+        // Connections that reach the limit by now.
         let from = LIMIT.saturating_sub(seconds);
         let older = |row: usize, state| {
             let met: u64 = self.idle[row][from..].iter().sum();

@@ -1,5 +1,5 @@
-//! Listeners with the depths of their queues: from what a walk tells to what outputs show, and how
-//! deep accept queues were between two polls. Pure.
+//! Listeners and their queues: converts the records of a walk, and keeps the peaks of accept queues between
+//! two polls. Pure.
 
 use std::{
     cmp::Reverse,
@@ -31,8 +31,8 @@ pub struct HalfOpen {
 }
 
 impl HalfOpen {
-    /// What a dump found, which does not tell listeners: those of no port that was asked for are
-    /// at port 0, which no socket has.
+    /// From a dump, which does not name listeners. Request sockets of other ports are at port 0, which no socket
+    /// has.
     #[must_use]
     pub fn from_dump(walk: &MiniSplits) -> Self {
         let ports = walk.ports.iter().map(|(&port, at)| (port, at.requests));
@@ -64,10 +64,10 @@ impl HalfOpen {
 /// which the kernel lists them.
 type Key = (IpAddr, u16, u32);
 
-/// The most listeners whose accept queues are remembered: any user may listen as often as it likes.
+/// Maximum number of listeners with a history: any user may open listeners.
 const MAX_QUEUES: usize = 1024;
 
-/// One listener's accept queue.
+/// The accept queue of one listener.
 #[derive(Debug)]
 struct QueueHistory {
     depths: WindowMax,
@@ -77,15 +77,14 @@ struct QueueHistory {
 
 /// The depths of accept queues that were sampled.
 ///
-/// At most [`MAX_QUEUES`] listeners are remembered. One that is remembered stays so as long as
-/// it listens. One that is gone is forgotten when its samples are too old, or earlier, the longest
-/// gone first, when a new listener needs its place. Of new listeners, those with the deepest queues
-/// get the places that are left.
+/// Holds at most [`MAX_QUEUES`] listeners. A listener keeps its entry while it listens; a closed one is evicted
+/// when its samples are too old, or earlier, the longest closed first, to make room. Among new listeners, those
+/// with the deepest queues are added.
 #[derive(Debug, Default)]
 pub struct Queues(HashMap<Key, QueueHistory>);
 
 impl Queues {
-    /// Enters samples taken at `now`, in milliseconds; forgets listeners that are gone for long.
+    /// Adds samples taken at `now`, in milliseconds, and evicts listeners closed for long.
     pub fn record(&mut self, now: u64, listeners: &[Listener]) {
         let mut new = Vec::new();
         for (key, listener) in keyed(listeners) {
@@ -122,8 +121,7 @@ impl Queues {
         }
     }
 
-    /// Says of each listener how deep its accept queue was since `window` seconds before `now`. Of
-    /// one that is not remembered, how deep it is.
+    /// Sets the peak of each accept queue over the last `window` seconds; without a history, its current depth.
     pub fn annotate(&self, now: u64, window: u32, listeners: &mut [Listener]) {
         let from = now.saturating_sub(u64::from(window) * 1000);
         let keys: Vec<_> = keyed(listeners).map(|(key, _)| key).collect();
@@ -151,7 +149,7 @@ fn keyed(listeners: &[Listener]) -> impl Iterator<Item = (Key, &Listener)> {
     })
 }
 
-/// What a walk wrote of each listener, as outputs show it: by port and address.
+/// Converts the records of a walk, ordered by port and address.
 #[must_use]
 pub fn listeners(records: &[ListenerRecord]) -> Vec<Listener> {
     let mut found: Vec<_> = records.iter().filter_map(listener).collect();
@@ -179,14 +177,14 @@ fn listener(record: &ListenerRecord) -> Option<Listener> {
     })
 }
 
-/// Enters how many half-open connections each listener may have.
+/// Sets the SYN queue limit of each listener.
 pub fn set_syn_queue_limits(listeners: &mut [Listener], settings: &Settings) {
     for listener in listeners {
         listener.syn_queue_limit = Some(settings.syn_queue_limit(listener.accept_queue_limit));
     }
 }
 
-/// The half-open connections of the listeners of each port.
+/// Half-open connections of the listeners, by port.
 #[must_use]
 pub fn requests(listeners: &[Listener]) -> Requests {
     let mut requests = Requests::new();
@@ -198,7 +196,7 @@ pub fn requests(listeners: &[Listener]) -> Requests {
     requests
 }
 
-/// The half-open connections of closed listeners, by port.
+/// Half-open connections of closed listeners, by port.
 #[must_use]
 pub fn orphaned(closed: &[ClosedListener]) -> Requests {
     let mut requests = Requests::new();

@@ -1,4 +1,4 @@
-//! The split of minisockets between FIN_WAIT2 and TIME_WAIT, as a walk last saw it.
+//! The split of minisockets between FIN_WAIT2 and TIME_WAIT at the last walk.
 
 use std::{
     collections::BTreeMap,
@@ -70,10 +70,10 @@ impl Sum for Split {
     }
 }
 
-/// What the counters of a namespace were at one moment.
+/// Counters of a namespace at one moment, from which the age of a split follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SplitMoment {
-    /// The kernel's own number of minisockets.
+    /// The kernel's total of minisockets.
     pub minisockets: u64,
     /// Full sockets in FIN_WAIT2.
     pub finwait2: u64,
@@ -85,7 +85,7 @@ pub struct SplitMoment {
     pub segments: Option<u64>,
 }
 
-/// The last split, what it cost, and that of ports, which not every walk tells apart.
+/// The last split, its cost, and the split by port if the walk separated ports.
 #[derive(Debug)]
 pub struct SplitCache {
     last: Split,
@@ -124,20 +124,19 @@ impl SplitCache {
         self.ports.get(&port).copied().unwrap_or_default()
     }
 
-    /// What the last walk that told ports apart found at none of them; none if no such walk is
-    /// possible.
+    /// Minisockets of the last walk at none of the counted ports; none if no walk can separate ports.
     #[must_use]
     pub const fn elsewhere(&self) -> Option<Split> {
         self.elsewhere
     }
 
-    /// How long the last walk took.
+    /// Cost of the last walk.
     #[must_use]
     pub const fn cost(&self) -> Duration {
         self.cost
     }
 
-    /// Keeps a new split, of a walk that began at a known moment or not.
+    /// Stores a new split and, if known, the counters when its walk began.
     pub fn put(&mut self, split: Split, began: Option<SplitMoment>, cost: Duration) {
         self.last = split;
         self.began = began;
@@ -145,9 +144,9 @@ impl SplitCache {
         self.cost = cost;
     }
 
-    /// How many minisockets are in FIN_WAIT2 `now`, at least and at most: what the last walk found,
-    /// less what can have left since, and what can have come. One leaves by a segment or by its
-    /// timer, and comes by the end of a full socket in FIN_WAIT2.
+    /// Lower and upper bound of minisockets in FIN_WAIT2 `now`: those of the last walk, minus those that
+    /// can have left, plus those that can have come. One leaves by a segment or its timer, and comes when a
+    /// full socket ends in FIN_WAIT2.
     #[must_use]
     pub fn finwait2(&self, now: &SplitMoment) -> (u64, u64) {
         let Some(began) = &self.began else {
@@ -169,8 +168,7 @@ impl SplitCache {
         )
     }
 
-    /// The kernel counts no minisockets: then there are none at any port, and nobody walks for
-    /// them.
+    /// Sets all counts to zero: the kernel's total is zero.
     pub fn clear_minisockets(&mut self) {
         let apart = self.ports.values_mut().chain(&mut self.elsewhere);
         for split in apart.chain([&mut self.last]) {
@@ -179,8 +177,7 @@ impl SplitCache {
         }
     }
 
-    /// Keeps a new split of ports, of a walk that found `all` together; none if it did not tell
-    /// ports apart.
+    /// Stores a new split by port of a walk that found `all` in total; none if the walk did not separate ports.
     pub fn put_ports(&mut self, all: Split, ports: Option<BTreeMap<u16, Split>>) {
         self.elsewhere = ports
             .as_ref()
@@ -189,7 +186,7 @@ impl SplitCache {
         self.ports_taken = Some(Instant::now());
     }
 
-    /// Whether the last walk, or that of ports, is at least so long ago.
+    /// Whether the last walk, or the last one by port, is at least `age` ago.
     #[must_use]
     pub fn is_older_than(&self, age: Duration, ports: bool) -> bool {
         let taken = if ports { self.ports_taken } else { self.taken };

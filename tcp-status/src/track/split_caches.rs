@@ -1,5 +1,4 @@
-//! The last split of each namespace, and the one walk at a time that renews them. Whoever reads a
-//! split waits for no walk.
+//! The last split of each namespace. One walk at a time renews them; reading a split waits for no walk.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +9,7 @@ use std::{
 use super::split::{Split, SplitCache, SplitMoment};
 use tcp_status_common::counters::NetnsId;
 
-/// What a walk found.
+/// The result of a walk.
 pub struct SplitWalk {
     /// All minisockets.
     pub all: Split,
@@ -31,18 +30,17 @@ pub struct SplitCaches {
 }
 
 impl SplitCaches {
-    /// Reads or changes what is cached of a namespace. Does not wait for a walk.
+    /// Accesses the cache of a namespace. Does not wait for a walk.
     pub fn with<T>(&self, netns: NetnsId, of_cache: impl FnOnce(&mut SplitCache) -> T) -> T {
         of_cache(lock(&self.caches).entry(netns).or_default())
     }
 
-    /// Forgets the namespaces that are not `kept`.
+    /// Removes the namespaces that are not `kept`.
     pub fn retain(&self, kept: impl Fn(NetnsId) -> bool) {
         lock(&self.caches).retain(|&netns, _| kept(netns));
     }
 
-    /// Walks if the cached split of a namespace `is_old`. While another thread walks, this one
-    /// waits, and uses what that walk found.
+    /// Walks if the cached split of a namespace `is_old`. Waits for a walk in progress and uses its result.
     ///
     /// # Errors
     /// Those of `walk`; the cached split stays.

@@ -1,4 +1,4 @@
-//! A thread that does something again and again, until it is dropped.
+//! A thread that calls a function periodically until it is dropped.
 
 use std::{
     io,
@@ -7,13 +7,13 @@ use std::{
     time::Duration,
 };
 
-/// Ends its thread when dropped, after the turn that it may be in.
+/// Stops its thread when dropped, after a call in progress.
 pub struct Ticker {
     stop: Arc<(Mutex<bool>, Condvar)>,
 }
 
 impl Ticker {
-    /// Calls `turn` after `pause`, and then again after each pause that it asks for.
+    /// Calls `turn` after `pause`, then after each pause that it returns.
     ///
     /// # Errors
     /// If no thread can be had.
@@ -40,7 +40,7 @@ impl Drop for Ticker {
     }
 }
 
-/// Whether the end was called for within `time`.
+/// Whether the thread is to stop within `time`.
 fn wait((ended, called): &(Mutex<bool>, Condvar), time: Duration) -> bool {
     let guard = ended.lock().unwrap_or_else(PoisonError::into_inner);
     let (guard, _) = called

@@ -10,7 +10,7 @@ use hyper::{
 };
 use nix::sys::utsname::uname;
 
-/// What every browser sends and no scraper does.
+/// Headers that every browser sends and no scraper does.
 const BROWSER: [HeaderName; 4] = [
     header::ACCEPT_LANGUAGE,
     header::ORIGIN,
@@ -18,11 +18,11 @@ const BROWSER: [HeaderName; 4] = [
     HeaderName::from_static("sec-fetch-site"),
 ];
 
-/// The names of this host, and who may use another one.
+/// Host names that requests may carry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct AllowedHosts {
     names: Vec<String>,
-    /// Only this host reaches the address, and has no need of a name that is not known.
+    /// The address is loopback: unknown names are refused to everybody.
     loopback: bool,
 }
 

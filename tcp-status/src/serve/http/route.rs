@@ -1,20 +1,20 @@
-//! From a request's head to what is asked for, or to why it is refused. Knows no answers.
+//! Parses the head of a request into a route, or an error.
 
 use hyper::{Method, Request, StatusCode, body::Body, header};
 
 use super::negotiation::Format;
 use crate::snapshot::{DEFAULT_WINDOW, MAX_WINDOW};
 
-/// What may be asked for.
+/// The resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route {
-    /// `/`: what there is.
+    /// `/`: the list of resources.
     Index,
     /// `/metrics`.
     Metrics {
-        /// How the page is written.
+        /// The text format.
         format: Format,
-        /// How far back peaks reach, in seconds.
+        /// The window of peaks, in seconds.
         window: u32,
     },
     /// `/healthz`: whether the tracker answers.
@@ -23,7 +23,7 @@ pub(super) enum Route {
     Readyz,
 }
 
-/// Why a request gets no answer, as one line.
+/// An error response with one line of text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RouteError {
     pub(super) status: StatusCode,
@@ -47,7 +47,7 @@ const WINDOW: RouteError = RouteError {
     why: "not a window; use window=1 to window=600, in seconds, once",
 };
 
-/// Decides what a request is about.
+/// Parses a request.
 pub(super) fn route<B: Body>(request: &Request<B>) -> Result<Route, RouteError> {
     let path = request.uri().path();
     if !matches!(path, "/" | "/metrics" | "/healthz" | "/readyz") {
@@ -75,7 +75,7 @@ fn format<B>(request: &Request<B>) -> Format {
     Format::negotiate(accepted.filter_map(|value| value.to_str().ok()))
 }
 
-/// Of `window=SECONDS`. Other parameters are for others: some clients add their own.
+/// The value of `window=SECONDS`. Ignores other parameters, which some clients add.
 fn window(query: Option<&str>) -> Result<u32, RouteError> {
     let parameters = query.unwrap_or_default().split('&');
     let mut given = parameters.filter_map(|parameter| match parameter.split_once('=') {

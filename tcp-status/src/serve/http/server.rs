@@ -1,5 +1,4 @@
-//! The HTTP server: owns the address and the connections' protocol. What is answered is
-//! [`super::handler`]'s.
+//! The HTTP server: owns the address and speaks HTTP/1.1. [`super::handler`] responds.
 
 use std::{
     io::{self, ErrorKind},
@@ -36,16 +35,16 @@ const LIMITS: Limits = Limits {
     ..Limits::DEFAULT
 };
 
-/// What is served, and how.
+/// Options of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// How much clients may use.
+    /// Limits for clients.
     pub limits: Limits,
-    /// Names by which the address is reached, beside those that the host knows itself by.
+    /// Further host names that requests may carry.
     pub hosts: Vec<String>,
-    /// Whether series name their network namespace, however many there are.
+    /// Whether series have a `netns` label even if there is one namespace only.
     pub label_netns: bool,
-    /// Whether `node_tcp_connection_states` is there as well, as from node_exporter.
+    /// Whether to add `node_tcp_connection_states` of node_exporter.
     pub node_names: bool,
 }
 
@@ -60,7 +59,7 @@ impl Default for Options {
     }
 }
 
-/// The address cannot be listened at.
+/// The address cannot be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on --metrics {address}: {why}; {hint}")]
 pub struct BindError {
@@ -80,7 +79,7 @@ impl BindError {
         Self { address, why, hint }
     }
 
-    /// Whether another address would do.
+    /// Whether another address may work.
     #[must_use]
     pub fn is_argument(&self) -> bool {
         matches!(
@@ -90,7 +89,7 @@ impl BindError {
     }
 }
 
-/// An address that is listened at and not served yet: clients wait.
+/// A bound address that is not served yet: clients wait.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
@@ -99,7 +98,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens, and serves nothing yet.
+    /// Binds the address; serves nothing yet.
     ///
     /// # Errors
     /// [`BindError`].
@@ -124,7 +123,7 @@ impl Server {
         })
     }
 
-    /// Where it listens; with a port, even if none was asked for.
+    /// The bound address, with the port that the kernel chose for port 0.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
@@ -159,13 +158,13 @@ impl Server {
     }
 }
 
-/// The handler of the protocol.
+/// The connection handler.
 struct Pages {
     handler: MetricsHandler,
 }
 
 impl Handler<TcpStream> for Pages {
-    /// Answers requests, one after the other, until the client leaves or its time is over.
+    /// Responds to requests one after the other until the client leaves or times out.
     async fn handle(&self, stream: TcpStream, connection: &Connection) {
         let service = service_fn(async |request: Request<Incoming>| {
             connection.request_started();

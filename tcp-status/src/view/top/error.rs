@@ -2,7 +2,7 @@
 
 use std::io;
 
-/// The view cannot go on.
+/// The view cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum TopError {
     /// The terminal cannot be read or written.
@@ -11,7 +11,7 @@ pub enum TopError {
     /// Signal handlers or threads cannot be created.
     #[error("cannot start a thread: {0}; raise its limits")]
     Process(#[source] io::Error),
-    /// A thread panicked, which it has said.
-    #[error("cannot ask the tracker: the thread failed; report it as a bug")]
+    /// A thread panicked; the panic hook has reported it.
+    #[error("cannot poll the tracker: the thread panicked; report it as a bug")]
     Thread,
 }

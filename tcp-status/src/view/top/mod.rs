@@ -29,11 +29,11 @@ use screen::Screen;
 
 use crate::snapshot::Snapshot;
 
-/// Shows what the tracker at `socket` says, beginning with `first`, until the user or a signal
-/// ends it. The terminal is as before afterwards, whatever happens.
+/// Shows readings of the tracker at `socket`, starting with `first`, until the user or a signal ends it. Restores
+/// the terminal in any case.
 ///
 /// # Errors
-/// [`TopError`]; a tracker that does not answer is none: it is shown, and asked again.
+/// [`TopError`]; a tracker that does not answer is no error: it is shown, and polled again.
 pub fn run(socket: PathBuf, settings: Settings, first: Snapshot) -> Result<(), TopError> {
     let runtime = Builder::new_current_thread()
         .enable_all()
@@ -93,7 +93,7 @@ fn handle(model: &mut Model, event: &Event) -> Action {
     }
 }
 
-/// What the user does, from a thread that ends with the process.
+/// Terminal events, from a thread that ends with the process.
 fn events() -> Result<UnboundedReceiver<io::Result<Event>>, TopError> {
     let (send, receive) = unbounded_channel();
     let read = move || {

@@ -1,5 +1,4 @@
-//! Asks the tracker again and again, from a thread of its own: an answer may take seconds, and
-//! keys are obeyed meanwhile.
+//! Polls the tracker from a thread of its own: a response may take seconds, and keys must work meanwhile.
 
 use std::{
     path::{Path, PathBuf},
@@ -19,7 +18,7 @@ use crate::serve::{
     protocol::{Query, Response, Show},
 };
 
-/// The near end of the thread.
+/// The polling thread, as the event loop sees it.
 pub(super) struct Poller {
     asked: PollQuery,
     queries: Sender<PollQuery>,
@@ -27,7 +26,7 @@ pub(super) struct Poller {
 }
 
 impl Poller {
-    /// Starts to ask.
+    /// Starts the thread.
     pub(super) fn start(socket: PathBuf, first: PollQuery) -> Result<Self, TopError> {
         let (queries, next) = channel();
         let (send, answers) = unbounded_channel();
@@ -43,29 +42,29 @@ impl Poller {
         })
     }
 
-    /// What is to be asked from now on. If it is something else than before, at once.
+    /// Sets what to poll from now on; a change is polled at once.
     pub(super) fn ask(&mut self, poll_query: PollQuery) {
         if self.asked != poll_query {
             self.asked = poll_query.clone();
-            // Where the thread has ended, its answers have, and that is noticed.
+            // If the thread has ended, the event loop notices the end of its results.
             drop(self.queries.send(poll_query));
         }
     }
 
-    /// The next answer; none when the thread has failed.
+    /// The next result; none if the thread has failed.
     pub(super) async fn answer(&mut self) -> Option<PollResult> {
         self.answers.recv().await
     }
 }
 
-/// Asks until nobody wants answers any more.
+/// Polls until the receiver is dropped.
 fn poll_loop(
     socket: &Path,
     mut poll_query: PollQuery,
     next: &Receiver<PollQuery>,
     answers: &UnboundedSender<PollResult>,
 ) {
-    // The first answer is there already.
+    // The first reading is there already.
     let mut due = Instant::now() + poll_query.interval;
     loop {
         let wait = due.saturating_duration_since(Instant::now());

@@ -1,18 +1,17 @@
-//! The terminal while it is ours: entered on creation, as before once dropped. A panic restores it
-//! before its message is printed.
+//! The terminal in raw mode: set on creation, restored on drop and before a panic message is printed.
 
 use std::io;
 
 use ratatui::{DefaultTerminal, Frame, layout::Size};
 
-/// The terminal, with nothing on it but what is drawn.
+/// The terminal in raw mode on the alternate screen.
 pub struct Screen(DefaultTerminal);
 
 impl Screen {
-    /// Takes the terminal.
+    /// Enters raw mode.
     ///
     /// # Errors
-    /// What the terminal says; it is as before then.
+    /// Errors of the terminal, which is restored then.
     pub fn enter() -> io::Result<Self> {
         match ratatui::try_init() {
             Ok(terminal) => Ok(Self(terminal)),
@@ -23,18 +22,18 @@ impl Screen {
         }
     }
 
-    /// Its size, which changes at any time.
+    /// The current size.
     ///
     /// # Errors
-    /// What the terminal says.
+    /// Errors of the terminal.
     pub fn size(&self) -> io::Result<Size> {
         self.0.size()
     }
 
-    /// Draws all of it; what has not changed is not written.
+    /// Draws a frame; writes only what changed.
     ///
     /// # Errors
-    /// What the terminal says.
+    /// Errors of the terminal.
     pub fn draw(&mut self, view: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
         self.0.draw(view).map(drop)
     }
@@ -46,7 +45,7 @@ impl Drop for Screen {
     }
 }
 
-/// A terminal that has gone needs nothing any more.
+/// Restores the terminal; one that is gone needs nothing.
 fn restore() {
     drop(ratatui::try_restore());
 }

@@ -1,4 +1,4 @@
-//! What is asked of the tracker, and what becomes of its answers.
+//! Polls of the tracker: what is requested, and how results update the model.
 
 use std::time::{Duration, Instant};
 
@@ -10,41 +10,41 @@ use crate::{printable::printable, snapshot::Snapshot};
 /// The most lines of a notice.
 const MAX_NOTICE: u16 = 3;
 
-/// What is to be asked.
+/// What to request from the tracker, and how often.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PollQuery {
-    /// Which namespace; none for the tracker's own.
+    /// The namespace; none for the tracker's.
     pub netns: Option<String>,
-    /// All of them, while one is being chosen.
+    /// All namespaces, while the list of them is open.
     pub all_netns: bool,
-    /// Nothing at all.
+    /// Whether polling is paused.
     pub paused: bool,
-    /// How often.
+    /// Time between polls.
     pub interval: Duration,
 }
 
-/// What the tracker said, or why it did not.
+/// The result of one poll.
 #[derive(Clone, Debug)]
 pub struct PollResult {
-    /// The question.
+    /// The request.
     pub poll_query: PollQuery,
-    /// The answer.
+    /// The snapshots, or the error.
     pub result: Result<Vec<Snapshot>, String>,
-    /// When it came.
+    /// When it arrived.
     pub at: Instant,
 }
 
-/// There is no answer.
+/// The tracker does not answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outage {
-    /// Why.
+    /// The error.
     pub why: String,
-    /// Since the last reading.
+    /// Time since the last reading.
     pub lasts: Duration,
 }
 
 impl Model {
-    /// What has to be asked for what is shown.
+    /// The request for what is shown.
     #[must_use]
     pub fn poll_query(&self) -> PollQuery {
         PollQuery {
@@ -55,7 +55,7 @@ impl Model {
         }
     }
 
-    /// Takes an answer, unless something else has been asked since.
+    /// Updates the model, unless the request has changed since.
     pub fn handle_poll_result(&mut self, answered: PollResult) {
         let PollResult {
             poll_query,
@@ -105,8 +105,7 @@ impl Model {
         self.outage = Some(Outage { why, lasts });
     }
 
-    /// What a reader must know first: why there is no answer, why numbers may be off, or why the
-    /// tier is not the best one.
+    /// The most important notice: an outage, a degradation, or the reason of a lower tier.
     #[must_use]
     pub fn notice(&self) -> Option<String> {
         let Snapshot {
@@ -124,8 +123,7 @@ impl Model {
         Some(printable(&text))
     }
 
-    /// How many lines a terminal of this width gives it: more than one where the cure, which
-    /// comes last, matters most.
+    /// Lines of the notice at this width. An outage gets several: its hint comes last.
     #[must_use]
     pub fn notice_lines(&self, width: u16) -> u16 {
         let Some(notice) = self.notice() else {

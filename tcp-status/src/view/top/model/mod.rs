@@ -1,5 +1,4 @@
-//! What `top` knows: readings, and what the user has chosen to see of them. Pure: neither terminal
-//! nor tracker nor clock.
+//! The model of `top`: readings and the user's choices. Pure: no terminal, no tracker, no clock.
 
 mod answers;
 mod history;
@@ -22,29 +21,29 @@ use self::sort::Sorted;
 use super::panels::arrange;
 use crate::snapshot::Snapshot;
 
-/// What the command line says.
+/// Options of `top`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Time between readings.
     pub interval: Duration,
-    /// The namespace to begin with; none for the tracker's own.
+    /// The namespace shown first; none for the tracker's.
     pub netns: Option<String>,
-    /// How the tracker is reached, as text.
+    /// The path of the socket, for display.
     pub socket: String,
 }
 
-/// What follows from a key.
+/// The effect of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// On with it.
+    /// Redraw.
     Continue,
-    /// The end.
+    /// Leave `top`.
     Quit,
-    /// Into the background.
+    /// Suspend the process.
     Suspend,
 }
 
-/// What keys act on.
+/// Input modes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
     /// The panels.
@@ -52,13 +51,13 @@ pub enum Mode {
     Watch,
     /// The text of the filter.
     Filter,
-    /// The page that explains.
+    /// The help page.
     Help,
     /// The list of namespaces, with the chosen row.
     Namespaces(usize),
 }
 
-/// Everything that is shown.
+/// The state of the view.
 #[derive(Debug)]
 pub struct Model {
     settings: Settings,
@@ -103,7 +102,7 @@ impl Model {
         }
     }
 
-    /// The terminal has this size.
+    /// Sets the size of the terminal.
     pub fn resize(&mut self, size: Size) {
         if self.size != size {
             self.size = size;
@@ -117,43 +116,43 @@ impl Model {
         &self.reading
     }
 
-    /// Why there is none that is newer.
+    /// Why there is no newer reading.
     #[must_use]
     pub const fn outage(&self) -> Option<&Outage> {
         self.outage.as_ref()
     }
 
-    /// The readings before it.
+    /// Earlier readings.
     #[must_use]
     pub const fn history(&self) -> &History {
         &self.history
     }
 
-    /// What the command line says.
+    /// The options.
     #[must_use]
     pub const fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// What keys act on.
+    /// The input mode.
     #[must_use]
     pub const fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// Whether nothing is asked.
+    /// Whether polling is paused.
     #[must_use]
     pub const fn paused(&self) -> bool {
         self.paused
     }
 
-    /// The panel that keys act on.
+    /// The focused panel.
     #[must_use]
     pub const fn panel(&self) -> Panel {
         self.panel
     }
 
-    /// The text that rows must contain.
+    /// The filter: a text that rows must contain.
     #[must_use]
     pub fn filter(&self) -> &str {
         &self.filter
