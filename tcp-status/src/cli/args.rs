@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{
-    Args, Parser, Subcommand, ValueEnum, ValueHint,
+    ArgGroup, Args, Parser, Subcommand, ValueEnum, ValueHint,
     builder::{OsStringValueParser, TypedValueParser as _},
 };
 use clap_complete::Shell;
@@ -38,6 +38,10 @@ const PORTS: &str = "\
 Rows: each port that has or had a listener and has connections; the other listening ports \
 together; outgoing, connections whose local port has no listener; other, ports beyond \
 --max-ports. At rest their sums are the totals of show.";
+
+const WAIT: &str = "\
+Draining a service before a restart: tcp-status wait established --port 8080 --below 1 --timeout 60s. \
+The tracker wakes the waiting client; nothing polls.";
 
 const WHO: &str = "\
 Walks the kernel's tables itself, like ss, and needs no tracker: about 1 us per socket. Remotes and \
@@ -82,6 +86,8 @@ pub enum Command {
     Listeners(ListenersOptions),
     /// Print connections by listening port
     Ports(PortsOptions),
+    /// Wait until a count is above or below a number
+    Wait(WaitOptions),
     /// Walk all sockets and print who holds them
     Who(WhoOptions),
     /// Print listening ports for Zabbix low-level discovery
@@ -343,6 +349,49 @@ pub struct PortsOptions {
     /// Print one line of JSON
     #[arg(long)]
     pub json: bool,
+    /// Network namespace: a name, an inode number or a PID
+    #[arg(long, value_name = "NS", value_parser = parse::netns, allow_hyphen_values = true)]
+    #[arg(add = complete::namespaces())]
+    pub netns: Option<String>,
+    /// The tracker to query.
+    #[command(flatten)]
+    pub socket: SocketOption,
+}
+
+/// Options of `wait`.
+#[derive(Args, Debug)]
+#[command(after_help = WAIT)]
+#[command(group = ArgGroup::new("bound").required(true).args(["above", "below"]))]
+pub struct WaitOptions {
+    /// State, in any usual spelling: established, TIME_WAIT, fin-wait-2, ...
+    #[arg(value_parser = parse::StateParser)]
+    pub state: State,
+    /// Wait until there are more
+    #[arg(long, value_name = "N", value_parser = parse::bound, allow_hyphen_values = true)]
+    pub above: Option<u64>,
+    /// Wait until there are fewer
+    #[arg(long, value_name = "N", value_parser = parse::bound, allow_hyphen_values = true)]
+    pub below: Option<u64>,
+    /// Wait until that has lasted for so long
+    #[arg(long = "for", value_name = "TIME", value_parser = parse::wait)]
+    #[arg(allow_hyphen_values = true)]
+    pub hold: Option<Duration>,
+    /// Give up after so long, with exit status 1 [default: never]
+    #[arg(long, value_name = "TIME", value_parser = parse::wait, allow_hyphen_values = true)]
+    pub timeout: Option<Duration>,
+    /// Local port
+    #[arg(long, value_parser = parse::port, allow_hyphen_values = true)]
+    #[arg(add = complete::ports())]
+    pub port: Option<u16>,
+    /// Address family
+    #[arg(
+        long,
+        value_name = "4|6",
+        value_enum,
+        ignore_case = true,
+        allow_hyphen_values = true
+    )]
+    pub family: Option<FamilyOption>,
     /// Network namespace: a name, an inode number or a PID
     #[arg(long, value_name = "NS", value_parser = parse::netns, allow_hyphen_values = true)]
     #[arg(add = complete::namespaces())]

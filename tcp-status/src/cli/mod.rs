@@ -64,6 +64,7 @@ fn dispatch(command: Command) -> anyhow::Result<Verdict> {
         Command::Top(options) => top::top(options)?,
         Command::Listeners(options) => query::listeners(options)?,
         Command::Ports(options) => query::ports(options)?,
+        Command::Wait(options) => return query::wait(options),
         Command::Who(options) => who::who(&options)?,
         Command::Discover(options) => query::discover(options)?,
         Command::Verify(options) => return verify::verify(&options),

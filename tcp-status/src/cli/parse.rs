@@ -117,6 +117,19 @@ pub(super) fn interval(text: &str) -> Result<Duration, &'static str> {
         .ok_or("not a time; use 10ms to 1day, such as 500ms, 90s or 20m")
 }
 
+pub(super) fn wait(text: &str) -> Result<Duration, &'static str> {
+    /// Longer than anybody waits.
+    const MAX: Duration = Duration::from_hours(30 * 24);
+    time(text)
+        .filter(|time| *time <= MAX)
+        .ok_or("not a time; use up to 30days, such as 500ms, 90s or 20m")
+}
+
+pub(super) fn bound(text: &str) -> Result<u64, &'static str> {
+    let number = digits(text).and_then(|text| text.parse().ok());
+    number.ok_or("not a number of connections; use 0 or more")
+}
+
 pub(super) fn refresh(text: &str) -> Result<Duration, &'static str> {
     time(text)
         .filter(|time| REFRESHES.contains(time))

@@ -1,14 +1,21 @@
-//! `get`, `show`, `listeners`, `ports` and `discover`: one query each.
+//! `get`, `show`, `listeners`, `ports`, `discover` and `wait`: one query each.
 
-use std::path::Path;
+use std::{
+    io::{self, Write as _},
+    path::Path,
+    time::Duration,
+};
 
 use tcp_status_common::state::Family;
 
-use super::args::{DiscoverOptions, GetOptions, ListenersOptions, PortsOptions, ShowOptions};
+use super::{
+    args::{DiscoverOptions, GetOptions, ListenersOptions, PortsOptions, ShowOptions, WaitOptions},
+    exit::Verdict,
+};
 use crate::{
     serve::{
         client::request,
-        protocol::{ApiError, Get, Query, Response, Show},
+        protocol::{ApiError, Get, Query, Response, Show, Wait},
     },
     snapshot::Snapshot,
     view::{
@@ -29,6 +36,39 @@ pub(super) fn get(options: GetOptions) -> anyhow::Result<()> {
     let path = &options.socket.socket;
     match request(path, &query)? {
         Response::Value(value) => Ok(print(&format!("{value}\n"))?),
+        other => Err(unexpected(other)),
+    }
+}
+
+pub(super) fn wait(options: WaitOptions) -> anyhow::Result<Verdict> {
+    let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let query = Query::Wait(Wait {
+        of: Get {
+            state: options.state.name().into(),
+            port: options.port,
+            family: options.family.map(|family| Family::from(family).number()),
+            netns: options.netns,
+        },
+        above: options.above,
+        below: options.below,
+        hold: options.hold.map_or(0, milliseconds),
+        timeout: options.timeout.map(milliseconds),
+    });
+    match request(&options.socket.socket, &query)? {
+        Response::Waited { met: true, .. } => Ok(Verdict::Yes),
+        Response::Waited { met: false, value } => {
+            let state = options.state;
+            let bound = match (options.above, options.below) {
+                (Some(bound), _) => format!("above {bound}"),
+                (_, bound) => format!("below {}", bound.unwrap_or_default()),
+            };
+            // Standard error may be closed.
+            let _: io::Result<()> = writeln!(
+                io::stderr(),
+                "tcp-status: {state} is {value} and was not {bound} for long enough"
+            );
+            Ok(Verdict::No)
+        }
         other => Err(unexpected(other)),
     }
 }
@@ -126,11 +166,13 @@ pub(super) fn reading(path: &Path, query: Show) -> anyhow::Result<Snapshot> {
 pub(super) fn unexpected(answer: Response) -> anyhow::Error {
     let refusal = match answer {
         Response::Error(refusal) => refusal,
-        Response::Value(_) | Response::Snapshots(_) => ApiError::unavailable(
-            "cannot query the tracker: it answers another question; \
+        Response::Value(_) | Response::Snapshots(_) | Response::Waited { .. } => {
+            ApiError::unavailable(
+                "cannot query the tracker: it answers another question; \
              use the same version of tcp-status on both sides"
-                .into(),
-        ),
+                    .into(),
+            )
+        }
     };
     refusal.into()
 }

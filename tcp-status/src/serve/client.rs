@@ -31,6 +31,9 @@ use super::protocol::{MAX_REQUEST, MAX_RESPONSE, Query, Request, Response, encod
 /// How long the tracker may take, from the connection to the last byte of the answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A wait without a limit: the kernel takes no longer time.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// There is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -90,9 +93,13 @@ pub enum ClientError {
 /// Asks the tracker at `path`. The answer may be a refusal.
 ///
 /// # Errors
-/// [`ClientError`], after five seconds at the latest.
+/// [`ClientError`], after five seconds at the latest, or as many more than a wait may take.
 pub fn request(path: &Path, query: &Query) -> Result<Response, ClientError> {
-    let deadline = Instant::now() + TIMEOUT;
+    let limit = match query {
+        Query::Wait(wait) => wait.limit().map_or(FOREVER, |limit| limit + TIMEOUT),
+        Query::Get(_) | Query::Show(_) => TIMEOUT,
+    };
+    let deadline = Instant::now() + limit;
     let malformed = |why: String| ClientError::Malformed {
         path: path.to_owned(),
         why,
@@ -107,7 +114,7 @@ pub fn request(path: &Path, query: &Query) -> Result<Response, ClientError> {
             path: path.to_owned(),
             why: match error.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                    format!("no answer within {TIMEOUT:?}")
+                    format!("no answer within {limit:?}")
                 }
                 _ => error.to_string(),
             },

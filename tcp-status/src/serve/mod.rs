@@ -14,6 +14,8 @@ pub mod zabbix;
 pub use accept::Limits;
 pub use connections::Timeouts;
 
+use tokio::sync::watch;
+
 use crate::snapshot::Snapshot;
 use protocol::{ApiError, Get, Show};
 
@@ -32,6 +34,11 @@ pub trait Source: Send + Sync + 'static {
     /// The same, if it can be had without waiting for anything: who asks for it may do so where
     /// others must not be held up.
     fn try_get(&self, _query: &Get) -> Option<Result<u64, ApiError>> {
+        None
+    }
+
+    /// Tells when numbers of the tracker's namespace may have changed; none if nothing does.
+    fn changes(&self) -> Option<watch::Receiver<()>> {
         None
     }
 

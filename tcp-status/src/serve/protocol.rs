@@ -1,6 +1,8 @@
 //! The wire: one request, one answer, each one line of JSON that ends in a newline.
 //! Nothing else knows its form.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use tcp_status_common::state::{Family, State};
 
@@ -87,6 +89,18 @@ pub struct Show {
     pub window: Option<u32>,
 }
 
+impl Get {
+    /// How long a client that waits for the number may not learn of a change: what changes without
+    /// an event is looked at more often.
+    pub(super) fn pause(&self) -> Duration {
+        let by_events = self.netns.is_none()
+            && self.state().is_ok_and(|state| {
+                !matches!(state, State::SynRecv | State::FinWait2 | State::TimeWait)
+            });
+        Duration::from_millis(if by_events { 1000 } else { 100 })
+    }
+}
+
 impl Show {
     /// How far back peaks and rates reach, in seconds.
     #[must_use]
@@ -103,6 +117,43 @@ pub enum Query {
     Get(Get),
     /// Whole readings.
     Show(Show),
+    /// An answer once a number is above or below a bound.
+    Wait(Wait),
+}
+
+/// Until when to wait. Exactly one of `above` and `below` is given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wait {
+    /// The number.
+    pub of: Get,
+    /// It has to be greater.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub above: Option<u64>,
+    /// It has to be less.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub below: Option<u64>,
+    /// For so long, in milliseconds.
+    #[serde(default)]
+    pub hold: u64,
+    /// The answer comes after so many milliseconds at the latest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<u64>,
+}
+
+impl Wait {
+    /// The answer comes after so long at the latest, if at all limited.
+    #[must_use]
+    pub fn limit(&self) -> Option<Duration> {
+        self.timeout.map(Duration::from_millis)
+    }
+
+    /// Whether the bound is met.
+    #[must_use]
+    pub fn is_met(&self, value: u64) -> bool {
+        self.above.is_some_and(|bound| value > bound)
+            || self.below.is_some_and(|bound| value < bound)
+    }
 }
 
 impl Query {
@@ -113,6 +164,15 @@ impl Query {
                 get.state()?;
                 get.families()?;
                 get.port
+            }
+            Self::Wait(wait) => {
+                if wait.above.is_some() == wait.below.is_some() {
+                    let why = "cannot wait: no bound; give one of above and below";
+                    return Err(ApiError::bad_argument(why.into()));
+                }
+                wait.of.state()?;
+                wait.of.families()?;
+                wait.of.port
             }
             Self::Show(show) if show.all_netns && show.netns.is_some() => {
                 let why =
@@ -167,6 +227,13 @@ pub struct ApiError {
 pub enum Response {
     /// To [`Query::Get`].
     Value(u64),
+    /// To [`Query::Wait`]: whether the bound was met, and the number then.
+    Waited {
+        /// Whether it was, for as long as it had to be.
+        met: bool,
+        /// The last number.
+        value: u64,
+    },
     /// To [`Query::Show`].
     Snapshots(Vec<Snapshot>),
     /// Instead of an answer.
@@ -278,6 +345,7 @@ pub(crate) fn fuzz(line: &[u8]) {
             match &request.query {
                 Query::Get(get) => drop((get.state(), get.families())),
                 Query::Show(show) => assert!((1..=MAX_WINDOW).contains(&show.window())),
+                Query::Wait(wait) => drop((wait.of.state(), wait.is_met(1))),
             }
             assert_eq!(Request::decode(&encoded(encode(&request))), Ok(request));
         }
@@ -290,7 +358,7 @@ pub(crate) fn fuzz(line: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::{ApiError, ApiErrorKind, Get, Query, Request, Response, Show, encode};
+    use super::{ApiError, ApiErrorKind, Get, Query, Request, Response, Show, Wait, encode};
 
     #[test]
     fn requests_read_back() {
@@ -302,6 +370,18 @@ mod tests {
                 netns: Some("\u{7f}\"blue\n".into()),
             }),
             Query::Show(Show::default()),
+            Query::Wait(Wait {
+                of: Get {
+                    state: "established".into(),
+                    port: None,
+                    family: None,
+                    netns: None,
+                },
+                above: None,
+                below: Some(1),
+                hold: 500,
+                timeout: None,
+            }),
         ] {
             let request = Request::new(query);
             let line = encode(&request).unwrap();
@@ -332,6 +412,10 @@ mod tests {
             r#"{"v":1,"do":"show","prot":80}"#,
             r#"{"v":1,"do":"get","state":"listen","netnss":"blue"}"#,
             r#"{"v":1,"do":"show","all_netns":true,"netns":"blue"}"#,
+            r#"{"v":1,"do":"wait","of":{"state":"listen"}}"#,
+            r#"{"v":1,"do":"wait","of":{"state":"listen"},"above":1,"below":9}"#,
+            r#"{"v":1,"do":"wait","of":{"state":"open"},"above":1}"#,
+            r#"{"v":1,"do":"wait","of":{"state":"listen","port":0},"above":1}"#,
         ] {
             let refusal = Request::decode(line.as_bytes()).unwrap_err();
             assert_eq!(refusal.kind, ApiErrorKind::BadArgument, "{line}");

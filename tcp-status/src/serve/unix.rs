@@ -1,16 +1,28 @@
 //! The Unix socket: one request, one answer, a closed connection. Where the socket lies is
 //! [`super::socket_path`]'s, what is answered the [`Source`]'s.
 
-use std::{io, os::unix::net::UnixListener, path::Path, pin::pin, sync::Arc};
+use std::{
+    future::pending, io, os::unix::net::UnixListener, path::Path, pin::pin, sync::Arc,
+    time::Duration,
+};
 
-use tokio::{io::AsyncReadExt as _, net::UnixStream, task::spawn_blocking};
+use tokio::{
+    io::AsyncReadExt as _,
+    net::UnixStream,
+    select,
+    sync::Semaphore,
+    task::spawn_blocking,
+    time::{Instant, sleep_until},
+};
 
 use super::{
     Source,
     accept::{self, Handler, Limits},
     calls::Calls,
     connections::Connection,
-    protocol::{ApiError, MAX_REQUEST, MAX_RESPONSE, Query, Request, Response, encode, malformed},
+    protocol::{
+        ApiError, Get, MAX_REQUEST, MAX_RESPONSE, Query, Request, Response, Wait, encode, malformed,
+    },
     socket_path::{Access, SocketFile, SocketPath, SocketPathError},
 };
 
@@ -77,6 +89,7 @@ impl Server {
         let listener = tokio::net::UnixListener::from_std(listener)?;
         let handler = Protocol {
             calls: Calls::new(source, &limits),
+            waiters: Semaphore::new(limits.connections / 2),
             limits,
         };
         let shutdown = async {
@@ -95,6 +108,8 @@ const LONG: usize = 256 << 10;
 /// The handler of the protocol.
 struct Protocol {
     calls: Calls,
+    /// Clients that wait keep their connections: some are left to others.
+    waiters: Semaphore,
     limits: Limits,
 }
 
@@ -103,7 +118,17 @@ impl Handler<UnixStream> for Protocol {
         let input = connection.in_time(read_line(&mut stream)).await;
         connection.request_started();
         let line = match input {
-            Some(Ok(Input::Line(line))) => self.answer(&line).await,
+            Some(Ok(Input::Line(line))) => match Request::decode(&line) {
+                Ok(Request {
+                    query: Query::Wait(wait),
+                    ..
+                }) => match self.wait(&wait, &mut stream).await {
+                    Some(answer) => answer.and_then(|answer| encode_bounded(&answer)),
+                    // The client has left.
+                    None => return,
+                },
+                request => self.answer(request).await,
+            },
             Some(Ok(Input::TooLong)) => Err(malformed(&format!("longer than {MAX_REQUEST} bytes"))),
             Some(Ok(Input::CutShort)) => Err(malformed("ends without a newline")),
             None => {
@@ -126,8 +151,8 @@ impl Handler<UnixStream> for Protocol {
 
 impl Protocol {
     /// The line of an answer. Large ones are encoded where they are put together, not in the event loop.
-    async fn answer(&self, line: &[u8]) -> Result<Vec<u8>, ApiError> {
-        let request = Request::decode(line)?;
+    async fn answer(&self, request: Result<Request, ApiError>) -> Result<Vec<u8>, ApiError> {
+        let request = request?;
         if let Query::Get(query) = &request.query
             && let Some(answer) = self.calls.source().try_get(query)
         {
@@ -137,9 +162,72 @@ impl Protocol {
             encode_bounded(&match &request.query {
                 Query::Get(query) => source.get(query).map(Response::Value),
                 Query::Show(query) => source.show(query).map(Response::Snapshots),
+                Query::Wait(_) => Err(malformed("wait is answered elsewhere")),
             }?)
         });
         line.await.flatten()
+    }
+
+    /// Waits until the number is what the client waits for, or the time is up; none if the client
+    /// leaves before.
+    async fn wait(
+        &self,
+        wait: &Wait,
+        stream: &mut UnixStream,
+    ) -> Option<Result<Response, ApiError>> {
+        let Ok(_waiter) = self.waiters.try_acquire() else {
+            let why = "cannot wait: as many clients wait as may; try again later";
+            return Some(Err(ApiError::unavailable(why.into())));
+        };
+        let mut changes = self.calls.source().changes();
+        let deadline = wait.limit().map(|limit| Instant::now() + limit);
+        let mut met_since = None;
+        loop {
+            let value = match self.number(&wait.of).await {
+                Ok(value) => value,
+                Err(error) => return Some(Err(error)),
+            };
+            let now = Instant::now();
+            let met = wait.is_met(value);
+            let since = *met_since.get_or_insert(now);
+            let held = since + Duration::from_millis(wait.hold);
+            if !met {
+                met_since = None;
+            }
+            if met && now >= held {
+                return Some(Ok(Response::Waited { met: true, value }));
+            }
+            if deadline.is_some_and(|deadline| now >= deadline) {
+                return Some(Ok(Response::Waited { met: false, value }));
+            }
+            let look = now + wait.of.pause();
+            let next = [Some(look), deadline, met.then_some(held)];
+            let next = next.into_iter().flatten().min().unwrap_or(look);
+            let changed = async {
+                match &mut changes {
+                    // The source outlives its clients.
+                    Some(changes) => drop(changes.changed().await),
+                    None => pending().await,
+                }
+            };
+            select! {
+                () = sleep_until(next) => {}
+                () = changed => {}
+                // Nothing more is expected of the client.
+                _ = stream.read_u8() => return None,
+            }
+        }
+    }
+
+    async fn number(&self, query: &Get) -> Result<u64, ApiError> {
+        match self.calls.source().try_get(query) {
+            Some(value) => value,
+            None => {
+                let query = query.clone();
+                let value = self.calls.call(move |source| source.get(&query));
+                value.await.flatten()
+            }
+        }
     }
 }
 

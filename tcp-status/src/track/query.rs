@@ -6,6 +6,7 @@ use tcp_status_common::{
     counters::{NetnsId, OVERFLOW_NETNS, OWN_NETNS},
     state::{Family, State},
 };
+use tokio::sync::watch;
 
 use super::{
     api_error::unavailable,
@@ -448,6 +449,10 @@ impl Source for Tracker {
             let counts = self.counts(OWN_NETNS, state, StalenessPolicy::UseCached)?;
             Ok(sum(&counts, families, state))
         })
+    }
+
+    fn changes(&self) -> Option<watch::Receiver<()>> {
+        Some(lock(&self.samples).changed.subscribe())
     }
 
     fn show(&self, query: &Show) -> Result<Vec<Snapshot>, ApiError> {

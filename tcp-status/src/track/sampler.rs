@@ -182,6 +182,10 @@ impl Tracker {
             .map(|one| u64::from(one.accept_queue))
             .sum();
         let last = (counts, reading.events, queued);
-        Ok(std::mem::replace(&mut samples.last, last) != last)
+        let moved = std::mem::replace(&mut samples.last, last) != last;
+        if moved {
+            samples.changed.send_replace(());
+        }
+        Ok(moved)
     }
 }

@@ -8,6 +8,7 @@ use std::{
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tcp_status_common::state::Family;
+use tokio::sync::watch;
 
 use super::{
     history::{GaugeRange, History},
@@ -26,6 +27,8 @@ pub struct Samples {
     pub(super) resting: bool,
     /// Counts, events since start, and connections that wait to be accepted.
     pub(super) last: (Counts, u64, u64),
+    /// Notified when a sample differs from the one before.
+    pub(super) changed: watch::Sender<()>,
     /// Request sockets.
     pub(super) requests: [u64; Family::COUNT],
 }
@@ -39,6 +42,7 @@ impl Default for Samples {
             queues: Queues::default(),
             resting: false,
             last: (Counts::default(), 0, 0),
+            changed: watch::Sender::default(),
             requests: [0; Family::COUNT],
         }
     }

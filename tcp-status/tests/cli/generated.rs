@@ -9,7 +9,7 @@ use tcp_status_testkit::skip_unprepared;
 
 use crate::{printed, tcp_status};
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "run",
     "get",
     "show",
@@ -17,6 +17,7 @@ const COMMANDS: [&str; 13] = [
     "listeners",
     "ports",
     "who",
+    "wait",
     "discover",
     "verify",
     "check",

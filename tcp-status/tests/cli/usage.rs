@@ -138,6 +138,16 @@ fn every_bad_argument_is_one_line() {
         ),
         (&["listeners", "--netns", ""], "use a name, an inode"),
         (&["ports", "--sort", "closwait"], "did you mean closewait?"),
+        (&["wait", "established"], "<--above <N>|--below <N>>"),
+        (
+            &["wait", "established", "--above", "1", "--below", "2"],
+            "cannot be used with",
+        ),
+        (&["wait", "established", "--below", "-1"], "use 0 or more"),
+        (
+            &["wait", "established", "--below", "1", "--for", "soon"],
+            "use up to 30days",
+        ),
         (&["ports", "--limit", "0"], "use 1 to 1000000"),
         (&["ports", "--port", "1"], "unexpected argument '--port'"),
         (&["discover", "--json"], "unexpected argument '--json'"),

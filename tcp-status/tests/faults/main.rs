@@ -12,6 +12,7 @@ mod namespaces;
 mod neighbours;
 mod socket_paths;
 mod tracker;
+mod waiting;
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},

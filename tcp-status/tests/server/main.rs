@@ -2,6 +2,7 @@
 
 mod conversation;
 mod socket_path;
+mod waiting;
 
 use std::{
     path::{Path, PathBuf},
@@ -60,6 +61,10 @@ impl Running {
     }
 
     fn serve(path: &Path, server: Server) -> Self {
+        Self::serve_source(path, server, Arc::new(Fake))
+    }
+
+    fn serve_source(path: &Path, server: Server, source: Arc<dyn Source>) -> Self {
         let (stop, stopped) = oneshot::channel();
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -68,7 +73,7 @@ impl Running {
             let shutdown = async { drop(stopped.await) };
             runtime
                 .unwrap()
-                .block_on(server.run(Arc::new(Fake), shutdown))
+                .block_on(server.run(source, shutdown))
                 .unwrap();
         });
         Self {
