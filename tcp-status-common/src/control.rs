@@ -68,7 +68,7 @@ impl Mode {
 
     /// The same, where events of namespaces other than the tracker's own go where `others` says.
     #[must_use]
-    pub const fn with_others(self, others: SecondaryBanks) -> Self {
+    pub const fn with_others(self, others: OtherNamespaces) -> Self {
         let live = match self.live() {
             Some(_) => Some(others.live),
             None => None,
@@ -129,7 +129,7 @@ impl Mode {
 
 /// Where events of namespaces other than the tracker's own are counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SecondaryBanks {
+pub struct OtherNamespaces {
     /// The bank, while events are counted at all.
     pub live: u32,
     /// Whether a seeding seeds them too.
@@ -200,14 +200,14 @@ pub const TASK_SLOTS: u32 = 65_536;
 
 #[cfg(test)]
 mod tests {
-    use super::{Mode, SecondaryBanks};
+    use super::{Mode, OtherNamespaces};
 
     #[test]
     fn other_namespaces_have_a_bank_of_their_own() {
         for live in [0, 1] {
             for seeded in [false, true] {
                 let timewait = [!seeded, seeded];
-                let others = SecondaryBanks {
+                let others = OtherNamespaces {
                     live,
                     seeded,
                     timewait,
@@ -224,9 +224,9 @@ mod tests {
                 assert_eq!(counted, timewait);
             }
         }
-        let others = SecondaryBanks {
+        let others = OtherNamespaces {
             live: 1,
-            ..SecondaryBanks::default()
+            ..OtherNamespaces::default()
         };
         let before = Mode::new(None, Some(0)).with_others(others);
         assert_eq!(before.of_others().live(), None);

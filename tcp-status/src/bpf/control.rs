@@ -14,8 +14,10 @@ use tcp_status_common::control::{Control, Mode};
 
 use super::{
     Bpf, BpfError,
-    load::{CONTROL, lock},
+    load::Scope,
+    object::{CONTROL, lock},
     pod::PodWrapper,
+    timewait,
 };
 
 impl Bpf {
@@ -86,6 +88,46 @@ impl Bpf {
                 name: CONTROL,
                 source,
             })
+    }
+}
+
+impl Bpf {
+    /// Attaches the programs that follow timewait minisockets; blocks for as long as the kernel
+    /// takes, but no other call. They count in banks of which [`Bpf::count_timewait`] says so.
+    ///
+    /// # Errors
+    /// If the kernel refuses one of them; none stays attached then.
+    pub fn attach_timewait(&self) -> Result<(), BpfError> {
+        let links = self.timewait.programs.iter().map(|(function, program)| {
+            timewait::attach(program).map_err(|error| BpfError::Timewait {
+                function,
+                source: error.into(),
+            })
+        });
+        let links = links.collect::<Result<Vec<_>, _>>()?;
+        self.timewait.links.get_or_init(|| links);
+        Ok(())
+    }
+
+    /// From the next [`Bpf::set_mode`] on, `bank` counts timewait minisockets in `scope` if their
+    /// programs are attached, else not. For a bank that no mode names now.
+    pub fn count_timewait(&self, bank: u32, scope: Scope) {
+        let attached = self.timewait.links.get().is_some();
+        let mut switch = lock(&self.control);
+        switch.timewait[(bank & 1) as usize] = attached;
+        if scope == Scope::All {
+            switch.others.timewait[(bank & 1) as usize] = attached;
+        }
+    }
+
+    /// Whether `bank` counts timewait minisockets of the tracker's own namespace.
+    pub fn counts_timewait(&self, bank: u32) -> bool {
+        lock(&self.control).timewait[(bank & 1) as usize]
+    }
+
+    /// Whether `bank` counts timewait minisockets of other namespaces.
+    pub fn counts_timewait_of_others(&self, bank: u32) -> bool {
+        lock(&self.control).others.timewait[(bank & 1) as usize]
     }
 }
 

@@ -12,8 +12,9 @@ use tcp_status_common::counters::{ListenerRecord, ListenerWalk, WalkTotals};
 
 use super::{
     Bpf, BpfError,
-    counters::per_cpu,
-    load::{SeenSlot, WALK_LISTENERS, WALK_SOCKETS, lock, new_seen, seen_error},
+    load::SeenSlot,
+    object::per_cpu,
+    object::{WALK_LISTENERS, WALK_SOCKETS, lock, new_seen, seen_error},
     pod::{self, PodWrapper},
 };
 

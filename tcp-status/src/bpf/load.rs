@@ -1,22 +1,19 @@
 //! From a plan to running programs.
 
 use std::{
-    error::Error,
     fs, io,
-    iter::successors,
     os::fd::{AsFd as _, AsRawFd as _},
     sync::{Mutex, RwLock},
 };
 
 use aya::{
-    Btf, Ebpf, EbpfError, EbpfLoader,
-    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, Queue, RingBuf},
-    programs::{BtfTracePoint, Iter, ProgramError},
+    Btf, Ebpf, EbpfLoader,
+    maps::{Array, ArrayOfMaps, HashMap, MapData, PerCpuArray, Queue, RingBuf},
+    programs::{BtfTracePoint, Iter},
 };
 use aya_log::EbpfLogger;
-use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_HASH;
 use tcp_status_common::{
-    control::{Control, Mode, SecondaryBanks as OtherNamespaces, TASK_SLOTS},
+    control::{Control, Mode, OtherNamespaces, TASK_SLOTS},
     counters::{
         FailureTotals, ListenerWalk, NetnsId, OWN_NETNS, PerCpu, PortGauges, PortKey, PortPage,
         SecondaryBanks, WalkTotals,
@@ -27,7 +24,12 @@ use tcp_status_common::{
 use super::{
     closed_listeners::Closed,
     counters::{EmptiedOthers, EmptiedOwn, FAILURES},
+    error::{BpfError, verifier_summary},
     namespaces::Namespaces,
+    object::{
+        CHECK_NAMESPACES, CONTROL, LIST_TABLES, READ_CLOSED, Seen, WALK_LISTENERS, WALK_SOCKETS,
+        handles, lock, map, new_seen, program,
+    },
     pod::PodWrapper,
     table::Lister,
     timewait::{self, TimewaitPrograms},
@@ -37,17 +39,8 @@ use super::{
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/tcp-status.bpf.o"));
 
-/// The sockets that a seeding has counted.
-pub(super) type Seen = HashMap<MapData, u64, u32>;
-
 /// The programs that see state changes, in the order in which they must be attached.
-pub(super) const CONTROL: &str = ".bss.control";
 const HANDLERS: [&str; 2] = ["set_state_first", "set_state_second"];
-pub(super) const WALK_SOCKETS: &str = "walk_sockets";
-pub(super) const WALK_LISTENERS: &str = "walk_listeners";
-pub(super) const READ_CLOSED: &str = "read_closed_listeners";
-pub(super) const CHECK_NAMESPACES: &str = "check_namespaces";
-pub(super) const LIST_TABLES: &str = "list_tables";
 /// The programs of iterators, each with what it iterates over.
 const WALKS: [(&str, &str); 4] = [
     (WALK_SOCKETS, "tcp"),
@@ -55,48 +48,6 @@ const WALKS: [(&str, &str); 4] = [
     (READ_CLOSED, "bpf_map"),
     (CHECK_NAMESPACES, "bpf_map"),
 ];
-
-/// The kernel refused a part of the programs, or the object is not what it should be.
-#[derive(Debug, thiserror::Error)]
-pub enum BpfError {
-    /// Maps or read-only data.
-    #[error("cannot load the eBPF object: {}", error_chain(.0))]
-    Object(#[from] EbpfError),
-    /// A program that follows timewait minisockets; everything else can do without it.
-    #[error(
-        "cannot attach to {function}: {}; TIME_WAIT and FIN_WAIT2 are separated by a filtered walk",
-        verifier_summary(source)
-    )]
-    Timewait {
-        /// The function of the kernel.
-        function: &'static str,
-        /// What the kernel said.
-        source: ProgramError,
-    },
-    /// Any other program.
-    #[error(
-        "cannot load eBPF program {name}: {}{}",
-        verifier_summary(why),
-        hint(why)
-    )]
-    Program {
-        /// The program.
-        name: &'static str,
-        /// What the kernel said: no source, for that would be thousands of lines.
-        why: ProgramError,
-    },
-    /// A map.
-    #[error("cannot use eBPF map {name}: {}", error_chain(source))]
-    Map {
-        /// The map.
-        name: &'static str,
-        /// What the kernel said.
-        source: MapError,
-    },
-    /// The object has no such part.
-    #[error("cannot load {0}: not in the eBPF object; rebuild it with cargo xtask build")]
-    Missing(&'static str),
-}
 
 /// Which namespaces an operation concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -352,138 +303,6 @@ fn lister(
         return Ok(None);
     }
     Ok(Some(Mutex::new(Lister::new(ebpf)?)))
-}
-
-/// An error with its causes, each once, for libraries repeat some; and what to do, where the
-/// kernel's number says so.
-fn error_chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut hint = None;
-    for cause in successors(error.source(), |&cause| cause.source()) {
-        let more = cause.to_string();
-        if !text.contains(&more) {
-            text += &format!(": {more}");
-        }
-        let errno = cause
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::raw_os_error);
-        hint = hint.or(match errno {
-            Some(libc::EMFILE | libc::ENFILE) => Some("; raise the limit of open files"),
-            Some(libc::ENOMEM | libc::ENOSPC | libc::E2BIG) => {
-                Some("; give it more memory, or lower --max-ports and --max-namespaces")
-            }
-            Some(libc::EPERM | libc::EACCES) => {
-                Some("; run as root or with CAP_BPF and CAP_PERFMON")
-            }
-            _ => None,
-        });
-    }
-    text + hint.unwrap_or_default()
-}
-
-/// The verifier's log is thousands of lines, of which the last but the statistics says why.
-fn verifier_summary(error: &ProgramError) -> String {
-    let ProgramError::LoadError {
-        io_error,
-        verifier_log,
-    } = error
-    else {
-        return error_chain(error);
-    };
-    let log = verifier_log.to_string();
-    let statistics = ["processed ", "verification time ", "stack depth "];
-    let mut lines = log.lines().map(str::trim).filter(|line| !line.is_empty());
-    match lines.rfind(|line| !statistics.iter().any(|start| line.starts_with(start))) {
-        Some(why) => format!("{io_error} ({why})"),
-        None => io_error.to_string(),
-    }
-}
-
-fn hint(error: &ProgramError) -> &'static str {
-    match error {
-        ProgramError::LoadError { io_error, .. } => match io_error.raw_os_error() {
-            Some(libc::EMFILE | libc::ENFILE) => "; raise the limit of open files",
-            _ => "; run as root or with CAP_BPF and CAP_PERFMON",
-        },
-        _ => "",
-    }
-}
-
-/// Removing what is not there is no failure.
-pub(super) fn ignore_enoent(removed: Result<(), MapError>) -> Result<(), MapError> {
-    match removed {
-        Err(MapError::KeyNotFound) => Ok(()),
-        Err(MapError::SyscallError(error))
-            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
-        {
-            Ok(())
-        }
-        result => result,
-    }
-}
-
-/// Why no lock is poisoned.
-pub(super) const POISONED: &str = "a panic ends the process";
-
-/// Locks what nobody left half-done.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().expect(POISONED)
-}
-
-pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, BpfError>
-where
-    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
-{
-    ebpf.program_mut(name)
-        .ok_or(BpfError::Missing(name))?
-        .try_into()
-        .map_err(|why| BpfError::Program { name, why })
-}
-
-pub(super) fn map<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, BpfError>
-where
-    M: TryFrom<Map, Error = MapError>,
-{
-    M::try_from(ebpf.take_map(name).ok_or(BpfError::Missing(name))?)
-        .map_err(|source| BpfError::Map { name, source })
-}
-
-/// Two handles of a map: one to read, which waits for no writer.
-fn handles<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<[M; 2], BpfError>
-where
-    M: TryFrom<Map, Error = MapError>,
-{
-    let error = |source| BpfError::Map { name, source };
-    let map = ebpf.take_map(name).ok_or(BpfError::Missing(name))?;
-    let (Map::HashMap(data) | Map::PerCpuArray(data)) = &map else {
-        return Err(BpfError::Missing(name));
-    };
-    let file = data.fd().as_fd().try_clone_to_owned();
-    let other = file
-        .map_err(MapError::IoError)
-        .and_then(MapData::from_fd)
-        .and_then(Map::from_map_data)
-        .map_err(error)?;
-    Ok([
-        M::try_from(map).map_err(error)?,
-        M::try_from(other).map_err(error)?,
-    ])
-}
-
-/// A map of seen sockets with room for `capacity`.
-pub(super) fn new_seen(capacity: u32) -> Result<Seen, BpfError> {
-    // Key u64, value u32.
-    let definition = aya_obj::Map::new_from_params(BPF_MAP_TYPE_HASH as u32, 8, 4, capacity, 0);
-    MapData::create(definition, "seen", None)
-        .and_then(|data| HashMap::try_from(Map::HashMap(data)))
-        .map_err(seen_error)
-}
-
-pub(super) const fn seen_error(source: MapError) -> BpfError {
-    BpfError::Map {
-        name: "SEEN",
-        source,
-    }
 }
 
 /// The line that `bpf_prog_show_fdinfo` prints from 5.12 on.

@@ -4,18 +4,23 @@
 mod closed_listeners;
 mod control;
 mod counters;
+mod error;
 mod iterate;
 mod load;
 mod namespaces;
+mod object;
 mod pod;
 mod ports;
+mod reads;
 mod table;
 mod timewait;
 
 pub(crate) use control::wait;
-pub use counters::{BankReader, BankSum, WriterTotals};
-pub use load::{Bpf, BpfError, MapLimits, Scope};
+pub use counters::{BankSum, WriterTotals};
+pub use error::BpfError;
+pub use load::{Bpf, MapLimits, Scope};
 pub use ports::PortSum;
+pub use reads::BankReader;
 pub use table::Listing;
 
 /// What a walk over listeners writes, and the text form of a program.

@@ -11,10 +11,8 @@ use tcp_status_common::{
 use crate::kernel::quiesce::quiesce;
 
 use super::{
-    BankReader, Bpf, BpfError, Scope,
-    counters::per_cpu,
-    load::{Ports, ignore_enoent, lock},
-    pod::PodWrapper,
+    BankReader, Bpf, BpfError, Scope, error::ignore_enoent, load::Ports, object::lock,
+    object::per_cpu, pod::PodWrapper,
 };
 
 /// The sockets of one port, `[family][state]`, summed over CPUs.

@@ -9,12 +9,7 @@ use tcp_status_common::{
     table::{Cursor, Listed, ListedCounts, ListedPort, ListedPortCounts, OTHER_NETS, phase},
 };
 
-use super::{
-    Bpf, BpfError,
-    iterate::OnEagain,
-    load::{LIST_TABLES, ignore_enoent, lock, map},
-    pod::PodWrapper,
-};
+use super::{BpfError, error::ignore_enoent, object::map, pod::PodWrapper};
 
 const CURSOR: &str = "CURSOR";
 const LISTED: &str = "LISTED";
@@ -56,7 +51,7 @@ impl Lister {
     }
 
     /// `run` runs the program some times.
-    fn list(
+    pub(super) fn list(
         &mut self,
         run: &dyn Fn() -> Result<(), BpfError>,
         hashinfos: &[u64],
@@ -132,32 +127,6 @@ fn key((netns, port): (NetnsId, u16)) -> PodWrapper<ListedPort> {
         netns,
         port: port.into(),
     })
-}
-
-impl Bpf {
-    /// Whether the kernel's socket tables can be listed.
-    #[must_use]
-    pub fn lists_tables(&self) -> bool {
-        self.lister.is_some()
-    }
-
-    /// Counts the sockets of all namespaces in one pass, and apart those at `ports`. No lock is
-    /// taken: what changes meanwhile may be counted twice, or not at all. `hashinfos` are the
-    /// addresses of tables beside the tracker's own. Nothing where [`Bpf::lists_tables`] is false.
-    ///
-    /// # Errors
-    /// If the kernel refuses the pass.
-    pub fn list_tables(
-        &self,
-        hashinfos: &[u64],
-        ports: &[(NetnsId, u16)],
-    ) -> Result<Listing, BpfError> {
-        let Some(lister) = &self.lister else {
-            return Ok(Listing::default());
-        };
-        let run = || self.run(LIST_TABLES, OnEagain::Stop, &mut Vec::new());
-        lock(lister).list(&run, hashinfos, ports)
-    }
 }
 
 fn map_error(name: &'static str) -> impl Fn(aya::maps::MapError) -> BpfError {

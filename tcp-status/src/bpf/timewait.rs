@@ -12,10 +12,7 @@ use aya::{
     programs::{FEntry, FExit, ProgramError},
 };
 
-use super::{
-    Bpf, BpfError, Scope,
-    load::{lock, program},
-};
+use super::{BpfError, object::program};
 
 /// What is attached where, in this order, and whether it is a second copy. What ends minisockets
 /// comes first: an unmatched end is safer than an unmatched birth.
@@ -52,8 +49,8 @@ enum AttachPoint {
 /// Programs that are loaded, and their links once they are attached.
 #[derive(Default)]
 pub(super) struct TimewaitPrograms {
-    programs: Vec<(&'static str, OwnedFd)>,
-    links: OnceLock<Vec<OwnedFd>>,
+    pub(super) programs: Vec<(&'static str, OwnedFd)>,
+    pub(super) links: OnceLock<Vec<OwnedFd>>,
 }
 
 impl TimewaitPrograms {
@@ -98,49 +95,9 @@ fn load(
     })
 }
 
-impl Bpf {
-    /// Attaches the programs that follow timewait minisockets; blocks for as long as the kernel
-    /// takes, but no other call. They count in banks of which [`Bpf::count_timewait`] says so.
-    ///
-    /// # Errors
-    /// If the kernel refuses one of them; none stays attached then.
-    pub fn attach_timewait(&self) -> Result<(), BpfError> {
-        let links = self.timewait.programs.iter().map(|(function, program)| {
-            attach(program).map_err(|error| BpfError::Timewait {
-                function,
-                source: error.into(),
-            })
-        });
-        let links = links.collect::<Result<Vec<_>, _>>()?;
-        self.timewait.links.get_or_init(|| links);
-        Ok(())
-    }
-
-    /// From the next [`Bpf::set_mode`] on, `bank` counts timewait minisockets in `scope` if their
-    /// programs are attached, else not. For a bank that no mode names now.
-    pub fn count_timewait(&self, bank: u32, scope: Scope) {
-        let attached = self.timewait.links.get().is_some();
-        let mut switch = lock(&self.control);
-        switch.timewait[(bank & 1) as usize] = attached;
-        if scope == Scope::All {
-            switch.others.timewait[(bank & 1) as usize] = attached;
-        }
-    }
-
-    /// Whether `bank` counts timewait minisockets of the tracker's own namespace.
-    pub fn counts_timewait(&self, bank: u32) -> bool {
-        lock(&self.control).timewait[(bank & 1) as usize]
-    }
-
-    /// Whether `bank` counts timewait minisockets of other namespaces.
-    pub fn counts_timewait_of_others(&self, bank: u32) -> bool {
-        lock(&self.control).others.timewait[(bank & 1) as usize]
-    }
-}
-
 /// Attaches a loaded program to the function that it was loaded for. As aya does it, but without
 /// the object that owns the program: walks need that meanwhile.
-fn attach(program: &OwnedFd) -> io::Result<OwnedFd> {
+pub(super) fn attach(program: &OwnedFd) -> io::Result<OwnedFd> {
     /// `BPF_RAW_TRACEPOINT_OPEN` of `enum bpf_cmd`.
     const RAW_TRACEPOINT_OPEN: libc::c_int = 17;
     /// The part of `union bpf_attr` that the command reads.

@@ -1,0 +1,349 @@
+//! Reads what the programs counted: banks, closed listeners, other namespaces, socket tables.
+
+use std::{collections::BTreeMap, sync::RwLockReadGuard};
+
+use aya::maps::{MapError, PerCpuValues};
+use tcp_status_common::counters::{
+    CLOSED_PER_READ, ClosedListener, ClosedQuery, ClosedTotals, FailureTotals,
+    NAMESPACES_PER_CHECK, Namespace, NamespaceQuery, NamespaceRecord, NetnsId, OVERFLOW_NETNS,
+    OWN_NETNS, PerCpu, WriterStats,
+};
+
+use super::{
+    closed_listeners,
+    counters::{BankSum, EmptiedOthers, EmptiedOwn, FAILURES, WriterTotals},
+    error::{BpfError, ignore_enoent},
+    iterate::OnEagain,
+    load::{Bpf, Scope},
+    namespaces::{self, NAMESPACES, Namespaces},
+    object::{CHECK_NAMESPACES, LIST_TABLES, POISONED, READ_CLOSED, lock},
+    pod::PodWrapper,
+    table::Listing,
+};
+
+/// Reads one bank of the tracker's own namespace and one of the others, which are not emptied while
+/// this exists.
+pub struct BankReader<'a> {
+    pub(super) bpf: &'a Bpf,
+    own: u32,
+    others: u32,
+    baseline: RwLockReadGuard<'a, EmptiedOwn>,
+    emptied_others: RwLockReadGuard<'a, EmptiedOthers>,
+}
+
+impl BankReader<'_> {
+    /// What the bank holds of a namespace; nothing if nothing was counted in it.
+    ///
+    /// # Errors
+    /// If the kernel refuses the read.
+    pub fn counters(&self, netns: NetnsId) -> Result<BankSum, BpfError> {
+        if netns == OWN_NETNS {
+            return Ok(self.bpf.raw_counters(self.own)?.minus(&self.baseline));
+        }
+        let counted = self.bpf.raw_counters_in(netns, self.others)?;
+        Ok(match self.emptied_others.get(&netns) {
+            Some(baseline) => counted.minus(baseline),
+            None => counted,
+        })
+    }
+
+    /// The bank that is read of a namespace.
+    pub(super) const fn bank_of(&self, netns: NetnsId) -> u32 {
+        if netns == OWN_NETNS {
+            self.own
+        } else {
+            self.others
+        }
+    }
+}
+
+impl Bpf {
+    /// Reads bank `own` (0 or 1) of the tracker's own namespace, and `others` of the others. Blocks
+    /// while these are being emptied, and emptying them blocks for as long as the reader exists.
+    #[must_use]
+    pub fn read_bank(&self, own: u32, others: u32) -> BankReader<'_> {
+        BankReader {
+            bpf: self,
+            own,
+            others,
+            baseline: self.baseline[own as usize].read().expect(POISONED),
+            emptied_others: self.emptied_others[others as usize].read().expect(POISONED),
+        }
+    }
+
+    /// What `bank` has ever counted.
+    fn raw_counters(&self, bank: u32) -> Result<BankSum, BpfError> {
+        let mut sum = BankSum::default();
+        for cpu in self.cpus()?.iter() {
+            sum.add(&cpu.0.first[bank as usize]);
+        }
+        let others = self.counters.get(&bank, 0).map_err(counters_error)?;
+        for PodWrapper(cpu) in others.iter() {
+            for writer in [&cpu.second, &cpu.walk, &cpu.timewait] {
+                sum.add(writer);
+            }
+        }
+        Ok(sum)
+    }
+
+    fn cpus(&self) -> Result<PerCpuValues<PodWrapper<PerCpu>>, BpfError> {
+        self.cpus.get(&0, 0).map_err(|source| BpfError::Map {
+            name: "PER_CPU",
+            source,
+        })
+    }
+
+    /// Empties `bank`, which no event in `scope` may be using, of all that it has of namespaces and
+    /// ports there, once nobody reads it any more. What could not be emptied is left to the next
+    /// call.
+    ///
+    /// # Errors
+    /// If the kernel refuses the update.
+    pub fn clear(&self, bank: u32, scope: Scope) -> Result<(), BpfError> {
+        let mut baseline = self.baseline[bank as usize].write().expect(POISONED);
+        // From here on it is counted anew.
+        *baseline = self.raw_counters(bank)?;
+        if scope == Scope::All {
+            let others = &self.emptied_others[bank as usize];
+            *others.write().expect(POISONED) = self.raw_counters_by_netns(bank)?;
+        }
+        self.clear_ports(bank, scope)
+    }
+
+    /// What failed in the programs since they were loaded.
+    ///
+    /// # Errors
+    /// If the kernel refuses the read.
+    pub fn failures(&self) -> Result<FailureTotals, BpfError> {
+        let totals = self.failures.get(&0, 0);
+        totals
+            .map(|totals| totals.0)
+            .map_err(|source| BpfError::Map {
+                name: FAILURES,
+                source,
+            })
+    }
+
+    /// What the writers say of themselves since the programs were loaded.
+    ///
+    /// # Errors
+    /// If the kernel refuses the read.
+    pub fn writers(&self) -> Result<WriterTotals, BpfError> {
+        let all = self
+            .cpus()?
+            .iter()
+            .flat_map(|cpu| cpu.0.writers)
+            .fold(WriterStats::default(), |sum, writer| sum.plus(&writer));
+        Ok(WriterTotals {
+            recovered: all.recovered,
+            counted: all.counted,
+            unregistered: all.unregistered,
+        })
+    }
+}
+
+impl Bpf {
+    /// How many closed listeners with request sockets there were since the programs were loaded.
+    ///
+    /// # Errors
+    /// If the kernel refuses the read.
+    pub fn closed_totals(&self) -> Result<ClosedTotals, BpfError> {
+        lock(&self.closed).totals()
+    }
+
+    /// Closed listeners that still have request sockets, of all namespaces.
+    ///
+    /// # Errors
+    /// If the kernel refuses the walk.
+    pub fn closed_listeners(&self) -> Result<Vec<ClosedListener>, BpfError> {
+        let mut closed = lock(&self.closed);
+        let recorded = closed.totals()?.recorded;
+        let mut found = Vec::new();
+        if recorded == closed.gone {
+            return Ok(found);
+        }
+        let socks: Vec<u64> = closed
+            .listeners
+            .keys()
+            .collect::<Result<_, _>>()
+            .map_err(closed_listeners::error(closed_listeners::LISTENERS))?;
+        for chunk in socks.chunks(CLOSED_PER_READ) {
+            let mut query = ClosedQuery {
+                socks: [0; CLOSED_PER_READ],
+            };
+            query.socks[..chunk.len()].copy_from_slice(chunk);
+            closed
+                .query
+                .set(0, PodWrapper(query), 0)
+                .map_err(closed_listeners::error(closed_listeners::QUERY))?;
+            self.run(READ_CLOSED, OnEagain::Stop, &mut Vec::new())?;
+            for sock in chunk {
+                let read = closed
+                    .listeners
+                    .get(sock, 0)
+                    .map_err(closed_listeners::error(closed_listeners::LISTENERS))?
+                    .0;
+                if read.requests > 0 {
+                    found.push(read);
+                } else {
+                    ignore_enoent(closed.listeners.remove(sock))
+                        .map_err(closed_listeners::error(closed_listeners::LISTENERS))?;
+                }
+            }
+        }
+        if found.is_empty() {
+            closed.gone = recorded;
+        }
+        Ok(found)
+    }
+}
+
+impl Bpf {
+    /// Every namespace, beside the own one, that exists and in which anything was counted, and what
+    /// counts those together for which there is no room. Forgets those that are gone, with all that
+    /// was counted there.
+    ///
+    /// # Errors
+    /// If the kernel refuses the read.
+    pub fn namespaces(&self) -> Result<Vec<(NetnsId, NamespaceRecord)>, BpfError> {
+        let mut maps = lock(&self.namespaces);
+        let mut found = Vec::new();
+        for chunk in maps.ids()?.chunks(NAMESPACES_PER_CHECK) {
+            for (id, record) in self.check_liveness(&mut maps, chunk)? {
+                if namespaces::is_gone(id, &record) {
+                    ignore_enoent(maps.map.remove(&id)).map_err(namespaces::error(NAMESPACES))?;
+                } else if record.alive == 1 || id == OVERFLOW_NETNS {
+                    // One that a program is entering has no address yet.
+                    found.push((id, record));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The inode number of each of them.
+    ///
+    /// # Errors
+    /// If the kernel refuses the read.
+    pub fn live_namespaces(&self) -> Result<BTreeMap<NetnsId, u32>, BpfError> {
+        let found = self.namespaces()?.into_iter();
+        let kept = found.filter(|(id, _)| *id != OVERFLOW_NETNS);
+        Ok(kept.map(|(id, record)| (id, record.inode)).collect())
+    }
+
+    /// Counts a namespace from now on, of which no event has come yet. Whether there is room.
+    ///
+    /// # Errors
+    /// If the kernel refuses the update for another reason.
+    pub fn enter_namespace(&self, id: NetnsId, net: u64, inode: u32) -> Result<bool, BpfError> {
+        let empty = Box::new(PodWrapper(Namespace {
+            net,
+            inode,
+            ..Namespace::EMPTY
+        }));
+        match lock(&self.namespaces)
+            .map
+            .insert(id, *empty, namespaces::ONLY_NEW)
+        {
+            Ok(()) => Ok(true),
+            Err(MapError::SyscallError(refused)) => match refused.io_error.raw_os_error() {
+                Some(libc::EEXIST) => Ok(true),
+                Some(libc::E2BIG) => Ok(false),
+                _ => Err(namespaces::error(NAMESPACES)(MapError::SyscallError(
+                    refused,
+                ))),
+            },
+            Err(source) => Err(namespaces::error(NAMESPACES)(source)),
+        }
+    }
+
+    /// The inode number of a namespace; none if it is gone, or nothing was counted there.
+    ///
+    /// # Errors
+    /// If the kernel refuses the look.
+    pub fn live_namespace(&self, id: NetnsId) -> Result<Option<u32>, BpfError> {
+        let found = self.namespace(id)?;
+        Ok(found.filter(|one| one.alive == 1).map(|one| one.inode))
+    }
+
+    /// What is known of a namespace; none if nothing was counted there.
+    ///
+    /// # Errors
+    /// If the kernel refuses the look.
+    pub fn namespace(&self, id: NetnsId) -> Result<Option<NamespaceRecord>, BpfError> {
+        let mut maps = lock(&self.namespaces);
+        let found = self.check_liveness(&mut maps, &[id])?.pop();
+        Ok(found
+            .map(|(_, record)| record)
+            .filter(|record| record.net != 0))
+    }
+
+    fn check_liveness(
+        &self,
+        maps: &mut Namespaces,
+        ids: &[NetnsId],
+    ) -> Result<Vec<(NetnsId, NamespaceRecord)>, BpfError> {
+        let mut query = Box::new(PodWrapper(NamespaceQuery::EMPTY));
+        query.0.ids[..ids.len()].copy_from_slice(ids);
+        let set = maps.query.set(0, *query, 0);
+        set.map_err(namespaces::error(namespaces::QUERY))?;
+        self.run(CHECK_NAMESPACES, OnEagain::Stop, &mut Vec::new())?;
+        let PodWrapper(looked) = maps
+            .query
+            .get(&0, 0)
+            .map_err(namespaces::error(namespaces::QUERY))?;
+        Ok(ids.iter().copied().zip(looked.found).collect())
+    }
+
+    /// What `bank` has ever counted of another namespace; nothing if nothing was counted there.
+    pub(super) fn raw_counters_in(&self, id: NetnsId, bank: u32) -> Result<BankSum, BpfError> {
+        let mut sum = BankSum::default();
+        if let Some(found) = lock(&self.namespaces).get(id)? {
+            sum.add(&found.banks[bank as usize]);
+        }
+        Ok(sum)
+    }
+
+    /// What `bank` has ever counted of every other namespace.
+    pub(super) fn raw_counters_by_netns(
+        &self,
+        bank: u32,
+    ) -> Result<BTreeMap<NetnsId, BankSum>, BpfError> {
+        let ids = lock(&self.namespaces).ids()?;
+        let of = |id| Ok((id, self.raw_counters_in(id, bank)?));
+        ids.into_iter().map(of).collect()
+    }
+}
+
+impl Bpf {
+    /// Whether the kernel's socket tables can be listed.
+    #[must_use]
+    pub fn lists_tables(&self) -> bool {
+        self.lister.is_some()
+    }
+
+    /// Counts the sockets of all namespaces in one pass, and apart those at `ports`. No lock is
+    /// taken: what changes meanwhile may be counted twice, or not at all. `hashinfos` are the
+    /// addresses of tables beside the tracker's own. Nothing where [`Bpf::lists_tables`] is false.
+    ///
+    /// # Errors
+    /// If the kernel refuses the pass.
+    pub fn list_tables(
+        &self,
+        hashinfos: &[u64],
+        ports: &[(NetnsId, u16)],
+    ) -> Result<Listing, BpfError> {
+        let Some(lister) = &self.lister else {
+            return Ok(Listing::default());
+        };
+        let run = || self.run(LIST_TABLES, OnEagain::Stop, &mut Vec::new());
+        lock(lister).list(&run, hashinfos, ports)
+    }
+}
+
+fn counters_error(source: MapError) -> BpfError {
+    BpfError::Map {
+        name: "SECONDARY_BANKS",
+        source,
+    }
+}
