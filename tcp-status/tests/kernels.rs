@@ -96,6 +96,28 @@ fn additions_are_plain_only_where_the_kernel_has_a_recursion_guard() {
     }
 }
 
+/// One array of listeners and a counter of minisockets before 5.19, then a table of their own and a
+/// counter of references.
+#[test]
+fn the_socket_tables_are_found() {
+    for (kernel, listener_array, death_row_none) in [
+        ("debian-x86_64-5.10.223", 32, 0),
+        ("debian-x86_64-6.1.176", 0, 1),
+        ("mainline-x86_64-7.1", 0, 1),
+    ] {
+        let layout = types(kernel).layout.unwrap();
+        assert_eq!(layout.lists_tables, 1, "{kernel}");
+        assert_eq!(layout.listener_array, listener_array, "{kernel}");
+        assert_eq!(layout.death_row_none, death_row_none, "{kernel}");
+        assert_eq!(layout.death_row_pointer, 0, "{kernel}");
+        assert_eq!((layout.listener_stride, layout.listener_head), (2, 1));
+        assert!(layout.net_death_row > 0 && layout.skc_nulls_node > 0);
+    }
+    for kernel in OLD {
+        assert_eq!(types(kernel).layout.unwrap().lists_tables, 0, "{kernel}");
+    }
+}
+
 const OLD: [&str; 2] = [
     "centos-8.1-aarch64-4.18.0-147.5.1",
     "openeuler-x86_64-4.19.90-2107",

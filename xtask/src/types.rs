@@ -25,17 +25,22 @@ pub(crate) struct TypesArgs {
 }
 
 /// Structures and unions whose members tcp-status reads, or whose presence says something.
-const STRUCTURES: [&str; 15] = [
+const STRUCTURES: [&str; 20] = [
     "bpf_raw_tp_link",
     "bpf_tcp_iter_batch_item",
     "bpf_tcp_iter_state",
     "cgroup",
     "inet_connection_sock",
+    "inet_ehash_bucket",
+    "inet_hashinfo",
+    "inet_listen_hashbucket",
     "inet_request_sock",
     "inet_sock",
+    "inet_timewait_death_row",
     "inet_timewait_sock",
     "kernfs_node",
     "net",
+    "nsproxy",
     "sock",
     "spinlock",
     "task_struct",
