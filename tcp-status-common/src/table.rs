@@ -74,7 +74,7 @@ pub type ListedCounts = [[u32; LISTED_STATES]; Family::COUNT];
 /// What passes counted in one namespace, by the address of its `struct net`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Listed {
+pub struct NetnsCounts {
     /// What identifies it.
     pub netns: NetnsId,
     /// Inode number.
@@ -85,9 +85,9 @@ pub struct Listed {
     pub counts: ListedCounts,
 }
 
-const _: () = assert!(size_of::<Listed>() == 120);
+const _: () = assert!(size_of::<NetnsCounts>() == 120);
 
-/// The key in the map of [`Listed`] of all namespaces for which it has no room.
+/// The key in the map of [`NetnsCounts`] of all namespaces for which it has no room.
 pub const OTHER_NETS: u64 = 0;
 
 /// How many ports a pass counts apart.

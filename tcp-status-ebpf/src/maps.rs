@@ -13,7 +13,7 @@ use tcp_status_common::{
         ClosedListener, ClosedQuery, ClosedTotals, FailureTotals, ListenerWalk, Namespace,
         NamespaceQuery, NetnsId, PerCpu, PortGauges, PortKey, PortPage, SecondaryBanks, WalkTotals,
     },
-    table::{Block, Cursor, LISTED_PORTS_AT_ONCE, Listed, ListedPort, ListedPortCounts},
+    table::{Block, Cursor, LISTED_PORTS_AT_ONCE, ListedPort, ListedPortCounts, NetnsCounts},
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -116,7 +116,7 @@ pub(crate) static TABLE_BLOCK: Array<Block, 1> = Array::new();
 
 /// What passes counted, by the address of the namespace. The loader says how many.
 #[btf_map]
-pub(crate) static LISTED: HashMap<u64, Listed, 1, NO_PREALLOC> = HashMap::new();
+pub(crate) static LISTED: HashMap<u64, NetnsCounts, 1, NO_PREALLOC> = HashMap::new();
 
 /// Ports whose sockets a pass counts.
 #[btf_map]

@@ -15,7 +15,8 @@ use tcp_status_common::{
     counters::OVERFLOW_NETNS,
     state::{Family, MINI_FIN_WAIT2, State},
     table::{
-        BLOCK_WORDS, Block, Cursor, LISTED_STATES, Listed, ListedPort, OTHER_NETS, Table, phase,
+        BLOCK_WORDS, Block, Cursor, LISTED_STATES, ListedPort, NetnsCounts, OTHER_NETS, Table,
+        phase,
     },
 };
 
@@ -194,7 +195,7 @@ fn visit(cursor: &mut Cursor) -> Result<(), i32> {
 
 /// Where the sockets of a namespace are counted, emptied by the first socket of a pass.
 #[inline(always)]
-fn listed(net: u64, pass: u32) -> Result<*mut Listed, i32> {
+fn listed(net: u64, pass: u32) -> Result<*mut NetnsCounts, i32> {
     let (found, is_other) = match LISTED.get_ptr_mut(net) {
         Some(found) => (found, false),
         None => insert_namespace(net)?,
@@ -202,10 +203,10 @@ fn listed(net: u64, pass: u32) -> Result<*mut Listed, i32> {
     // SAFETY: the map gave the pointer; one pass at a time.
     unsafe {
         if (*found).pass != pass {
-            let mut fresh = Listed {
+            let mut fresh = NetnsCounts {
                 netns: OVERFLOW_NETNS,
                 pass,
-                ..Listed::default()
+                ..NetnsCounts::default()
             };
             if !is_other {
                 (fresh.netns, fresh.inode) = UntypedNet(net).identity()?;
@@ -218,8 +219,8 @@ fn listed(net: u64, pass: u32) -> Result<*mut Listed, i32> {
 
 /// A namespace that was not met before, or where there is no room, what stands for all such.
 #[inline(always)]
-fn insert_namespace(net: u64) -> Result<(*mut Listed, bool), i32> {
-    let _: Result<(), i32> = LISTED.insert(net, Listed::default(), BPF_NOEXIST);
+fn insert_namespace(net: u64) -> Result<(*mut NetnsCounts, bool), i32> {
+    let _: Result<(), i32> = LISTED.insert(net, NetnsCounts::default(), BPF_NOEXIST);
     if let Some(opened) = LISTED.get_ptr_mut(net) {
         return Ok((opened, false));
     }

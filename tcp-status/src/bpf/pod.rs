@@ -8,7 +8,7 @@ use tcp_status_common::{
         WalkTotals,
     },
     kernel_layout::KernelLayout,
-    table::{Cursor, Listed, ListedPort, ListedPortCounts},
+    table::{Cursor, ListedPort, ListedPortCounts, NetnsCounts},
 };
 
 /// A shared type as a map holds it.
@@ -34,7 +34,7 @@ plain_data!(
     Cursor,
     FailureTotals,
     KernelLayout,
-    Listed,
+    NetnsCounts,
     ListedPort,
     ListedPortCounts,
     ListenerWalk,

@@ -6,7 +6,7 @@ use aya::{
 };
 use tcp_status_common::{
     counters::NetnsId,
-    table::{Cursor, Listed, ListedCounts, ListedPort, ListedPortCounts, OTHER_NETS, phase},
+    table::{Cursor, ListedCounts, ListedPort, ListedPortCounts, NetnsCounts, OTHER_NETS, phase},
 };
 
 use super::{BpfError, error::ignore_enoent, object::map, pod::PodWrapper};
@@ -18,7 +18,7 @@ const LISTED_PORTS: &str = "LISTED_PORTS";
 /// Lists the socket tables. One pass at a time.
 pub(super) struct Lister {
     cursor: Array<MapData, PodWrapper<Cursor>>,
-    listed: HashMap<MapData, u64, PodWrapper<Listed>>,
+    listed: HashMap<MapData, u64, PodWrapper<NetnsCounts>>,
     ports: HashMap<MapData, PodWrapper<ListedPort>, PodWrapper<ListedPortCounts>>,
     pass: u32,
 }
@@ -27,7 +27,7 @@ pub(super) struct Lister {
 #[derive(Clone, Debug, Default)]
 pub struct Listing {
     /// By address of the namespace, the tracker's own included.
-    pub namespaces: Vec<(u64, Listed)>,
+    pub namespaces: Vec<(u64, NetnsCounts)>,
     /// At the ports that were asked for.
     pub ports: Vec<((NetnsId, u16), ListedCounts)>,
     /// Sockets met.
@@ -44,7 +44,7 @@ impl Lister {
             ports: map(ebpf, LISTED_PORTS)?,
             pass: 0,
         };
-        let other = PodWrapper(Listed::default());
+        let other = PodWrapper(NetnsCounts::default());
         let entered = lister.listed.insert(OTHER_NETS, other, 0);
         entered.map_err(map_error(LISTED))?;
         Ok(lister)

@@ -79,6 +79,7 @@ impl Tracker {
             samples: Mutex::default(),
             waker: OnceLock::new(),
             netns_entries: RwLock::default(),
+            hidden: RwLock::default(),
             inodes: RwLock::default(),
             listed: Mutex::default(),
             scan: Scan::new(

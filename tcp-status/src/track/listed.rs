@@ -13,7 +13,7 @@ use tcp_status_common::{
 
 /// What the last pass counted.
 #[derive(Debug, Default)]
-pub(super) struct Listed {
+pub(super) struct TableCounts {
     pub(super) taken: Option<Instant>,
     pub(super) cost: Duration,
     pub(super) counts: ByNamespace,

@@ -13,7 +13,7 @@ use std::{
 
 use tcp_status_common::{
     counters::{NamespaceRecord, NetnsId, OVERFLOW_NETNS},
-    table::{LISTED_PORTS_AT_ONCE, Listed as ListedNamespace, ListedCounts},
+    table::{LISTED_PORTS_AT_ONCE, ListedCounts, NetnsCounts},
 };
 
 use super::{
@@ -21,7 +21,7 @@ use super::{
     budget::Budget,
     cpu_time::CpuTimer,
     gauge::Gauges,
-    listed::{Aside, ByNamespace, Listed},
+    listed::{Aside, ByNamespace, TableCounts},
     recount::RecountError,
     schedule::Pace,
     sync::{POISONED, lock},
@@ -43,7 +43,7 @@ const NAMES: Duration = Duration::from_secs(1);
 fn by_namespace(
     listing: &Listing,
     own: u32,
-    mut netns: impl FnMut(u64, &ListedNamespace) -> Result<Option<NetnsId>, BpfError>,
+    mut netns: impl FnMut(u64, &NetnsCounts) -> Result<Option<NetnsId>, BpfError>,
 ) -> Result<ByNamespace, BpfError> {
     let mut sums = ByNamespace::new();
     let others = listing.namespaces.iter();
@@ -256,6 +256,9 @@ impl Namespaces {
         let timer = CpuTimer::start();
         let targets = tracker.netns_targets(Scope::All);
         let entries = targets.entries(&targets.ids(&tracker.bpf)?);
+        let hidden = self.watched.keys().copied();
+        let hidden = hidden.filter(|netns| !entries.contains_key(netns));
+        *tracker.hidden.write().expect(POISONED) = hidden.collect();
         *tracker.netns_entries.write().expect(POISONED) = entries;
         self.unnamed = false;
         self.named = Instant::now();
@@ -317,7 +320,7 @@ impl Namespaces {
             }
             tracker.audit_state_mut().confirm(netns, correction, ports);
         }
-        *lock(&tracker.listed) = Listed {
+        *lock(&tracker.listed) = TableCounts {
             taken: Some(Instant::now()),
             cost,
             counts: truths,
@@ -451,7 +454,7 @@ impl Tracker {
                 Ok(Some(if known { listed.netns } else { OVERFLOW_NETNS }))
             })?;
             self.scan.spend(timer.spent());
-            *listed = Listed {
+            *listed = TableCounts {
                 taken: Some(Instant::now()),
                 cost: timer.spent(),
                 counts,

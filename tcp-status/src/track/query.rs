@@ -371,6 +371,8 @@ impl Tracker {
         drop(entries);
         let target = match target.transpose()?.flatten() {
             Some(target) => target,
+            // Every process was looked at, and none is in it.
+            None if self.is_hidden(netns) => return Err(netns::Error::Gone { inode }),
             None => netns::resolve(&inode.to_string())?,
         };
         // If it is there while the other is held open, both are the same.

@@ -2,7 +2,7 @@
 //! ask what.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Duration,
 };
@@ -12,7 +12,7 @@ use tcp_status_common::counters::{NetnsId, OWN_NETNS};
 use super::{
     audit_state::{AuditState, UNREACHABLE},
     gauge::{self, Gauges},
-    listed::Listed,
+    listed::TableCounts,
     netns_targets::NetnsTargets,
     reading::{Counters, Reading},
     samples::{Samples, Waker},
@@ -61,10 +61,12 @@ pub struct Tracker {
     pub(super) waker: OnceLock<Arc<Waker>>,
     /// The ways to other namespaces that the last walks took.
     pub(super) netns_entries: RwLock<BTreeMap<NetnsId, NetnsEntry>>,
+    /// Other namespaces that no process and no mount references.
+    pub(super) hidden: RwLock<BTreeSet<NetnsId>>,
     /// Inode numbers of other namespaces that were there when last looked.
     pub(super) inodes: RwLock<BTreeMap<NetnsId, u32>>,
     /// What the last pass over the kernel's tables counted in other namespaces.
-    pub(super) listed: Mutex<Listed>,
+    pub(super) listed: Mutex<TableCounts>,
     pub(super) scan: Scan,
 }
 
@@ -97,6 +99,11 @@ impl Tracker {
     /// Why a namespace that a walk did not visit is in doubt: nothing else says what is there.
     pub(super) fn doubt_unwalked(&self) -> Option<&'static str> {
         (!self.bpf.lists_tables()).then_some(UNREACHABLE)
+    }
+
+    /// Whether no process and no mount references a namespace.
+    pub(super) fn is_hidden(&self, netns: NetnsId) -> bool {
+        self.hidden.read().expect(POISONED).contains(&netns)
     }
 
     /// Whether events count the timewait minisockets of a namespace.
