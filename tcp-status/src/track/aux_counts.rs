@@ -1,5 +1,5 @@
-//! What is beside the full sockets: minisockets, half-open connections, listeners. Reads, and walks
-//! where nothing else tells; decides when a walk may be old.
+//! Minisockets, request sockets and listeners of a namespace. Reads kernel totals, walks where there is none, and
+//! decides how old a walk may be.
 
 use std::collections::BTreeSet;
 
@@ -30,24 +30,24 @@ use crate::{
 };
 use tcp_status_common::counters::{NetnsId, OWN_NETNS};
 
-/// Closed listeners could not be recorded: their half-open connections are in no count.
+/// The degradation after closed listeners that could not be recorded.
 pub(super) const UNRECORDED: &str = "half-open connections of closed listeners are missing: \
      the map of closed listeners is full; the next audit with enough room corrects them";
 
-/// How far an answer may go to split minisockets.
+/// How old the split of minisockets may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StalenessPolicy {
-    /// Uses the last walk, however old.
+    /// The last walk, whatever its age.
     UseCached,
-    /// Walks, if the last walk is too old.
+    /// A new walk if the last one is too old.
     Refresh,
-    /// The same, with the ports apart.
+    /// The same, with ports separated.
     RefreshPorts,
 }
 
 impl Tracker {
-    /// What is beside the full sockets of the calling thread's namespace, as far as `wanted`
-    /// needs it. `split` was read before the gauges were: see [`super::timewait_hooks::TimewaitHooks::split`].
+    /// Minisockets and request sockets of the calling thread's namespace, as far as the `wanted` states
+    /// need them. `split` was read before the gauges were: see [`super::timewait_hooks::TimewaitHooks::split`].
     /// `requests` are its request sockets.
     pub(super) fn aux_counts(
         &self,
@@ -98,7 +98,7 @@ impl Tracker {
         }
     }
 
-    /// Whether the last split is too old, and there is processor time for another walk.
+    /// Whether the last split is too old and the budget allows another walk.
     fn is_walk_due(&self, cache: &SplitCache, staleness: StalenessPolicy) -> bool {
         let pace = self.settings.pace.on_demand(cache.cost());
         let age = self.settings.split_interval.max(pace);
@@ -106,7 +106,7 @@ impl Tracker {
             && self.scan.affords_split()
     }
 
-    /// Walks over everything but full sockets.
+    /// Walks over minisockets and request sockets.
     fn refresh_split(&self, netns: NetnsId) -> Result<SplitWalk, ApiError> {
         let (began, timer) = (self.split_moment(netns)?, CpuTimer::start());
         let (all, ports) = match sock_diag::minisockets(&self.port_set(netns)?) {
@@ -130,7 +130,7 @@ impl Tracker {
         })
     }
 
-    /// The counters that say how far a split may be off, of the calling thread's namespace.
+    /// The counters that bound the error of a split, of the calling thread's namespace.
     pub(super) fn split_moment(&self, netns: NetnsId) -> Result<SplitMoment, ApiError> {
         let minisockets = minisocket_count()?;
         let reading = self.read(netns).map_err(unavailable)?;
@@ -151,8 +151,7 @@ impl Tracker {
         })
     }
 
-    /// What is known of the `counts` of both families, of the calling thread's namespace: a split
-    /// that is old says little.
+    /// Bounds of `counts`, of the calling thread's namespace: an old split widens them.
     pub(super) fn gauge_range(
         &self,
         netns: NetnsId,
@@ -172,14 +171,14 @@ impl Tracker {
         Ok(range)
     }
 
-    /// The ports of a namespace that are kept apart.
+    /// The individually counted ports of a namespace.
     fn port_set(&self, netns: NetnsId) -> Result<BTreeSet<u16>, ApiError> {
         let ports = self.live_bank().port_keys().map_err(unavailable)?;
         let ports = ports.range((netns, 0)..=(netns, u16::MAX));
         Ok(ports.map(|&(_, port)| port).collect())
     }
 
-    /// Keeps what an audit's walk met beside full sockets.
+    /// Stores the minisockets that an audit's walk found.
     pub(super) fn cache_split(
         &self,
         netns: NetnsId,
@@ -248,8 +247,8 @@ impl Tracker {
         Ok((listeners, half_open))
     }
 
-    /// Walks over listeners, then reads the closed ones: again if one with request sockets closed
-    /// meanwhile, which would be in both or in neither.
+    /// Walks over listeners, then reads the closed ones. Repeats if a listener with request sockets closed in
+    /// between: it would be in both or in neither.
     fn with_closed_listeners<T>(
         &self,
         netns: NetnsId,
@@ -288,7 +287,7 @@ impl Tracker {
         }
     }
 
-    /// How many listeners a walk may expect.
+    /// The number of listeners that a walk should find.
     fn expected_listeners(&self, netns: NetnsId, gauges: &Gauges) -> Result<u64, ApiError> {
         let is_exact = self
             .audit_state()

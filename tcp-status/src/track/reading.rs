@@ -1,7 +1,7 @@
-//! Readings: the counts of a namespace at one moment, whatever an audit does meanwhile.
+//! Readings: the counts of a namespace at one moment, consistent during an audit.
 //!
-//! The ledger is locked only to find out where the counts are, never while the kernel is read. The
-//! banks that are read cannot be emptied meanwhile: an audit waits for that, readers never wait.
+//! The audit state is locked only to select the banks, never while the kernel is read. A bank is not emptied while it
+//! is read: the audit waits, readers never do.
 
 use super::gauge::Gauges;
 use crate::{
