@@ -34,12 +34,14 @@ impl CounterCell {
     /// what lay on the stack.
     #[inline(always)]
     pub(crate) fn recheck_bounds(self) -> Option<Self> {
-        let mut state = self.state;
+        let (mut family, mut state) = (self.family, self.state);
         // Opaque as above, but in a register: what is compared must not go back to the stack. An
         // instruction, because the kernel refuses two source lines at the same one.
         // SAFETY: it changes nothing.
         unsafe { asm!("{0} = {0}", inout(reg) state, options(pure, nomem, nostack)) };
-        (state < STATE_SLOTS).then_some(Self { state, ..self })
+        // SAFETY: as above.
+        unsafe { asm!("{0} = {0}", inout(reg) family, options(pure, nomem, nostack)) };
+        (family < 2 && state < STATE_SLOTS).then_some(Self { family, state })
     }
 
     /// As the lower 16 bits of a value of the map of seen sockets.
