@@ -382,6 +382,10 @@ impl UntypedNet {
     }
 
     /// What identifies it, and its inode number.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "what differs is in the lower half"
+    )]
     #[inline(always)]
     pub(crate) fn identity(self) -> Result<(NetnsId, u32), i32> {
         let inode: u32 = self.probe(layout!(net_inum))?;
