@@ -343,7 +343,7 @@ fn concurrent_clients_get_their_own_answers() {
                 let mut rng = rand::rng();
                 for _ in 0..100 {
                     let state = *State::ALL.choose(&mut rng).unwrap();
-                    let port = rng.random::<u16>();
+                    let port = rng.random_range(1..=u16::MAX);
                     let expected = u64::from(state.number()) + u64::from(port);
                     if matches!(state, State::LastAck | State::Closing) {
                         raw(&path, &rng.random::<[u8; 32]>(), true);
