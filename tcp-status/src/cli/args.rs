@@ -363,9 +363,9 @@ pub struct PortsOptions {
 #[command(after_help = WAIT)]
 #[command(group = ArgGroup::new("bound").required(true).args(["above", "below"]))]
 pub struct WaitOptions {
-    /// State, in any usual spelling: established, TIME_WAIT, fin-wait-2, ...
-    #[arg(value_parser = parse::StateParser)]
-    pub state: State,
+    /// The count.
+    #[command(flatten)]
+    pub of: GetOptions,
     /// Wait until there are more
     #[arg(long, value_name = "N", value_parser = parse::bound, allow_hyphen_values = true)]
     pub above: Option<u64>,
@@ -379,26 +379,6 @@ pub struct WaitOptions {
     /// Give up after so long, with exit status 1 [default: never]
     #[arg(long, value_name = "TIME", value_parser = parse::wait, allow_hyphen_values = true)]
     pub timeout: Option<Duration>,
-    /// Local port
-    #[arg(long, value_parser = parse::port, allow_hyphen_values = true)]
-    #[arg(add = complete::ports())]
-    pub port: Option<u16>,
-    /// Address family
-    #[arg(
-        long,
-        value_name = "4|6",
-        value_enum,
-        ignore_case = true,
-        allow_hyphen_values = true
-    )]
-    pub family: Option<FamilyOption>,
-    /// Network namespace: a name, an inode number or a PID
-    #[arg(long, value_name = "NS", value_parser = parse::netns, allow_hyphen_values = true)]
-    #[arg(add = complete::namespaces())]
-    pub netns: Option<String>,
-    /// The tracker to query.
-    #[command(flatten)]
-    pub socket: SocketOption,
 }
 
 /// What `who` groups by.

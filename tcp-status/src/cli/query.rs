@@ -27,37 +27,37 @@ use crate::{
 };
 
 pub(super) fn get(options: GetOptions) -> anyhow::Result<()> {
-    let query = Query::Get(Get {
-        state: options.state.name().into(),
-        port: options.port,
-        family: options.family.map(|family| Family::from(family).number()),
-        netns: options.netns,
-    });
-    let path = &options.socket.socket;
-    match request(path, &query)? {
+    let path = options.socket.socket.clone();
+    match request(&path, &Query::Get(options.into()))? {
         Response::Value(value) => Ok(print(&format!("{value}\n"))?),
         other => Err(unexpected(other)),
     }
 }
 
-pub(super) fn wait(options: WaitOptions) -> anyhow::Result<Verdict> {
-    let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    let query = Query::Wait(Wait {
-        of: Get {
+impl From<GetOptions> for Get {
+    fn from(options: GetOptions) -> Self {
+        Self {
             state: options.state.name().into(),
             port: options.port,
             family: options.family.map(|family| Family::from(family).number()),
             netns: options.netns,
-        },
+        }
+    }
+}
+
+pub(super) fn wait(options: WaitOptions) -> anyhow::Result<Verdict> {
+    let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let (state, path) = (options.of.state, options.of.socket.socket.clone());
+    let query = Query::Wait(Wait {
+        of: options.of.into(),
         above: options.above,
         below: options.below,
         hold: options.hold.map_or(0, milliseconds),
         timeout: options.timeout.map(milliseconds),
     });
-    match request(&options.socket.socket, &query)? {
+    match request(&path, &query)? {
         Response::Waited { met: true, .. } => Ok(Verdict::Yes),
         Response::Waited { met: false, value } => {
-            let state = options.state;
             let bound = match (options.above, options.below) {
                 (Some(bound), _) => format!("above {bound}"),
                 (_, bound) => format!("below {}", bound.unwrap_or_default()),
