@@ -43,7 +43,8 @@ pub(crate) fn handle(ctx: &BtfTracePointContext, writer: Writer) {
         CounterCell::new(family.index(), to),
     );
     let (Some(from), Some(to)) = cells else {
-        return cells::record_invalid_state(from, to);
+        cells::record_invalid_state(from, to);
+        return;
     };
     transition(sock, counters, mode, from, to);
 }

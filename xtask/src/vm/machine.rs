@@ -161,7 +161,7 @@ pub(super) enum End {
     /// It was stopped after it was done.
     Stopped,
     /// It printed nothing for too long.
-    RawPeer,
+    Silent,
     /// It took too long.
     Overtime,
 }
@@ -242,7 +242,7 @@ impl Machine<'_> {
         let (mut crash, mut tail) = (None, VecDeque::new());
         let end = loop {
             let limits = [
-                Some((last + self.silence, End::RawPeer)),
+                Some((last + self.silence, End::Silent)),
                 Some((start + self.limit, End::Overtime)),
                 done.map(|since| (since + POWER_OFF, End::Stopped)),
             ];

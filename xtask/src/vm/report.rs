@@ -221,7 +221,7 @@ impl Report {
 
     fn early_end(&self, end: End) -> String {
         let what = match end {
-            End::RawPeer => "it printed nothing for too long".to_owned(),
+            End::Silent => "it printed nothing for too long".to_owned(),
             End::Overtime => "it took too long".to_owned(),
             End::Exited(status) => format!("QEMU ended before the tests did ({status})"),
             End::Stopped => "it was stopped before the tests ended".to_owned(),
@@ -325,7 +325,7 @@ SKIPPED: no BTF
         let (counts, problems) = judge(half, exited, Some("Kernel panic"));
         assert_eq!(counts, "1 passed, 1 failed, 0 skipped");
         assert_eq!(problems, ["the kernel crashed: Kernel panic"]);
-        let problem = judge(half, End::RawPeer, None).1;
+        let problem = judge(half, End::Silent, None).1;
         assert_eq!(problem, ["it printed nothing for too long, in live::b"]);
         let problem = judge("", exited, None).1;
         assert!(
