@@ -2,6 +2,8 @@
 //! that a closed listener's own count of its request sockets stays readable for as long as there are
 //! any. Owns which closed listeners are recorded, and reads their counts on demand.
 
+use core::hint::black_box;
+
 use tcp_status_common::counters::{CLOSED_PER_READ, ClosedListener, NetnsId, OWN_NETNS};
 
 use crate::{
@@ -60,20 +62,32 @@ pub(crate) fn record(listener: UntypedSock, closed: &ClosedListener, flags: u64)
 /// Reads how many request sockets each closed listener of the query has.
 #[inline(always)]
 pub(crate) fn read() {
-    let Some(query) = CLOSED_QUERY.get(0) else {
-        return;
-    };
     for i in 0..CLOSED_PER_READ {
-        let sock = query.socks[i];
-        if sock == 0 {
+        if read_closed_listener(i) != 0 {
             return;
         }
-        if let Some(closed) = CLOSED_LISTENERS.get_ptr_mut(sock) {
-            // SAFETY: the map gave the pointer; one read at a time.
-            let closed = unsafe { &mut *closed };
-            closed.requests = requests_of(UntypedSock(sock), closed.net);
-        }
     }
+}
+
+/// The same of one of them; not 0 where the query ends. A function that the verifier checks once,
+/// however often it is called.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn read_closed_listener(i: usize) -> i32 {
+    let Some(query) = CLOSED_QUERY.get(0) else {
+        return 1;
+    };
+    // Masked, as a port is: the verifier knows no bounds of an argument.
+    let sock = query.socks[black_box(i) & (CLOSED_PER_READ - 1)];
+    if sock == 0 {
+        return 1;
+    }
+    if let Some(closed) = CLOSED_LISTENERS.get_ptr_mut(sock) {
+        // SAFETY: the map gave the pointer; one read at a time.
+        let closed = unsafe { &mut *closed };
+        closed.requests = requests_of(UntypedSock(sock), closed.net);
+    }
+    0
 }
 
 /// 0 as well where the socket listens again, which then counts them, and where the memory is no

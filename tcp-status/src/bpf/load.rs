@@ -195,12 +195,7 @@ impl Bpf {
                 .map_err(|why| BpfError::Program { name, why })?;
         }
         if iterator {
-            for (name, of) in WALKS {
-                let program: &mut Iter = program(&mut ebpf, name)?;
-                program
-                    .load(of, btf)
-                    .map_err(|why| BpfError::Program { name, why })?;
-            }
+            load_walks(&mut ebpf, btf, &layout.0)?;
         }
         let lister = lister(&mut ebpf, btf, iterator, &layout.0)?;
         let logger = EbpfLogger::init(&mut ebpf)
@@ -283,6 +278,18 @@ impl Bpf {
             lock(logger).flush();
         }
     }
+}
+
+/// Loads the programs of iterators that are needed.
+fn load_walks(ebpf: &mut Ebpf, btf: &Btf, layout: &KernelLayout) -> Result<(), BpfError> {
+    let needed = |&(name, _): &_| name != CHECK_NAMESPACES || layout.all_namespaces == 1;
+    for (name, of) in WALKS.into_iter().filter(needed) {
+        let program: &mut Iter = program(ebpf, name)?;
+        program
+            .load(of, btf)
+            .map_err(|why| BpfError::Program { name, why })?;
+    }
+    Ok(())
 }
 
 /// What lists the kernel's socket tables; none where nothing needs it, or the kernel refuses its
