@@ -55,6 +55,8 @@ pub struct KernelLayout {
     pub sk_max_ack_backlog: u32,
     /// `struct sock`: `sk_reuseport_cb`, a pointer; null outside of groups.
     pub sk_reuseport_cb: u32,
+    /// `struct sock`: `sk_err`, 4 bytes.
+    pub sk_err: u32,
     /// `struct inet_sock`: `inet_sport`, 2 bytes, in the order of the network; kept when the port
     /// is given back.
     pub inet_sport: u32,
@@ -107,4 +109,4 @@ pub struct KernelLayout {
     pub skc_nulls_node: u32,
 }
 
-const _: () = assert!(size_of::<KernelLayout>() == 184);
+const _: () = assert!(size_of::<KernelLayout>() == 188);

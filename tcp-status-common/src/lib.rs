@@ -4,6 +4,7 @@
 
 pub mod control;
 pub mod counters;
+pub mod ends;
 pub mod kernel_layout;
 pub mod state;
 pub mod table;

@@ -33,6 +33,7 @@ static KERNEL_LAYOUT: KernelLayout = KernelLayout {
     sk_ack_backlog: 0,
     sk_max_ack_backlog: 0,
     sk_reuseport_cb: 0,
+    sk_err: 0,
     inet_sport: 0,
     rcv_tstamp: 0,
     tw_substate: 0,
@@ -245,6 +246,12 @@ impl Sock {
     #[inline(always)]
     pub(crate) fn port(self) -> u16 {
         self.read(layout!(skc_num))
+    }
+
+    /// Its error, or 0.
+    #[inline(always)]
+    pub(crate) fn error(self) -> u32 {
+        self.read(layout!(sk_err))
     }
 
     /// The same socket with all that one of TCP has; none if it is no full socket.

@@ -13,6 +13,7 @@ use tcp_status_common::{
         ClosedListener, ClosedQuery, ClosedTotals, FailureTotals, ListenerWalk, Namespace,
         NamespaceQuery, NetnsId, PerCpu, PortGauges, PortKey, PortPage, SecondaryBanks, WalkTotals,
     },
+    ends::EndCounts,
     table::{Block, Cursor, LISTED_PORTS_AT_ONCE, ListedPort, ListedPortCounts, NetnsCounts},
 };
 
@@ -126,6 +127,10 @@ pub(crate) static LISTED_PORTS: HashMap<
     { LISTED_PORTS_AT_ONCE as usize },
     NO_PREALLOC,
 > = HashMap::new();
+
+/// Sockets of the tracker's own namespace that were closed, by reason.
+#[btf_map]
+pub(crate) static ENDS: PerCpuArray<EndCounts, 1> = PerCpuArray::new();
 
 /// How many there were.
 #[unsafe(no_mangle)]

@@ -76,3 +76,6 @@ pub(super) type EmptiedOthers = BTreeMap<NetnsId, BankSum>;
 
 /// The map of what failed.
 pub(super) const FAILURES: &str = ".bss.failures";
+
+/// The map of closed sockets by reason.
+pub(super) const ENDS: &str = "ENDS";

@@ -18,12 +18,13 @@ use tcp_status_common::{
         FailureTotals, ListenerWalk, NetnsId, OWN_NETNS, PerCpu, PortGauges, PortKey, PortPage,
         SecondaryBanks, WalkTotals,
     },
+    ends::EndCounts,
     kernel_layout::KernelLayout,
 };
 
 use super::{
     closed_listeners::Closed,
-    counters::{EmptiedOthers, EmptiedOwn, FAILURES},
+    counters::{ENDS, EmptiedOthers, EmptiedOwn, FAILURES},
     error::{BpfError, verifier_summary},
     namespaces::Namespaces,
     object::{
@@ -128,6 +129,7 @@ pub struct Bpf {
     /// What each bank had counted of other namespaces when it was emptied last.
     pub(super) emptied_others: [RwLock<EmptiedOthers>; 2],
     pub(super) cpus: PerCpuArray<MapData, PodWrapper<PerCpu>>,
+    pub(super) ends: PerCpuArray<MapData, PodWrapper<EndCounts>>,
     pub(super) failures: Array<MapData, PodWrapper<FailureTotals>>,
     pub(super) walked: Mutex<PerCpuArray<MapData, PodWrapper<WalkTotals>>>,
     pub(super) listeners: Mutex<Array<MapData, PodWrapper<ListenerWalk>>>,
@@ -217,6 +219,7 @@ impl Bpf {
             baseline: Default::default(),
             emptied_others: Default::default(),
             cpus: map(&mut ebpf, "PER_CPU")?,
+            ends: map(&mut ebpf, ENDS)?,
             failures: map(&mut ebpf, FAILURES)?,
             walked: Mutex::new(map(&mut ebpf, "WALK_TOTALS")?),
             listeners: Mutex::new(map(&mut ebpf, "LISTENER_WALK")?),

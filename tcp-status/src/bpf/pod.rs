@@ -7,6 +7,7 @@ use tcp_status_common::{
         Namespace, NamespaceQuery, PerCpu, PortGauges, PortKey, PortPage, SecondaryBanks,
         WalkTotals,
     },
+    ends::EndCounts,
     kernel_layout::KernelLayout,
     table::{Cursor, ListedPort, ListedPortCounts, NetnsCounts},
 };
@@ -32,6 +33,7 @@ plain_data!(
     Control,
     PerCpu,
     Cursor,
+    EndCounts,
     FailureTotals,
     KernelLayout,
     NetnsCounts,

@@ -8,10 +8,11 @@ use tcp_status_common::counters::{
     NAMESPACES_PER_CHECK, Namespace, NamespaceQuery, NamespaceRecord, NetnsId, OVERFLOW_NETNS,
     OWN_NETNS, PerCpu, WriterStats,
 };
+use tcp_status_common::ends::EndCounts;
 
 use super::{
     closed_listeners,
-    counters::{BankSum, EmptiedOthers, EmptiedOwn, FAILURES, WriterTotals},
+    counters::{BankSum, ENDS, EmptiedOthers, EmptiedOwn, FAILURES, WriterTotals},
     error::{BpfError, ignore_enoent},
     iterate::OnEagain,
     load::{Bpf, Scope},
@@ -122,6 +123,23 @@ impl Bpf {
                 name: FAILURES,
                 source,
             })
+    }
+
+    /// Sockets of the tracker's own namespace that were closed since the programs were loaded, by
+    /// reason.
+    ///
+    /// # Errors
+    /// If the kernel refuses the read.
+    pub fn ends(&self) -> Result<EndCounts, BpfError> {
+        let cpus = self.ends.get(&0, 0);
+        let cpus = cpus.map_err(|source| BpfError::Map { name: ENDS, source })?;
+        let mut sum = EndCounts::default();
+        for PodWrapper(cpu) in cpus.iter() {
+            for (sum, count) in sum.iter_mut().zip(cpu) {
+                *sum += count;
+            }
+        }
+        Ok(sum)
     }
 
     /// What the writers say of themselves since the programs were loaded.

@@ -165,6 +165,7 @@ fn kernel_layout(btf: &Btf, types: &Types<'_>) -> Result<KernelLayout, String> {
         sk_ack_backlog: offset("sock", "sk_ack_backlog")?,
         sk_max_ack_backlog: offset("sock", "sk_max_ack_backlog")?,
         sk_reuseport_cb: offset("sock", "sk_reuseport_cb")?,
+        sk_err: offset("sock", "sk_err")?,
         inet_sport: offset("inet_sock", "inet_sport")?,
         rcv_tstamp: offset("tcp_sock", "rcv_tstamp")?,
         tw_substate: offset("inet_timewait_sock", "tw_substate")?,

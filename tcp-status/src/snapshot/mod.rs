@@ -2,6 +2,7 @@
 
 pub mod compare;
 mod counts;
+mod ends;
 mod groups;
 mod history;
 mod listeners;
@@ -9,6 +10,7 @@ mod transitions;
 pub mod who;
 
 pub use counts::Counts;
+pub use ends::{ConnectFailures, ConnectionEnds, Ends};
 pub use groups::{Fullness, Group, MANY_HALF_OPEN};
 pub use history::{DEFAULT_WINDOW, MAX_WINDOW, Peaks, Rates, Stale};
 pub use listeners::{Listener, Overflows, PortCounts, Ports, Syncookies};
@@ -100,6 +102,9 @@ pub struct Snapshot {
     pub transitions: Option<Transitions>,
     /// Counts of the event handlers; none without events, as for a single port.
     pub events: Option<Events>,
+    /// Why connections were not made or ended; none without events, as for a single port, and in
+    /// other namespaces than the tracker's own.
+    pub ends: Option<Ends>,
     /// Results of the audits.
     pub drift: Drift,
     /// Extremes within the window; none where nothing is sampled.
@@ -141,6 +146,7 @@ impl Snapshot {
             ipv6,
             transitions: None,
             events: None,
+            ends: None,
             drift: Drift::default(),
             peaks: None,
             rates: None,

@@ -30,7 +30,7 @@ use crate::{
         Source,
         protocol::{ApiError, Get, Show},
     },
-    snapshot::{Events, Ports, Snapshot},
+    snapshot::{Ends, Events, Ports, Snapshot},
 };
 
 /// The name of all namespaces together beyond `--max-namespaces`. Their inode number is 0.
@@ -312,6 +312,10 @@ impl Tracker {
         counts: FamilyCounts,
     ) -> Result<Snapshot, ApiError> {
         let unrecorded = self.unrecorded()?;
+        let ends = match netns {
+            OWN_NETNS => Some(Ends::from_counts(&self.bpf.ends().map_err(unavailable)?)),
+            _ => None,
+        };
         let audit_state = self.audit_state();
         let name = self
             .netns_entries
@@ -329,6 +333,7 @@ impl Tracker {
                 counted: reading.events,
                 missed: audit_state.missed,
             }),
+            ends,
             ..Snapshot::of(tier, self.inode(netns), counts)
         };
         match audit_state.netns_state(netns) {

@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use tcp_status_common::state::State;
 
 use super::field::{field, overflows, subject};
-use crate::snapshot::{Drift, Events, Peaks, Rates, Snapshot, Stale, Tier};
+use crate::snapshot::{Drift, Ends, Events, Peaks, Rates, Snapshot, Stale, Tier};
 
 const OTHERS_NOT_COUNTED: &str = "
 other network namespaces are not counted; start the tracker with --netns all
@@ -83,12 +83,36 @@ fn header(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
         let closed = format!("{active} by this side, {passive} by the peer, {aborted} aborted");
         field(out, "closed", &closed)?;
     }
+    if let Some(ends) = &snapshot.ends {
+        self::ends(out, ends)?;
+    }
     if let Some(Events { counted, missed }) = &snapshot.events {
         field(
             out,
             "events",
             &format!("{counted} counted, {missed} missed"),
         )?;
+    }
+    Ok(())
+}
+
+/// Why connections were not made or ended, where there is anything to say.
+fn ends(out: &mut String, ends: &Ends) -> fmt::Result {
+    let list = |reasons: &[(&str, u64)]| {
+        let some = reasons.iter().filter(|(_, count)| *count > 0);
+        let some = some.map(|(reason, count)| format!("{count} {}", reason.replace('_', " ")));
+        some.collect::<Vec<_>>().join(", ")
+    };
+    let mut failures: Vec<_> = ends.connect_failures.by_reason().into();
+    failures.push(("without a local port", ends.no_local_port));
+    for (name, reasons) in [
+        ("failures", &failures[..]),
+        ("ends", &ends.connection_ends.by_reason()),
+    ] {
+        let text = list(reasons);
+        if !text.is_empty() {
+            field(out, name, &text)?;
+        }
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use tcp_status::{
         protocol::{ApiError, Get, Show},
     },
     snapshot::{
-        Counts, Drift, Events, Flow, Listener, Overflows, Peaks, PortCounts, Ports, Snapshot,
+        Counts, Drift, Ends, Events, Flow, Listener, Overflows, Peaks, PortCounts, Ports, Snapshot,
         Stale, Syncookies, Tier, Transitions,
     },
 };
@@ -59,6 +59,10 @@ pub(crate) fn full() -> Snapshot {
         events: Some(Events {
             counted: 42,
             missed: 3,
+        }),
+        ends: Some(Ends {
+            no_local_port: 2,
+            ..Ends::default()
         }),
         drift: Drift {
             corrections: 1166,

@@ -145,6 +145,10 @@ fn every_number_is_on_the_page() {
     }
     assert_eq!(page.series("tcp_status_connections"), 22);
     assert_eq!(page.series("tcp_status_transitions_total"), 26);
+    // One for each reason, happened or not, so that the first one is seen as an increase.
+    assert_eq!(page.series("tcp_status_connect_failures_total"), 6);
+    assert_eq!(page.series("tcp_status_connection_ends_total"), 4);
+    assert_eq!(page.series("tcp_status_no_local_port_total"), 1);
 }
 
 #[test]
@@ -221,6 +225,7 @@ fn what_is_not_known_is_left_out_and_what_is_none_is_zero() {
     for (metric, series) in [
         ("tcp_status_connections", 22),
         ("tcp_status_transitions_total", 0),
+        ("tcp_status_no_local_port_total", 0),
         ("tcp_status_drift_corrections_total", 11),
         ("tcp_status_events_total", 0),
         ("tcp_status_missed_events_total", 0),

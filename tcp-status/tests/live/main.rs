@@ -5,6 +5,7 @@ mod attaching;
 mod battery;
 mod between_polls;
 mod churn;
+mod ends;
 mod floods;
 mod half_open;
 mod namespaces;

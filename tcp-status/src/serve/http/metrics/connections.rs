@@ -58,6 +58,7 @@ pub(super) fn write(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) 
         families,
     )?;
     write_changes(writer, snapshots)?;
+    write_ends(writer, snapshots)?;
     write_ports(writer, snapshots)?;
     write_peaks(writer, snapshots)?;
     write_stale(writer, snapshots)
@@ -73,6 +74,35 @@ fn write_changes(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -> 
         ("tcp_status_transitions", None),
         "State changes; closed stands for a socket that was, or is, in no state.",
         changes,
+    )
+}
+
+fn write_ends(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -> fmt::Result {
+    let ends = || {
+        snapshots
+            .iter()
+            .filter_map(|one| Some((&*one.netns, one.of.ends?)))
+    };
+    writer.counters(
+        ("tcp_status_connect_failures", None),
+        "connect() that failed, by reason.",
+        ends().flat_map(|(netns, ends)| {
+            let by_reason = ends.connect_failures.by_reason().into_iter();
+            by_reason.map(move |(reason, count)| (netns, [("reason", reason)], count))
+        }),
+    )?;
+    writer.counters(
+        ("tcp_status_no_local_port", None),
+        "connect() that failed because every local port that it may choose is in use.",
+        ends().map(|(netns, ends)| (netns, [], ends.no_local_port)),
+    )?;
+    writer.counters(
+        ("tcp_status_connection_ends", None),
+        "Connections that ended, by reason; closed is the normal one.",
+        ends().flat_map(|(netns, ends)| {
+            let by_reason = ends.connection_ends.by_reason().into_iter();
+            by_reason.map(move |(reason, count)| (netns, [("reason", reason)], count))
+        }),
     )
 }
 

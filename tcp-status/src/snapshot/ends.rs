@@ -1,0 +1,99 @@
+//! Why connections were not made, and how they ended, since start.
+
+use serde::{Deserialize, Serialize};
+use tcp_status_common::ends::{EndCounts, EndReason};
+
+/// Full sockets that were closed since start, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ends {
+    /// `connect()` that failed with an address and a port.
+    pub connect_failures: ConnectFailures,
+    /// `connect()` that failed because every local port that it may choose is in use.
+    pub no_local_port: u64,
+    /// Connections that ended.
+    pub connection_ends: ConnectionEnds,
+}
+
+/// `connect()` that failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectFailures {
+    /// The peer answered with a reset.
+    pub refused: u64,
+    /// Reset after the peer had answered.
+    pub reset: u64,
+    /// No answer.
+    pub timed_out: u64,
+    /// A router, or the peer's host, reported that it cannot be reached.
+    pub unreachable: u64,
+    /// Given up by this side.
+    pub aborted: u64,
+    /// Any other error.
+    pub other: u64,
+}
+
+/// Connections that ended; those that this side closed first end with its TIME_WAIT, and are
+/// counted when that begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionEnds {
+    /// Closed in order.
+    pub closed: u64,
+    /// Reset by the peer.
+    pub reset_by_peer: u64,
+    /// Reset by this side: `SO_LINGER` of 0, unread data, a closed accept queue, or destroyed.
+    pub reset_locally: u64,
+    /// The peer no longer answered.
+    pub timed_out: u64,
+}
+
+impl Ends {
+    /// From what the programs counted.
+    #[must_use]
+    pub fn from_counts(counts: &EndCounts) -> Self {
+        let of = |reason: EndReason| counts[reason as usize];
+        Self {
+            connect_failures: ConnectFailures {
+                refused: of(EndReason::Refused),
+                reset: of(EndReason::ConnectReset),
+                timed_out: of(EndReason::ConnectTimedOut),
+                unreachable: of(EndReason::Unreachable),
+                aborted: of(EndReason::Aborted),
+                other: of(EndReason::ConnectOther),
+            },
+            no_local_port: of(EndReason::NoLocalPort),
+            connection_ends: ConnectionEnds {
+                closed: of(EndReason::Closed),
+                reset_by_peer: of(EndReason::ResetByPeer),
+                reset_locally: of(EndReason::ResetLocally),
+                timed_out: of(EndReason::TimedOut),
+            },
+        }
+    }
+}
+
+impl ConnectFailures {
+    /// Each with its name.
+    #[must_use]
+    pub const fn by_reason(&self) -> [(&'static str, u64); 6] {
+        [
+            ("refused", self.refused),
+            ("reset", self.reset),
+            ("timed_out", self.timed_out),
+            ("unreachable", self.unreachable),
+            ("aborted", self.aborted),
+            ("other", self.other),
+        ]
+    }
+}
+
+impl ConnectionEnds {
+    /// Each with its name.
+    #[must_use]
+    pub const fn by_reason(&self) -> [(&'static str, u64); 4] {
+        [
+            ("closed", self.closed),
+            ("reset_by_peer", self.reset_by_peer),
+            ("reset_locally", self.reset_locally),
+            ("timed_out", self.timed_out),
+        ]
+    }
+}

@@ -1,0 +1,208 @@
+//! Why connections fail and how they end, against what the kernel says to those who use them.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    thread,
+    time::{Duration, Instant},
+};
+
+use socket2::{Domain, Socket, Type};
+use tcp_status::snapshot::{ConnectFailures, ConnectionEnds, Ends};
+use tcp_status_testkit::netns::{cut_off, set_sysctl};
+
+use crate::subject::{SOON, Subject, place};
+
+fn socket() -> Socket {
+    Socket::new(Domain::IPV4, Type::STREAM, None).unwrap()
+}
+
+fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+fn pair() -> (TcpStream, TcpStream) {
+    let (listener, address) = listener();
+    let client = TcpStream::connect(address).unwrap();
+    (client, listener.accept().unwrap().0)
+}
+
+/// A listener whose accept queue is full, and those that fill it.
+fn deaf() -> (Socket, SocketAddr, Vec<TcpStream>) {
+    let socket = socket();
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    socket.bind(&any.into()).unwrap();
+    // Not 0: the kernel would answer the first SYN with a cookie.
+    socket.listen(1).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    let fill = || TcpStream::connect(address).unwrap();
+    let fillers = vec![fill(), fill()];
+    (socket, address, fillers)
+}
+
+fn error_of(result: io::Result<impl Sized>) -> i32 {
+    result.err().and_then(|e| e.raw_os_error()).unwrap_or(0)
+}
+
+/// What came since `before`, once it is what is `expected`.
+fn assert_ends(subject: &Subject, before: &Ends, expected: &Ends) {
+    let started = Instant::now();
+    loop {
+        let now = subject.snapshot().ends.unwrap();
+        let found = minus(&now, before);
+        if found == *expected {
+            return;
+        }
+        assert!(started.elapsed() < SOON, "{found:?}, not {expected:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn minus(now: &Ends, before: &Ends) -> Ends {
+    let (failures, earlier) = (now.connect_failures, before.connect_failures);
+    let (ends, ended) = (now.connection_ends, before.connection_ends);
+    Ends {
+        connect_failures: ConnectFailures {
+            refused: failures.refused - earlier.refused,
+            reset: failures.reset - earlier.reset,
+            timed_out: failures.timed_out - earlier.timed_out,
+            unreachable: failures.unreachable - earlier.unreachable,
+            aborted: failures.aborted - earlier.aborted,
+            other: failures.other - earlier.other,
+        },
+        no_local_port: now.no_local_port - before.no_local_port,
+        connection_ends: ConnectionEnds {
+            closed: ends.closed - ended.closed,
+            reset_by_peer: ends.reset_by_peer - ended.reset_by_peer,
+            reset_locally: ends.reset_locally - ended.reset_locally,
+            timed_out: ends.timed_out - ended.timed_out,
+        },
+    }
+}
+
+#[test]
+fn failed_connects_are_counted_by_reason() {
+    let Some(netns) = place() else { return };
+    netns
+        .run(|| {
+            set_sysctl("ipv4/tcp_syn_retries", "1").unwrap();
+            let subject = Subject::start();
+            let (closed, refusing) = listener();
+            drop(closed);
+            let (_deaf, silent, _fillers) = deaf();
+            let before = subject.snapshot().ends.unwrap();
+            for _ in 0..5 {
+                assert_eq!(error_of(TcpStream::connect(refusing)), libc::ECONNREFUSED);
+            }
+            for _ in 0..2 {
+                assert_eq!(error_of(TcpStream::connect(silent)), libc::ETIMEDOUT);
+            }
+            for _ in 0..3 {
+                let given_up = socket();
+                given_up.set_nonblocking(true).unwrap();
+                assert_eq!(
+                    error_of(given_up.connect(&silent.into())),
+                    libc::EINPROGRESS
+                );
+            }
+            let expected = Ends {
+                connect_failures: ConnectFailures {
+                    refused: 5,
+                    timed_out: 2,
+                    aborted: 3,
+                    ..ConnectFailures::default()
+                },
+                ..Ends::default()
+            };
+            assert_ends(&subject, &before, &expected);
+        })
+        .unwrap();
+}
+
+#[test]
+fn connects_without_a_local_port_are_counted() {
+    const PORTS: usize = 4;
+    const FAILED: u64 = 3;
+    let Some(netns) = place() else { return };
+    netns
+        .run(|| {
+            set_sysctl("ipv4/ip_local_port_range", "40000 40003").unwrap();
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 8080)).unwrap();
+            let address = listener.local_addr().unwrap();
+            let subject = Subject::start();
+            let before = subject.snapshot().ends.unwrap();
+            let _open: Vec<_> = (0..PORTS)
+                .map(|_| TcpStream::connect(address).unwrap())
+                .collect();
+            for _ in 0..FAILED {
+                assert_eq!(error_of(TcpStream::connect(address)), libc::EADDRNOTAVAIL);
+            }
+            let expected = Ends {
+                no_local_port: FAILED,
+                ..Ends::default()
+            };
+            assert_ends(&subject, &before, &expected);
+        })
+        .unwrap();
+}
+
+#[test]
+fn ends_of_connections_are_counted_by_reason() {
+    let Some(netns) = place() else { return };
+    netns
+        .run(|| {
+            let subject = Subject::start();
+            let before = subject.snapshot().ends.unwrap();
+            // Both ends of each are counted.
+            for _ in 0..4 {
+                let (client, mut server) = pair();
+                client.shutdown(Shutdown::Write).unwrap();
+                server.read_to_end(&mut Vec::new()).unwrap();
+            }
+            for _ in 0..3 {
+                let (client, mut server) = pair();
+                Socket::from(client)
+                    .set_linger(Some(Duration::ZERO))
+                    .unwrap();
+                assert_eq!(error_of(server.read(&mut [0])), libc::ECONNRESET);
+            }
+            // To close with data that was not read is a reset as well.
+            let (mut client, server) = pair();
+            client.write_all(b"x").unwrap();
+            server.peek(&mut [0]).unwrap();
+            drop(server);
+            assert_eq!(error_of(client.read(&mut [0])), libc::ECONNRESET);
+            let expected = Ends {
+                connection_ends: ConnectionEnds {
+                    closed: 2 * 4,
+                    reset_by_peer: 3 + 1,
+                    reset_locally: 3 + 1,
+                    timed_out: 0,
+                },
+                ..Ends::default()
+            };
+            drop(client);
+            assert_ends(&subject, &before, &expected);
+            // A peer that is silent for too long.
+            let (mut client, _server) = pair();
+            let before = subject.snapshot().ends.unwrap();
+            let client_socket = Socket::from(client.try_clone().unwrap());
+            client_socket
+                .set_tcp_user_timeout(Some(Duration::from_millis(300)))
+                .unwrap();
+            cut_off().unwrap();
+            client.write_all(b"x").unwrap();
+            let _ = client.read(&mut [0]);
+            let expected = Ends {
+                connection_ends: ConnectionEnds {
+                    timed_out: 1,
+                    ..ConnectionEnds::default()
+                },
+                ..Ends::default()
+            };
+            assert_ends(&subject, &before, &expected);
+        })
+        .unwrap();
+}
