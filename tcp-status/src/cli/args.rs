@@ -43,6 +43,12 @@ const WAIT: &str = "\
 Draining a service before a restart: tcp-status wait established --port 8080 --below 1 --timeout 60s. \
 The tracker wakes the waiting client; nothing polls.";
 
+const HISTORY: &str = "\
+The tracker samples its namespace every 100 ms and keeps minimum, maximum and mean of each minute \
+for 24 hours, until it ends. Times are UTC. A plot runs from left to right and from 0 to the \
+maximum; a dash is a time without samples. Marked minutes: partial, the tracker did not sample all \
+of it; degraded, a count may be off.";
+
 const WHO: &str = "\
 Walks the kernel's tables itself, like ss, and needs no tracker: about 1 us per socket. Remotes and \
 destinations are of connections; a destination's last column is the part of the ephemeral ports \
@@ -88,6 +94,8 @@ pub enum Command {
     Ports(PortsOptions),
     /// Wait until a count is above or below a number
     Wait(WaitOptions),
+    /// Print minimum, mean and maximum by minute, and when each peak was
+    History(HistoryOptions),
     /// Walk all sockets and print who holds them
     Who(WhoOptions),
     /// Print listening ports for Zabbix low-level discovery
@@ -285,7 +293,7 @@ pub struct ShowOptions {
     /// Every counted network namespace
     #[arg(long, conflicts_with = "netns")]
     pub all_netns: bool,
-    /// Time that peaks and rates cover, up to 10m [default: 1m]
+    /// Time that peaks and rates cover, up to 24h [default: 1m]
     #[arg(long, value_name = "TIME", value_parser = parse::window, allow_hyphen_values = true)]
     pub window: Option<u32>,
     /// The tracker to query.
@@ -326,7 +334,7 @@ pub struct ListenersOptions {
     #[arg(add = complete::namespaces())]
     pub netns: Option<String>,
     /// Time that peaks cover, up to 10m [default: 1m]
-    #[arg(long, value_name = "TIME", value_parser = parse::window, allow_hyphen_values = true)]
+    #[arg(long, value_name = "TIME", value_parser = parse::fine_window, allow_hyphen_values = true)]
     pub window: Option<u32>,
     /// The tracker to query.
     #[command(flatten)]
@@ -379,6 +387,25 @@ pub struct WaitOptions {
     /// Give up after so long, with exit status 1 [default: never]
     #[arg(long, value_name = "TIME", value_parser = parse::wait, allow_hyphen_values = true)]
     pub timeout: Option<Duration>,
+}
+
+/// Options of `history`.
+#[derive(Args, Debug)]
+#[command(after_help = HISTORY)]
+pub struct HistoryOptions {
+    /// State whose minutes are printed [default: a summary of all]
+    #[arg(value_parser = parse::StateParser)]
+    pub state: Option<State>,
+    /// How far to reach back, up to 24h
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse::window)]
+    #[arg(allow_hyphen_values = true)]
+    pub since: u32,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The tracker to query.
+    #[command(flatten)]
+    pub socket: SocketOption,
 }
 
 /// What `who` groups by.

@@ -66,6 +66,7 @@ fn dispatch(command: Command) -> anyhow::Result<Verdict> {
         Command::Ports(options) => query::ports(options)?,
         Command::Wait(options) => return query::wait(options),
         Command::Who(options) => who::who(&options)?,
+        Command::History(options) => query::history(&options)?,
         Command::Discover(options) => query::discover(options)?,
         Command::Verify(options) => return verify::verify(&options),
         Command::Check => check::check()?,

@@ -19,7 +19,7 @@ use tcp_status_common::state::State;
 
 use crate::{
     serve::socket_path::{self, BadPath},
-    snapshot::MAX_WINDOW,
+    snapshot::{FINE_WINDOW, MAX_WINDOW},
     view::ports::Sort,
 };
 
@@ -39,11 +39,20 @@ pub(super) fn port(text: &str) -> Result<u16, &'static str> {
 }
 
 pub(super) fn window(text: &str) -> Result<u32, &'static str> {
+    whole_seconds(text, MAX_WINDOW)
+        .ok_or("not a window; use whole seconds up to 24 hours, such as 30s or 2h")
+}
+
+pub(super) fn fine_window(text: &str) -> Result<u32, &'static str> {
+    whole_seconds(text, FINE_WINDOW)
+        .ok_or("not a window; use whole seconds up to 10 minutes, such as 30s or 5m")
+}
+
+fn whole_seconds(text: &str, max: u32) -> Option<u32> {
     time(text)
         .filter(|time| time.subsec_nanos() == 0)
         .and_then(|time| time.as_secs().try_into().ok())
-        .filter(|seconds| (1..=MAX_WINDOW).contains(seconds))
-        .ok_or("not a window; use whole seconds up to 10 minutes, such as 30s or 5m")
+        .filter(|seconds| (1..=max).contains(seconds))
 }
 
 pub(super) fn max_ports(text: &str) -> Result<u32, &'static str> {
@@ -243,7 +252,8 @@ mod tests {
     use std::time::Duration;
 
     use super::{
-        address, interval, max_namespaces, max_ports, mode, netns, port, refresh, share, window,
+        address, fine_window, interval, max_namespaces, max_ports, mode, netns, port, refresh,
+        share, window,
     };
 
     #[test]
@@ -367,16 +377,20 @@ mod tests {
     fn windows_are_whole_seconds() {
         for (text, seconds) in [
             ("1", 1),
-            ("600", 600),
+            ("86400", 86_400),
             ("90s", 90),
             ("10m", 600),
             ("1m 1s", 61),
         ] {
             assert_eq!(window(text), Ok(seconds), "{text}");
         }
-        for text in ["", "0", "601", "-1", "1.5", "1500ms", "20m", "soon"] {
+        for text in ["", "0", "86401", "-1", "1.5", "1500ms", "25h", "soon"] {
             assert!(window(text).is_err(), "{text:?}");
         }
+        assert_eq!(
+            (fine_window("10m"), fine_window("601").is_err()),
+            (Ok(600), true)
+        );
     }
 
     #[test]

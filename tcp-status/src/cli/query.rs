@@ -1,4 +1,4 @@
-//! `get`, `show`, `listeners`, `ports`, `discover` and `wait`: one query each.
+//! `get`, `show`, `history`, `listeners`, `ports`, `discover` and `wait`: one query each.
 
 use std::{
     io::{self, Write as _},
@@ -9,17 +9,22 @@ use std::{
 use tcp_status_common::state::Family;
 
 use super::{
-    args::{DiscoverOptions, GetOptions, ListenersOptions, PortsOptions, ShowOptions, WaitOptions},
+    args::{
+        DiscoverOptions, GetOptions, HistoryOptions, ListenersOptions, PortsOptions, ShowOptions,
+        WaitOptions,
+    },
     exit::Verdict,
 };
 use crate::{
     serve::{
         client::request,
-        protocol::{ApiError, Get, Query, Response, Show, Wait},
+        protocol::{ApiError, Get, History, Query, Response, Show, Wait},
     },
     snapshot::Snapshot,
     view::{
-        discovery, json,
+        discovery,
+        history::{self, Plot},
+        json,
         listeners::{self, Listeners},
         ports::{self, Ports, Selection},
         print, table,
@@ -135,6 +140,23 @@ pub(super) fn ports(options: PortsOptions) -> anyhow::Result<()> {
     Ok(print(&text)?)
 }
 
+pub(super) fn history(options: &HistoryOptions) -> anyhow::Result<()> {
+    let query = Query::History(History {
+        state: options.state.map(|state| state.name().into()),
+        since: Some(options.since),
+    });
+    let history = match request(&options.socket.socket, &query)? {
+        Response::History(history) => history,
+        other => return Err(unexpected(other)),
+    };
+    let text = if options.json {
+        json(&history)?
+    } else {
+        history::render(&history, options.state, &Plot::from_environment())
+    };
+    Ok(print(&text)?)
+}
+
 pub(super) fn discover(options: DiscoverOptions) -> anyhow::Result<()> {
     let query = Show {
         netns: options.netns,
@@ -166,13 +188,11 @@ pub(super) fn reading(path: &Path, query: Show) -> anyhow::Result<Snapshot> {
 pub(super) fn unexpected(answer: Response) -> anyhow::Error {
     let refusal = match answer {
         Response::Error(refusal) => refusal,
-        Response::Value(_) | Response::Snapshots(_) | Response::Waited { .. } => {
-            ApiError::unavailable(
-                "cannot query the tracker: it answers another question; \
+        _ => ApiError::unavailable(
+            "cannot query the tracker: it answers another question; \
              use the same version of tcp-status on both sides"
-                    .into(),
-            )
-        }
+                .into(),
+        ),
     };
     refusal.into()
 }

@@ -97,7 +97,7 @@ pub enum ClientError {
 pub fn request(path: &Path, query: &Query) -> Result<Response, ClientError> {
     let limit = match query {
         Query::Wait(wait) => wait.limit().map_or(FOREVER, |limit| limit + TIMEOUT),
-        Query::Get(_) | Query::Show(_) => TIMEOUT,
+        Query::Get(_) | Query::Show(_) | Query::History(_) => TIMEOUT,
     };
     let deadline = Instant::now() + limit;
     let malformed = |why: String| ClientError::Malformed {

@@ -16,8 +16,8 @@ pub use connections::Timeouts;
 
 use tokio::sync::watch;
 
-use crate::snapshot::Snapshot;
-use protocol::{ApiError, Get, Show};
+use crate::snapshot::{Snapshot, minutes};
+use protocol::{ApiError, Get, History, Show};
 
 /// Where the socket is, if nobody says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/tcp-status/tcp-status.sock";
@@ -47,6 +47,16 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// As [`Source::get`].
     fn show(&self, query: &Show) -> Result<Vec<Snapshot>, ApiError>;
+
+    /// What was sampled of the tracker's namespace.
+    ///
+    /// # Errors
+    /// A [`ApiError`] where nothing is sampled.
+    fn history(&self, _query: &History) -> Result<minutes::History, ApiError> {
+        Err(ApiError::unavailable(
+            "cannot read the history: the scan tier keeps none; tcp-status check reports what eBPF needs".into(),
+        ))
+    }
 
     /// Why a count may be off; none when all are exact. Costs no more than one count where that is known
     /// without a reading.

@@ -8,7 +8,7 @@ use tcp_status_common::state::{Family, State};
 
 use crate::{
     printable::printable,
-    snapshot::{DEFAULT_WINDOW, MAX_WINDOW, Snapshot},
+    snapshot::{DEFAULT_WINDOW, MAX_WINDOW, Snapshot, minutes},
 };
 
 /// Version of the protocol; a tracker answers requests of its own version only.
@@ -49,10 +49,7 @@ impl Get {
     /// # Errors
     /// A [`ApiError`] that lists the states.
     pub fn state(&self) -> Result<State, ApiError> {
-        self.state.parse().map_err(|unknown| {
-            let state = excerpt(&self.state);
-            ApiError::bad_argument(format!("cannot get state \"{state}\": {unknown}"))
-        })
+        parse_state(&self.state)
     }
 
     /// The families that are asked for.
@@ -109,6 +106,44 @@ impl Show {
     }
 }
 
+/// A request for the history by minute.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct History {
+    /// Name of a state, in any spelling; else all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// How far back, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<u32>,
+}
+
+impl History {
+    /// How far back it reaches unless the request says otherwise, in seconds.
+    const SINCE: u32 = 3600;
+
+    /// How far back, in seconds.
+    #[must_use]
+    pub fn since(&self) -> u32 {
+        self.since.unwrap_or(Self::SINCE).clamp(1, MAX_WINDOW)
+    }
+
+    /// The state that is asked for.
+    ///
+    /// # Errors
+    /// A [`ApiError`] that lists the states.
+    pub fn state(&self) -> Result<Option<State>, ApiError> {
+        self.state.as_deref().map(parse_state).transpose()
+    }
+}
+
+fn parse_state(name: &str) -> Result<State, ApiError> {
+    name.parse().map_err(|unknown| {
+        let state = excerpt(name);
+        ApiError::bad_argument(format!("cannot get state \"{state}\": {unknown}"))
+    })
+}
+
 /// What may be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "lowercase")]
@@ -117,6 +152,8 @@ pub enum Query {
     Get(Get),
     /// Whole readings.
     Show(Show),
+    /// The history by minute.
+    History(History),
     /// An answer once a number is above or below a bound.
     Wait(Wait),
 }
@@ -180,6 +217,10 @@ impl Query {
                 return Err(ApiError::bad_argument(why.into()));
             }
             Self::Show(show) => show.port,
+            Self::History(history) => {
+                history.state()?;
+                None
+            }
         };
         if port == Some(0) {
             let why = "cannot query port 0: no socket has it; use 1 to 65535";
@@ -236,6 +277,8 @@ pub enum Response {
     },
     /// To [`Query::Show`].
     Snapshots(Vec<Snapshot>),
+    /// To [`Query::History`].
+    History(minutes::History),
     /// Instead of an answer.
     Error(ApiError),
 }
@@ -346,6 +389,7 @@ pub(crate) fn fuzz(line: &[u8]) {
                 Query::Get(get) => drop((get.state(), get.families())),
                 Query::Show(show) => assert!((1..=MAX_WINDOW).contains(&show.window())),
                 Query::Wait(wait) => drop((wait.of.state(), wait.is_met(1))),
+                Query::History(history) => drop((history.state(), history.since())),
             }
             assert_eq!(Request::decode(&encoded(encode(&request))), Ok(request));
         }
@@ -358,7 +402,9 @@ pub(crate) fn fuzz(line: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::{ApiError, ApiErrorKind, Get, Query, Request, Response, Show, Wait, encode};
+    use super::{
+        ApiError, ApiErrorKind, Get, History, Query, Request, Response, Show, Wait, encode,
+    };
 
     #[test]
     fn requests_read_back() {
@@ -370,6 +416,10 @@ mod tests {
                 netns: Some("\u{7f}\"blue\n".into()),
             }),
             Query::Show(Show::default()),
+            Query::History(History {
+                state: Some("TIME_WAIT".into()),
+                since: Some(7200),
+            }),
             Query::Wait(Wait {
                 of: Get {
                     state: "established".into(),
@@ -412,6 +462,8 @@ mod tests {
             r#"{"v":1,"do":"show","prot":80}"#,
             r#"{"v":1,"do":"get","state":"listen","netnss":"blue"}"#,
             r#"{"v":1,"do":"show","all_netns":true,"netns":"blue"}"#,
+            r#"{"v":1,"do":"history","state":"open"}"#,
+            r#"{"v":1,"do":"history","port":80}"#,
             r#"{"v":1,"do":"wait","of":{"state":"listen"}}"#,
             r#"{"v":1,"do":"wait","of":{"state":"listen"},"above":1,"below":9}"#,
             r#"{"v":1,"do":"wait","of":{"state":"open"},"above":1}"#,

@@ -162,6 +162,7 @@ impl Protocol {
             encode_bounded(&match &request.query {
                 Query::Get(query) => source.get(query).map(Response::Value),
                 Query::Show(query) => source.show(query).map(Response::Snapshots),
+                Query::History(query) => source.history(query).map(Response::History),
                 Query::Wait(_) => Err(malformed("wait is answered elsewhere")),
             }?)
         });

@@ -8,7 +8,10 @@ use super::Counts;
 pub const DEFAULT_WINDOW: u32 = 60;
 
 /// The longest window, in seconds.
-pub const MAX_WINDOW: u32 = 600;
+pub const MAX_WINDOW: u32 = 86_400;
+
+/// The longest window that is kept by seconds; a longer one has whole minutes.
+pub const FINE_WINDOW: u32 = 600;
 
 /// Extremes of every gauge, sampled inside the tracker. In the reduced tier, those of FIN_WAIT2 and TIME_WAIT
 /// are bounds: their split is unknown between two walks.
@@ -22,6 +25,9 @@ pub struct Peaks {
     pub min: Counts,
     /// The largest sample of each state.
     pub max: Counts,
+    /// Seconds since each largest sample was last reached.
+    #[serde(default)]
+    pub max_seconds_ago: Counts,
 }
 
 /// Averages per second over a window, with the names of [`super::Transitions`].

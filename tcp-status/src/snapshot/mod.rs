@@ -6,13 +6,14 @@ mod ends;
 mod groups;
 mod history;
 mod listeners;
+pub mod minutes;
 mod transitions;
 pub mod who;
 
 pub use counts::Counts;
 pub use ends::{ConnectFailures, ConnectionEnds, Ends};
 pub use groups::{Fullness, Group, MANY_HALF_OPEN};
-pub use history::{DEFAULT_WINDOW, MAX_WINDOW, Peaks, Rates, Stale};
+pub use history::{DEFAULT_WINDOW, FINE_WINDOW, MAX_WINDOW, Peaks, Rates, Stale};
 pub use listeners::{Listener, Overflows, PortCounts, Ports, Syncookies};
 pub use transitions::{Flow, Transitions};
 

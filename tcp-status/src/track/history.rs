@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 
 use tcp_status_common::state::State;
 
-use crate::snapshot::{Counts, MAX_WINDOW, Peaks, Rates, Transitions};
+use crate::snapshot::{Counts, FINE_WINDOW, Peaks, Rates, Transitions};
 
 /// Retention, in milliseconds.
-const KEPT: u64 = MAX_WINDOW as u64 * 1000;
+const KEPT: u64 = FINE_WINDOW as u64 * 1000;
 
 /// The maximum over any window that ends now. Keeps only samples greater than all later ones, so the values
 /// decrease from old to new.
@@ -35,13 +35,18 @@ impl WindowMax {
     /// The maximum since `from`; none without a sample.
     #[must_use]
     pub fn max_since(&self, from: u64) -> Option<u64> {
+        self.peak_since(from).map(|(_, value)| value)
+    }
+
+    /// The same, and when it was last reached.
+    fn peak_since(&self, from: u64) -> Option<(u64, u64)> {
         let first = self.0.partition_point(|&(time, _)| time < from);
-        self.0.get(first).map(|&(_, value)| value)
+        self.0.get(first).copied()
     }
 }
 
 /// The totals behind the members of [`Rates`], in that order.
-type Totals = [u64; 7];
+pub type Totals = [u64; 7];
 
 /// Bounds of the gauges at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,14 +110,16 @@ impl History {
             sample_milliseconds: u32::try_from(sample).unwrap_or(u32::MAX),
             min: range.most,
             max: range.least,
+            max_seconds_ago: Counts::default(),
         };
         for state in State::ALL {
             let i = state.index();
-            let (max, min) = (
-                self.greatest[i].max_since(from),
-                self.least[i].max_since(from),
-            );
-            peaks.max[state] = max.unwrap_or(0).max(range.least[state]);
+            let min = self.least[i].max_since(from);
+            let max = self.greatest[i].peak_since(from);
+            if let Some((time, max)) = max.filter(|&(_, max)| max > range.least[state]) {
+                peaks.max[state] = max;
+                peaks.max_seconds_ago[state] = now.saturating_sub(time) / 1000;
+            }
             peaks.min[state] = min
                 .map_or(u64::MAX, |complement| !complement)
                 .min(range.most[state]);
@@ -154,7 +161,7 @@ impl History {
     }
 }
 
-fn totals(flows: &Transitions, events: u64) -> Totals {
+pub fn totals(flows: &Transitions, events: u64) -> Totals {
     [
         flows.active_open,
         flows.passive_open,

@@ -15,6 +15,7 @@ mod idle_ages;
 mod invariants;
 mod listed;
 mod memory;
+mod minutes;
 mod namespaces;
 mod netns_targets;
 mod ports;
@@ -35,6 +36,7 @@ mod sync;
 mod ticker;
 mod timewait_hooks;
 mod tracker;
+mod window_extremes;
 
 pub use audit::Auditor;
 #[cfg(any(test, fuzzing))]

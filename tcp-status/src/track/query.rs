@@ -28,9 +28,9 @@ use crate::{
     },
     serve::{
         Source,
-        protocol::{ApiError, Get, Show},
+        protocol::{ApiError, Get, History, Show},
     },
-    snapshot::{Ends, Events, Ports, Snapshot},
+    snapshot::{Ends, Events, Ports, Snapshot, minutes},
 };
 
 /// The name of all namespaces together beyond `--max-namespaces`. Their inode number is 0.
@@ -251,7 +251,7 @@ impl Tracker {
         snapshot.ports = self.ports(netns, (split, &gauges), ports, &half_open)?;
         if netns == OWN_NETNS {
             let range = self.gauge_range(netns, split, &snapshot.states, &aux)?;
-            let samples = lock(&self.samples);
+            let mut samples = lock(&self.samples);
             samples.annotate(window, &reading, &range, &mut snapshot, &mut listeners);
         }
         snapshot.listeners = listeners;
@@ -460,6 +460,11 @@ impl Source for Tracker {
 
     fn changes(&self) -> Option<watch::Receiver<()>> {
         Some(lock(&self.samples).changed.subscribe())
+    }
+
+    fn history(&self, query: &History) -> Result<minutes::History, ApiError> {
+        let (since, state) = (query.since(), query.state()?);
+        Ok(lock(&self.samples).history(self.inode, since, state))
     }
 
     fn show(&self, query: &Show) -> Result<Vec<Snapshot>, ApiError> {

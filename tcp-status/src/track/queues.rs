@@ -15,7 +15,7 @@ use tcp_status_common::{
 use super::history::WindowMax;
 use crate::{
     kernel::{sock_diag::MiniSplits, sysctl::Settings},
-    snapshot::{Listener, MAX_WINDOW},
+    snapshot::{FINE_WINDOW, Listener},
 };
 
 /// Half-open connections by local port and family.
@@ -94,7 +94,7 @@ impl Queues {
                 None => new.push((depth, key)),
             }
         }
-        let oldest = now.saturating_sub(u64::from(MAX_WINDOW) * 1000);
+        let oldest = now.saturating_sub(u64::from(FINE_WINDOW) * 1000);
         self.0.retain(|_, queue| queue.seen >= oldest);
         self.evict(new.len().min(MAX_QUEUES), now);
         new.sort_unstable_by_key(|&(depth, _)| Reverse(depth));
@@ -227,7 +227,7 @@ pub fn fuzz(records: &[ListenerRecord]) {
     assert_eq!(total(&requests(&listeners)).iter().sum::<u64>(), all);
     let mut queues = Queues::default();
     queues.record(1, &listeners);
-    queues.annotate(1, MAX_WINDOW, &mut listeners);
+    queues.annotate(1, FINE_WINDOW, &mut listeners);
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use tcp_status_common::{counters::OWN_NETNS, state::State};
 
 use super::{
     api_error::unavailable, assemble::assemble, aux_counts::StalenessPolicy, cpu_time::CpuTimer,
-    samples::Waker, sync::lock, tracker::Tracker,
+    history::totals, minutes::Sample, samples::Waker, sync::lock, tracker::Tracker,
 };
 use crate::{bpf::wait, kernel::procfs, serve::protocol::ApiError};
 
@@ -86,6 +86,9 @@ impl SamplerLoop {
         let moved = sampled.as_ref().map_or(true, |&moved| moved);
         self.quiet = if moved { 0 } else { self.quiet + 1 };
         self.failing &= sampled.is_err();
+        if sampled.is_err() {
+            lock(&tracker.samples).minutes.interrupt();
+        }
         let rested = if self.quiet < QUIET {
             wait(&[waker.event.as_fd()], Some(period)).map(drop)
         } else {
@@ -106,7 +109,13 @@ fn rest(tracker: &Tracker, waker: &Waker, period: Duration) -> io::Result<()> {
         lock(&tracker.samples).resting = true;
         sleep(tracker, waker, period)
     };
-    lock(&tracker.samples).resting = false;
+    {
+        let mut samples = lock(&tracker.samples);
+        if samples.resting {
+            samples.extend_minutes();
+        }
+        samples.resting = false;
+    }
     tracker.bpf.disarm().map_err(io::Error::other)?;
     rested
 }
@@ -141,6 +150,16 @@ impl Tracker {
         Ok(self.request_sockets(OWN_NETNS, &gauges)? != lock(&self.samples).requests)
     }
 
+    /// Whether a count of the tracker's namespace may be off.
+    fn is_degraded(&self) -> Result<bool, ApiError> {
+        let unrecorded = self.unrecorded()?;
+        let audit_state = self.audit_state();
+        Ok(
+            unrecorded != audit_state.unrecorded
+                || audit_state.degraded(&audit_state.own).is_some(),
+        )
+    }
+
     /// While the sampler rests, looks for what changes without an event: queues, and minisockets
     /// that end.
     pub(super) fn sample_at_rest(&self) {
@@ -170,11 +189,18 @@ impl Tracker {
         let [mut counts, v6] = assemble(&gauges, &aux);
         counts += &v6;
         let range = self.gauge_range(OWN_NETNS, split, &counts, &aux)?;
+        let totals = totals(&reading.transitions, reading.events);
+        let mut sample = Sample::new(counts, range, totals, &listeners);
+        sample.degraded = self.is_degraded()?;
         let mut samples = lock(&self.samples);
         let now = samples.now();
         samples
             .history
             .record(now, &range, &reading.transitions, reading.events);
+        if samples.resting {
+            samples.minutes.record_rest(now);
+        }
+        samples.minutes.record(now, sample);
         samples.requests = requests;
         samples.queues.record(now, &listeners);
         let queued = listeners

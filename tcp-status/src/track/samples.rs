@@ -1,27 +1,32 @@
 //! What was sampled of the tracker's namespace, and how the thread that samples is woken.
 
 use std::{
+    collections::BTreeMap,
     io,
     sync::atomic::{AtomicBool, Ordering},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use tcp_status_common::state::Family;
+use tcp_status_common::state::{Family, State};
 use tokio::sync::watch;
 
 use super::{
     history::{GaugeRange, History},
+    minutes::Minutes,
     queues::Queues,
     reading::Reading,
 };
-use crate::snapshot::{Counts, Listener, Snapshot};
+use crate::snapshot::{
+    Counts, FINE_WINDOW, Listener, SCHEMA, Snapshot, minutes::History as HistoryReport,
+};
 
 /// What was sampled so far.
 pub struct Samples {
     pub(super) started: Instant,
     pub(super) period: Duration,
     pub(super) history: History,
+    pub(super) minutes: Minutes,
     pub(super) queues: Queues,
     /// The sampler sleeps until something happens.
     pub(super) resting: bool,
@@ -39,6 +44,7 @@ impl Default for Samples {
             started: Instant::now(),
             period: Duration::ZERO,
             history: History::default(),
+            minutes: Minutes::new(0, unix_time()),
             queues: Queues::default(),
             resting: false,
             last: (Counts::default(), 0, 0),
@@ -51,26 +57,77 @@ impl Default for Samples {
 impl Samples {
     /// Adds to a snapshot what was seen within its window.
     pub(super) fn annotate(
-        &self,
+        &mut self,
         window: u32,
         reading: &Reading,
         range: &GaugeRange,
         snapshot: &mut Snapshot,
         listeners: &mut [Listener],
     ) {
+        self.extend_minutes();
         let now = self.now();
-        let period = u64::try_from(self.period.as_millis()).unwrap_or(u64::MAX);
-        snapshot.peaks = self.history.peaks(now, window, period, range);
-        snapshot.rates = self
-            .history
-            .rates(now, window, &reading.transitions, reading.events);
+        let period = self.period_milliseconds();
+        let Reading {
+            transitions,
+            events,
+            ..
+        } = reading;
+        let long = (window > FINE_WINDOW).then(|| self.minutes.extremes(now, window));
+        if let Some(before) = long.flatten() {
+            snapshot.peaks = self.history.peaks(now, FINE_WINDOW, period, range);
+            if let Some(peaks) = &mut snapshot.peaks {
+                before.extend(now, peaks);
+            }
+            snapshot.rates = before.rates();
+        } else {
+            snapshot.peaks = self.history.peaks(now, window, period, range);
+            snapshot.rates = self.history.rates(now, window, transitions, *events);
+        }
         self.queues.annotate(now, window, listeners);
+    }
+
+    /// What was sampled in the last `since` seconds, of one state or of all.
+    pub(super) fn history(&mut self, netns: u32, since: u32, only: Option<State>) -> HistoryReport {
+        self.extend_minutes();
+        let (now, unix) = (self.now(), unix_time());
+        HistoryReport {
+            schema: SCHEMA,
+            netns,
+            now: Duration::from_millis(unix).as_secs_f64(),
+            since_seconds: since,
+            sample_milliseconds: u32::try_from(self.period_milliseconds()).unwrap_or(u32::MAX),
+            peaks: BTreeMap::new(),
+            minutes: self.minutes.report(now, unix, since, only),
+        }
+        .with_peaks()
+    }
+
+    fn period_milliseconds(&self) -> u64 {
+        u64::try_from(self.period.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Extends the minutes to the present: the last sample still holds.
+    pub(super) fn extend_minutes(&mut self) {
+        let now = self.now();
+        if self.resting {
+            self.minutes.record_rest(now);
+        } else {
+            self.minutes.extend(now);
+        }
     }
 
     /// Milliseconds since the first sample could be taken.
     pub(super) fn now(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+/// Milliseconds of Unix time.
+pub(super) fn unix_time() -> u64 {
+    let time = SystemTime::now().duration_since(UNIX_EPOCH);
+    time.map_or(0, |time| {
+        u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+    })
 }
 
 /// Wakes the sampler, for good or for a look.

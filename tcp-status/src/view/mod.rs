@@ -2,6 +2,7 @@
 
 pub mod discovery;
 mod field;
+pub mod history;
 pub mod listeners;
 pub mod ports;
 mod rows;
@@ -63,8 +64,14 @@ pub(crate) fn fuzz(line: &[u8]) {
         return;
     };
     encode(&answer).expect("what was read can be written");
-    let Response::Snapshots(all) = answer else {
-        return;
+    let all = match answer {
+        Response::Snapshots(all) => all,
+        Response::History(found) => {
+            let text = history::render(&found, None, &history::Plot::new(80, false));
+            assert!(!text.contains(|c: char| c.is_control() && c != '\n'));
+            return;
+        }
+        _ => return,
     };
     json(&discovery::ports(&all)).expect("ports can be written");
     for snapshot in &all {

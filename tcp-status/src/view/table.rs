@@ -271,6 +271,7 @@ established     4294967305  4294967295          10
                 sample_milliseconds: 100,
                 min: Counts::default(),
                 max,
+                max_seconds_ago: Counts::default(),
             }),
             rates: Some(Rates {
                 window_seconds: 60.2,

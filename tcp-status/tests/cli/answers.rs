@@ -139,6 +139,15 @@ fn a_namespace_that_is_not_there_is_a_bad_argument() {
 }
 
 #[test]
+fn a_scan_has_no_history_and_says_so() {
+    let tracker = Tracker::start();
+    let socket = tracker.socket();
+    let arguments = ["history", "--socket", socket.to_str().unwrap()];
+    let line = complaint(&output(&arguments), 3);
+    assert!(line.contains("the scan tier keeps none"), "{line}");
+}
+
+#[test]
 fn verify_agrees_with_a_scan_at_rest() {
     let Some(netns) = Netns::for_test() else {
         return;

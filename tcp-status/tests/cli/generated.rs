@@ -9,7 +9,7 @@ use tcp_status_testkit::skip_unprepared;
 
 use crate::{printed, tcp_status};
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "run",
     "get",
     "show",
@@ -18,6 +18,7 @@ const COMMANDS: [&str; 14] = [
     "ports",
     "who",
     "wait",
+    "history",
     "discover",
     "verify",
     "check",

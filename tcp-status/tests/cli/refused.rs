@@ -16,7 +16,7 @@ use nix::unistd::geteuid;
 
 use crate::{complaint, output, tcp_status};
 
-fn commands(socket: &Path) -> [Vec<String>; 7] {
+fn commands(socket: &Path) -> [Vec<String>; 8] {
     let with = |words: &[&str]| {
         let words = words.iter().map(ToString::to_string);
         words
@@ -30,6 +30,7 @@ fn commands(socket: &Path) -> [Vec<String>; 7] {
         with(&["verify"]),
         with(&["listeners"]),
         with(&["ports"]),
+        with(&["history"]),
         with(&["discover"]),
     ]
 }

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tcp_status::{
     serve::{
         Source,
-        protocol::{ApiError, Get, Show},
+        protocol::{ApiError, Get, History, Show},
     },
     snapshot::{
         Counts, Flow, Listener, Overflows, Peaks, PortCounts, Rates, Snapshot, Stale, Syncookies,
         Tier, Transitions,
+        minutes::{self, Extremes, FullestQueue, Minute},
     },
 };
 use tcp_status_common::state::State;
@@ -47,6 +48,10 @@ impl Source for Rich {
         Ok(own(0).states[query.state()?])
     }
 
+    fn history(&self, query: &History) -> Result<minutes::History, ApiError> {
+        history(query)
+    }
+
     fn show(&self, query: &Show) -> Result<Vec<Snapshot>, ApiError> {
         let step = self.readings.fetch_add(1, Ordering::Relaxed);
         let all = vec![own(step), other(step)];
@@ -67,6 +72,69 @@ impl Source for Rich {
             .retain(|listener| query.port.is_none_or(|port| port == listener.port));
         Ok(vec![one])
     }
+}
+
+/// Two hours of minutes that end now, without twenty of them: 1,500 established, and once 4,321.
+fn history(query: &History) -> Result<minutes::History, ApiError> {
+    const NOW: u64 = 1_800_014_450;
+    let only = query.state()?;
+    let since = query.since();
+    let extremes = |max: u64, at: u64| Extremes {
+        min: max / 2,
+        max,
+        mean: max as f64 * 0.75,
+        max_at: at as f64 + 22.5,
+    };
+    let minute = |ago: u64| {
+        let start = NOW / 60 * 60 - ago * 60;
+        let state = |state: State| {
+            let max = match (state, ago) {
+                (State::Established, 18) => 4321,
+                (State::Established, _) => 1500,
+                (State::Listen, _) => 40,
+                _ => 0,
+            };
+            (state.name().to_owned(), extremes(max, start))
+        };
+        let states = State::ALL.into_iter();
+        let states = states.filter(|state| only.is_none_or(|only| only == *state));
+        let rate = Extremes {
+            min: 0.0,
+            max: 12.5,
+            mean: 3.25,
+            max_at: start as f64,
+        };
+        let whole = only.is_none();
+        Minute {
+            start,
+            seconds: if ago == 0 { 50.0 } else { 60.0 },
+            degraded: ago == 17,
+            states: states.map(state).collect(),
+            rates: whole
+                .then(|| ("passive_open".to_owned(), rate))
+                .into_iter()
+                .collect(),
+            accept_queues: whole.then(|| extremes(100, start)),
+            fullest_accept_queue: (whole && ago == 18).then_some(FullestQueue {
+                port: FULL,
+                length: 129,
+                limit: 128,
+                at: start as f64 + 30.0,
+            }),
+        }
+    };
+    let kept = (0..120).rev().filter(|ago| !(30..50).contains(ago));
+    let kept = kept.filter(|ago| ago * 60 <= u64::from(since));
+    let history = minutes::History {
+        schema: 1,
+        netns: OWN,
+        now: NOW as f64,
+        since_seconds: since,
+        sample_milliseconds: 100,
+        peaks: Default::default(),
+        minutes: kept.map(minute).collect(),
+    };
+    Ok(history.with_peaks())
 }
 
 fn own(step: u64) -> Snapshot {
@@ -93,6 +161,7 @@ fn own(step: u64) -> Snapshot {
             sample_milliseconds: 100,
             min: counts(&[(State::Established, 1490), (State::Listen, 40)]),
             max,
+            max_seconds_ago: counts(&[(State::SynRecv, 42)]),
         }),
         rates: Some(Rates {
             window_seconds: 60.0,

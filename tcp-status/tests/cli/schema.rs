@@ -85,6 +85,11 @@ fn every_json_output_conforms_to_its_schema() {
             assert_conforms(&schema, &printed(&arguments));
         }
     }
+    let history = schema("history");
+    for state in [&[] as &[_], &["TIME_WAIT"]] {
+        let arguments = ["history", "--json", "--socket", rich.to_str().unwrap()];
+        assert_conforms(&history, &printed(&[&arguments, state].concat()));
+    }
     for by in ["remote", "destination", "process", "cgroup", "port"] {
         let found = output(&["who", "--json", "--by", by]);
         if by == "cgroup" && !found.status.success() {

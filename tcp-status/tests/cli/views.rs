@@ -74,6 +74,46 @@ fn every_listening_socket_is_in_the_table() {
 }
 
 #[test]
+fn the_history_says_how_much_and_when() {
+    let served = Served::new();
+    // The peak was at 11:42:22 UTC, 18 minutes and 28 seconds ago; twenty minutes are not known.
+    let summary = served.printed(&["history", "--since", "2h"]);
+    for part in [
+        "history   100 minutes of the last 120, sampled every 100 ms; 1 degraded\n",
+        "fullest   accept queue of port 5432: 129 of 128 at 11:42:30, 18m ago\n",
+        "\nestablished         750     1146.2     4321  11:42:22    18m  ",
+        "\naccept queues        50       75.0      100  ",
+        "\npassive opens         0        3.2     12.5  ",
+        "\nalways 0  synsent, synrecv, finwait1,",
+    ] {
+        assert!(summary.contains(part), "{part}{summary}");
+    }
+    let row = summary.lines().find(|line| line.starts_with("established"));
+    let plot: Vec<_> = row.unwrap().chars().skip(62).collect();
+    assert!((17..=18).contains(&plot.len()), "{plot:?}");
+    assert!(plot.contains(&'-') && plot.contains(&'█'), "{plot:?}");
+    assert!(
+        summary.lines().all(|line| line.chars().count() <= 80),
+        "{summary}"
+    );
+
+    let state = served.printed(&["history", "ESTABLISHED", "--since", "1h"]);
+    for part in [
+        "peak      4321 established at 11:42:22, 18m ago\n",
+        "\n2027-01-15 11:42       2160     3240.8     4321  11:42:22  ██████████████████\n",
+        "\n2027-01-15 11:43        750     1125.0     1500  11:43:22  ███████ degraded\n",
+        "\n-\n",
+    ] {
+        assert!(state.contains(part), "{part}{state}");
+    }
+    let never = served.printed(&["history", "closing", "--since", "1m"]);
+    assert!(!never.contains('█'), "{never}");
+    let json = served.json(&["history", "TIME-WAIT", "--json"]);
+    assert_eq!(json["since_seconds"], 3600);
+    assert_eq!(json["peaks"]["timewait"]["max"], 0);
+}
+
+#[test]
 fn listeners_are_also_json() {
     let served = Served::new();
     let json = served.json(&["listeners", "--json"]);

@@ -104,7 +104,7 @@ fn what_is_not_there_or_not_allowed_is_said_in_one_line() {
             "/metrics?window=0",
             "",
             400,
-            "window=1 to window=600",
+            "window=1 to window=86400",
         ),
     ] {
         let mut connection = Connection::open(server.address);

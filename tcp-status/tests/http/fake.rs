@@ -72,6 +72,7 @@ pub(crate) fn full() -> Snapshot {
             last_audit_microseconds: Some(2600),
         },
         peaks: Some(Peaks {
+            max_seconds_ago: Counts::default(),
             window_seconds: 60,
             sample_milliseconds: 100,
             min: counts(0),

@@ -8,6 +8,7 @@ mod churn;
 mod ends;
 mod floods;
 mod half_open;
+mod history;
 mod namespaces;
 mod nested;
 mod pacing;

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use tcp_status::snapshot::MAX_WINDOW;
+use tcp_status::snapshot::FINE_WINDOW;
 
 /// One look at the tracker.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +56,7 @@ impl Samples {
         const IN_USE: u64 = 2;
         /// KiB of history in a second; 4 were measured.
         const HISTORY: u64 = 8;
-        let full = Duration::from_secs(MAX_WINDOW.into());
+        let full = Duration::from_secs(FINE_WINDOW.into());
         let filled = self.0.iter().filter(|sample| sample.at > full).count();
         let (part, room) = if filled >= self.0.len() / 3 {
             (&self.0[self.0.len() - filled..], ROOM)

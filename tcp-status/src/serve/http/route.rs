@@ -44,7 +44,7 @@ const BODY: RouteError = RouteError {
 };
 const WINDOW: RouteError = RouteError {
     status: StatusCode::BAD_REQUEST,
-    why: "not a window; use window=1 to window=600, in seconds, once",
+    why: "not a window; use window=1 to window=86400, in seconds, once",
 };
 
 /// Parses a request.
@@ -186,7 +186,7 @@ mod tests {
             "?window",
             "?window=",
             "?window=0",
-            "?window=601",
+            "?window=86401",
             "?window=-1",
             "?window=+1",
             "?window=1.5",

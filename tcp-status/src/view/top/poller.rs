@@ -103,7 +103,7 @@ fn answer(socket: &Path, poll_query: &PollQuery) -> Result<Vec<crate::snapshot::
     match request(socket, &query) {
         Ok(Response::Snapshots(snapshots)) => Ok(snapshots),
         Ok(Response::Error(refusal)) => Err(refusal.to_string()),
-        Ok(Response::Value(_) | Response::Waited { .. }) => {
+        Ok(Response::Value(_) | Response::History(_) | Response::Waited { .. }) => {
             Err("cannot query the tracker: it answers another question".into())
         }
         Err(error) => Err(error.to_string()),
