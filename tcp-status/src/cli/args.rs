@@ -23,6 +23,11 @@ Without a command, this help goes to standard error, with status 2.
 
 Times are a number and a unit, as in 500ms, 90s, 20m or 2h; without a unit, seconds.";
 
+const GET: &str = "\
+One number a line, in the order of the arguments. all stands for established, synsent, synrecv, \
+finwait1, finwait2, timewait, closed, closewait, lastack, listen, closing. Several numbers are one \
+consistent reading.";
+
 const LISTENERS: &str = "\
 Columns: queue is the accept queue, limit its limit (the kernel admits one more), peak the \
 longest accept queue within the window, syn the half-open connections, of their limit. Marks: \
@@ -248,12 +253,44 @@ pub enum NamespaceOption {
     All,
 }
 
+/// States of `get`: one, or all eleven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateArgument {
+    /// One.
+    One(State),
+    /// All, in the order of [`State::ALL`].
+    All,
+}
+
+impl StateArgument {
+    /// The states that it stands for.
+    #[must_use]
+    pub fn states(self) -> Vec<State> {
+        match self {
+            Self::One(state) => vec![state],
+            Self::All => State::ALL.to_vec(),
+        }
+    }
+}
+
 /// Options of `get`.
 #[derive(Args, Debug)]
+#[command(after_help = GET)]
 pub struct GetOptions {
-    /// State, in any usual spelling: established, TIME_WAIT, fin-wait-2, ...
-    #[arg(value_parser = parse::StateParser)]
-    pub state: State,
+    /// State, in any usual spelling: established, TIME_WAIT, fin-wait-2, ...; or all
+    #[arg(value_parser = parse::StateArgumentParser)]
+    pub state: StateArgument,
+    /// Further states
+    #[arg(value_name = "STATE", value_parser = parse::StateArgumentParser)]
+    pub more: Vec<StateArgument>,
+    /// The sockets that are counted.
+    #[command(flatten)]
+    pub scope: ScopeOptions,
+}
+
+/// Options that select sockets, and the tracker that counts them.
+#[derive(Args, Debug)]
+pub struct ScopeOptions {
     /// Local port
     #[arg(long, value_parser = parse::port, allow_hyphen_values = true)]
     #[arg(add = complete::ports())]
@@ -371,9 +408,12 @@ pub struct PortsOptions {
 #[command(after_help = WAIT)]
 #[command(group = ArgGroup::new("bound").required(true).args(["above", "below"]))]
 pub struct WaitOptions {
-    /// The count.
+    /// State, in any usual spelling: established, TIME_WAIT, fin-wait-2, ...
+    #[arg(value_parser = parse::StateParser)]
+    pub state: State,
+    /// The sockets that are counted.
     #[command(flatten)]
-    pub of: GetOptions,
+    pub scope: ScopeOptions,
     /// Wait until there are more
     #[arg(long, value_name = "N", value_parser = parse::bound, allow_hyphen_values = true)]
     pub above: Option<u64>,

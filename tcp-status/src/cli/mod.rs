@@ -59,12 +59,12 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command) -> anyhow::Result<Verdict> {
     match command {
         Command::Run(options) => run::run(&options)?,
-        Command::Get(options) => query::get(options)?,
+        Command::Get(options) => query::get(&options)?,
         Command::Show(options) => query::show(options)?,
         Command::Top(options) => top::top(options)?,
         Command::Listeners(options) => query::listeners(options)?,
         Command::Ports(options) => query::ports(options)?,
-        Command::Wait(options) => return query::wait(options),
+        Command::Wait(options) => return query::wait(&options),
         Command::Who(options) => who::who(&options)?,
         Command::History(options) => query::history(&options)?,
         Command::Discover(options) => query::discover(options)?,

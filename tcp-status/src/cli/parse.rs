@@ -17,6 +17,7 @@ use clap::{
 use ipnet::IpNet;
 use tcp_status_common::state::State;
 
+use super::args::StateArgument;
 use crate::{
     serve::socket_path::{self, BadPath},
     snapshot::{FINE_WINDOW, MAX_WINDOW},
@@ -214,6 +215,32 @@ impl TypedValueParser for StateParser {
 
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
         let names = State::ALL.map(State::name).into_iter();
+        Some(Box::new(names.map(PossibleValue::new)))
+    }
+}
+
+/// A state, or `all`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StateArgumentParser;
+
+impl TypedValueParser for StateArgumentParser {
+    type Value = StateArgument;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        argument: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<StateArgument, Error> {
+        if value.eq_ignore_ascii_case("all") {
+            return Ok(StateArgument::All);
+        }
+        let state = StateParser.parse_ref(command, argument, value);
+        state.map(StateArgument::One)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let names = State::ALL.map(State::name).into_iter().chain(["all"]);
         Some(Box::new(names.map(PossibleValue::new)))
     }
 }

@@ -2,16 +2,17 @@
 
 use std::{
     io::{self, Write as _},
+    iter,
     path::Path,
     time::Duration,
 };
 
-use tcp_status_common::state::Family;
+use tcp_status_common::state::{Family, State};
 
 use super::{
     args::{
-        DiscoverOptions, GetOptions, HistoryOptions, ListenersOptions, PortsOptions, ShowOptions,
-        WaitOptions,
+        DiscoverOptions, FamilyOption, GetOptions, HistoryOptions, ListenersOptions, PortsOptions,
+        ScopeOptions, ShowOptions, WaitOptions,
     },
     exit::Verdict,
 };
@@ -31,36 +32,52 @@ use crate::{
     },
 };
 
-pub(super) fn get(options: GetOptions) -> anyhow::Result<()> {
-    let path = options.socket.socket.clone();
-    match request(&path, &Query::Get(options.into()))? {
-        Response::Value(value) => Ok(print(&format!("{value}\n"))?),
-        other => Err(unexpected(other)),
+pub(super) fn get(options: &GetOptions) -> anyhow::Result<()> {
+    let (scope, path) = (&options.scope, &options.scope.socket.socket);
+    let arguments = iter::once(&options.state).chain(&options.more);
+    let states: Vec<_> = arguments.flat_map(|one| one.states()).collect();
+    if let &[state] = states.as_slice() {
+        return match request(path, &Query::Get(count(state, scope)))? {
+            Response::Value(value) => Ok(print(&format!("{value}\n"))?),
+            other => Err(unexpected(other)),
+        };
+    }
+    let query = Show {
+        port: scope.port,
+        netns: scope.netns.clone(),
+        ..Show::default()
+    };
+    let one = reading(path, query)?;
+    let counts = match scope.family {
+        None => &one.states,
+        Some(FamilyOption::V4) => &one.ipv4,
+        Some(FamilyOption::V6) => &one.ipv6,
+    };
+    let lines = states.iter().map(|&state| format!("{}\n", counts[state]));
+    Ok(print(&lines.collect::<String>())?)
+}
+
+/// A query for one count.
+fn count(state: State, scope: &ScopeOptions) -> Get {
+    Get {
+        state: state.name().into(),
+        port: scope.port,
+        family: scope.family.map(|family| Family::from(family).number()),
+        netns: scope.netns.clone(),
     }
 }
 
-impl From<GetOptions> for Get {
-    fn from(options: GetOptions) -> Self {
-        Self {
-            state: options.state.name().into(),
-            port: options.port,
-            family: options.family.map(|family| Family::from(family).number()),
-            netns: options.netns,
-        }
-    }
-}
-
-pub(super) fn wait(options: WaitOptions) -> anyhow::Result<Verdict> {
+pub(super) fn wait(options: &WaitOptions) -> anyhow::Result<Verdict> {
     let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    let (state, path) = (options.of.state, options.of.socket.socket.clone());
+    let (state, path) = (options.state, &options.scope.socket.socket);
     let query = Query::Wait(Wait {
-        of: options.of.into(),
+        of: count(state, &options.scope),
         above: options.above,
         below: options.below,
         hold: options.hold.map_or(0, milliseconds),
         timeout: options.timeout.map(milliseconds),
     });
-    match request(&path, &query)? {
+    match request(path, &query)? {
         Response::Waited { met: true, .. } => Ok(Verdict::Yes),
         Response::Waited { met: false, value } => {
             let bound = match (options.above, options.below) {

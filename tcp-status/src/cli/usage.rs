@@ -196,7 +196,7 @@ mod tests {
             ),
             (
                 &["get", "listen", "x"],
-                "unexpected argument 'x' found; see tcp-status get --help",
+                &format!("invalid value 'x' for '[STATE]...'; {states}"),
             ),
             (
                 &["get", "listen", "--port", "0"],

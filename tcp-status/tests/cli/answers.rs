@@ -15,7 +15,9 @@ use tcp_status_common::state::State;
 use tcp_status_testkit::netns::Netns;
 
 use crate::{
-    complaint, output, printed, tcp_status,
+    complaint, output, printed,
+    rich::Rich,
+    tcp_status,
     tracker::{Tracker, serve},
 };
 
@@ -136,6 +138,47 @@ fn a_namespace_that_is_not_there_is_a_bad_argument() {
         let line = complaint(&output(&[command, &more].concat()), 2);
         assert!(line.contains("\"no-such-namespace\""), "{line}");
     }
+}
+
+/// `get` of several states, against one reading that does not change.
+#[test]
+fn several_states_are_one_reading_in_the_order_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("s");
+    serve(&socket, 0o600, Rich::after(0));
+    let get = |arguments: &[&str]| {
+        let socket = ["--socket", socket.to_str().unwrap()];
+        printed(&[&["get"], arguments, &socket].concat())
+    };
+    assert_eq!(get(&["timewait", "LISTEN"]), "20000\n40\n");
+    assert_eq!(get(&["listen", "TIME_WAIT", "listen"]), "40\n20000\n40\n");
+    assert_eq!(get(&["listen", "closewait", "--family", "6"]), "9\n0\n");
+    let all = get(&["all", "--family", "4"]);
+    let numbers: Vec<_> = all.lines().collect();
+    assert_eq!(numbers.len(), State::COUNT, "{all}");
+    let at = |state: State| numbers[State::ALL.iter().position(|one| *one == state).unwrap()];
+    let some = [
+        State::TimeWait,
+        State::CloseWait,
+        State::Listen,
+        State::Closing,
+    ]
+    .map(at);
+    assert_eq!(some, ["20000", "41", "31", "0"]);
+    let tracker = Tracker::start();
+    let socket = tracker.socket();
+    let arguments = [
+        "get",
+        "all",
+        "--port",
+        "65535",
+        "--socket",
+        socket.to_str().unwrap(),
+    ];
+    assert_eq!(printed(&arguments), "0\n".repeat(State::COUNT));
+    let absent = ["get", "all", "listen", "--netns", "no-such", "--socket"];
+    let refused = output(&[&absent as &[_], &[socket.to_str().unwrap()]].concat());
+    complaint(&refused, 2);
 }
 
 #[test]

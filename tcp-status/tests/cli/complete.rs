@@ -91,7 +91,7 @@ fn cases<'a>(other: &'a [&'a str]) -> [Case<'a>; 13] {
         ("tcp-status ", &["get", "show", "zabbix"], &["--socket"]),
         ("tcp-status sh", &["show"], &["get"]),
         ("tcp-status get est", &["established"], &["timewait"]),
-        ("tcp-status get ", &["finwait2", "closing"], &[]),
+        ("tcp-status get ", &["finwait2", "closing", "all"], &[]),
         ("tcp-status get established --fam", &["--family"], &[]),
         ("tcp-status get established --family ", &["4", "6"], &["5"]),
         ("tcp-status zabbix un", &["uninstall"], &["install"]),

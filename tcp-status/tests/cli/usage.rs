@@ -28,7 +28,7 @@ fn every_bad_argument_is_one_line() {
         (&["get", "TIME-WAI"], "did you mean timewait?"),
         (&["get", "\u{1b}[2J\n\u{7}"], "'\\u{1b}[2J\\n\\u{7}'"),
         (&["get", &long], "xxx…'"),
-        (&["get", "listen", "closed"], "unexpected argument 'closed'"),
+        (&["get", "listen", "clsed"], "did you mean closed?"),
         (&["get", "listen", "--port", "0"], "use 1 to 65535"),
         (
             &["get", "listen", "--port", "70000"],
@@ -68,7 +68,11 @@ fn every_bad_argument_is_one_line() {
             "unexpected value 'yes' for '--json'",
         ),
         (
-            &["show", "--window", "20m"],
+            &["show", "--window", "25h"],
+            "use whole seconds up to 24 hours",
+        ),
+        (
+            &["listeners", "--window", "20m"],
             "use whole seconds up to 10 minutes",
         ),
         (
