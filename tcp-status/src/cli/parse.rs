@@ -60,6 +60,15 @@ pub(super) fn max_ports(text: &str) -> Result<u32, &'static str> {
     count(text, 16..=32_768).ok_or("not a number of ports; use 16 to 32768")
 }
 
+pub(super) fn metrics_ports(text: &str) -> Result<usize, &'static str> {
+    let number = match text {
+        "off" => Some(0),
+        text => count(text, 0..=65_535),
+    };
+    let number = number.and_then(|number| usize::try_from(number).ok());
+    number.ok_or("not a number of ports; use 0 to 65535, or off")
+}
+
 pub(super) fn prefix4(text: &str) -> Result<u8, &'static str> {
     let bits = count(text, 0..=32).and_then(|bits| bits.try_into().ok());
     bits.ok_or("not a prefix length; use 0 to 32")

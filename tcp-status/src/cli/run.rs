@@ -231,6 +231,7 @@ fn page(options: &RunOptions) -> http::Options {
     http::Options {
         hosts: options.metrics_host.clone(),
         label_netns: options.netns == NamespaceOption::All,
+        max_ports: options.metrics_ports,
         node_names: options.metrics_compat == Some(CompatOption::Node),
         ..http::Options::default()
     }

@@ -95,6 +95,10 @@ fn every_bad_argument_is_one_line() {
         (&["verify", "--port", "80"], "unexpected argument '--port'"),
         (&["run", "--socket", ""], "empty; name a file"),
         (
+            &["run", "--metrics-ports", "many"],
+            "use 0 to 65535, or off",
+        ),
+        (
             &["run", "--socket-mode", "0999"],
             "use an octal number up to 0777",
         ),

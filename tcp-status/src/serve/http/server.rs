@@ -46,6 +46,8 @@ pub struct Options {
     pub label_netns: bool,
     /// Whether to add `node_tcp_connection_states` of node_exporter.
     pub node_names: bool,
+    /// Maximum number of ports of a namespace with series of their own.
+    pub max_ports: usize,
 }
 
 impl Default for Options {
@@ -55,6 +57,7 @@ impl Default for Options {
             hosts: Vec::new(),
             label_netns: false,
             node_names: false,
+            max_ports: 256,
         }
     }
 }
@@ -143,10 +146,12 @@ impl Server {
             hosts,
             label_netns,
             node_names,
+            max_ports,
         } = self.options;
         let labels = Labels {
             netns: label_netns,
             node: node_names,
+            ports: max_ports,
         };
         let listener = tokio::net::TcpListener::from_std(self.listener)?;
         let calls = Calls::new(source, &limits);

@@ -1,6 +1,7 @@
 //! The page of metrics, made from readings. What is on it is in the files beside this one, by
 //! topic; this one owns how families are written, and the label that tells namespaces apart.
 
+mod bounded;
 mod connections;
 mod listeners;
 mod process;
@@ -30,6 +31,8 @@ pub(super) struct Labels {
     pub(super) netns: bool,
     /// What node_exporter calls the states, as well.
     pub(super) node: bool,
+    /// Maximum number of ports of a namespace that are listed individually.
+    pub(super) ports: usize,
 }
 
 /// What is counted about the page itself.
@@ -62,7 +65,10 @@ pub(super) struct Page {
 }
 
 impl Page {
-    pub(super) fn new(snapshots: Vec<Snapshot>, labels: Labels, scrapes: Scrapes) -> Self {
+    pub(super) fn new(mut snapshots: Vec<Snapshot>, labels: Labels, scrapes: Scrapes) -> Self {
+        for snapshot in &mut snapshots {
+            bounded::limit_ports(snapshot, labels.ports);
+        }
         let names = if labels.netns || snapshots.len() > 1 {
             names(&snapshots)
                 .into_iter()
