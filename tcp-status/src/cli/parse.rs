@@ -17,7 +17,7 @@ use clap::{
 use ipnet::IpNet;
 use tcp_status_common::state::State;
 
-use super::args::StateArgument;
+use super::state_argument::StateArgument;
 use crate::{
     serve::socket_path::{self, BadPath},
     snapshot::{FINE_WINDOW, MAX_WINDOW},
