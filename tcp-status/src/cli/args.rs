@@ -12,7 +12,7 @@ use tcp_status_common::state::{Family, State};
 
 use super::{
     complete,
-    help::{DISCOVER, EXIT, GET, HISTORY, LISTENERS, PORTS, TOP, WAIT, WHO},
+    help::{CHECK, DISCOVER, EXIT, GET, HISTORY, LISTENERS, PORTS, TOP, WAIT, WHO},
     parse,
     state_argument::StateArgument,
 };
@@ -62,7 +62,7 @@ pub enum Command {
     /// Compare the counts with the kernel's listing
     Verify(VerifyOptions),
     /// Report kernel support and the resulting tier
-    Check,
+    Check(CheckOptions),
     /// Install, remove or check the Zabbix agent's configuration
     #[command(subcommand)]
     Zabbix(ZabbixCommand),
@@ -496,6 +496,15 @@ pub struct ZabbixCheck {
     /// The tracker to query.
     #[command(flatten)]
     pub socket: SocketOption,
+}
+
+/// Options of `check`.
+#[derive(Args, Debug)]
+#[command(after_help = CHECK)]
+pub struct CheckOptions {
+    /// Open sockets in every state and compare their counts; exit 1 on a difference
+    #[arg(long)]
+    pub self_test: bool,
 }
 
 /// Options of `verify`.

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use super::{args::CheckOptions, exit::Verdict, self_test};
 use crate::{
     bpf::MapLimits,
     kernel::{
@@ -34,10 +35,13 @@ const SETTINGS: Settings = Settings {
     attach_later: false,
 };
 
-pub(super) fn check() -> anyhow::Result<()> {
+pub(super) fn check(options: &CheckOptions) -> anyhow::Result<Verdict> {
     let (facts, _) = Facts::probe();
     let mut text = String::new();
     describe(&mut text, &facts)?;
+    if options.self_test {
+        return self_test(text);
+    }
     let (tier, reason) = match BackendPlan::from_facts(&facts, Backend::Ebpf) {
         Ok(_) => match attach() {
             Ok(snapshot) => (snapshot.tier, snapshot.tier_reason),
@@ -49,7 +53,29 @@ pub(super) fn check() -> anyhow::Result<()> {
     if let Some(reason) = reason {
         row(&mut text, "reason", &reason)?;
     }
-    Ok(print(&text)?)
+    print(&text)?;
+    Ok(Verdict::Yes)
+}
+
+/// Prints what `text` says of the host, and whether sockets in every state are counted exactly.
+fn self_test(mut text: String) -> anyhow::Result<Verdict> {
+    let report = self_test::run(SETTINGS)?;
+    row(&mut text, "tier", report.snapshot.tier.name())?;
+    if let Some(reason) = &report.snapshot.tier_reason {
+        row(&mut text, "reason", reason)?;
+    }
+    let netns = match report.isolated {
+        true => "of its own",
+        false => "of the caller",
+    };
+    row(&mut text, "network namespace", netns)?;
+    text.push('\n');
+    report.write(&mut text)?;
+    print(&text)?;
+    Ok(match report.is_right() {
+        true => Verdict::Yes,
+        false => Verdict::No,
+    })
 }
 
 /// Loads, attaches, seeds, reads once, and takes everything out again.

@@ -50,3 +50,9 @@ pub(super) const DISCOVER: &str = "\
 One object per listening port, with the macros {#PORT}, {#ADDRESSES} and {#FAMILIES} \
 (separated by commas), {#LIMIT} (sum of the limits of its accept queues) and {#NETNS} (inode \
 number). For Zabbix 4.2 and later.";
+
+pub(super) const CHECK: &str = "\
+The self-test takes seconds. It opens sockets on loopback, in a network namespace of its own where it \
+may (CAP_SYS_ADMIN), else in that of the caller, where some stay in TIME_WAIT for a minute. \
+Half of them are there when the programs are loaded, half come later; the kernel's listing is \
+/proc/net/tcp and tcp6.";

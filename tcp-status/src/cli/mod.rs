@@ -11,6 +11,7 @@ mod parse;
 mod passive;
 mod query;
 mod run;
+mod self_test;
 mod signals;
 mod state_argument;
 mod systemd;
@@ -71,7 +72,7 @@ fn dispatch(command: Command) -> anyhow::Result<Verdict> {
         Command::History(options) => query::history(&options)?,
         Command::Discover(options) => query::discover(options)?,
         Command::Verify(options) => return verify::verify(&options),
-        Command::Check => check::check()?,
+        Command::Check(options) => return check::check(&options),
         Command::Zabbix(command) => return zabbix::zabbix(&command),
         Command::Completions { shell } => print(&complete::script(shell)?)?,
         Command::Man => print(&man::man()?)?,

@@ -12,7 +12,8 @@ use std::{
 };
 
 use nix::{
-    sched::{CloneFlags, setns},
+    errno::Errno,
+    sched::{CloneFlags, setns, unshare},
     sys::statfs::{NSFS_MAGIC, fstatfs},
 };
 
@@ -140,6 +141,48 @@ impl Target {
 /// Without procfs.
 pub fn own() -> io::Result<u32> {
     u32::try_from(fs::metadata(OWN)?.ino()).map_err(io::Error::other)
+}
+
+/// Brings the calling thread into a new namespace, and its `lo` up. Whether it did: without privilege, the thread
+/// stays where it is.
+///
+/// # Errors
+/// What the kernel says, but for a missing privilege.
+pub fn isolate() -> io::Result<bool> {
+    match unshare(CloneFlags::CLONE_NEWNET) {
+        Ok(()) => set_loopback_up().map(|()| true),
+        Err(Errno::EPERM) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// `RTM_NEWLINK` with `IFF_UP`, of the first device of a namespace.
+fn set_loopback_up() -> io::Result<()> {
+    const NEW_LINK: u16 = 16;
+    const REQUEST_AND_ACKNOWLEDGE: u16 = 1 | 4;
+    const LENGTH: u32 = 32;
+    const LO: u32 = 1;
+    const UP: u32 = 1;
+    let mut socket = netlink_sys::Socket::new(netlink_sys::protocols::NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    // struct nlmsghdr, struct ifinfomsg.
+    let mut message = Vec::new();
+    message.extend(LENGTH.to_ne_bytes());
+    message.extend(NEW_LINK.to_ne_bytes());
+    message.extend(REQUEST_AND_ACKNOWLEDGE.to_ne_bytes());
+    message.extend([0; 12]);
+    for word in [LO, UP, UP] {
+        message.extend(word.to_ne_bytes());
+    }
+    socket.send(&message, 0)?;
+    let (answer, _) = socket.recv_from_full()?;
+    // struct nlmsgerr, after the header.
+    let errno = answer.get(16..20).and_then(|bytes| bytes.try_into().ok());
+    match errno.map(i32::from_ne_bytes) {
+        Some(0) => Ok(()),
+        Some(errno) => Err(io::Error::from_raw_os_error(-errno)),
+        None => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
 }
 
 /// Finds the namespace that a user names. A decimal number is a PID if `/proc/N` exists, else

@@ -7,6 +7,7 @@ mod refused;
 mod rich;
 mod run;
 mod schema;
+mod self_test;
 mod terminal;
 mod top;
 mod tracker;
