@@ -107,6 +107,8 @@ pub struct KernelLayout {
     pub listener_head: u32,
     /// `struct sock_common`: `skc_nulls_node`, whose first member points to the next one.
     pub skc_nulls_node: u32,
+    /// `struct sock`: `sk_uid`, 4 bytes: the owner.
+    pub sk_uid: u32,
 }
 
-const _: () = assert!(size_of::<KernelLayout>() == 188);
+const _: () = assert!(size_of::<KernelLayout>() == 192);

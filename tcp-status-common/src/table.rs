@@ -2,7 +2,10 @@
 //!
 //! A pass is many runs of a small program. All that lasts from one run to the next is in [`Cursor`].
 
-use crate::{counters::NetnsId, state::Family};
+use crate::{
+    counters::{ListenerRecord, NetnsId},
+    state::Family,
+};
 
 /// Numbers of states in a listing: those of the counters, and `NEW_SYN_RECV` of request sockets.
 pub const LISTED_STATES: usize = 13;
@@ -54,9 +57,28 @@ pub struct Cursor {
     pub pass: u32,
     /// One of [`phase`].
     pub phase: u32,
+    /// 1 where the table of listeners is left out, which namespaces with a table of connections of
+    /// their own share with all others. Written by user space.
+    pub without_listeners: u64,
 }
 
-const _: () = assert!(size_of::<Cursor>() == 64);
+const _: () = assert!(size_of::<Cursor>() == 72);
+
+/// A listener of any namespace, as a pass over the table of listeners writes it to its reader.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ListedListener {
+    /// The network namespace.
+    pub netns: NetnsId,
+    /// Its inode number.
+    pub inode: u32,
+    /// Nothing.
+    pub padding: u32,
+    /// The listener.
+    pub record: ListenerRecord,
+}
+
+const _: () = assert!(size_of::<ListedListener>() == 56);
 
 /// What the program reads of a table at once; too large for its stack.
 #[derive(Clone, Copy, Debug)]

@@ -3,10 +3,15 @@
 use core::ptr::{addr_of, read_volatile};
 
 use aya_ebpf::helpers::{
-    bpf_probe_read_kernel,
+    bpf_probe_read_kernel, bpf_probe_read_kernel_buf,
     generated::{bpf_jiffies64, bpf_skc_to_tcp_sock},
 };
-use tcp_status_common::{counters::NetnsId, kernel_layout::KernelLayout, table::Table};
+use tcp_status_common::{
+    counters::{ListenerRecord, NetnsId},
+    kernel_layout::KernelLayout,
+    state::Family,
+    table::Table,
+};
 
 /// Written by the loader before load; read-only and constant to the verifier afterwards.
 #[unsafe(no_mangle)]
@@ -58,6 +63,7 @@ static KERNEL_LAYOUT: KernelLayout = KernelLayout {
     listener_stride: 1,
     listener_head: 0,
     skc_nulls_node: 0,
+    sk_uid: 0,
 };
 
 /// A member of [`KERNEL_LAYOUT`], not folded by the compiler: the loader changes it after the build.
@@ -329,6 +335,24 @@ impl UntypedSock {
     pub(crate) fn request_count(self) -> Result<u32, i32> {
         let count: i32 = self.probe(layout!(icsk_qlen))?;
         Ok(count.max(0).cast_unsigned())
+    }
+
+    /// Fills the record of a listener, in place, for it is too large for the stack: all but its port
+    /// and family number.
+    #[inline(always)]
+    pub(crate) fn describe(self, family: Family, record: &mut ListenerRecord) -> Result<(), i32> {
+        record.uid = self.probe(layout!(sk_uid))?;
+        record.accept_queue = self.probe(layout!(sk_ack_backlog))?;
+        record.accept_queue_limit = self.probe(layout!(sk_max_ack_backlog))?;
+        record.requests = self.request_count()?;
+        record.reuseport = (self.probe::<u64>(layout!(sk_reuseport_cb))? != 0).into();
+        record.address = [0; 16];
+        let (address, bytes) = match family {
+            Family::V4 => (layout!(skc_rcv_saddr), &mut record.address[..4]),
+            Family::V6 => (layout!(skc_v6_rcv_saddr), &mut record.address[..]),
+        };
+        // SAFETY: the helper turns a fault into an error.
+        unsafe { bpf_probe_read_kernel_buf((self.0 + u64::from(address)) as *const u8, bytes) }
     }
 }
 

@@ -9,6 +9,7 @@ mod cells;
 mod closed_listeners;
 mod dedup;
 mod kernel_layout;
+mod listed_listeners;
 mod listeners;
 mod maps;
 mod netns_counters;
@@ -130,6 +131,14 @@ extern "C" fn list_tables(_ctx: *const u8) -> i32 {
 #[inline(never)]
 extern "C" fn table_step() -> i32 {
     table::step()
+}
+
+/// The same hook; writes what it finds to the reader.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/bpf_map")]
+extern "C" fn list_listeners(ctx: *const listed_listeners::MapIterContext) -> i32 {
+    // SAFETY: the kernel calls an iterator program with a valid context.
+    unsafe { listed_listeners::run(&*ctx) }
 }
 
 /// No panic can be reached; if one ever could, the verifier refuses the endless loop at load.

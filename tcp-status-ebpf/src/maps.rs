@@ -14,7 +14,10 @@ use tcp_status_common::{
         NamespaceQuery, NetnsId, PerCpu, PortGauges, PortKey, PortPage, SecondaryBanks, WalkTotals,
     },
     ends::EndCounts,
-    table::{Block, Cursor, LISTED_PORTS_AT_ONCE, ListedPort, ListedPortCounts, NetnsCounts},
+    table::{
+        Block, Cursor, LISTED_PORTS_AT_ONCE, ListedListener, ListedPort, ListedPortCounts,
+        NetnsCounts,
+    },
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -107,9 +110,9 @@ pub(crate) static CLOSED_LISTENERS: HashMap<u64, ClosedListener, 4096, NO_PREALL
 #[btf_map]
 pub(crate) static CLOSED_QUERY: Array<ClosedQuery, 1> = Array::new();
 
-/// Where a pass over the kernel's socket tables is.
+/// Where a pass over the kernel's socket tables is, and where it was before the program ran.
 #[btf_map]
-pub(crate) static CURSOR: Array<Cursor, 1> = Array::new();
+pub(crate) static CURSOR: Array<Cursor, 2> = Array::new();
 
 /// What it reads of a table at once.
 #[btf_map]
@@ -131,6 +134,10 @@ pub(crate) static LISTED_PORTS: HashMap<
 /// Sockets of the tracker's own namespace that were closed, by reason.
 #[btf_map]
 pub(crate) static ENDS: PerCpuArray<EndCounts, 1> = PerCpuArray::new();
+
+/// The listener that a pass met last.
+#[btf_map]
+pub(crate) static LISTED_LISTENER: Array<ListedListener, 1> = Array::new();
 
 /// How many there were.
 #[unsafe(no_mangle)]

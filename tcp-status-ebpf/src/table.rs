@@ -7,10 +7,7 @@
 
 use core::ptr::{addr_of_mut, read_volatile};
 
-use aya_ebpf::helpers::{
-    bpf_probe_read_kernel_buf,
-    generated::{bpf_get_current_task, bpf_probe_read_kernel},
-};
+use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel};
 use tcp_status_common::{
     counters::OVERFLOW_NETNS,
     state::{Family, MINI_FIN_WAIT2, State},
@@ -36,7 +33,7 @@ pub(crate) const STEPS: u32 = 64;
 /// What [`step`] gives while there is more to do.
 pub(crate) const CONTINUE: i32 = 0;
 /// The pass is complete.
-const STOP: i32 = 1;
+pub(crate) const STOP: i32 = 1;
 
 /// One step of a pass.
 #[inline(always)]
@@ -68,15 +65,10 @@ pub(crate) fn step() -> i32 {
 
 #[inline(always)]
 fn enter_next_table(cursor: &mut Cursor) -> Result<(), i32> {
-    if cursor.phase == phase::START && cursor.hashinfo == 0 {
-        // SAFETY: no arguments.
-        let task = unsafe { bpf_get_current_task() };
-        cursor.hashinfo = kernel_layout::net_of_task(task)?.hashinfo()?;
-    }
-    let hashinfo = HashInfo(cursor.hashinfo);
+    let hashinfo = hashinfo(cursor)?;
     cursor.table = match cursor.phase {
         phase::START => hashinfo.connections()?,
-        phase::CONNECTIONS => hashinfo.listeners()?,
+        phase::CONNECTIONS if cursor.without_listeners == 0 => hashinfo.listeners()?,
         _ => Table::default(),
     };
     cursor.bucket = 0;
@@ -84,10 +76,21 @@ fn enter_next_table(cursor: &mut Cursor) -> Result<(), i32> {
     Ok(())
 }
 
+/// The tables of the pass: those of the reader's namespace, unless user space says others.
+#[inline(always)]
+pub(crate) fn hashinfo(cursor: &mut Cursor) -> Result<HashInfo, i32> {
+    if cursor.hashinfo == 0 {
+        // SAFETY: no arguments.
+        let task = unsafe { bpf_get_current_task() };
+        cursor.hashinfo = kernel_layout::net_of_task(task)?.hashinfo()?;
+    }
+    Ok(HashInfo(cursor.hashinfo))
+}
+
 /// Goes to the next bucket with a socket, within the next block of the table.
 #[expect(clippy::cast_possible_truncation, reason = "a block has few words")]
 #[inline(always)]
-fn find(cursor: &mut Cursor) -> Result<(), i32> {
+pub(crate) fn find(cursor: &mut Cursor) -> Result<(), i32> {
     let (stride, head) = match cursor.phase {
         phase::CONNECTIONS => (1, 0),
         _ => (
@@ -129,42 +132,51 @@ fn find(cursor: &mut Cursor) -> Result<(), i32> {
     Ok(())
 }
 
-/// How much of a socket is read at once.
-const HEAD_WORDS: usize = 16;
+/// How much of a socket is read at once, in bytes.
+const HEAD: usize = 128;
 
-/// The beginning of a `struct sock_common`.
-struct SocketHead([u64; HEAD_WORDS]);
+/// The beginning of a `struct sock_common`: in the map of blocks, for it is too large for the stack.
+pub(crate) struct SocketHead(*const Block);
 
 impl SocketHead {
+    #[expect(clippy::cast_possible_truncation, reason = "128 bytes")]
+    #[inline(always)]
     fn read(sock: u64) -> Result<Self, i32> {
-        let mut head = Self([0; HEAD_WORDS]);
-        // SAFETY: as many bytes as it has.
-        let bytes = unsafe {
-            core::slice::from_raw_parts_mut(head.0.as_mut_ptr().cast::<u8>(), HEAD_WORDS * 8)
-        };
-        // SAFETY: the helper turns a fault into an error.
-        unsafe { bpf_probe_read_kernel_buf(sock as *const u8, bytes)? };
-        Ok(head)
+        let head = TABLE_BLOCK.get_ptr_mut(0).ok_or(EINVAL)?;
+        // SAFETY: the block has room for what is read; the helper turns a fault into an error.
+        let read = unsafe { bpf_probe_read_kernel(head.cast(), HEAD as u32, sock as *const _) };
+        if read == 0 {
+            Ok(Self(head))
+        } else {
+            Err(EINVAL)
+        }
     }
 
     /// The loader sees to it that `offset` is within.
     #[inline(always)]
-    fn get<T: Copy>(&self, offset: u32) -> T {
-        let offset = offset as usize & (HEAD_WORDS * 8 - size_of::<T>());
+    pub(crate) fn get<T: Copy>(&self, offset: u32) -> T {
+        let offset = offset as usize & (HEAD - size_of::<T>());
         // SAFETY: within; members are aligned.
-        unsafe { read_volatile(self.0.as_ptr().cast::<u8>().add(offset).cast()) }
+        unsafe { read_volatile(self.0.cast::<u8>().add(offset).cast()) }
     }
 }
 
-/// Counts the socket at the cursor, and goes to the next one of its bucket.
+/// Reads the socket at the cursor, and goes to the next one of its bucket.
 #[inline(always)]
-fn visit(cursor: &mut Cursor) -> Result<(), i32> {
+pub(crate) fn next_socket(cursor: &mut Cursor) -> Result<(u64, SocketHead), i32> {
     let sock = cursor.node - u64::from(kernel_layout::skc_nulls_node());
     cursor.node = 0;
     let head = SocketHead::read(sock)?;
     let next: u64 = head.get(kernel_layout::skc_nulls_node());
     cursor.node = if next & 1 == 0 { next } else { 0 };
     cursor.sockets += 1;
+    Ok((sock, head))
+}
+
+/// Counts the socket at the cursor, and goes to the next one of its bucket.
+#[inline(always)]
+fn visit(cursor: &mut Cursor) -> Result<(), i32> {
+    let (sock, head) = next_socket(cursor)?;
     let family =
         Family::from_address_family(head.get(kernel_layout::skc_family())).ok_or(EINVAL)?;
     let state: u8 = head.get(kernel_layout::skc_state());

@@ -130,7 +130,7 @@ impl Bpf {
         }
         let found = listeners.get(&0, 0).map_err(error)?.0;
         drop(listeners);
-        let mut records = pod::listeners(&written);
+        let mut records = pod::records(&written);
         if found.last != ListenerRecord::default() {
             records.push(found.last);
         }

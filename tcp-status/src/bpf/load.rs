@@ -20,6 +20,7 @@ use tcp_status_common::{
     },
     ends::EndCounts,
     kernel_layout::KernelLayout,
+    table::LISTED_PORTS_AT_ONCE,
 };
 
 use super::{
@@ -28,8 +29,8 @@ use super::{
     error::{BpfError, verifier_summary},
     namespaces::Namespaces,
     object::{
-        CHECK_NAMESPACES, CONTROL, LIST_TABLES, READ_CLOSED, Seen, WALK_LISTENERS, WALK_SOCKETS,
-        handles, lock, map, new_seen, program,
+        CHECK_NAMESPACES, CONTROL, LIST_LISTENERS, LIST_TABLES, READ_CLOSED, Seen, WALK_LISTENERS,
+        WALK_SOCKETS, handles, lock, map, new_seen, program,
     },
     pod::PodWrapper,
     table::Lister,
@@ -167,20 +168,19 @@ impl Bpf {
             && (layout.0.per_task_tokens == 1 || layout.0.timewait_events == 1);
         let segments_by_task =
             layout.0.timewait_events == 1 && layout.0.bottom_halves_preemptible == 1;
+        let task_slots = |by_task| if by_task { TASK_SLOTS } else { 1 };
         let mut ebpf = EbpfLoader::new()
             .btf(Some(btf))
             .override_global("KERNEL_LAYOUT", &layout, true)
-            .map_max_entries("TASK_TOKENS", if by_task { TASK_SLOTS } else { 1 })
-            .map_max_entries(
-                "TASK_SEGMENTS",
-                if segments_by_task { TASK_SLOTS } else { 1 },
-            )
+            .map_max_entries("TASK_TOKENS", task_slots(by_task))
+            .map_max_entries("TASK_SEGMENTS", task_slots(segments_by_task))
             .map_max_entries("PORT_GAUGES", slots * 2)
             .map_max_entries("FREE_PORTS_0", slots)
             .map_max_entries("FREE_PORTS_1", slots)
             // One more, for those that have no room.
             .map_max_entries("NAMESPACES", limits.namespaces.max(1) + 1)
             .map_max_entries("LISTED", 2 * limits.namespaces.max(1) + 64)
+            .map_max_entries("LISTED_PORTS", slots.max(LISTED_PORTS_AT_ONCE))
             .load(OBJECT)?;
         let copies = if layout.0.two_copies == 1 { 2 } else { 1 };
         // First: where the kernel refuses these, everything is loaded again without them.
@@ -306,11 +306,13 @@ fn lister(
     if !iterator || layout.all_namespaces == 0 || layout.lists_tables == 0 {
         return Ok(None);
     }
-    let program: &mut Iter = program(ebpf, LIST_TABLES)?;
-    if let Err(error) = program.load("bpf_map", btf) {
-        log::warn!(error = verifier_summary(&error).as_str();
-            "cannot list the kernel's socket tables: audits walk every network namespace");
-        return Ok(None);
+    for name in [LIST_TABLES, LIST_LISTENERS] {
+        let program: &mut Iter = program(ebpf, name)?;
+        if let Err(error) = program.load("bpf_map", btf) {
+            log::warn!(error = verifier_summary(&error).as_str();
+                "cannot list the kernel's socket tables: audits walk every network namespace");
+            return Ok(None);
+        }
     }
     Ok(Some(Mutex::new(Lister::new(ebpf)?)))
 }

@@ -21,7 +21,7 @@ pub use error::BpfError;
 pub use load::{Bpf, MapLimits, Scope};
 pub use ports::PortSum;
 pub use reads::BankReader;
-pub use table::Listing;
+pub use table::{ListenerListing, Listing};
 
 /// What a walk over listeners writes, and the text form of a program.
 #[cfg(any(test, fuzzing))]

@@ -18,6 +18,7 @@ pub(super) const WALK_LISTENERS: &str = "walk_listeners";
 pub(super) const READ_CLOSED: &str = "read_closed_listeners";
 pub(super) const CHECK_NAMESPACES: &str = "check_namespaces";
 pub(super) const LIST_TABLES: &str = "list_tables";
+pub(super) const LIST_LISTENERS: &str = "list_listeners";
 
 /// The sockets that a seeding has counted.
 pub(super) type Seen = HashMap<MapData, u64, u32>;

@@ -9,7 +9,7 @@ use tcp_status_common::{
     },
     ends::EndCounts,
     kernel_layout::KernelLayout,
-    table::{Cursor, ListedPort, ListedPortCounts, NetnsCounts},
+    table::{Cursor, ListedListener, ListedPort, ListedPortCounts, NetnsCounts},
 };
 
 /// A shared type as a map holds it.
@@ -37,8 +37,10 @@ plain_data!(
     FailureTotals,
     KernelLayout,
     NetnsCounts,
+    ListedListener,
     ListedPort,
     ListedPortCounts,
+    ListenerRecord,
     ListenerWalk,
     Namespace,
     NamespaceQuery,
@@ -49,19 +51,22 @@ plain_data!(
     WalkTotals
 );
 
-/// The records that a listener walk wrote to its reader.
-pub(super) fn listeners(bytes: &[u8]) -> Vec<ListenerRecord> {
+/// The records that a program wrote to its reader.
+pub(super) fn records<T>(bytes: &[u8]) -> Vec<T>
+where
+    PodWrapper<T>: aya::Pod,
+{
     bytes
-        .chunks_exact(size_of::<ListenerRecord>())
+        .chunks_exact(size_of::<T>())
         // SAFETY: as long as a record, of which any bytes are valid; read without alignment.
-        .map(|record| unsafe { record.as_ptr().cast::<ListenerRecord>().read_unaligned() })
+        .map(|record| unsafe { record.as_ptr().cast::<T>().read_unaligned() })
         .collect()
 }
 
 /// What a walk over listeners writes: as many records as fit.
 #[cfg(any(test, fuzzing))]
 pub(super) fn fuzz(bytes: &[u8]) -> Vec<ListenerRecord> {
-    let records = listeners(bytes);
+    let records = records(bytes);
     assert_eq!(records.len(), bytes.len() / size_of::<ListenerRecord>());
     records
 }

@@ -17,9 +17,9 @@ use super::{
     iterate::OnEagain,
     load::{Bpf, Scope},
     namespaces::{self, NAMESPACES, Namespaces},
-    object::{CHECK_NAMESPACES, LIST_TABLES, POISONED, READ_CLOSED, lock},
+    object::{CHECK_NAMESPACES, LIST_LISTENERS, LIST_TABLES, POISONED, READ_CLOSED, lock},
     pod::PodWrapper,
-    table::Listing,
+    table::{ListenerListing, Listing},
 };
 
 /// Reads one bank of the tracker's own namespace and one of the others, which are not emptied while
@@ -356,6 +356,20 @@ impl Bpf {
         };
         let run = || self.run(LIST_TABLES, OnEagain::Stop, &mut Vec::new());
         lock(lister).list(&run, hashinfos, ports)
+    }
+
+    /// The listeners of all namespaces, in one pass over the kernel's table of them. No lock is
+    /// taken: where one is opened or closed meanwhile, others may be missing. Nothing where
+    /// [`Bpf::lists_tables`] is false.
+    ///
+    /// # Errors
+    /// If the kernel refuses the pass.
+    pub fn list_listeners(&self) -> Result<ListenerListing, BpfError> {
+        let Some(lister) = &self.lister else {
+            return Ok(ListenerListing::default());
+        };
+        let run = |written: &mut Vec<u8>| self.run(LIST_LISTENERS, OnEagain::Stop, written);
+        lock(lister).list_listeners(&run)
     }
 }
 

@@ -6,10 +6,18 @@ use aya::{
 };
 use tcp_status_common::{
     counters::NetnsId,
-    table::{Cursor, ListedCounts, ListedPort, ListedPortCounts, NetnsCounts, OTHER_NETS, phase},
+    table::{
+        Cursor, ListedCounts, ListedListener, ListedPort, ListedPortCounts, NetnsCounts,
+        OTHER_NETS, phase,
+    },
 };
 
-use super::{BpfError, error::ignore_enoent, object::map, pod::PodWrapper};
+use super::{
+    BpfError,
+    error::ignore_enoent,
+    object::map,
+    pod::{self, PodWrapper},
+};
 
 const CURSOR: &str = "CURSOR";
 const LISTED: &str = "LISTED";
@@ -33,6 +41,15 @@ pub struct Listing {
     /// Sockets met.
     pub sockets: u64,
     /// Sockets or buckets that could not be read or counted, for they changed meanwhile.
+    pub failed: u64,
+}
+
+/// The listeners that one pass met.
+#[derive(Clone, Debug, Default)]
+pub struct ListenerListing {
+    /// Those of all namespaces, the tracker's own included.
+    pub listeners: Vec<ListedListener>,
+    /// Listeners or buckets that could not be read, for they changed meanwhile.
     pub failed: u64,
 }
 
@@ -93,6 +110,19 @@ impl Lister {
         Ok(found)
     }
 
+    /// The listeners of all namespaces, which `run` adds to the bytes that it is given.
+    pub(super) fn list_listeners(
+        &mut self,
+        run: &dyn Fn(&mut Vec<u8>) -> Result<(), BpfError>,
+    ) -> Result<ListenerListing, BpfError> {
+        let mut written = Vec::new();
+        let cursor = self.run_through(Cursor::default(), || run(&mut written))?;
+        Ok(ListenerListing {
+            listeners: pod::records(&written),
+            failed: cursor.failed,
+        })
+    }
+
     /// Goes through both tables of one `struct inet_hashinfo`, whose address this gives.
     fn pass_through(
         &mut self,
@@ -100,13 +130,28 @@ impl Lister {
         hashinfo: u64,
         found: &mut Listing,
     ) -> Result<u64, BpfError> {
-        /// Far more than the largest tables need.
-        const SESSIONS: u32 = 1 << 20;
-        let start = PodWrapper(Cursor {
+        let start = Cursor {
             hashinfo,
             pass: self.pass,
+            // `inet_pernet_hashinfo_alloc()` gives a namespace connections of its own, no more.
+            without_listeners: u64::from(hashinfo != 0),
             ..Cursor::default()
-        });
+        };
+        let cursor = self.run_through(start, run)?;
+        found.sockets += cursor.sockets;
+        found.failed += cursor.failed;
+        Ok(cursor.hashinfo)
+    }
+
+    /// Runs a program until the pass that begins at `start` is complete.
+    fn run_through(
+        &mut self,
+        start: Cursor,
+        mut run: impl FnMut() -> Result<(), BpfError>,
+    ) -> Result<Cursor, BpfError> {
+        /// Far more than the largest tables need.
+        const SESSIONS: u32 = 1 << 20;
+        let start = PodWrapper(start);
         self.cursor.set(0, start, 0).map_err(map_error(CURSOR))?;
         let mut cursor = start.0;
         for _ in 0..SESSIONS {
@@ -116,9 +161,7 @@ impl Lister {
                 break;
             }
         }
-        found.sockets += cursor.sockets;
-        found.failed += cursor.failed;
-        Ok(cursor.hashinfo)
+        Ok(cursor)
     }
 }
 

@@ -253,6 +253,7 @@ fn tables(btf: &Btf, types: &Types<'_>) -> Option<KernelLayout> {
         listener_stride,
         listener_head: listener_head / 8,
         skc_nulls_node,
+        sk_uid: offset("sock", "sk_uid")?,
         ..KernelLayout::default()
     })
 }

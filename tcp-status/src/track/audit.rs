@@ -2,7 +2,7 @@
 //! and has them counted again when they may.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::RangeInclusive,
     sync::Arc,
     thread,
@@ -17,6 +17,7 @@ use super::{
     invariants::{Accepted, Differences},
     memory,
     namespaces::Namespaces,
+    netns_targets::Area,
     recount::RecountError,
     schedule::{AuditInputs, Cause, Pace, due},
     ticker::Ticker,
@@ -136,8 +137,9 @@ impl AuditLoop {
         let quiet = now - self.last_event >= QUIET;
         self.settled &= self.audited == Some(events);
         self.namespaces.tick(tracker, events)?;
-        if self.namespaces.has_busy(now) {
-            self.audit_busy(tracker)?;
+        let busy = self.namespaces.busy(now);
+        if !busy.is_empty() {
+            self.audit_busy(tracker, &busy)?;
         }
         let mut suspicion = None;
         if now - self.looked >= tracker.settings.pace.interval {
@@ -183,7 +185,7 @@ impl AuditLoop {
     /// Audits at the expense of the budget, whether that succeeds or not.
     fn audit(&mut self, tracker: &Tracker, scope: Scope) -> Result<AuditDiffs, RecountError> {
         let timer = CpuTimer::start();
-        let audited = tracker.audit(scope);
+        let audited = tracker.audit(&Area::of(scope));
         let now = Instant::now();
         self.budget.spend(timer.spent(), now);
         self.budget.expect(tracker.audit_state().cost(), now);
@@ -191,20 +193,19 @@ impl AuditLoop {
         audited
     }
 
-    /// Counts all namespaces again from inside, as far as they can be entered: for some never rest.
-    fn audit_busy(&mut self, tracker: &Tracker) -> Result<(), RecountError> {
+    /// Counts namespaces again from inside that never rest, as far as they can be entered.
+    fn audit_busy(
+        &mut self,
+        tracker: &Tracker,
+        busy: &BTreeSet<NetnsId>,
+    ) -> Result<(), RecountError> {
         if !self.namespaces.affords(Instant::now()) {
             return Ok(());
         }
         let timer = CpuTimer::start();
-        let audited = tracker.audit(Scope::All);
-        let walked = |netns| {
-            audited
-                .as_ref()
-                .is_ok_and(|found| found.contains_key(&netns))
-        };
+        let audited = tracker.audit(&Area::Busy(busy));
         self.namespaces
-            .add_recount(walked, timer.spent(), Instant::now());
+            .add_recount(busy, timer.spent(), Instant::now());
         memory::release_heap();
         self.report(tracker, &Cause::Busy, &audited?, false)
     }
@@ -403,7 +404,8 @@ impl Tracker {
 
     /// Counts everything again beside the count that is kept, and corrects that where recounts
     /// agree that it is off: a single one may have come between two steps of a stalled task.
-    fn audit(&self, scope: Scope) -> Result<AuditDiffs, RecountError> {
+    fn audit(&self, area: &Area<'_>) -> Result<AuditDiffs, RecountError> {
+        let scope = area.scope();
         let timer = CpuTimer::start();
         let events = self.bpf.writers()?.counted;
         let baseline = copy_mismatch(&self.bpf)?;
@@ -414,11 +416,11 @@ impl Tracker {
         };
         if scope == Scope::All && !aligned {
             // Both are counted again from one bank: the other one. What differs is found again.
-            self.recount(Duration::ZERO, Scope::Own)?;
+            self.recount(Duration::ZERO, &Area::Own)?;
         }
         let mut settle_time = Some(Duration::ZERO);
         while let Some(time) = settle_time {
-            for (netns, found) in self.recount(time, scope)? {
+            for (netns, found) in self.recount(time, area)? {
                 diffs
                     .entry(netns)
                     .and_modify(|diff| diff.add_recount(found))
@@ -435,7 +437,7 @@ impl Tracker {
                     Some("an audit found a difference twice, and looks again".into());
             }
         }
-        self.apply_rest_listings(&mut diffs, scope)?;
+        self.apply_rest_listings(&mut diffs, area)?;
         let cost = match scope {
             Scope::All if self.bpf.lists_tables() => self.audit_state().cost(),
             _ => timer.spent(),

@@ -252,6 +252,16 @@ impl AuditState {
         }
     }
 
+    /// Forgets all ports of these namespaces.
+    pub fn forget_ports_of(&mut self, empty: &BTreeSet<NetnsId>) {
+        Arc::make_mut(&mut self.walked_ports).retain(|(netns, _)| !empty.contains(netns));
+        for netns in empty {
+            if let Some(netns_state) = self.others.get_mut(netns) {
+                netns_state.ports = Arc::default();
+            }
+        }
+    }
+
     /// Enters what the retiring bank counted of each namespace into its book, so that readings stay
     /// what they are with the live bank alone. Gives by how much the sockets that the live bank was
     /// seeded with exceed those that were counted.

@@ -199,12 +199,13 @@ impl Tracker {
     ) -> Result<[u64; Family::COUNT], ApiError> {
         match self.plan.seed {
             SeedMethod::Iterator => {
-                let (found, closed) = self.with_closed_listeners(netns, || {
+                let (found, mut closed) = self.with_closed_listeners(|| {
                     let found = self
                         .bpf
                         .walk_listeners(self.expected_listeners(netns, gauges)?);
                     found.map_err(unavailable)
                 })?;
+                closed.retain(|listener| listener.netns == netns);
                 let closed = queues::total(&queues::orphaned(&closed));
                 Ok([0, 1].map(|i| found.requests[i] + closed[i]))
             }
@@ -238,8 +239,9 @@ impl Tracker {
             let half_open = HalfOpen::from_dump(&walk);
             return Ok((self.listeners(netns, gauges)?, half_open));
         }
-        let (listeners, closed) =
-            self.with_closed_listeners(netns, || self.listeners(netns, gauges))?;
+        let (listeners, mut closed) =
+            self.with_closed_listeners(|| self.listeners(netns, gauges))?;
+        closed.retain(|listener| listener.netns == netns);
         let half_open = HalfOpen {
             at_listeners: queues::requests(&listeners),
             orphaned: queues::orphaned(&closed),
@@ -247,11 +249,10 @@ impl Tracker {
         Ok((listeners, half_open))
     }
 
-    /// Walks over listeners, then reads the closed ones. Repeats if a listener with request sockets closed in
+    /// Walks over listeners, then reads the closed ones of all namespaces. Repeats if a listener with request sockets closed in
     /// between: it would be in both or in neither.
-    fn with_closed_listeners<T>(
+    pub(super) fn with_closed_listeners<T>(
         &self,
-        netns: NetnsId,
         walk: impl Fn() -> Result<T, ApiError>,
     ) -> Result<(T, Vec<ClosedListener>), ApiError> {
         const ATTEMPTS: u32 = 4;
@@ -263,10 +264,9 @@ impl Tracker {
         let mut attempt = 1;
         loop {
             let walked = walk()?;
-            let mut closed = self.bpf.closed_listeners().map_err(unavailable)?;
+            let closed = self.bpf.closed_listeners().map_err(unavailable)?;
             let after = recorded()?;
             if before == after || attempt == ATTEMPTS {
-                closed.retain(|listener| listener.netns == netns);
                 return Ok((walked, closed));
             }
             before = after;
@@ -289,11 +289,7 @@ impl Tracker {
 
     /// The number of listeners that a walk should find.
     fn expected_listeners(&self, netns: NetnsId, gauges: &Gauges) -> Result<u64, ApiError> {
-        let is_exact = self
-            .audit_state()
-            .netns_state(netns)
-            .is_some_and(|netns_state| netns_state.degraded_reason.is_none());
-        if is_exact {
+        if self.is_exact(netns) {
             let counted = gauges.sum(&[State::Listen]);
             return Ok(u64::try_from(counted).unwrap_or(0));
         }

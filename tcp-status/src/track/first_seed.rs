@@ -82,6 +82,7 @@ impl Tracker {
             hidden: RwLock::default(),
             inodes: RwLock::default(),
             listed: Mutex::default(),
+            inside: Mutex::default(),
             scan: Scan::new(
                 "counted by a scan: not tracked".into(),
                 settings.pace.share_on_demand(),

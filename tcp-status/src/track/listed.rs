@@ -11,10 +11,14 @@ use tcp_status_common::{
     table::ListedCounts,
 };
 
+use super::split::Split;
+
 /// What the last pass counted.
 #[derive(Debug, Default)]
 pub(super) struct TableCounts {
     pub(super) taken: Option<Instant>,
+    /// When ports were last counted apart.
+    pub(super) ports_taken: Option<Instant>,
     pub(super) cost: Duration,
     pub(super) counts: ByNamespace,
 }
@@ -31,6 +35,15 @@ pub(super) struct Aside {
     pub(super) finwait2: [u64; Family::COUNT],
     /// Request sockets.
     pub(super) requests: [u64; Family::COUNT],
+}
+
+impl From<&ListedCounts> for Split {
+    fn from(counts: &ListedCounts) -> Self {
+        let Aside {
+            timewait, finwait2, ..
+        } = Aside::of(counts);
+        Self { finwait2, timewait }
+    }
 }
 
 impl Aside {

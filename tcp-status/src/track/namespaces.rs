@@ -12,7 +12,7 @@ use std::{
 };
 
 use tcp_status_common::{
-    counters::{NamespaceRecord, NetnsId, OVERFLOW_NETNS},
+    counters::{NamespaceRecord, NetnsId, OVERFLOW_NETNS, OWN_NETNS},
     table::{LISTED_PORTS_AT_ONCE, ListedCounts, NetnsCounts},
 };
 
@@ -21,18 +21,20 @@ use super::{
     budget::Budget,
     cpu_time::CpuTimer,
     gauge::Gauges,
-    listed::{Aside, ByNamespace, TableCounts},
+    listed::{Aside, ByNamespace},
     recount::RecountError,
     schedule::Pace,
+    split::Split,
     sync::{POISONED, lock},
     tracker::Tracker,
+    watched::Watched,
 };
 use crate::bpf::{BpfError, Listing, Scope};
 
-/// So long without an event, and a namespace is at rest.
-const QUIET: Duration = Duration::from_millis(200);
+/// How long a namespace may go without rest before a pass is to confirm it between two events.
+const RESTLESS: Duration = Duration::from_secs(5);
 
-/// How long a namespace may go without rest before it is counted again from inside.
+/// How long it may go on before it is counted again from inside: events come too fast for a pass.
 const BUSY: Duration = Duration::from_secs(30);
 
 /// The shortest time between two looks for the ways into new namespaces.
@@ -63,45 +65,6 @@ fn by_namespace(
 fn tables<'a>(records: impl Iterator<Item = &'a NamespaceRecord>) -> Vec<u64> {
     let tables: BTreeSet<_> = records.map(|record| record.hashinfo).collect();
     tables.into_iter().collect()
-}
-
-/// One namespace, as it was last seen.
-struct Watched {
-    record: NamespaceRecord,
-    /// When an event was last found.
-    moved: Instant,
-    /// How many events there were when a pass last found what is counted.
-    confirmed: Option<u64>,
-    /// When it was last known to be right.
-    verified: Instant,
-    /// What the last pass found amiss, after how many events.
-    found: Option<(u64, Gauges)>,
-}
-
-impl Watched {
-    fn new(record: NamespaceRecord, now: Instant) -> Self {
-        Self {
-            record,
-            moved: now,
-            confirmed: None,
-            verified: now,
-            found: None,
-        }
-    }
-
-    fn is_confirmed(&self) -> bool {
-        self.confirmed == Some(self.record.events) && self.found.is_none()
-    }
-
-    fn is_at_rest(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.moved) >= QUIET
-    }
-
-    fn is_busy(&self, now: Instant) -> bool {
-        !self.is_confirmed()
-            && !self.is_at_rest(now)
-            && now.saturating_duration_since(self.verified) >= BUSY
-    }
 }
 
 /// Watches all namespaces but the tracker's own.
@@ -163,8 +126,10 @@ impl Namespaces {
             .filter(resting)
             .any(|watched| watched.found.is_some());
         let unconfirmed = |watched: &Watched| !watched.is_confirmed();
-        let wanted =
-            since >= pace.interval / 2 && self.watched.values().filter(resting).any(unconfirmed);
+        let restless = |watched: &Watched| watched.is_restless_for(RESTLESS, now);
+        let wanted = (since >= pace.interval / 2
+            && self.watched.values().filter(resting).any(unconfirmed))
+            || (since >= pace.interval && self.watched.values().any(restless));
         let affords = !self.budget.saved(now).is_zero();
         if first || (affords && (amiss || wanted || is_due)) {
             let timer = CpuTimer::start();
@@ -176,9 +141,11 @@ impl Namespaces {
         Ok(())
     }
 
-    /// Whether a namespace has to be counted again from inside, for it never rests.
-    pub(super) fn has_busy(&self, now: Instant) -> bool {
-        self.watched.values().any(|watched| watched.is_busy(now))
+    /// The namespaces that have to be counted again from inside, for they never rest.
+    pub(super) fn busy(&self, now: Instant) -> BTreeSet<NetnsId> {
+        let watched = self.watched.iter();
+        let busy = watched.filter(|(_, watched)| watched.is_restless_for(BUSY, now));
+        busy.map(|(&netns, _)| netns).collect()
     }
 
     /// Whether there is processor time to do that.
@@ -186,19 +153,17 @@ impl Namespaces {
         self.budget.saved(now) >= self.recount_cost
     }
 
-    /// Namespaces were counted again from inside, at this `cost`.
-    pub(super) fn add_recount(
-        &mut self,
-        walked: impl Fn(NetnsId) -> bool,
-        cost: Duration,
-        now: Instant,
-    ) {
+    /// The `busy` namespaces were counted again from inside, at this `cost`. The bank has changed:
+    /// the ports of all others are confirmed anew.
+    pub(super) fn add_recount(&mut self, busy: &BTreeSet<NetnsId>, cost: Duration, now: Instant) {
         self.budget.spend(cost, now);
         self.recount_cost = cost;
-        for (&netns, watched) in &mut self.watched {
-            if walked(netns) || watched.is_busy(now) {
+        for (netns, watched) in &mut self.watched {
+            if busy.contains(netns) {
                 // One that cannot be entered is tried again later.
                 watched.verified = now;
+            } else {
+                watched.confirmed = None;
             }
         }
     }
@@ -268,28 +233,41 @@ impl Namespaces {
 
     /// One pass over the kernel's tables.
     fn pass(&mut self, tracker: &Tracker, now: Instant) -> Result<(), BpfError> {
-        let resting: Vec<NetnsId> = self
+        let restless = |watched: &Watched| watched.is_restless_for(RESTLESS, now);
+        let judged: BTreeMap<NetnsId, bool> = self
             .watched
             .iter()
-            .filter(|(_, watched)| watched.is_at_rest(now))
-            .map(|(&netns, _)| netns)
+            .map(|(&netns, watched)| (netns, watched.is_at_rest(now), restless(watched)))
+            .filter(|&(_, rested, restless)| rested || restless)
+            .map(|(netns, rested, _)| (netns, rested))
             .collect();
-        let ports = self.unconfirmed_ports(tracker, &resting)?;
+        let ports = self.unconfirmed_ports(tracker, judged.keys())?;
         let hashinfos = tables(self.watched.values().map(|watched| &watched.record));
+        if judged.values().any(|rested| !rested) {
+            self.update(tracker, tracker.bpf.namespaces()?, now)?;
+        }
+        let events = |watched: &BTreeMap<NetnsId, Watched>, netns| {
+            let watched = watched.get(&netns);
+            watched.map(|watched| watched.record.events)
+        };
+        let before: BTreeMap<_, _> = judged
+            .keys()
+            .map(|&netns| (netns, events(&self.watched, netns)))
+            .collect();
         let timer = CpuTimer::start();
         let listing = tracker.bpf.list_tables(&hashinfos, &ports)?;
         let cost = timer.spent();
-        log::debug!(sockets = listing.sockets, failed = listing.failed, resting = resting.len(),
+        log::debug!(sockets = listing.sockets, failed = listing.failed, judged = judged.len(),
             microseconds = cost.as_micros(); "listed the kernel's tables");
         let mut counted = BTreeMap::new();
-        for &netns in &resting {
+        for &netns in judged.keys() {
             counted.insert(netns, tracker.gauges(netns)?);
         }
         let port_gauges = match ports.is_empty() {
             true => BTreeMap::new(),
             false => tracker.port_sums()?,
         };
-        // What was at rest before is judged only if nothing came since.
+        // A namespace is judged only if nothing came meanwhile.
         self.update(tracker, tracker.bpf.namespaces()?, Instant::now())?;
         let truths = self.truths(tracker, &listing)?;
         let timewait = tracker.counts_timewait(OVERFLOW_NETNS);
@@ -301,7 +279,11 @@ impl Namespaces {
             } else {
                 counted.without_minisockets()
             };
-            let Some(correction) = self.judge(netns, now, truth - counted) else {
+            let undisturbed = events(&self.watched, netns) == before[&netns];
+            let Some(watched) = self.watched.get_mut(&netns).filter(|_| undisturbed) else {
+                continue;
+            };
+            let Some(correction) = watched.judge(judged[&netns], truth - counted, now) else {
                 continue;
             };
             let ports = listing.ports.iter().filter(|((of, _), _)| *of == netns);
@@ -320,32 +302,34 @@ impl Namespaces {
             }
             tracker.audit_state_mut().confirm(netns, correction, ports);
         }
-        *lock(&tracker.listed) = TableCounts {
-            taken: Some(Instant::now()),
-            cost,
-            counts: truths,
-        };
+        self.give_back_ports(tracker, &truths)?;
+        let mut listed = lock(&tracker.listed);
+        (listed.taken, listed.cost) = (Some(Instant::now()), cost);
+        listed.counts = truths;
         Ok(())
     }
 
-    /// By how much the counts of a namespace that was at rest are corrected, after a pass that met
-    /// `missing` sockets more; none if it cannot be said.
-    fn judge(&mut self, netns: NetnsId, began: Instant, missing: Gauges) -> Option<Gauges> {
-        let watched = self.watched.get_mut(&netns)?;
-        // An event came meanwhile.
-        if watched.moved >= began {
-            return None;
+    /// Gives back the slots of ports in namespaces where there is no socket at all.
+    fn give_back_ports(&mut self, tracker: &Tracker, truths: &ByNamespace) -> Result<(), BpfError> {
+        let mut empty = BTreeSet::new();
+        for (&netns, watched) in &mut self.watched {
+            let events = Some(watched.record.events);
+            let sockets = truths.get(&netns).into_iter().flatten().flatten();
+            let is_empty = sockets.sum::<u32>() == 0 && watched.record.timewait == 0;
+            if is_empty && watched.is_confirmed() && watched.emptied != events {
+                watched.emptied = events;
+                empty.insert(netns);
+            }
         }
-        let events = watched.record.events;
-        let agreed = missing == Gauges::default() || watched.found == Some((events, missing));
-        if !agreed {
-            watched.found = Some((events, missing));
-            return None;
+        if empty.is_empty() {
+            return Ok(());
         }
-        watched.found = None;
-        watched.confirmed = Some(events);
-        watched.verified = began;
-        Some(missing)
+        let bank = tracker.audit_state().live_of_others;
+        // One that gets a listener meanwhile is counted anew by the next pass, for it had an event.
+        tracker.audit_state_mut().forget_ports_of(&empty);
+        tracker
+            .bpf
+            .forget_ports(bank, |netns, _| !empty.contains(&netns))
     }
 
     /// What was listed by namespace; those without counters together. One without an event gets
@@ -380,17 +364,16 @@ impl Namespaces {
         Ok(truths)
     }
 
-    /// The ports of namespaces at rest whose counts are to be confirmed: those that no walk has
+    /// The ports of namespaces to be judged whose counts are to be confirmed: those that no walk has
     /// covered, and all where something is amiss.
-    fn unconfirmed_ports(
+    fn unconfirmed_ports<'a>(
         &self,
         tracker: &Tracker,
-        resting: &[NetnsId],
+        judged: impl Iterator<Item = &'a NetnsId>,
     ) -> Result<Vec<(NetnsId, u16)>, BpfError> {
         let (live, walked) =
             tracker.live_bank_with(|audit_state| Arc::clone(&audit_state.walked_ports));
-        let unconfirmed: BTreeMap<NetnsId, bool> = resting
-            .iter()
+        let unconfirmed: BTreeMap<NetnsId, bool> = judged
             .filter_map(|netns| Some((*netns, self.watched.get(netns)?)))
             .filter(|(_, watched)| !watched.is_confirmed())
             .map(|(netns, watched)| (netns, watched.found.is_some()))
@@ -436,30 +419,73 @@ impl Tracker {
     /// What is beside the full sockets of another namespace, as of a pass that is at most as old as
     /// `--split-interval` allows.
     pub(super) fn listed_aside(&self, netns: NetnsId) -> Result<Aside, BpfError> {
+        self.refresh_listed(false)?;
+        let listed = lock(&self.listed);
+        Ok(listed.counts.get(&netns).map(Aside::of).unwrap_or_default())
+    }
+
+    /// Holds a pass over the kernel's tables if the last one, or with `ports` the last one that
+    /// counted ports apart, is older than `--split-interval` allows.
+    pub(super) fn refresh_listed(&self, ports: bool) -> Result<(), BpfError> {
         let mut listed = lock(&self.listed);
         let age = self
             .settings
             .split_interval
             .max(self.settings.pace.on_demand(listed.cost));
-        let is_old = listed.taken.is_none_or(|taken| taken.elapsed() >= age);
-        if is_old && self.scan.affords_split() {
-            let records = self.bpf.namespaces()?;
-            let timer = CpuTimer::start();
-            let found = self
-                .bpf
-                .list_tables(&tables(records.iter().map(|(_, record)| record)), &[])?;
-            let kept: BTreeSet<_> = records.iter().map(|(netns, _)| *netns).collect();
-            let counts = by_namespace(&found, self.inode, |_, listed| {
-                let known = kept.contains(&listed.netns);
-                Ok(Some(if known { listed.netns } else { OVERFLOW_NETNS }))
-            })?;
-            self.scan.spend(timer.spent());
-            *listed = TableCounts {
-                taken: Some(Instant::now()),
-                cost: timer.spent(),
-                counts,
-            };
+        let taken = if ports {
+            listed.ports_taken
+        } else {
+            listed.taken
+        };
+        let is_old = taken.is_none_or(|taken| taken.elapsed() >= age);
+        if !is_old || !self.scan.affords_split() {
+            return Ok(());
         }
-        Ok(listed.counts.get(&netns).map(Aside::of).unwrap_or_default())
+        let records = self.bpf.namespaces()?;
+        let mut wanted = Vec::new();
+        if ports {
+            let all = self.live_bank().port_keys()?.into_iter();
+            wanted.extend(all.filter(|(netns, _)| *netns != OWN_NETNS));
+        }
+        let timer = CpuTimer::start();
+        let tables = tables(records.iter().map(|(_, record)| record));
+        let found = self.bpf.list_tables(&tables, &wanted)?;
+        let kept: BTreeSet<_> = records.iter().map(|(netns, _)| *netns).collect();
+        let counts = by_namespace(&found, self.inode, |_, listed| {
+            let known = kept.contains(&listed.netns);
+            Ok(Some(if known { listed.netns } else { OVERFLOW_NETNS }))
+        })?;
+        let cost = timer.spent();
+        self.scan.spend(cost);
+        if ports {
+            self.cache_listed_splits(&kept, &counts, &found.ports, cost);
+            listed.ports_taken = Some(Instant::now());
+        }
+        (listed.taken, listed.cost) = (Some(Instant::now()), cost);
+        listed.counts = counts;
+        Ok(())
+    }
+
+    /// Stores the minisockets of all other namespaces and of their ports.
+    fn cache_listed_splits(
+        &self,
+        kept: &BTreeSet<NetnsId>,
+        counts: &ByNamespace,
+        ports: &[((NetnsId, u16), ListedCounts)],
+        cost: Duration,
+    ) {
+        let mut by_port = BTreeMap::<NetnsId, BTreeMap<u16, Split>>::new();
+        for ((netns, port), counts) in ports {
+            let ports = by_port.entry(*netns).or_default();
+            ports.insert(*port, counts.into());
+        }
+        for &netns in kept {
+            let all = counts.get(&netns).map(Split::from).unwrap_or_default();
+            let ports = by_port.remove(&netns).unwrap_or_default();
+            self.splits.with(netns, |cache| {
+                cache.put_ports(all, Some(ports));
+                cache.put(all, None, cost);
+            });
+        }
     }
 }

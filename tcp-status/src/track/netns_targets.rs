@@ -1,7 +1,7 @@
 //! The namespaces that a walk visits: the tracker's own, and with `--netns all` every other one
 //! that anything leads to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tcp_status_common::counters::{NetnsId, OWN_NETNS};
 
@@ -23,7 +23,44 @@ pub struct NetnsTargets {
     scope: Scope,
 }
 
+/// What is counted again.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Area<'a> {
+    /// The tracker's own namespace.
+    Own,
+    /// All that are counted.
+    All,
+    /// The tracker's own and these. All others are counted on, in another bank.
+    Busy(&'a BTreeSet<NetnsId>),
+}
+
+impl Area<'_> {
+    /// All that a scope includes.
+    pub(super) const fn of(scope: Scope) -> Self {
+        match scope {
+            Scope::Own => Self::Own,
+            Scope::All => Self::All,
+        }
+    }
+
+    /// Whose bank changes.
+    pub(super) const fn scope(&self) -> Scope {
+        match self {
+            Self::Own => Scope::Own,
+            Self::All | Self::Busy(_) => Scope::All,
+        }
+    }
+}
+
 impl NetnsTargets {
+    /// Leaves out all others but those with these inode numbers.
+    #[must_use]
+    pub fn only(mut self, inodes: &BTreeSet<u32>) -> Self {
+        self.others
+            .retain(|(target, _)| inodes.contains(&target.inode()));
+        self
+    }
+
     /// The tracker's own namespace alone.
     #[must_use]
     pub const fn own(own: u32) -> Self {

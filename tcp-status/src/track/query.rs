@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::{
     api_error::unavailable,
-    assemble::{AuxCounts, FamilyCounts, assemble},
+    assemble::{FamilyCounts, assemble},
     audit_state::{APPEARED, UNREACHABLE},
     aux_counts::{StalenessPolicy, UNRECORDED},
     gauge::Gauges,
@@ -44,8 +44,13 @@ impl Tracker {
         state: State,
         staleness: StalenessPolicy,
     ) -> Result<FamilyCounts, ApiError> {
-        if netns != OWN_NETNS && state != State::SynRecv && self.bpf.lists_tables() {
-            return self.counts_from_outside(netns);
+        if netns != OWN_NETNS && self.bpf.lists_tables() {
+            let gauges = self.gauges(netns).map_err(unavailable)?;
+            let mut aux = self.aux_counts_by_pass(netns, &gauges)?;
+            if state == State::SynRecv {
+                aux.requests = self.requests_outside(netns)?;
+            }
+            return Ok(assemble(&gauges, &aux));
         }
         self.within_netns(netns, || {
             let split = self.hooks.split();
@@ -110,7 +115,9 @@ impl Tracker {
             .map(|(&(_, port), &gauges)| (port, gauges))
             .collect();
         if netns == OVERFLOW_NETNS {
-            return self.snapshot_of_overflow();
+            let mut snapshot = self.snapshot_of_overflow()?;
+            snapshot.netns_name = Some(OVERFLOW_NAME.into());
+            return Ok(snapshot);
         }
         match self.open_netns(netns) {
             Ok(None) => self.snapshot_here(netns, window, (split, &ports)),
@@ -119,7 +126,11 @@ impl Tracker {
             })?,
             Err(error) => {
                 log::debug!(error:%, netns = self.inode(netns); "namespace not entered: counts from events only");
-                self.snapshot_from_outside(netns)
+                let mut snapshot = self.snapshot_from_outside(netns)?;
+                if !self.bpf.lists_tables() {
+                    snapshot.degraded.get_or_insert(UNREACHABLE.into());
+                }
+                Ok(snapshot)
             }
         }
     }
@@ -131,15 +142,22 @@ impl Tracker {
     }
 
     fn all_snapshots(&self, window: u32) -> Result<Vec<(NetnsId, Snapshot)>, ApiError> {
-        let live_namespaces = self.live_namespaces().map_err(unavailable)?.into_keys();
+        let records = self.live_records().map_err(unavailable)?;
         let overflow = self.audit_state().others.contains_key(&OVERFLOW_NETNS);
         let split = self.hooks.split();
         let ports = (split, &self.ports_by_namespace()?);
-        iter::once(OWN_NETNS)
-            .chain(live_namespaces)
-            .chain(overflow.then_some(OVERFLOW_NETNS))
-            .map(|netns| Ok((netns, self.snapshot_with(netns, window, ports)?)))
-            .collect()
+        let snapshot = |netns| Ok((netns, self.snapshot_with(netns, window, ports)?));
+        let mut snapshots = vec![snapshot(OWN_NETNS)?];
+        if self.bpf.lists_tables() {
+            snapshots.extend(self.snapshots_from_outside(&records, ports)?);
+        } else {
+            let others = records.into_iter().map(|(netns, _)| snapshot(netns));
+            snapshots.extend(others.collect::<Result<Vec<_>, ApiError>>()?);
+        }
+        if overflow {
+            snapshots.push(snapshot(OVERFLOW_NETNS)?);
+        }
+        Ok(snapshots)
     }
 
     /// One port of the tracker's namespace, and of every other one that has a listener there.
@@ -258,54 +276,8 @@ impl Tracker {
         Ok(snapshot)
     }
 
-    /// What events and passes over the kernel's tables tell of a namespace that is not entered.
-    fn snapshot_from_outside(&self, netns: NetnsId) -> Result<Snapshot, ApiError> {
-        let reading = self.read(netns).map_err(unavailable)?;
-        let aux = self.beside_from_outside(netns, &reading.gauges)?;
-        let counts = assemble(&reading.gauges, &aux);
-        let mut snapshot = self.describe(netns, &reading, counts)?;
-        if !self.bpf.lists_tables() {
-            snapshot.degraded.get_or_insert(UNREACHABLE.into());
-        }
-        Ok(snapshot)
-    }
-
-    /// All namespaces together for which there is no room.
-    fn snapshot_of_overflow(&self) -> Result<Snapshot, ApiError> {
-        let mut snapshot = self.snapshot_from_outside(OVERFLOW_NETNS)?;
-        snapshot.netns_name = Some(OVERFLOW_NAME.into());
-        Ok(snapshot)
-    }
-
-    fn counts_from_outside(&self, netns: NetnsId) -> Result<FamilyCounts, ApiError> {
-        let gauges = self.gauges(netns).map_err(unavailable)?;
-        let aux = self.beside_from_outside(netns, &gauges)?;
-        Ok(assemble(&gauges, &aux))
-    }
-
-    /// What is beside the full sockets of a namespace that is not entered.
-    fn beside_from_outside(&self, netns: NetnsId, gauges: &Gauges) -> Result<AuxCounts, ApiError> {
-        let by_events = self.counts_timewait(netns) || !self.bpf.lists_tables();
-        let aside = self.listed_aside(netns).map_err(unavailable)?;
-        let [timewait, finwait2] = match by_events {
-            true => gauges.minisockets(),
-            false => [aside.timewait, aside.finwait2],
-        };
-        let listed = timewait.iter().chain(&finwait2).sum();
-        let minisockets = match by_events {
-            true => listed,
-            false => self.timewait(netns).map_err(unavailable)?.unwrap_or(listed),
-        };
-        Ok(AuxCounts {
-            minisockets,
-            finwait2,
-            timewait,
-            requests: aside.requests,
-        })
-    }
-
     /// What the books say beside the counts.
-    fn describe(
+    pub(super) fn describe(
         &self,
         netns: NetnsId,
         reading: &Reading,
@@ -347,6 +319,9 @@ impl Tracker {
             }
             None => snapshot.degraded = Some(APPEARED.into()),
         }
+        if reading.degraded.is_some() {
+            snapshot.degraded.clone_from(&reading.degraded);
+        }
         if unrecorded != audit_state.unrecorded {
             snapshot.degraded.get_or_insert(UNRECORDED.into());
         }
@@ -366,7 +341,7 @@ impl Tracker {
     }
 
     /// The way into a namespace that is counted; none where that is the tracker's own.
-    fn open_netns(&self, netns: NetnsId) -> Result<Option<Target>, netns::Error> {
+    pub(super) fn open_netns(&self, netns: NetnsId) -> Result<Option<Target>, netns::Error> {
         if netns == OWN_NETNS {
             return Ok(None);
         }

@@ -16,6 +16,8 @@ pub(super) struct Reading {
     pub(super) transitions: Transitions,
     /// State changes of full sockets since start.
     pub(super) events: u64,
+    /// Why the gauges may be off: what corrects them later also takes this back.
+    pub(super) degraded: Option<String>,
 }
 
 /// The banks that hold the counts.

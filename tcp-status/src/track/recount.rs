@@ -9,7 +9,7 @@ use super::{
     audit_diff::AuditDiff,
     audit_state::RetiredBank,
     gauge::Gauges,
-    netns_targets::by_id,
+    netns_targets::{Area, NetnsTargets, by_id},
     reading::Reading,
     seed::{self, Live, SeedError, Walks},
     split::SplitMoment,
@@ -17,7 +17,7 @@ use super::{
     tracker::Tracker,
 };
 use crate::{
-    bpf::{BankSum, BpfError, Scope},
+    bpf::{BankSum, BpfError},
     kernel::{
         netns,
         plan::SeedMethod,
@@ -58,10 +58,10 @@ impl Tracker {
     pub(super) fn recount(
         &self,
         settle_time: Duration,
-        scope: Scope,
+        area: &Area<'_>,
     ) -> Result<BTreeMap<NetnsId, Gauges>, RecountError> {
         match self.plan.seed {
-            SeedMethod::Iterator => self.recount_by_iterator(settle_time, scope),
+            SeedMethod::Iterator => self.recount_by_iterator(settle_time, area),
             SeedMethod::Procfs => {
                 thread::sleep(settle_time);
                 Ok([(OWN_NETNS, self.recount_at_rest(OWN_NETNS)?.missing)].into())
@@ -80,8 +80,9 @@ impl Tracker {
     fn recount_by_iterator(
         &self,
         settle_time: Duration,
-        scope: Scope,
+        area: &Area<'_>,
     ) -> Result<BTreeMap<NetnsId, Gauges>, RecountError> {
+        let scope = area.scope();
         // What an earlier recount could not read after its switch.
         self.accumulate_retired()?;
         let (old, others) = {
@@ -91,7 +92,7 @@ impl Tracker {
         let new = 1 - old;
         let unregistered = self.bpf.writers()?.unregistered;
         let unrecorded = self.bpf.closed_totals()?.unrecorded;
-        let targets = self.netns_targets(scope);
+        let targets = self.area_targets(area);
         let live = Live {
             own: Some(old),
             others,
@@ -99,7 +100,7 @@ impl Tracker {
         let began = self.split_moment(OWN_NETNS).ok();
         let seed::SeededBank {
             walks,
-            ports,
+            mut ports,
             netns_entries,
             mut seeding,
         } = seed::seed_bank(
@@ -112,9 +113,14 @@ impl Tracker {
         )?;
         let all_recorded = self.bpf.closed_totals()?.unrecorded == unrecorded;
         let live_namespaces = self.live_namespaces()?;
-        if scope == Scope::All {
-            *self.netns_entries.write().expect(POISONED) = netns_entries;
+        // Those of others were carried over, without their sockets.
+        if self.bpf.lists_tables() {
+            ports.retain(|(netns, _)| walks.contains_key(netns));
         }
+        self.netns_entries
+            .write()
+            .expect(POISONED)
+            .extend(netns_entries);
         let skipped = self.may_have_skipped(&self.gauges(OWN_NETNS)?);
         {
             let mut audit_state = self.audit_state_mut();
@@ -221,12 +227,12 @@ impl Tracker {
     pub(super) fn apply_rest_listings(
         &self,
         diffs: &mut BTreeMap<NetnsId, AuditDiff>,
-        scope: Scope,
+        area: &Area<'_>,
     ) -> Result<(), RecountError> {
         if !self.plan.walk_skips {
             return Ok(());
         }
-        let targets = self.netns_targets(scope);
+        let targets = self.area_targets(area);
         let ids = targets.ids(&self.bpf)?;
         let listed = targets.walk_each(|| {
             let inode = netns::own().unwrap_or(self.inode);
@@ -249,6 +255,14 @@ impl Tracker {
             }
         }
         Ok(())
+    }
+
+    fn area_targets(&self, area: &Area<'_>) -> NetnsTargets {
+        let targets = self.netns_targets(area.scope());
+        match area {
+            Area::Busy(busy) => targets.only(&busy.iter().map(|&id| self.inode(id)).collect()),
+            Area::Own | Area::All => targets,
+        }
     }
 
     fn set_port_bases(&self, netns: NetnsId, ports: BTreeMap<u16, Gauges>) {

@@ -7,11 +7,12 @@ use std::{
     time::Duration,
 };
 
-use tcp_status_common::counters::{NetnsId, OWN_NETNS};
+use tcp_status_common::counters::{NamespaceRecord, NetnsId, OVERFLOW_NETNS, OWN_NETNS};
 
 use super::{
-    audit_state::{AuditState, UNREACHABLE},
+    audit_state::{APPEARED, AuditState, UNREACHABLE},
     gauge::{self, Gauges},
+    inside::InsideCache,
     listed::TableCounts,
     netns_targets::NetnsTargets,
     reading::{Counters, Reading},
@@ -19,11 +20,11 @@ use super::{
     scan::Scan,
     schedule::Pace,
     split_caches::SplitCaches,
-    sync::POISONED,
+    sync::{POISONED, lock},
     timewait_hooks::TimewaitHooks,
 };
 use crate::{
-    bpf::{BankReader, Bpf, BpfError, MapLimits, Scope},
+    bpf::{BankReader, BankSum, Bpf, BpfError, MapLimits, Scope},
     kernel::{netns::list::NetnsEntry, plan::EbpfPlan, procfs},
     snapshot::Transitions,
 };
@@ -67,6 +68,8 @@ pub struct Tracker {
     pub(super) inodes: RwLock<BTreeMap<NetnsId, u32>>,
     /// What the last pass over the kernel's tables counted in other namespaces.
     pub(super) listed: Mutex<TableCounts>,
+    /// What was last read inside other namespaces.
+    pub(super) inside: Mutex<InsideCache>,
     pub(super) scan: Scan,
 }
 
@@ -152,18 +155,18 @@ impl Tracker {
 
     /// The counts of a namespace.
     pub(super) fn read(&self, netns: NetnsId) -> Result<Reading, BpfError> {
-        let (counters, (base, accumulated)) = self.counters_with(|audit_state| {
-            let netns_state = audit_state.netns_state(netns);
-            netns_state.map_or_else(Default::default, |netns_state| {
-                (netns_state.base, netns_state.accumulated)
-            })
-        });
+        let (counters, (base, accumulated, degraded)) =
+            self.counters_with(|audit_state| match audit_state.netns_state(netns) {
+                Some(state) => (state.base, state.accumulated, audit_state.degraded(state)),
+                None => (Gauges::default(), BankSum::default(), Some(APPEARED.into())),
+            });
         let banks = counters.of(netns)?;
         let flows = banks.plus_flows(&accumulated);
         Ok(Reading {
             gauges: Gauges::of(&banks) + base,
             transitions: Transitions::from_flows(&gauge::flows(&flows)),
             events: gauge::events(&flows),
+            degraded,
         })
     }
 
@@ -196,12 +199,19 @@ impl Tracker {
     /// The inode number of each other namespace that is there and in which anything was counted.
     /// Forgets those that are gone.
     pub(super) fn live_namespaces(&self) -> Result<BTreeMap<NetnsId, u32>, BpfError> {
+        let records = self.live_records()?.into_iter();
+        Ok(records.map(|(id, record)| (id, record.inode)).collect())
+    }
+
+    /// What is known of each of them.
+    pub(super) fn live_records(&self) -> Result<Vec<(NetnsId, NamespaceRecord)>, BpfError> {
         if !self.settings.all_namespaces {
-            return Ok(BTreeMap::new());
+            return Ok(Vec::new());
         }
-        let live_namespaces = self.bpf.live_namespaces()?;
-        self.keep_living(&live_namespaces);
-        Ok(live_namespaces)
+        let mut records = self.bpf.namespaces()?;
+        records.retain(|(id, _)| *id != OVERFLOW_NETNS);
+        self.keep_living(&records.iter().map(|(id, one)| (*id, one.inode)).collect());
+        Ok(records)
     }
 
     /// Forgets other namespaces than these.
@@ -209,6 +219,7 @@ impl Tracker {
         self.audit_state_mut().forget_all_but(live_namespaces);
         let netns_entries = |netns| netns == OWN_NETNS || live_namespaces.contains_key(&netns);
         self.splits.retain(netns_entries);
+        lock(&self.inside).retain(netns_entries);
         self.inodes
             .write()
             .expect(POISONED)

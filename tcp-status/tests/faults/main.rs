@@ -8,6 +8,7 @@ mod clock;
 mod kernel;
 mod kill;
 mod limits;
+mod many_namespaces;
 mod namespaces;
 mod neighbours;
 mod socket_paths;

@@ -16,14 +16,14 @@ use tcp_status_testkit::netns::Netns;
 use crate::{place, tracker::Tracker};
 
 /// A namespace with a process in it, and a connection.
-struct Inhabited {
+pub struct Inhabited {
     netns: Netns,
     inhabitant: Child,
     _ends: (TcpListener, TcpStream),
 }
 
 impl Inhabited {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let netns = Netns::new().unwrap();
         let (inhabitant, ends) = netns
             .run(|| {
@@ -40,7 +40,7 @@ impl Inhabited {
         }
     }
 
-    fn of<'a>(&self, all: &'a [Snapshot]) -> Option<&'a Snapshot> {
+    pub fn of<'a>(&self, all: &'a [Snapshot]) -> Option<&'a Snapshot> {
         all.iter()
             .find(|snapshot| u64::from(snapshot.netns) == self.netns.inode())
     }
@@ -55,12 +55,12 @@ impl Drop for Inhabited {
 }
 
 /// Connections that are established in a row of [`Tracker::all`].
-fn established(found: &Snapshot) -> u64 {
+pub fn established(found: &Snapshot) -> u64 {
     found.states[State::Established]
 }
 
 /// The row of all namespaces together that have none of their own.
-fn overflow(all: &[Snapshot]) -> Option<&Snapshot> {
+pub fn overflow(all: &[Snapshot]) -> Option<&Snapshot> {
     all.iter().find(|found| found.netns == 0)
 }
 
@@ -160,7 +160,7 @@ fn beyond_max_namespaces_no_count_is_wrong_unmarked() {
         .unwrap();
 }
 
-const fn limited_to(namespaces: &str) -> [&str; 6] {
+pub const fn limited_to(namespaces: &str) -> [&str; 6] {
     [
         "--backend",
         "ebpf",
@@ -292,7 +292,7 @@ fn a_namespace_may_vanish_while_it_is_counted() {
 }
 
 /// Kilobytes that are the tracker's own.
-fn own_memory(tracker: &Tracker) -> u64 {
+pub fn own_memory(tracker: &Tracker) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", tracker.pid())).unwrap();
     let line = status
         .lines()

@@ -9,6 +9,8 @@ mod ends;
 mod floods;
 mod half_open;
 mod history;
+mod listeners_elsewhere;
+mod many_namespaces;
 mod namespaces;
 mod nested;
 mod pacing;

@@ -1,0 +1,132 @@
+//! One namespace beside the tracker's own: whether it is at rest, and when its counts are confirmed.
+
+use std::time::{Duration, Instant};
+
+use tcp_status_common::counters::NamespaceRecord;
+
+use super::gauge::Gauges;
+
+/// So long without an event, and a namespace is at rest.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// How many passes have to find the same amiss where no rest precedes them.
+const AGREEING: u32 = 3;
+
+/// One namespace, as it was last seen.
+pub(super) struct Watched {
+    pub(super) record: NamespaceRecord,
+    /// When an event was last found.
+    pub(super) moved: Instant,
+    /// How many events there were when a pass last found what is counted.
+    pub(super) confirmed: Option<u64>,
+    /// When it was last known to be right.
+    pub(super) verified: Instant,
+    /// What the last pass found amiss, after how many events.
+    pub(super) found: Option<(u64, Gauges)>,
+    /// What the last passes between two events found amiss, and how many these were.
+    found_between: (Gauges, u32),
+    /// After how many events its ports were last given back.
+    pub(super) emptied: Option<u64>,
+}
+
+impl Watched {
+    pub(super) fn new(record: NamespaceRecord, now: Instant) -> Self {
+        Self {
+            record,
+            moved: now,
+            confirmed: None,
+            verified: now,
+            found: None,
+            found_between: (Gauges::default(), 0),
+            emptied: None,
+        }
+    }
+
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.confirmed == Some(self.record.events) && self.found.is_none()
+    }
+
+    pub(super) fn is_at_rest(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.moved) >= QUIET
+    }
+
+    /// Whether it was not at rest, and not confirmed, for so long.
+    pub(super) fn is_restless_for(&self, time: Duration, now: Instant) -> bool {
+        !self.is_confirmed()
+            && !self.is_at_rest(now)
+            && now.saturating_duration_since(self.verified) >= time
+    }
+
+    /// By how much the counts are corrected after a pass that met `missing` sockets more, and
+    /// during which `events` did not change; none if it cannot be said.
+    pub(super) fn judge(
+        &mut self,
+        rested: bool,
+        missing: Gauges,
+        began: Instant,
+    ) -> Option<Gauges> {
+        let events = self.record.events;
+        let agreed = if missing == Gauges::default() {
+            true
+        } else if rested {
+            self.found == Some((events, missing))
+        } else {
+            // What is in flight differs from pass to pass, what is off does not.
+            let (found, times) = self.found_between;
+            let times = if found == missing { times + 1 } else { 1 };
+            self.found_between = (missing, times);
+            times >= AGREEING
+        };
+        if !agreed {
+            if rested {
+                self.found = Some((events, missing));
+            }
+            return None;
+        }
+        self.found = None;
+        self.found_between = (Gauges::default(), 0);
+        self.confirmed = Some(events);
+        self.verified = began;
+        Some(missing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{AGREEING, Gauges, Instant, NamespaceRecord, QUIET, Watched};
+
+    fn missing(by: i64) -> Gauges {
+        let mut missing = Gauges::default();
+        missing.0[0][1] = by;
+        missing
+    }
+
+    #[test]
+    fn what_two_passes_at_rest_agree_on_is_corrected() {
+        let now = Instant::now();
+        let mut watched = Watched::new(NamespaceRecord::NONE, now);
+        assert!(!watched.is_at_rest(now) && watched.is_at_rest(now + QUIET));
+        assert_eq!(watched.judge(true, missing(1), now), None);
+        assert_eq!(watched.judge(true, missing(2), now), None);
+        assert!(!watched.is_confirmed());
+        assert_eq!(watched.judge(true, missing(2), now), Some(missing(2)));
+        assert!(watched.is_confirmed());
+        assert_eq!(watched.judge(true, missing(0), now), Some(missing(0)));
+    }
+
+    /// What is in flight when a pass comes is in no other pass.
+    #[test]
+    fn between_two_events_more_passes_have_to_agree() {
+        let now = Instant::now();
+        let mut watched = Watched::new(NamespaceRecord::NONE, now);
+        for by in [1, 2, 1, 1, 3] {
+            assert_eq!(watched.judge(false, missing(by), now), None);
+        }
+        for pass in 1..=AGREEING {
+            watched.record.events += 1;
+            let judged = watched.judge(false, missing(7), now);
+            assert_eq!(judged.is_some(), pass == AGREEING);
+        }
+        assert_eq!(watched.judge(false, missing(0), now), Some(missing(0)));
+    }
+}

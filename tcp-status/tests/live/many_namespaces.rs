@@ -1,0 +1,269 @@
+//! Namespaces in great number, against what each of them lists.
+
+use std::{
+    collections::BTreeMap,
+    net::TcpStream,
+    ops::Range,
+    panic::{self, AssertUnwindSafe},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tcp_status::kernel::sock_diag;
+use tcp_status_common::state::State;
+use tcp_status_testkit::{netns::Netns, raise_fd_limit};
+
+use crate::{
+    listeners_elsewhere::rows,
+    namespaces::{
+        Inhabited, all, assert_exact, change_family, compare, listed, listen, mapped, of, start,
+    },
+    subject::{SOON, Subject, place, turn},
+};
+
+/// Waits until the tracker vouches for what it has of namespaces at rest, and compares that with
+/// what they list. How long it took since they `came` to rest.
+fn assert_all_exact(came: Instant, subject: &Subject, places: &[Netns]) -> Duration {
+    let found = loop {
+        let found: BTreeMap<_, _> = all(subject)
+            .into_iter()
+            .map(|one| (u64::from(one.netns), one))
+            .collect();
+        let vouched_for = |netns: &Netns| {
+            let found = found.get(&netns.inode());
+            found.is_some_and(|found| found.degraded.is_none())
+        };
+        if places.iter().all(vouched_for) {
+            break found;
+        }
+        assert!(
+            came.elapsed() < 10 * SOON,
+            "not all are there, or some are degraded"
+        );
+        thread::sleep(Duration::from_millis(20));
+    };
+    let elapsed = came.elapsed();
+    for netns in places {
+        let found = &found[&netns.inode()];
+        assert_eq!(compare(found, &listed(netns)), "", "{found:?}");
+        let listeners = netns.run(|| sock_diag::listeners().unwrap()).unwrap();
+        assert_eq!(rows(&found.listeners), rows(&listeners));
+    }
+    elapsed
+}
+
+/// The tracker's own namespace waits for none.
+#[test]
+fn among_a_hundred_namespaces_all_are_exact_soon() {
+    const MANY: usize = 100;
+    let (Some(own), Some(first)) = (place(), place()) else {
+        return;
+    };
+    let _turn = turn();
+    raise_fd_limit().unwrap();
+    let mut others = vec![first];
+    others.extend((1..MANY).map(|_| Netns::new().unwrap()));
+    let halves = others.split_at(MANY / 2);
+    let listens = |netns: &Netns| netns.run(|| listen(8080, 1)).unwrap();
+    let _before: Vec<_> = halves.0.iter().map(listens).collect();
+    own.run(|| {
+        let subject = start();
+        let _after: Vec<_> = halves.1.iter().map(listens).collect();
+        let came = Instant::now();
+        let took = assert_all_exact(came, &subject, &others);
+        println!("{MANY} namespaces are exact after {took:?}");
+        assert!(took < SOON, "{took:?}");
+        let (_client, server, _listener) = mapped();
+        subject.assert_exact_within(SOON);
+        change_family(&server);
+        subject.assert_exact_within(SOON);
+        let (_client, server, _listener) = others[MANY - 1].run(mapped).unwrap();
+        assert_exact(&subject, &others[MANY - 1]);
+        change_family(&server);
+        assert_exact(&subject, &others[MANY - 1]);
+    })
+    .unwrap();
+}
+
+/// How many namespaces a test makes: a few unless the environment asks for all.
+fn many(few: usize, all: usize) -> usize {
+    match std::env::var_os("TCP_STATUS_MANY_NAMESPACES") {
+        Some(_) => all,
+        None => few,
+    }
+}
+
+/// A listener and a connection in each. Those that come later come at once.
+#[test]
+fn all_namespaces_of_a_large_host_are_exact() {
+    let many = many(300, 1_000);
+    let (Some(own), Some(first)) = (place(), place()) else {
+        return;
+    };
+    let _turn = turn();
+    raise_fd_limit().unwrap();
+    let mut others = vec![first];
+    others.extend((1..many).map(|_| Netns::new().unwrap()));
+    let halves = others.split_at(many / 2);
+    let listens = |netns: &Netns| netns.run(|| listen(8080, 1)).unwrap();
+    let _before: Vec<_> = halves.0.iter().map(listens).collect();
+    own.run(|| {
+        let subject = Subject::start_changed(|settings| {
+            settings.all_namespaces = true;
+            settings.limits.namespaces = 2 * u32::try_from(many).unwrap();
+        });
+        let _after: Vec<_> = halves.1.iter().map(listens).collect();
+        let came = Instant::now();
+        let took = assert_all_exact(came, &subject, &others);
+        println!("{many} namespaces are exact after {took:?}");
+    })
+    .unwrap();
+}
+
+/// There are fewer slots for ports than namespaces that had a listener.
+#[test]
+fn namespaces_without_a_socket_give_back_the_slots_of_their_ports() {
+    const SLOTS: u16 = 64;
+    let (Some(own), Some(empty), Some(other)) = (place(), place(), place()) else {
+        return;
+    };
+    let _turn = turn();
+    own.run(|| {
+        let subject = Subject::start_changed(|settings| {
+            settings.all_namespaces = true;
+            settings.limits.ports = SLOTS.into();
+        });
+        let listen = |ports: Range<u16>| ports.map(|port| listen(port, 0)).collect::<Vec<_>>();
+        let first = empty.run(|| listen(1000..1000 + SLOTS)).unwrap();
+        assert_exact(&subject, &empty);
+        let tracked = |netns| of(&subject, netns).unwrap().ports.tracked.len();
+        // Other namespaces of the host have listeners too.
+        let slots = tracked(&empty);
+        assert!(
+            (SLOTS / 2..=SLOTS).contains(&u16::try_from(slots).unwrap()),
+            "{slots}"
+        );
+        let wait_for_slots = |netns| {
+            assert_exact(&subject, netns);
+            let came = Instant::now();
+            while tracked(netns) > 0 {
+                assert!(came.elapsed() < SOON, "{:?}", of(&subject, netns));
+                thread::sleep(Duration::from_millis(50));
+            }
+        };
+        drop(first);
+        wait_for_slots(&empty);
+        let second = other.run(|| listen(2000..2000 + SLOTS)).unwrap();
+        assert_exact(&subject, &other);
+        let again = tracked(&other);
+        assert!(again > slots / 2, "{again} of {slots}");
+        let ports = of(&subject, &other).unwrap().ports;
+        assert!(
+            ports
+                .tracked
+                .iter()
+                .all(|one| one.states[State::Listen] == 1),
+            "{ports:?}"
+        );
+        // One that listens again is found again.
+        drop(second);
+        wait_for_slots(&other);
+        let _third = empty.run(|| listen(1000..1004)).unwrap();
+        assert_exact(&subject, &empty);
+        assert_eq!(tracked(&empty), 4);
+    })
+    .unwrap();
+}
+
+/// A connection every `pause`: the namespace is never at rest.
+fn trickle(stop: &AtomicBool, port: u16, pause: Duration) {
+    let (listener, _) = listen(port, 0);
+    while !stop.load(Ordering::Relaxed) {
+        drop(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        drop(listener.accept().unwrap());
+        thread::sleep(pause);
+    }
+}
+
+/// Runs `check` while connections come and go in a namespace.
+fn beside_trickle(netns: &Netns, workers: u16, pause: Duration, check: impl FnOnce()) {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for worker in 0..workers {
+            let stop = &stop;
+            scope.spawn(move || netns.run(|| trickle(stop, 7 + worker, pause)).unwrap());
+        }
+        let checked = panic::catch_unwind(AssertUnwindSafe(check));
+        stop.store(true, Ordering::Relaxed);
+        checked.unwrap_or_else(|failed| panic::resume_unwind(failed));
+    });
+}
+
+/// Between two events there is room for a pass.
+#[test]
+fn a_namespace_that_never_rests_is_corrected_all_the_same() {
+    let (Some(own), Some(busy)) = (place(), place()) else {
+        return;
+    };
+    let _turn = turn();
+    own.run(|| {
+        let subject = start();
+        let (_client, server, _listener) = busy.run(mapped).unwrap();
+        assert_exact(&subject, &busy);
+        beside_trickle(&busy, 1, Duration::from_millis(60), || {
+            thread::sleep(Duration::from_millis(500));
+            change_family(&server);
+            let changed = Instant::now();
+            let corrected = || {
+                let found = of(&subject, &busy).unwrap();
+                found.drift.corrections_by_state[State::Established]
+            };
+            while corrected() < 2 {
+                assert!(changed.elapsed() < Duration::from_secs(20), "not corrected");
+                thread::sleep(Duration::from_millis(100));
+            }
+            println!("corrected after {:?}", changed.elapsed());
+        });
+        assert_exact(&subject, &busy);
+    })
+    .unwrap();
+}
+
+/// Only what was walked from inside tells how long its connections have been silent.
+#[test]
+fn a_namespace_too_busy_for_passes_is_counted_again_alone() {
+    let (Some(own), Some(busy), Some(other)) = (place(), Inhabited::place(), Inhabited::place())
+    else {
+        return;
+    };
+    let _turn = turn();
+    own.run(|| {
+        let subject = start();
+        let _held = other.run(|| listen(8080, 3)).unwrap();
+        assert_exact(&subject, &other);
+        let row = || of(&subject, &other).unwrap().ports;
+        let before = row();
+        beside_trickle(&busy, 4, Duration::ZERO, || {
+            let came = Instant::now();
+            while of(&subject, &busy).is_none_or(|found| found.stale.is_none()) {
+                assert!(
+                    came.elapsed() < Duration::from_secs(60),
+                    "never counted again"
+                );
+                thread::sleep(Duration::from_millis(200));
+            }
+            println!("counted again after {:?}", came.elapsed());
+        });
+        for netns in [&busy, &other] {
+            assert_exact(&subject, netns);
+        }
+        assert_eq!(
+            of(&subject, &other).unwrap().stale,
+            None,
+            "it was counted again too"
+        );
+        assert_eq!(row(), before);
+    })
+    .unwrap();
+}
