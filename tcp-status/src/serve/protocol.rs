@@ -88,13 +88,17 @@ pub struct Show {
 
 impl Get {
     /// How long a client that waits for the number may not learn of a change: what changes without
-    /// an event is looked at more often.
-    pub(super) fn pause(&self) -> Duration {
+    /// an event is read more often, and what changes with one hardly ever where the source is `notified`.
+    pub(super) fn pause(&self, notified: bool) -> Duration {
         let by_events = self.netns.is_none()
             && self.state().is_ok_and(|state| {
                 !matches!(state, State::SynRecv | State::FinWait2 | State::TimeWait)
             });
-        Duration::from_millis(if by_events { 1000 } else { 100 })
+        Duration::from_millis(match (by_events, notified) {
+            (true, true) => 10_000,
+            (true, false) => 1000,
+            (false, _) => 100,
+        })
     }
 }
 

@@ -201,7 +201,7 @@ impl Protocol {
             if deadline.is_some_and(|deadline| now >= deadline) {
                 return Some(Ok(Response::Waited { met: false, value }));
             }
-            let look = now + wait.of.pause();
+            let look = now + wait.of.pause(changes.is_some());
             let next = [Some(look), deadline, met.then_some(held)];
             let next = next.into_iter().flatten().min().unwrap_or(look);
             let changed = async {

@@ -1,7 +1,9 @@
 //! `wait`, with real connections.
 
 use std::{
+    io::{Read as _, Write as _},
     net::{Ipv4Addr, TcpListener, TcpStream},
+    os::unix::net::UnixStream,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -57,6 +59,136 @@ fn a_drained_port_ends_the_wait() {
             println!("returned {:?} after the last close", closed.elapsed());
             // A sample comes within 100 ms of an event; the rest is for a busy machine.
             assert!(closed.elapsed() < Duration::from_millis(900));
+            tracker.end();
+        })
+        .unwrap();
+}
+
+/// The text between two markers of `docs/reference.md`.
+fn documented(after: &str, until: &str) -> String {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, rest) = page.split_once(after).expect(after);
+    rest.split_once(until).unwrap().0.to_owned()
+}
+
+/// The commands of the manual, as written, but for the path of the binary and the time limit.
+#[test]
+fn the_documented_drains_wait_for_the_last_connection() {
+    let Some((netns, _turn)) = place() else {
+        return;
+    };
+    let unit = documented("\nExecStop=-/usr/bin/tcp-status ", "\n");
+    let unit = format!("tcp-status {unit}");
+    let pod = documented("command: [/bin/sh, -c, '", "']");
+    netns
+        .run(|| {
+            // Port 8080 is free: the namespace is the test's.
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 8080)).unwrap();
+            let tracker = Tracker::start(&["--backend", "ebpf"]);
+            let folder = std::path::Path::new(BINARY).parent().unwrap();
+            let path = format!("{}:/usr/bin:/bin", folder.display());
+            for command in [&unit, &pod] {
+                let run = |command: &str| {
+                    let mut shell = Command::new("/bin/sh");
+                    clean(&mut shell)
+                        .args(["-c", command])
+                        .env("PATH", &path)
+                        .env("TCP_STATUS_SOCKET", tracker.socket())
+                        .stdout(Stdio::piped())
+                        .stderr(Stdio::piped());
+                    shell
+                };
+                let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                let server = listener.accept().unwrap();
+                let limit = command.split_whitespace().find(|word| word.ends_with("0s"));
+                let short = command.replace(limit.unwrap(), "1s");
+                let late = run(&short).output().unwrap();
+                let line = String::from_utf8_lossy(&late.stderr);
+                assert!(line.contains("was not below 1 for long enough"), "{late:?}");
+                // The pod goes on in any case.
+                let expected = i32::from(!command.ends_with("|| true"));
+                assert_eq!(late.status.code(), Some(expected), "{command}");
+
+                let mut waiting = run(command).spawn().unwrap();
+                thread::sleep(Duration::from_millis(500));
+                assert_eq!(waiting.try_wait().unwrap(), None, "{command}");
+                let closed = Instant::now();
+                drop((client, server));
+                let output = waiting.wait_with_output().unwrap();
+                assert_eq!(
+                    (output.status.code(), output.stderr.len()),
+                    (Some(0), 0),
+                    "{output:?}"
+                );
+                assert!(closed.elapsed() < Duration::from_secs(2), "{command}");
+            }
+            tracker.end();
+        })
+        .unwrap();
+}
+
+/// Time on a processor of all threads of a process, as the scheduler counts it.
+fn cpu_time(process: nix::unistd::Pid) -> Duration {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let of_thread = |entry: std::io::Result<std::fs::DirEntry>| {
+        let text = std::fs::read_to_string(entry.unwrap().path().join("schedstat"));
+        // A thread may have ended.
+        let nanoseconds = text.unwrap_or_default();
+        let nanoseconds = nanoseconds.split(' ').next().unwrap().parse().unwrap_or(0);
+        Duration::from_nanos(nanoseconds)
+    };
+    threads.map(of_thread).sum()
+}
+
+#[test]
+fn a_hundred_waiters_at_rest_cost_next_to_nothing() {
+    const WINDOW: Duration = Duration::from_secs(5);
+    /// Of one core.
+    const SHARE: f64 = 0.005;
+    let Some((netns, _turn)) = place() else {
+        return;
+    };
+    netns
+        .run(|| {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 8080)).unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let tracker = Tracker::start(&["--backend", "ebpf"]);
+            let spent = || {
+                // The sampler comes to rest first.
+                thread::sleep(Duration::from_secs(4));
+                let before = cpu_time(tracker.pid());
+                thread::sleep(WINDOW);
+                cpu_time(tracker.pid()).saturating_sub(before)
+            };
+            let alone = spent();
+            let line = br#"{"v":1,"do":"wait","of":{"state":"established"},"below":1}"#;
+            let mut waiters: Vec<_> = (0..100)
+                .map(|_| {
+                    let mut stream = UnixStream::connect(tracker.socket()).unwrap();
+                    stream.write_all(line).unwrap();
+                    stream.write_all(b"\n").unwrap();
+                    stream
+                })
+                .collect();
+            let waiting = spent();
+            let more = waiting.saturating_sub(alone).as_secs_f64() / WINDOW.as_secs_f64();
+            println!(
+                "in {WINDOW:?} at rest: {alone:?} without waiters, {waiting:?} with 100: \
+                 {:.3} % of a core more",
+                more * 100.0
+            );
+            assert!(more < SHARE, "{more}");
+            // They do wait: all of them return when the connection has gone.
+            drop((client, listener));
+            let closed = Instant::now();
+            for stream in &mut waiters {
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).unwrap();
+                assert_eq!(answer, "{\"waited\":{\"met\":true,\"value\":0}}\n");
+            }
+            println!("all returned {:?} after the last close", closed.elapsed());
+            assert!(closed.elapsed() < Duration::from_secs(2));
             tracker.end();
         })
         .unwrap();
