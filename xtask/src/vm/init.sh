@@ -14,6 +14,7 @@ mount -t devtmpfs dev /dev
 mount -t tmpfs tmp /run
 mount -t tmpfs tmp /tmp
 mount -t securityfs security /sys/kernel/security
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
 . /plan
 hostname "$NAME"
 # The tests bring many sockets, and the limit of the first process is low.

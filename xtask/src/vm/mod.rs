@@ -109,11 +109,13 @@ pub(crate) fn tests(
     args: &VmArgs,
     briefly: &[Version],
 ) -> Result<TestTotals> {
+    // Built with the tests of its package.
+    let traffic = static_path(workspace, "tcp-traffic", "vm");
     let task = Task {
         tests: &TESTS,
         jobs: jobs(&args.versions()?, args.filter.as_deref(), briefly),
-        environment: Vec::new(),
-        files: Vec::new(),
+        environment: vec![("TCP_TRAFFIC", traffic.display().to_string())],
+        files: vec![traffic],
         limit: TEST_LIMIT,
         aloud: false,
     };
