@@ -182,6 +182,57 @@ impl PortPage {
 /// The slot of [`PortGauges`] that all ports share for which there is no slot left.
 pub const OTHER_PORTS: u32 = 0;
 
+/// The full sockets of one cgroup, of one bank, on one CPU. Gauges as [`PortGauges`], of both
+/// families together.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct CgroupGauges {
+    /// What the first copy of the handler counted, by state.
+    pub first: [u32; STATE_SLOTS],
+    /// What all other writers did; every addition is atomic.
+    pub shared: [u32; STATE_SLOTS],
+}
+
+const _: () = assert!(size_of::<CgroupGauges>() == 96);
+
+impl CgroupGauges {
+    /// No sockets.
+    pub const ZERO: Self = Self {
+        first: [0; STATE_SLOTS],
+        shared: [0; STATE_SLOTS],
+    };
+}
+
+/// Slots of the cgroups that were looked up last, of one bank: one load instead of a look-up in a
+/// hash map. Entry `id % length` is `id << 16 | slot + 1`, or 0; ids of more than 48 bits have none.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct CgroupCache {
+    /// The entries.
+    pub entries: [u64; CGROUP_CACHE_ENTRIES],
+}
+
+const _: () = assert!(size_of::<CgroupCache>() == 8192);
+
+/// A power of two; ids of cgroups are given in order.
+pub const CGROUP_CACHE_ENTRIES: usize = 1024;
+
+impl CgroupCache {
+    /// No cgroup was looked up.
+    pub const EMPTY: Self = Self {
+        entries: [0; CGROUP_CACHE_ENTRIES],
+    };
+}
+
+/// Cgroups of one bank whose slot is remembered, at least: those that share one are remembered as well.
+pub const CGROUPS_REMEMBERED: u32 = 4096;
+
+/// The slot of [`CgroupGauges`] that all cgroups share for which there is no slot left.
+pub const OTHER_CGROUPS: u32 = 0;
+
+/// Id of the root of the cgroup2 hierarchy: the first inode of its file system.
+pub const ROOT_CGROUP: u64 = 1;
+
 impl Bank {
     /// An empty bank.
     pub const ZERO: Self = Self {
@@ -248,6 +299,8 @@ pub enum Failure {
     Seen,
     /// An update of the map of other namespaces' counters.
     Namespaces,
+    /// An update of the map of cgroups.
+    Cgroups,
     /// A state number that does not exist, or kernel memory that cannot be read.
     Invalid,
 }
@@ -272,11 +325,13 @@ pub struct FailureTotals {
     pub seen: Failures,
     /// Of the map of other namespaces' counters.
     pub namespaces: Failures,
+    /// Of the map of cgroups.
+    pub cgroups: Failures,
     /// Of what the kernel reported.
     pub invalid: Failures,
 }
 
-const _: () = assert!(size_of::<FailureTotals>() == 72);
+const _: () = assert!(size_of::<FailureTotals>() == 96);
 
 impl Failures {
     /// None.
@@ -302,6 +357,7 @@ impl FailureTotals {
     pub const NONE: Self = Self {
         seen: Failures::NONE,
         namespaces: Failures::NONE,
+        cgroups: Failures::NONE,
         invalid: Failures::NONE,
     };
 
@@ -311,6 +367,7 @@ impl FailureTotals {
         Self {
             seen: self.seen.minus(&earlier.seen),
             namespaces: self.namespaces.minus(&earlier.namespaces),
+            cgroups: self.cgroups.minus(&earlier.cgroups),
             invalid: self.invalid.minus(&earlier.invalid),
         }
     }
@@ -382,9 +439,11 @@ pub struct ListenerRecord {
     pub requests: u32,
     /// 1 if it belongs to a group of listeners at one address, else 0.
     pub reuseport: u32,
+    /// Id of its cgroup; 0 where cgroups are not counted.
+    pub cgroup: u64,
 }
 
-const _: () = assert!(size_of::<ListenerRecord>() == 40);
+const _: () = assert!(size_of::<ListenerRecord>() == 48);
 
 /// What a listener walk is to find, and what it found.
 #[derive(Clone, Copy, Debug, Default)]
@@ -408,7 +467,7 @@ pub struct ListenerWalk {
     pub last: ListenerRecord,
 }
 
-const _: () = assert!(size_of::<ListenerWalk>() == 96);
+const _: () = assert!(size_of::<ListenerWalk>() == 104);
 
 /// A closed listener whose request sockets are still listed. They hold a reference to it, so its
 /// own count of them stays readable at its address.

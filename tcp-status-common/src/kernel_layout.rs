@@ -43,6 +43,16 @@ pub struct KernelLayout {
     pub timewait_events: u32,
     /// 1 where every network namespace is counted, not just the tracker's own.
     pub all_namespaces: u32,
+    /// 1 where sockets are counted by cgroup, by the members below, else 0.
+    pub counts_cgroups: u32,
+    /// `struct sock`: `sk_cgrp_data`, a pointer to `struct cgroup`, 8 bytes.
+    pub sk_cgrp_data: u32,
+    /// 1 where these 8 bytes may be something else, as their lower bits say (before 5.15), else 0.
+    pub cgroup_is_tagged: u32,
+    /// `struct cgroup`: `kn`, a pointer to `struct kernfs_node`.
+    pub cgroup_kn: u32,
+    /// `struct kernfs_node`: `id`, 8 bytes.
+    pub kernfs_id: u32,
     /// `struct sock_common`: `skc_state`, 1 byte.
     pub skc_state: u32,
     /// `struct sock_common`: `skc_rcv_saddr`, 4 bytes.
@@ -111,4 +121,4 @@ pub struct KernelLayout {
     pub sk_uid: u32,
 }
 
-const _: () = assert!(size_of::<KernelLayout>() == 192);
+const _: () = assert!(size_of::<KernelLayout>() == 212);

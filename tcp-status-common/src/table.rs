@@ -78,7 +78,7 @@ pub struct ListedListener {
     pub record: ListenerRecord,
 }
 
-const _: () = assert!(size_of::<ListedListener>() == 56);
+const _: () = assert!(size_of::<ListedListener>() == 64);
 
 /// What the program reads of a table at once; too large for its stack.
 #[derive(Clone, Copy, Debug)]

@@ -13,7 +13,7 @@ pub(crate) const CLOSE: u32 = 7;
 /// The kernel's number of a listener.
 pub(crate) const LISTEN: u32 = 10;
 /// The kernel's number of a half-open connection that is a full socket.
-const SYN_RECV: u32 = 3;
+pub(crate) const SYN_RECV: u32 = 3;
 
 /// A family's index in the counters and a state number: in range by construction.
 #[derive(Clone, Copy)]
@@ -34,13 +34,8 @@ impl CounterCell {
     /// what lay on the stack.
     #[inline(always)]
     pub(crate) fn recheck_bounds(self) -> Option<Self> {
-        let (mut family, mut state) = (self.family, self.state);
-        // Opaque as above, but in a register: what is compared must not go back to the stack. An
-        // instruction, because the kernel refuses two source lines at the same one.
-        // SAFETY: it changes nothing.
-        unsafe { asm!("{0} = {0}", inout(reg) state, options(pure, nomem, nostack)) };
-        // SAFETY: as above.
-        unsafe { asm!("{0} = {0}", inout(reg) family, options(pure, nomem, nostack)) };
+        // Opaque as above, but in a register: what is compared must not go back to the stack.
+        let (state, family) = (opaque(self.state), opaque(self.family));
         (family < 2 && state < STATE_SLOTS).then_some(Self { family, state })
     }
 
@@ -52,6 +47,16 @@ impl CounterCell {
     #[inline(always)]
     pub(crate) fn pack(self) -> u32 {
         (self.family << 8 | self.state) as u32
+    }
+
+    /// The kernel's number of the state.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a place is in range by construction"
+    )]
+    #[inline(always)]
+    pub(crate) fn number(self) -> u32 {
+        self.state as u32
     }
 
     #[inline(always)]
@@ -83,6 +88,15 @@ impl CounterCell {
     pub(crate) fn is_half_open(self) -> bool {
         self.state == SYN_RECV as usize
     }
+}
+
+/// The same number, of which the compiler knows nothing, in a register. By an instruction, because the
+/// kernel refuses two source lines at the same one.
+#[inline(always)]
+pub(crate) fn opaque(mut number: usize) -> usize {
+    // SAFETY: it changes nothing.
+    unsafe { asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack)) };
+    number
 }
 
 /// Adds to a counter that only this writer writes, on this CPU.
@@ -193,6 +207,8 @@ fn count_failure(failure: u32, errno: i32) -> Option<u64> {
             &raw mut (*totals).seen
         } else if failure == Failure::Namespaces as u32 {
             &raw mut (*totals).namespaces
+        } else if failure == Failure::Cgroups as u32 {
+            &raw mut (*totals).cgroups
         } else {
             &raw mut (*totals).invalid
         };

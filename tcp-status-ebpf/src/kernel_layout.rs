@@ -7,7 +7,7 @@ use aya_ebpf::helpers::{
     generated::{bpf_jiffies64, bpf_skc_to_tcp_sock},
 };
 use tcp_status_common::{
-    counters::{ListenerRecord, NetnsId},
+    counters::{ListenerRecord, NetnsId, ROOT_CGROUP},
     kernel_layout::KernelLayout,
     state::Family,
     table::Table,
@@ -32,6 +32,11 @@ static KERNEL_LAYOUT: KernelLayout = KernelLayout {
     bottom_halves_preemptible: 1,
     timewait_events: 0,
     all_namespaces: 0,
+    counts_cgroups: 0,
+    sk_cgrp_data: 0,
+    cgroup_is_tagged: 0,
+    cgroup_kn: 0,
+    kernfs_id: 0,
     skc_state: 0,
     skc_rcv_saddr: 0,
     skc_v6_rcv_saddr: 0,
@@ -110,7 +115,11 @@ pub(crate) fn all_namespaces() -> bool {
     layout!(all_namespaces) == 1
 }
 
-/// Whether the kernel's socket tables can be listed.
+#[inline(always)]
+pub(crate) fn counts_cgroups() -> bool {
+    layout!(counts_cgroups) == 1
+}
+
 #[inline(always)]
 pub(crate) fn lists_tables() -> bool {
     layout!(lists_tables) == 1
@@ -134,25 +143,21 @@ pub(crate) fn skc_nulls_node() -> u32 {
     layout!(skc_nulls_node)
 }
 
-/// As above.
 #[inline(always)]
 pub(crate) fn skc_family() -> u32 {
     layout!(skc_family)
 }
 
-/// As above.
 #[inline(always)]
 pub(crate) fn skc_state() -> u32 {
     layout!(skc_state)
 }
 
-/// As above.
 #[inline(always)]
 pub(crate) fn skc_net() -> u32 {
     layout!(skc_net)
 }
 
-/// As above.
 #[inline(always)]
 pub(crate) fn skc_num() -> u32 {
     layout!(skc_num)
@@ -266,6 +271,27 @@ impl Sock {
         // SAFETY: the helper looks at the socket before it says that it is one of TCP.
         let tcp = unsafe { bpf_skc_to_tcp_sock(self.0.cast_mut().cast()) };
         (!tcp.is_null()).then(|| TcpSock(Sock(tcp.cast_const().cast())))
+    }
+
+    /// Id of the cgroup of a full socket that the verifier knows as `struct sock *`.
+    #[inline(always)]
+    pub(crate) fn cgroup(self) -> Result<u64, i32> {
+        if layout!(cgroup_is_tagged) == 1 {
+            return self.probe_cgroup();
+        }
+        let cgroup = Sock(self.read(layout!(sk_cgrp_data)));
+        Ok(Sock(cgroup.read(layout!(cgroup_kn))).read(layout!(kernfs_id)))
+    }
+
+    /// The same of a `struct sock_common *`. What is the root for `sock_cgroup_ptr()` is tagged or null.
+    #[inline(always)]
+    pub(crate) fn probe_cgroup(self) -> Result<u64, i32> {
+        let cgroup: u64 = self.probe(layout!(sk_cgrp_data))?;
+        if cgroup == 0 || cgroup & 3 != 0 {
+            return Ok(ROOT_CGROUP);
+        }
+        let node: u64 = Sock(cgroup as *const u8).probe(layout!(cgroup_kn))?;
+        Sock(node as *const u8).probe(layout!(kernfs_id))
     }
 
     /// The listener of a request socket.

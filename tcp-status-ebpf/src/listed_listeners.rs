@@ -23,7 +23,7 @@ use crate::{
 const FOUND: i32 = 2;
 
 /// Length of a record.
-#[expect(clippy::cast_possible_truncation, reason = "56 bytes")]
+#[expect(clippy::cast_possible_truncation, reason = "64 bytes")]
 const RECORD_SIZE: u32 = size_of::<ListedListener>() as u32;
 
 /// `struct bpf_iter__bpf_map`.

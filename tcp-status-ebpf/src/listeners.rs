@@ -14,7 +14,7 @@ use tcp_status_common::{
 
 use crate::{
     cells::{CounterCell, LISTEN},
-    kernel_layout::{Sock, TcpSock},
+    kernel_layout::{self, Sock, TcpSock},
     maps::{self, LISTENER_WALK},
     netns_counters::NetnsCounters,
     ports,
@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Length of a record.
-#[expect(clippy::cast_possible_truncation, reason = "40 bytes")]
+#[expect(clippy::cast_possible_truncation, reason = "48 bytes")]
 const RECORD_SIZE: u32 = size_of::<ListenerRecord>() as u32;
 
 const CONTINUE: i32 = 0;
@@ -92,6 +92,11 @@ fn write_record(
         accept_queue_limit: listener.accept_queue_limit(),
         requests: listener.request_count(),
         reuseport: listener.is_reuseport().into(),
+        cgroup: if kernel_layout::counts_cgroups() {
+            sock.probe_cgroup().unwrap_or(0)
+        } else {
+            0
+        },
     };
     if is_last {
         found.last = record;

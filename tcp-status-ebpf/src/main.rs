@@ -6,6 +6,7 @@
 #![feature(asm_experimental_arch)]
 
 mod cells;
+mod cgroups;
 mod closed_listeners;
 mod dedup;
 mod kernel_layout;

@@ -10,8 +10,9 @@ use aya_ebpf::{
 use tcp_status_common::{
     control::{Control, EventToken, Mode, Segment, TASK_SLOTS},
     counters::{
-        ClosedListener, ClosedQuery, ClosedTotals, FailureTotals, ListenerWalk, Namespace,
-        NamespaceQuery, NetnsId, PerCpu, PortGauges, PortKey, PortPage, SecondaryBanks, WalkTotals,
+        CGROUPS_REMEMBERED, CgroupCache, CgroupGauges, ClosedListener, ClosedQuery, ClosedTotals,
+        FailureTotals, ListenerWalk, Namespace, NamespaceQuery, NetnsId, PerCpu, PortGauges,
+        PortKey, PortPage, SecondaryBanks, WalkTotals,
     },
     ends::EndCounts,
     table::{
@@ -22,8 +23,12 @@ use tcp_status_common::{
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
-/// Address of a socket to the slot of its port (upper 16 bits) and its place (lower 16 bits).
-pub(crate) type Seen = HashMap<u64, u32, 1>;
+/// Address of a socket to the slot of its cgroup (from bit 32 on), that of its port (16 bits) and
+/// its place (lower 16 bits).
+pub(crate) type Seen = HashMap<u64, u64, 1>;
+
+/// Slots by cgroup. The loader says how many cgroups there may be.
+type Cgroups = HashMap<u64, u32, { CGROUPS_REMEMBERED as usize }, NO_PREALLOC>;
 
 /// Global data: no look-up at each event.
 #[unsafe(no_mangle)]
@@ -70,6 +75,37 @@ pub(crate) static FREE_PORTS_0: Queue<u32, 1> = Queue::new();
 /// The same of bank 1.
 #[btf_map]
 pub(crate) static FREE_PORTS_1: Queue<u32, 1> = Queue::new();
+
+/// Slots of the cgroups that have, or had, a socket, in bank 0. An entry never changes: what a
+/// cgroup was counted in once, its sockets leave as well.
+#[btf_map]
+pub(crate) static CGROUPS_0: Cgroups = Cgroups::new();
+
+/// The same of bank 1.
+#[btf_map]
+pub(crate) static CGROUPS_1: Cgroups = Cgroups::new();
+
+/// Those of bank 0 that were looked up last.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.cgroups.0")]
+static mut CGROUP_CACHE_0: CgroupCache = CgroupCache::EMPTY;
+
+/// The same of bank 1.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.cgroups.1")]
+static mut CGROUP_CACHE_1: CgroupCache = CgroupCache::EMPTY;
+
+/// Two banks for each slot. The loader says how many slots there are.
+#[btf_map]
+pub(crate) static CGROUP_GAUGES: PerCpuArray<CgroupGauges, 2> = PerCpuArray::new();
+
+/// Slots that no cgroup of bank 0 has. The loader says how many there are.
+#[btf_map]
+pub(crate) static FREE_CGROUPS_0: Queue<u32, 1> = Queue::new();
+
+/// The same of bank 1.
+#[btf_map]
+pub(crate) static FREE_CGROUPS_1: Queue<u32, 1> = Queue::new();
 
 #[btf_map]
 pub(crate) static PER_CPU: PerCpuArray<PerCpu, 1> = PerCpuArray::new();
@@ -185,6 +221,16 @@ pub(crate) fn port_page(bank: u32) -> *mut PortPage {
         &raw mut PORT_PAGE_0
     } else {
         &raw mut PORT_PAGE_1
+    }
+}
+
+/// The slots of cgroups that were looked up last in `bank`.
+#[inline(always)]
+pub(crate) fn cgroup_cache(bank: u32) -> *mut CgroupCache {
+    if bank & 1 == 0 {
+        &raw mut CGROUP_CACHE_0
+    } else {
+        &raw mut CGROUP_CACHE_1
     }
 }
 

@@ -13,7 +13,7 @@ use tcp_status_common::{
 
 use crate::{
     cells::{self, CounterCell, bump_stat},
-    closed_listeners, dedup,
+    cgroups, closed_listeners, dedup,
     kernel_layout::{Sock, UntypedSock},
     maps::{self, ENDS},
     netns_counters::{BPF_ANY, NetnsCounters},
@@ -67,6 +67,7 @@ fn transition(sock: Sock, counters: NetnsCounters, mode: Mode, from: CounterCell
     if let Some(bank) = mode.live() {
         counters.count_transition(bank, from, to);
         ports::count_transition(writer, ports::slot(counters, bank, port), bank, from, to);
+        cgroups::count_transition(counters, sock, bank, from, to);
         bump_stat!(counters.cpu, writer, counted);
     }
     // Who samples looks at nothing else.

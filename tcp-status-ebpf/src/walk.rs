@@ -9,7 +9,7 @@ use tcp_status_common::{
 
 use crate::{
     cells::{self, CounterCell},
-    closed_listeners,
+    cgroups, closed_listeners,
     kernel_layout::Sock,
     maps::{self, WALK_TOTALS},
     netns_counters::NetnsCounters,
@@ -124,8 +124,12 @@ fn visit_in_bank(sock: Sock, cell: CounterCell, is_minisocket: bool) -> bool {
     };
     let mode = counters.mode(mode);
     match mode.seed() {
-        Some(bank) if !is_minisocket || mode.counts_timewait(bank) => {
-            seed::visit(counters, bank, sock, cell)
+        Some(bank) if !is_minisocket => {
+            let cgroup = cgroups::probe_slot(counters, bank, sock);
+            seed::visit(counters, bank, sock, cell, cgroup)
+        }
+        Some(bank) if mode.counts_timewait(bank) => {
+            seed::visit(counters, bank, sock, cell, cgroups::Slot::NONE)
         }
         _ => false,
     }

@@ -33,6 +33,7 @@ fn get() -> Query {
         port: None,
         family: None,
         netns: None,
+        cgroup: None,
     })
 }
 
@@ -80,6 +81,7 @@ fn the_tracker_asks_the_allocator_seldom() {
                 limits: MapLimits {
                     ports: 256,
                     namespaces: 64,
+                    cgroups: 256,
                 },
                 attach_later: false,
             };

@@ -26,6 +26,7 @@ fn plan(types: KernelTypes) -> BackendPlan {
         types: Ok(types),
         capabilities: Some(Capabilities::from_mask(u64::MAX)),
         lockdown: None,
+        cgroup2: Ok(()),
     };
     BackendPlan::from_facts(&facts, Backend::Auto).unwrap()
 }
@@ -164,4 +165,25 @@ fn with_typed_tracepoints_a_kernel_of_rhel_8_gets_the_full_tier_and_atomic_addit
             }
         );
     }
+}
+
+#[test]
+fn the_cgroup_of_a_socket_is_found_where_its_id_is_an_inode_number() {
+    for (kernel, tagged) in [
+        ("debian-x86_64-5.10.223", 1),
+        ("debian-x86_64-6.1.176", 0),
+        ("mainline-x86_64-7.1", 0),
+    ] {
+        let plan = tracked(types(kernel));
+        assert_eq!(plan.cgroups_reason, None, "{kernel}");
+        let layout = plan.layout;
+        assert_eq!(
+            (layout.counts_cgroups, layout.cgroup_is_tagged),
+            (1, tagged),
+            "{kernel}"
+        );
+    }
+    // Ids are a union there, of which the inode number is a part.
+    let layout = types("centos-8.1-aarch64-4.18.0-147.5.1").layout.unwrap();
+    assert_eq!(layout.sk_cgrp_data, 0);
 }

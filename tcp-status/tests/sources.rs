@@ -236,6 +236,7 @@ fn get(state: State) -> Get {
         port: None,
         family: None,
         netns: None,
+        cgroup: None,
     }
 }
 

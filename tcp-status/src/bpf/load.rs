@@ -24,6 +24,7 @@ use tcp_status_common::{
 };
 
 use super::{
+    cgroup_maps::{self, CgroupWriter, Cgroups},
     closed_listeners::Closed,
     counters::{ENDS, EmptiedOthers, EmptiedOwn, FAILURES},
     error::{BpfError, verifier_summary},
@@ -75,6 +76,8 @@ pub struct MapLimits {
     pub ports: u32,
     /// Namespaces beside the own one.
     pub namespaces: u32,
+    /// Cgroups that have sockets; what does not fit is counted together. 0 counts no socket by cgroup.
+    pub cgroups: u32,
 }
 
 /// Slots of the ports.
@@ -141,6 +144,8 @@ pub struct Bpf {
     pub(super) lister: Option<Mutex<Lister>>,
     pub(super) ports: Ports,
     pub(super) port_writer: Mutex<PortWriter>,
+    pub(super) cgroups: Cgroups,
+    pub(super) cgroup_writer: Mutex<CgroupWriter>,
     logger: Option<Mutex<EbpfLogger<&'static dyn log::Log>>>,
     pub(super) inode: u32,
     pub(super) limits: MapLimits,
@@ -161,27 +166,7 @@ impl Bpf {
         limits: MapLimits,
     ) -> Result<Self, BpfError> {
         let layout = PodWrapper(*layout);
-        // One slot more, for the ports that have none.
-        let slots = limits.ports + 1;
-        // Where no task can be moved between two copies, none leaves a mark of its own.
-        let by_task = layout.0.two_copies == 1
-            && (layout.0.per_task_tokens == 1 || layout.0.timewait_events == 1);
-        let segments_by_task =
-            layout.0.timewait_events == 1 && layout.0.bottom_halves_preemptible == 1;
-        let task_slots = |by_task| if by_task { TASK_SLOTS } else { 1 };
-        let mut ebpf = EbpfLoader::new()
-            .btf(Some(btf))
-            .override_global("KERNEL_LAYOUT", &layout, true)
-            .map_max_entries("TASK_TOKENS", task_slots(by_task))
-            .map_max_entries("TASK_SEGMENTS", task_slots(segments_by_task))
-            .map_max_entries("PORT_GAUGES", slots * 2)
-            .map_max_entries("FREE_PORTS_0", slots)
-            .map_max_entries("FREE_PORTS_1", slots)
-            // One more, for those that have no room.
-            .map_max_entries("NAMESPACES", limits.namespaces.max(1) + 1)
-            .map_max_entries("LISTED", 2 * limits.namespaces.max(1) + 64)
-            .map_max_entries("LISTED_PORTS", slots.max(LISTED_PORTS_AT_ONCE))
-            .load(OBJECT)?;
+        let mut ebpf = open(&layout, btf, limits)?;
         let copies = if layout.0.two_copies == 1 { 2 } else { 1 };
         // First: where the kernel refuses these, everything is loaded again without them.
         let timewait = if layout.0.timewait_events == 1 {
@@ -205,6 +190,8 @@ impl Bpf {
             .ok();
         let [slots, read_slots] = handles(&mut ebpf, "PORTS")?;
         let [gauges, read_gauges] = handles(&mut ebpf, "PORT_GAUGES")?;
+        let (read_cgroups, cgroup_writer) =
+            cgroup_maps::maps(&mut ebpf, cgroup_slots(&layout.0, limits))?;
         let bpf = Self {
             control: Mutex::new(ControlState {
                 map: map(&mut ebpf, CONTROL)?,
@@ -247,6 +234,8 @@ impl Bpf {
                 ],
                 pending_free: Default::default(),
             }),
+            cgroups: read_cgroups,
+            cgroup_writer: Mutex::new(cgroup_writer),
             limits,
             logger: logger.map(Mutex::new),
             ebpf: Mutex::new(ebpf),
@@ -293,6 +282,48 @@ fn load_walks(ebpf: &mut Ebpf, btf: &Btf, layout: &KernelLayout) -> Result<(), B
             .map_err(|why| BpfError::Program { name, why })?;
     }
     Ok(())
+}
+
+/// The object, with room in its maps for what is kept apart.
+fn open<'a>(
+    layout: &'a PodWrapper<KernelLayout>,
+    btf: &'a Btf,
+    limits: MapLimits,
+) -> Result<Ebpf, BpfError> {
+    // One slot more, for the ports that have none.
+    let slots = limits.ports + 1;
+    // Where no task can be moved between two copies, none leaves a mark of its own.
+    let by_task = layout.0.two_copies == 1
+        && (layout.0.per_task_tokens == 1 || layout.0.timewait_events == 1);
+    let segments_by_task = layout.0.timewait_events == 1 && layout.0.bottom_halves_preemptible == 1;
+    let mut loader = EbpfLoader::new();
+    cgroup_maps::set_sizes(&mut loader, cgroup_slots(&layout.0, limits));
+    loader
+        .btf(Some(btf))
+        .override_global("KERNEL_LAYOUT", layout, true)
+        .map_max_entries("TASK_TOKENS", if by_task { TASK_SLOTS } else { 1 })
+        .map_max_entries(
+            "TASK_SEGMENTS",
+            if segments_by_task { TASK_SLOTS } else { 1 },
+        )
+        .map_max_entries("PORT_GAUGES", slots * 2)
+        .map_max_entries("FREE_PORTS_0", slots)
+        .map_max_entries("FREE_PORTS_1", slots)
+        // One more, for those that have no room.
+        .map_max_entries("NAMESPACES", limits.namespaces.max(1) + 1)
+        .map_max_entries("LISTED", 2 * limits.namespaces.max(1) + 64)
+        .map_max_entries("LISTED_PORTS", slots.max(LISTED_PORTS_AT_ONCE))
+        .load(OBJECT)
+        .map_err(BpfError::from)
+}
+
+/// How many cgroups are kept apart; 0 where they are not counted.
+const fn cgroup_slots(layout: &KernelLayout, limits: MapLimits) -> u32 {
+    if layout.counts_cgroups == 1 {
+        limits.cgroups
+    } else {
+        0
+    }
 }
 
 /// What lists the kernel's socket tables; none where nothing needs it, or the kernel refuses its

@@ -1,6 +1,8 @@
 //! The only module that calls aya: loads the programs, attaches them, reads and writes their
 //! maps, runs their iterators. Knows nothing of what the counts mean.
 
+mod cgroup_maps;
+mod cgroups;
 mod closed_listeners;
 mod control;
 mod counters;
@@ -15,6 +17,8 @@ mod reads;
 mod table;
 mod timewait;
 
+pub use cgroup_maps::CgroupSum;
+pub use cgroups::CgroupSums;
 pub(crate) use control::wait;
 pub use counters::{BankSum, WriterTotals};
 pub use error::BpfError;

@@ -21,7 +21,7 @@ pub(super) const LIST_TABLES: &str = "list_tables";
 pub(super) const LIST_LISTENERS: &str = "list_listeners";
 
 /// The sockets that a seeding has counted.
-pub(super) type Seen = HashMap<MapData, u64, u32>;
+pub(super) type Seen = HashMap<MapData, u64, u64>;
 
 /// Why no lock is poisoned.
 pub(super) const POISONED: &str = "a panic ends the process";
@@ -73,8 +73,8 @@ where
 
 /// A map of seen sockets with room for `capacity`.
 pub(super) fn new_seen(capacity: u32) -> Result<Seen, BpfError> {
-    // Key u64, value u32.
-    let definition = aya_obj::Map::new_from_params(BPF_MAP_TYPE_HASH as u32, 8, 4, capacity, 0);
+    // Key u64, value u64.
+    let definition = aya_obj::Map::new_from_params(BPF_MAP_TYPE_HASH as u32, 8, 8, capacity, 0);
     MapData::create(definition, "seen", None)
         .and_then(|data| HashMap::try_from(Map::HashMap(data)))
         .map_err(seen_error)

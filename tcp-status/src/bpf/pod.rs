@@ -3,9 +3,9 @@
 use tcp_status_common::{
     control::Control,
     counters::{
-        ClosedListener, ClosedQuery, ClosedTotals, FailureTotals, ListenerRecord, ListenerWalk,
-        Namespace, NamespaceQuery, PerCpu, PortGauges, PortKey, PortPage, SecondaryBanks,
-        WalkTotals,
+        CgroupCache, CgroupGauges, ClosedListener, ClosedQuery, ClosedTotals, FailureTotals,
+        ListenerRecord, ListenerWalk, Namespace, NamespaceQuery, PerCpu, PortGauges, PortKey,
+        PortPage, SecondaryBanks, WalkTotals,
     },
     ends::EndCounts,
     kernel_layout::KernelLayout,
@@ -27,6 +27,8 @@ macro_rules! plain_data {
 }
 
 plain_data!(
+    CgroupCache,
+    CgroupGauges,
     ClosedListener,
     ClosedQuery,
     ClosedTotals,

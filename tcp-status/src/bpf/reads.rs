@@ -108,6 +108,7 @@ impl Bpf {
             let others = &self.emptied_others[bank as usize];
             *others.write().expect(POISONED) = self.raw_counters_by_netns(bank)?;
         }
+        self.clear_cgroups(bank)?;
         self.clear_ports(bank, scope)
     }
 

@@ -12,7 +12,7 @@ use tcp_status_common::state::{Family, State};
 
 use super::{
     complete,
-    help::{CHECK, DISCOVER, EXIT, GET, HISTORY, LISTENERS, PORTS, TOP, WAIT, WHO},
+    help::{CGROUPS, CHECK, DISCOVER, EXIT, GET, HISTORY, LISTENERS, PORTS, TOP, WAIT, WHO},
     parse,
     state_argument::StateArgument,
 };
@@ -51,6 +51,8 @@ pub enum Command {
     Listeners(ListenersOptions),
     /// Print connections by listening port
     Ports(PortsOptions),
+    /// Print connections by systemd unit, container or pod
+    Cgroups(CgroupsOptions),
     /// Wait until a count is above or below a number
     Wait(WaitOptions),
     /// Print minimum, mean and maximum by minute, and when each peak was
@@ -124,6 +126,10 @@ pub struct RunOptions {
     #[arg(long, value_name = "COUNT", default_value = "256", value_parser = parse::max_ports)]
     #[arg(allow_hyphen_values = true)]
     pub max_ports: u32,
+    /// Maximum number of cgroups counted individually; 0 counts none
+    #[arg(long, value_name = "COUNT", default_value = "256", value_parser = parse::max_cgroups)]
+    #[arg(allow_hyphen_values = true)]
+    pub max_cgroups: u32,
     /// Maximum number of other network namespaces with --netns all
     #[arg(long, value_name = "COUNT", default_value = "1024", value_parser = parse::max_namespaces)]
     #[arg(allow_hyphen_values = true)]
@@ -246,6 +252,10 @@ pub struct ScopeOptions {
     #[arg(long, value_name = "NS", value_parser = parse::netns, allow_hyphen_values = true)]
     #[arg(add = complete::namespaces())]
     pub netns: Option<String>,
+    /// systemd unit, or path of a cgroup and all below it
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
+    #[arg(conflicts_with_all = ["port", "family", "netns"])]
+    pub cgroup: Option<String>,
     /// The tracker to query.
     #[command(flatten)]
     pub socket: SocketOption,
@@ -321,7 +331,7 @@ pub struct ListenersOptions {
 #[command(after_help = PORTS)]
 pub struct PortsOptions {
     /// Order of the rows: a state, total or port
-    #[arg(long, value_name = "COLUMN", default_value = "total", value_parser = parse::SortParser)]
+    #[arg(long, value_name = "COLUMN", default_value = "total", value_parser = parse::SortParser { ports: true })]
     pub sort: Sort,
     /// Maximum number of rows
     #[arg(long, value_name = "COUNT", value_parser = parse::limit, allow_hyphen_values = true)]
@@ -336,6 +346,28 @@ pub struct PortsOptions {
     #[arg(long, value_name = "NS", value_parser = parse::netns, allow_hyphen_values = true)]
     #[arg(add = complete::namespaces())]
     pub netns: Option<String>,
+    /// The tracker to query.
+    #[command(flatten)]
+    pub socket: SocketOption,
+}
+
+/// Options of `cgroups`.
+#[derive(Args, Debug)]
+#[command(after_help = CGROUPS)]
+pub struct CgroupsOptions {
+    /// Order of the rows: a state or total
+    #[arg(long, value_name = "COLUMN", default_value = "total")]
+    #[arg(value_parser = parse::SortParser { ports: false })]
+    pub sort: Sort,
+    /// Maximum number of rows
+    #[arg(long, value_name = "COUNT", value_parser = parse::limit, allow_hyphen_values = true)]
+    pub limit: Option<usize>,
+    /// Include cgroups without connections
+    #[arg(long)]
+    pub all: bool,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
     /// The tracker to query.
     #[command(flatten)]
     pub socket: SocketOption,
@@ -459,6 +491,9 @@ pub struct DiscoverOptions {
     /// Every counted network namespace
     #[arg(long, conflicts_with = "netns")]
     pub all_netns: bool,
+    /// Cgroups with sockets instead of listening ports
+    #[arg(long, conflicts_with_all = ["netns", "all_netns"])]
+    pub cgroups: bool,
     /// The tracker to query.
     #[command(flatten)]
     pub socket: SocketOption,

@@ -30,6 +30,7 @@ const SETTINGS: Settings = Settings {
     limits: MapLimits {
         ports: 16,
         namespaces: 1,
+        cgroups: 0,
     },
     // The tier that follows is what is asked for.
     attach_later: false,
@@ -123,6 +124,12 @@ fn describe(out: &mut String, facts: &Facts) -> fmt::Result {
         out,
         "lockdown",
         facts.lockdown.as_deref().unwrap_or("not built in"),
+    )?;
+    let cgroup2 = facts.cgroup2.as_ref();
+    row(
+        out,
+        "cgroup2",
+        cgroup2.err().map_or("mounted", String::as_str),
     )
 }
 
@@ -146,6 +153,7 @@ mod tests {
             types: Err("read kernel types, on /sys: gone".into()),
             capabilities: None,
             lockdown: None,
+            cgroup2: Err("no cgroup2 hierarchy is mounted".into()),
         };
         let mut text = String::new();
         describe(&mut text, &facts).unwrap();

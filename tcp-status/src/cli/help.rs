@@ -13,6 +13,12 @@ One number a line, in the order of the arguments. all stands for established, sy
 finwait1, finwait2, timewait, closed, closewait, lastack, listen, closing. Several numbers are one \
 consistent reading.";
 
+pub(super) const CGROUPS: &str = "\
+Rows: each cgroup that has connections, by pod, unit or container, with its path; the other \
+cgroups together; other, cgroups beyond --max-cgroups; unattributed, TIME_WAIT and the like, \
+which have no cgroup. Accepted sockets belong to the cgroup that created the listener. Of the \
+tracker's network namespace. At rest their sums are the totals of show.";
+
 pub(super) const LISTENERS: &str = "\
 Columns: queue is the accept queue, limit its limit (the kernel admits one more), peak the \
 longest accept queue within the window, syn the half-open connections, of their limit. Marks: \
@@ -49,7 +55,8 @@ that created the listener; TIME_WAIT and half-open connections have none.";
 pub(super) const DISCOVER: &str = "\
 One object per listening port, with the macros {#PORT}, {#ADDRESSES} and {#FAMILIES} \
 (separated by commas), {#LIMIT} (sum of the limits of its accept queues) and {#NETNS} (inode \
-number). For Zabbix 4.2 and later.";
+number); with --cgroups one object per cgroup: {#CGROUP} (path), {#NAME}, {#UNIT}, {#CONTAINER} and \
+{#POD}. For Zabbix 4.2 and later.";
 
 pub(super) const CHECK: &str = "\
 The self-test takes seconds. It opens sockets on loopback, in a network namespace of its own where it \

@@ -69,6 +69,12 @@ pub(super) fn metrics_ports(text: &str) -> Result<usize, &'static str> {
     number.ok_or("not a number of ports; use 0 to 65535, or off")
 }
 
+pub(super) fn max_cgroups(text: &str) -> Result<u32, &'static str> {
+    count(text, 0..=16_384)
+        .filter(|&count| count == 0 || count >= 16)
+        .ok_or("not a number of cgroups; use 0, or 16 to 16384")
+}
+
 pub(super) fn prefix4(text: &str) -> Result<u8, &'static str> {
     let bits = count(text, 0..=32).and_then(|bits| bits.try_into().ok());
     bits.ok_or("not a prefix length; use 0 to 32")
@@ -254,9 +260,12 @@ impl TypedValueParser for StateArgumentParser {
     }
 }
 
-/// What rows are sorted by: a state in any usual spelling, `total` or `port`.
+/// What rows are sorted by: a state in any usual spelling, `total` or, with ports, `port`.
 #[derive(Clone)]
-pub(super) struct SortParser;
+pub(super) struct SortParser {
+    /// Whether the rows are ports.
+    pub(super) ports: bool,
+}
 
 impl TypedValueParser for SortParser {
     type Value = Sort;
@@ -269,7 +278,7 @@ impl TypedValueParser for SortParser {
     ) -> Result<Sort, Error> {
         match value.to_str() {
             Some("total") => Ok(Sort::Total),
-            Some("port") => Ok(Sort::Port),
+            Some("port") if self.ports => Ok(Sort::Port),
             _ => StateParser
                 .parse_ref(command, argument, value)
                 .map(Sort::State),
@@ -277,7 +286,7 @@ impl TypedValueParser for SortParser {
     }
 
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
-        let names = ["total", "port"].into_iter();
+        let names = ["total"].into_iter().chain(self.ports.then_some("port"));
         let states = State::ALL.map(State::name);
         Some(Box::new(names.chain(states).map(PossibleValue::new)))
     }
@@ -288,8 +297,8 @@ mod tests {
     use std::time::Duration;
 
     use super::{
-        address, fine_window, interval, max_namespaces, max_ports, mode, netns, port, refresh,
-        share, window,
+        address, fine_window, interval, max_cgroups, max_namespaces, max_ports, mode, netns, port,
+        refresh, share, window,
     };
 
     #[test]
@@ -368,6 +377,8 @@ mod tests {
     #[test]
     fn what_is_kept_apart_is_bounded() {
         assert_eq!((max_ports("16"), max_ports("32768")), (Ok(16), Ok(32_768)));
+        assert_eq!((max_cgroups("0"), max_cgroups("16")), (Ok(0), Ok(16)));
+        assert!(max_cgroups("15").is_err() && max_cgroups("16385").is_err());
         assert_eq!(max_namespaces("1"), Ok(1));
         for text in ["", "0", "15", "32769", "-1", "1e3"] {
             assert!(max_ports(text).is_err(), "{text:?}");

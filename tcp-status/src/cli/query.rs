@@ -11,8 +11,8 @@ use tcp_status_common::state::{Family, State};
 
 use super::{
     args::{
-        DiscoverOptions, FamilyOption, GetOptions, HistoryOptions, ListenersOptions, PortsOptions,
-        ScopeOptions, ShowOptions, WaitOptions,
+        CgroupsOptions, DiscoverOptions, FamilyOption, GetOptions, HistoryOptions,
+        ListenersOptions, PortsOptions, ScopeOptions, ShowOptions, WaitOptions,
     },
     exit::Verdict,
 };
@@ -23,6 +23,7 @@ use crate::{
     },
     snapshot::Snapshot,
     view::{
+        cgroups::{self, CgroupRows},
         discovery,
         history::{self, Plot},
         json,
@@ -41,6 +42,10 @@ pub(super) fn get(options: &GetOptions) -> anyhow::Result<()> {
             Response::Value(value) => Ok(print(&format!("{value}\n"))?),
             other => Err(unexpected(other)),
         };
+    }
+    if scope.cgroup.is_some() {
+        let why = "cannot get several states of a cgroup; use one, or tcp-status cgroups --json";
+        return Err(ApiError::bad_argument(why.into()).into());
     }
     let query = Show {
         port: scope.port,
@@ -64,6 +69,7 @@ fn count(state: State, scope: &ScopeOptions) -> Get {
         port: scope.port,
         family: scope.family.map(|family| Family::from(family).number()),
         netns: scope.netns.clone(),
+        cgroup: scope.cgroup.clone(),
     }
 }
 
@@ -174,12 +180,44 @@ pub(super) fn history(options: &HistoryOptions) -> anyhow::Result<()> {
     Ok(print(&text)?)
 }
 
+pub(super) fn cgroups(options: &CgroupsOptions) -> anyhow::Result<()> {
+    let one = reading(&options.socket.socket, Show::default())?;
+    let Some(found) = &one.cgroups else {
+        let reason = one.cgroups_reason.as_deref();
+        return Err(no_cgroups(reason).into());
+    };
+    let selection = Selection {
+        sort: options.sort,
+        limit: options.limit,
+        all: options.all,
+    };
+    let text = if options.json {
+        json(&CgroupRows::new(&one, found, &selection))?
+    } else {
+        cgroups::render(&one, found, &selection)
+    };
+    Ok(print(&text)?)
+}
+
+fn no_cgroups(reason: Option<&str>) -> ApiError {
+    let reason = reason.unwrap_or("the tracker is older; restart it");
+    ApiError::unavailable(format!(
+        "cannot list cgroups: {reason}; use tcp-status who --by cgroup"
+    ))
+}
+
 pub(super) fn discover(options: DiscoverOptions) -> anyhow::Result<()> {
     let query = Show {
         netns: options.netns,
         all_netns: options.all_netns,
         ..Show::default()
     };
+    if options.cgroups {
+        let one = reading(&options.socket.socket, query)?;
+        let found = one.cgroups.as_ref();
+        let found = found.ok_or_else(|| no_cgroups(one.cgroups_reason.as_deref()))?;
+        return Ok(print(&json(&discovery::cgroups(found))?)?);
+    }
     let all = readings(&options.socket.socket, query)?;
     Ok(print(&json(&discovery::ports(&all))?)?)
 }

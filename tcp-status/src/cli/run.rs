@@ -73,6 +73,7 @@ fn settings(options: &RunOptions) -> Settings {
         limits: MapLimits {
             ports: options.max_ports,
             namespaces: options.max_namespaces,
+            cgroups: options.max_cgroups,
         },
         attach_later: true,
     }

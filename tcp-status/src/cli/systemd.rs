@@ -34,6 +34,7 @@ fn question() -> Get {
         port: None,
         family: None,
         netns: None,
+        cgroup: None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! The cgroup2 hierarchy: which directory has which id.
+//! The cgroup2 hierarchy: which directory has which id, and what it is called.
 
 use std::{
     collections::BTreeMap,
@@ -7,16 +7,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::snapshot::CgroupName;
+
 /// The path of every cgroup below the root of the cgroup2 hierarchy, by id, as in
 /// `/system.slice/nginx.service`; the root itself is `/`. Reads one directory per cgroup.
 ///
 /// # Errors
 /// If no cgroup2 hierarchy is mounted, or its root cannot be read.
 pub fn paths() -> io::Result<BTreeMap<u64, String>> {
-    let mounts = fs::read_to_string("/proc/self/mounts")?;
-    let root = mount_point(&mounts).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::NotFound, "no cgroup2 hierarchy is mounted")
-    })?;
+    let root = root()?;
     let mut paths = BTreeMap::from([(fs::metadata(&root)?.ino(), "/".to_owned())]);
     let mut folders = vec![root.clone()];
     while let Some(folder) = folders.pop() {
@@ -36,6 +35,55 @@ pub fn paths() -> io::Result<BTreeMap<u64, String>> {
     Ok(paths)
 }
 
+/// Whether a cgroup2 hierarchy is mounted; the error says why not.
+///
+/// # Errors
+/// If none is mounted.
+pub fn probe() -> io::Result<()> {
+    root().map(drop)
+}
+
+fn root() -> io::Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    mount_point(&mounts)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no cgroup2 hierarchy is mounted"))
+}
+
+/// What every cgroup is called, by id. Reads one directory per cgroup.
+///
+/// # Errors
+/// As [`paths`].
+pub fn names() -> io::Result<BTreeMap<u64, CgroupName>> {
+    let pods = pods();
+    let mut names = BTreeMap::new();
+    for (id, path) in paths()? {
+        let mut name = CgroupName::of(&path);
+        if let Some(pod) = name.pod_uid.as_ref().and_then(|uid| pods.get(uid)) {
+            name.pod = Some(pod.clone());
+        }
+        names.insert(id, name);
+    }
+    Ok(names)
+}
+
+/// `NAMESPACE/NAME` of each pod of this node, by UID, of the names that kubelet gives the folders of
+/// their logs; empty where there are none or they cannot be read.
+fn pods() -> BTreeMap<String, String> {
+    let folders = fs::read_dir("/var/log/pods")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let names = folders.filter_map(|folder| folder.file_name().into_string().ok());
+    names.filter_map(|name| pod(&name)).collect()
+}
+
+/// UID, and namespace and name, of `NAMESPACE_NAME_UID`.
+fn pod(folder: &str) -> Option<(String, String)> {
+    let (rest, uid) = folder.rsplit_once('_')?;
+    let (namespace, name) = rest.split_once('_')?;
+    Some((uid.to_owned(), format!("{namespace}/{name}")))
+}
+
 /// Where the hierarchy is mounted, of the lines of `/proc/self/mounts`.
 fn mount_point(mounts: &str) -> Option<PathBuf> {
     let mut lines = mounts.lines().map(str::split_whitespace);
@@ -49,7 +97,17 @@ fn mount_point(mounts: &str) -> Option<PathBuf> {
 mod tests {
     use std::path::Path;
 
-    use super::mount_point;
+    use super::{mount_point, pod};
+
+    #[test]
+    fn pods_are_named_by_the_folders_of_their_logs() {
+        let pod = pod("kube-system_coredns-5d78c9869d-abcde_2dd25b02-8d1b");
+        let expected = (
+            "2dd25b02-8d1b".to_owned(),
+            "kube-system/coredns-5d78c9869d-abcde".to_owned(),
+        );
+        assert_eq!(pod, Some(expected));
+    }
 
     #[test]
     fn the_hierarchy_is_found_beside_the_first_version() {

@@ -4,7 +4,10 @@ use std::{fs, path::Path};
 
 use aya::Btf;
 
-use super::layout::{KernelTypes, VMLINUX_BTF};
+use super::{
+    cgroups,
+    layout::{KernelTypes, VMLINUX_BTF},
+};
 
 /// What is known about the host. `None` is "unknown", never "no".
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +20,8 @@ pub struct Facts {
     pub capabilities: Option<Capabilities>,
     /// The kernel's lockdown mode, where it has one.
     pub lockdown: Option<String>,
+    /// Whether a cgroup2 hierarchy is mounted, or why that is not known or not so.
+    pub cgroup2: Result<(), String>,
 }
 
 /// The effective capabilities that matter here.
@@ -73,6 +78,7 @@ impl Facts {
                 .ok()
                 .and_then(|status| effective(&status)),
             lockdown: line("/sys/kernel/security/lockdown").and_then(|modes| selected(&modes)),
+            cgroup2: cgroups::probe().map_err(|error| error.to_string()),
         };
         (facts, btf)
     }

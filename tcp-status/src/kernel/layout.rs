@@ -145,6 +145,7 @@ fn kernel_layout(btf: &Btf, types: &Types<'_>) -> Result<KernelLayout, String> {
     .find_map(|member| find("net", member).ok())
     .map(|location| location.bits / 8)
     .ok_or("struct net has no count of its users")?;
+    let cgroups = cgroups(btf, types).unwrap_or_default();
     Ok(KernelLayout {
         sk_protocol,
         sk_protocol_mask,
@@ -182,8 +183,38 @@ fn kernel_layout(btf: &Btf, types: &Types<'_>) -> Result<KernelLayout, String> {
         two_copies: 0,
         timewait_events: 0,
         all_namespaces: 0,
+        counts_cgroups: 0,
+        sk_cgrp_data: cgroups.sk_cgrp_data,
+        cgroup_is_tagged: cgroups.cgroup_is_tagged,
+        cgroup_kn: cgroups.cgroup_kn,
+        kernfs_id: cgroups.kernfs_id,
         hz: jiffies_per_second(),
         ..tables(btf, types).unwrap_or_default()
+    })
+}
+
+/// Where a socket has its cgroup; none in a kernel without `CONFIG_SOCK_CGROUP_DATA`, and in one
+/// whose ids are not 8 bytes in one place (before 5.5).
+fn cgroups(btf: &Btf, types: &Types<'_>) -> Option<KernelLayout> {
+    let id = |of: &str| btf.id_by_type_name_kind(of, BtfKind::Struct).ok();
+    let offset = |of, member| match types.locate(id(of)?, member)? {
+        MemberLocation { bits, width: None } if bits % 64 == 0 => Some(bits / 8),
+        MemberLocation { .. } => None,
+    };
+    // A union with what the first version of cgroups has, before 5.15.
+    let (sk_cgrp_data, cgroup_is_tagged) = match offset("sock", "sk_cgrp_data.cgroup") {
+        Some(pointer) => (pointer, 0),
+        None => (offset("sock", "sk_cgrp_data.val")?, 1),
+    };
+    if types.locate(id("kernfs_node")?, "id.id").is_some() {
+        return None;
+    }
+    Some(KernelLayout {
+        sk_cgrp_data,
+        cgroup_is_tagged,
+        cgroup_kn: offset("cgroup", "kn")?,
+        kernfs_id: offset("kernfs_node", "id")?,
+        ..KernelLayout::default()
     })
 }
 

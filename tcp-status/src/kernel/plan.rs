@@ -51,6 +51,8 @@ pub struct EbpfPlan {
     pub split: SplitMethod,
     /// Why the tier that follows is not `full`.
     pub reason: Option<String>,
+    /// Why sockets are not counted by cgroup.
+    pub cgroups_reason: Option<String>,
 }
 
 impl EbpfPlan {
@@ -75,6 +77,7 @@ impl EbpfPlan {
 
 /// How the counts will be come by.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there is one, for a moment")]
 pub enum BackendPlan {
     /// By events.
     Ebpf(EbpfPlan),
@@ -136,12 +139,15 @@ fn ebpf(facts: &Facts) -> Result<EbpfPlan, String> {
     // A kernel without this helper never skips a program, so that one copy sees everything.
     layout.two_copies = types.current_task_btf.into();
     layout.timewait_events = 1;
+    let cgroups_reason = cgroups_reason(facts, &layout, types.tcp_iterator);
+    layout.counts_cgroups = cgroups_reason.is_none().into();
     let plan = EbpfPlan {
         layout,
         seed: SeedMethod::Iterator,
         walk_skips: types.tcp_iterator_skips,
         split: SplitMethod::Events,
         reason: None,
+        cgroups_reason,
     };
     if !types.tcp_iterator {
         let reason = "the kernel has no TCP iterator, which timewait events need for their seed";
@@ -158,6 +164,18 @@ fn ebpf(facts: &Facts) -> Result<EbpfPlan, String> {
     Ok(plan)
 }
 
+/// Why sockets cannot be counted by cgroup: cause and cure.
+fn cgroups_reason(facts: &Facts, layout: &KernelLayout, iterator: bool) -> Option<String> {
+    if let Err(error) = &facts.cgroup2 {
+        return Some(format!("{error}; mount cgroup2 at /sys/fs/cgroup"));
+    }
+    if layout.sk_cgrp_data == 0 {
+        let why = "the kernel does not store the cgroup of a socket";
+        return Some(format!("{why}; use one with CONFIG_SOCK_CGROUP_DATA=y"));
+    }
+    (!iterator).then(|| "the kernel has no TCP iterator; use kernel 5.9 or newer".into())
+}
+
 #[cfg(test)]
 mod tests {
     use tcp_status_common::kernel_layout::KernelLayout;
@@ -170,7 +188,10 @@ mod tests {
         Facts {
             release: Some("6.12.0".into()),
             types: Ok(KernelTypes {
-                layout: Ok(KernelLayout::default()),
+                layout: Ok(KernelLayout {
+                    sk_cgrp_data: 8,
+                    ..KernelLayout::default()
+                }),
                 tracepoint: true,
                 tcp_iterator: true,
                 tcp_iterator_skips: false,
@@ -179,6 +200,7 @@ mod tests {
             }),
             capabilities: Some(Capabilities::from_mask(u64::MAX)),
             lockdown: None,
+            cgroup2: Ok(()),
         }
     }
 

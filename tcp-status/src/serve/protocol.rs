@@ -41,6 +41,10 @@ pub struct Get {
     /// Another network namespace than the tracker's: a name, an inode number, or a PID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<String>,
+    /// Only full sockets, and half-open connections, of cgroups of this name: a systemd unit, or a path
+    /// and all below it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<String>,
 }
 
 impl Get {
@@ -87,6 +91,18 @@ pub struct Show {
 }
 
 impl Get {
+    /// Refuses what has no answer.
+    pub(super) fn check(&self) -> Result<Option<u16>, ApiError> {
+        self.state()?;
+        self.families()?;
+        let narrowed = self.port.is_some() || self.family.is_some() || self.netns.is_some();
+        if self.cgroup.is_some() && narrowed {
+            let why = "cannot combine cgroup with port, family or netns; use one of them";
+            return Err(ApiError::bad_argument(why.into()));
+        }
+        Ok(self.port)
+    }
+
     /// How long a client that waits for the number may not learn of a change: what changes without
     /// an event is read more often, and what changes with one hardly ever where the source is `notified`.
     pub(super) fn pause(&self, notified: bool) -> Duration {
@@ -201,19 +217,13 @@ impl Query {
     /// Refuses what has no answer: a part of it would be ignored, or no socket can match.
     fn check(&self) -> Result<(), ApiError> {
         let port = match self {
-            Self::Get(get) => {
-                get.state()?;
-                get.families()?;
-                get.port
-            }
+            Self::Get(get) => get.check()?,
             Self::Wait(wait) => {
                 if wait.above.is_some() == wait.below.is_some() {
                     let why = "cannot wait: no bound; give one of above and below";
                     return Err(ApiError::bad_argument(why.into()));
                 }
-                wait.of.state()?;
-                wait.of.families()?;
-                wait.of.port
+                wait.of.check()?
             }
             Self::Show(show) if show.all_netns && show.netns.is_some() => {
                 let why =
@@ -418,6 +428,7 @@ mod tests {
                 port: Some(443),
                 family: Some(6),
                 netns: Some("\u{7f}\"blue\n".into()),
+                cgroup: None,
             }),
             Query::Show(Show::default()),
             Query::History(History {
@@ -430,6 +441,7 @@ mod tests {
                     port: None,
                     family: None,
                     netns: None,
+                    cgroup: None,
                 },
                 above: None,
                 below: Some(1),

@@ -1,5 +1,6 @@
 //! One consistent reading: the model behind text, JSON and metrics.
 
+mod cgroups;
 pub mod compare;
 mod counts;
 mod ends;
@@ -10,6 +11,7 @@ pub mod minutes;
 mod transitions;
 pub mod who;
 
+pub use cgroups::{CgroupCounts, CgroupName, Cgroups};
 pub use counts::Counts;
 pub use ends::{ConnectFailures, ConnectionEnds, Ends};
 pub use groups::{Fullness, Group, MANY_HALF_OPEN};
@@ -124,6 +126,12 @@ pub struct Snapshot {
     pub listeners: Vec<Listener>,
     /// Connections by local port.
     pub ports: Ports,
+    /// Connections by cgroup; none where they are not counted.
+    #[serde(default)]
+    pub cgroups: Option<Cgroups>,
+    /// Why connections are not counted by cgroup; none where they are.
+    #[serde(default)]
+    pub cgroups_reason: Option<String>,
 }
 
 impl Snapshot {
@@ -157,6 +165,8 @@ impl Snapshot {
             ephemeral_ports: None,
             listeners: Vec::new(),
             ports: Ports::default(),
+            cgroups: None,
+            cgroups_reason: None,
         }
     }
 }

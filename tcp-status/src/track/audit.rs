@@ -146,6 +146,7 @@ impl AuditLoop {
             self.looked = now;
             tracker.bpf.flush_log();
             tracker.sample_at_rest();
+            tracker.name_cgroups()?;
             if now - self.forgot >= FORGET && self.last_event >= self.forgot {
                 self.forgot = now;
                 tracker.live_namespaces()?;

@@ -55,6 +55,10 @@ impl Tracker {
             settings.all_namespaces = false;
         }
         plan.layout.all_namespaces = settings.all_namespaces.into();
+        if settings.limits.cgroups == 0 {
+            plan.layout.counts_cgroups = 0;
+            plan.cgroups_reason = Some("switched off by --max-cgroups 0".into());
+        }
         let (bpf, plan) = match Bpf::load(&plan.layout, btf, iterator, inode, settings.limits) {
             Err(refused @ BpfError::Timewait { .. }) => {
                 let plan = plan.reduced(refused.to_string());
@@ -83,6 +87,7 @@ impl Tracker {
             inodes: RwLock::default(),
             listed: Mutex::default(),
             inside: Mutex::default(),
+            cgroup_names: Mutex::default(),
             scan: Scan::new(
                 "counted by a scan: not tracked".into(),
                 settings.pace.share_on_demand(),

@@ -7,6 +7,8 @@ mod audit_diff;
 mod audit_state;
 mod aux_counts;
 mod budget;
+mod cgroup_names;
+mod cgroups;
 mod cpu_time;
 mod first_seed;
 mod gauge;

@@ -183,6 +183,7 @@ impl Tracker {
                 let half_open = HalfOpen {
                     at_listeners: queues::requests(&listeners),
                     orphaned: queues::orphaned(&orphaned),
+                    ..HalfOpen::default()
                 };
                 let outside = Outside {
                     record,

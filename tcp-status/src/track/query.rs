@@ -36,6 +36,9 @@ use crate::{
 /// The name of all namespaces together beyond `--max-namespaces`. Their inode number is 0.
 const OVERFLOW_NAME: &str = "(beyond --max-namespaces)";
 
+/// Why there are no counts by cgroup of another namespace.
+const OTHER_NETNS: &str = "only sockets of the tracker's network namespace are counted by cgroup";
+
 impl Tracker {
     /// The counts of a namespace, as far as `state` needs them and `staleness` allows.
     pub(super) fn counts(
@@ -267,6 +270,14 @@ impl Tracker {
         snapshot.ephemeral_ports = settings.ephemeral_ports;
         queues::set_syn_queue_limits(&mut listeners, &settings);
         snapshot.ports = self.ports(netns, (split, &gauges), ports, &half_open)?;
+        snapshot.cgroups_reason = match netns {
+            OWN_NETNS => self.plan.cgroups_reason.clone(),
+            _ => Some(OTHER_NETNS.into()),
+        };
+        if snapshot.cgroups_reason.is_none() {
+            let all = [snapshot.ipv4, snapshot.ipv6];
+            snapshot.cgroups = Some(self.cgroups(&gauges, &all, &half_open)?);
+        }
         if netns == OWN_NETNS {
             let range = self.gauge_range(netns, split, &snapshot.states, &aux)?;
             let mut samples = lock(&self.samples);
@@ -393,6 +404,12 @@ impl Source for Tracker {
     fn get(&self, query: &Get) -> Result<u64, ApiError> {
         let state = query.state()?;
         let families = query.families()?;
+        if let Some(named) = &query.cgroup {
+            return self.cgroup_count(named, state, || {
+                let gauges = self.gauges(OWN_NETNS).map_err(unavailable)?;
+                Ok(self.half_open(OWN_NETNS, &gauges)?.1)
+            });
+        }
         let Some(netns) = self.resolve_tracked(query.netns.as_deref())? else {
             return self.scan.get(query);
         };
@@ -426,7 +443,7 @@ impl Source for Tracker {
 
     fn try_get(&self, query: &Get) -> Option<Result<u64, ApiError>> {
         let (state, families) = (query.state().ok()?, query.families().ok()?);
-        let own = query.netns.is_none() && query.port.is_none();
+        let own = query.netns.is_none() && query.port.is_none() && query.cgroup.is_none();
         (own && self.needs_no_walk(state)).then(|| {
             let counts = self.counts(OWN_NETNS, state, StalenessPolicy::UseCached)?;
             Ok(sum(&counts, families, state))

@@ -3,7 +3,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
 };
 
@@ -28,6 +28,10 @@ pub struct HalfOpen {
     pub at_listeners: Requests,
     /// Those whose listener is closed, by its port.
     pub orphaned: Requests,
+    /// Those of listeners, by the listener's cgroup.
+    pub by_cgroup: BTreeMap<u64, u64>,
+    /// The cgroups of the listeners of each port.
+    pub cgroups_of_ports: BTreeMap<u16, BTreeSet<u64>>,
 }
 
 impl HalfOpen {
@@ -41,9 +45,30 @@ impl HalfOpen {
         let rest = [0, 1].map(|i| walk.all.requests[i].saturating_sub(apart[i]));
         orphaned.insert(0, rest);
         Self {
-            at_listeners: Requests::new(),
             orphaned,
+            ..Self::default()
         }
+    }
+
+    /// From the records of listeners, and what closed ones have left.
+    #[must_use]
+    pub fn new(
+        listeners: &[Listener],
+        records: &[ListenerRecord],
+        closed: &[ClosedListener],
+    ) -> Self {
+        let mut half_open = Self {
+            at_listeners: requests(listeners),
+            orphaned: orphaned(closed),
+            ..Self::default()
+        };
+        for record in records {
+            let at_cgroup = half_open.by_cgroup.entry(record.cgroup).or_default();
+            *at_cgroup += u64::from(record.requests);
+            let of_port = half_open.cgroups_of_ports.entry(record.port).or_default();
+            of_port.insert(record.cgroup);
+        }
+        half_open
     }
 
     /// Of all ports together.
@@ -247,6 +272,7 @@ mod tests {
         let half_open = HalfOpen {
             at_listeners: [(80, [5, 0]), (81, [1, 1])].into(),
             orphaned: orphaned(&[closed(80, 0, 2), closed(80, 0, 1), closed(90, 1, 4)]),
+            ..HalfOpen::default()
         };
         assert_eq!(half_open.at(80), [8, 0]);
         assert_eq!(half_open.at(90), [0, 4]);
@@ -264,6 +290,7 @@ mod tests {
             accept_queue_limit: 128,
             requests: 3,
             reuseport: 0,
+            cgroup: 0,
         }
     }
 

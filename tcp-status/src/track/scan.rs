@@ -31,6 +31,9 @@ use crate::{
     snapshot::{Counts, Listener, Overflows, PortCounts, Ports, Snapshot, Syncookies, Tier},
 };
 
+/// Why there are no counts by cgroup.
+const NO_CGROUPS: &str = "connections are counted by cgroup only with eBPF";
+
 /// How long a walk answers without another one.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -293,6 +296,14 @@ impl Source for Scan {
     fn get(&self, query: &Get) -> Result<u64, ApiError> {
         let state = query.state()?;
         let families = query.families()?;
+        if query.cgroup.is_some() {
+            return Err(ApiError {
+                kind: ApiErrorKind::Unavailable,
+                message: format!(
+                    "cannot count by cgroup: {NO_CGROUPS}; use tcp-status who --by cgroup"
+                ),
+            });
+        }
         let (_, CachedWalk { walk, .. }) = self.walk_for(query.netns.as_deref(), query.port)?;
         let listing = walk.listing(query.port);
         Ok(families
@@ -309,6 +320,7 @@ impl Source for Scan {
             tier_reason: Some(self.reason.clone()),
             degraded: self.degraded(began),
             port: query.port,
+            cgroups_reason: Some(NO_CGROUPS.into()),
             overflows: walk.overflows,
             syncookies: walk.syncookies,
             ephemeral_ports: walk.ephemeral_ports,
@@ -389,6 +401,7 @@ mod tests {
             port: None,
             family: None,
             netns: None,
+            cgroup: None,
         }
     }
 

@@ -63,6 +63,7 @@ impl SeedError {
         let FailureTotals {
             seen,
             namespaces,
+            cgroups,
             invalid,
         } = failed;
         if seen.full > 0 {
@@ -71,6 +72,8 @@ impl SeedError {
             Some(refused("SEEN", seen))
         } else if namespaces.count > 0 {
             Some(refused("NAMESPACES", namespaces))
+        } else if cgroups.count > 0 {
+            Some(refused("CGROUPS", cgroups))
         } else {
             (invalid.count > 0).then_some(Self::Invalid {
                 count: invalid.count,
@@ -227,6 +230,12 @@ fn attempt(
         scope.includes(*netns) && sockets.iter().flatten().any(|&count| count != 0)
     });
     bpf.carry_over_ports(kept.map(|(port, _)| port), bank)?;
+    if let Some(live) = live {
+        // Before those that come now: who had a row keeps it.
+        let cgroups = bpf.read_bank(live, others).cgroups()?.tracked.into_iter();
+        let kept = cgroups.filter(|(_, sockets)| sockets.iter().any(|&count| count != 0));
+        bpf.carry_over_cgroups(kept.map(|(id, _)| id), bank)?;
+    }
     register_ports(bpf, targets, live, bank)?;
     let mut ports = bpf.read_bank(bank, bank).port_keys()?;
     ports.retain(|(netns, _)| scope.includes(*netns));

@@ -107,6 +107,7 @@ mod tests {
             seed: SeedMethod::Iterator,
             walk_skips: false,
             split: SplitMethod::Events,
+            cgroups_reason: None,
             reason: None,
         })
     }

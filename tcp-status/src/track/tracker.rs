@@ -11,6 +11,7 @@ use tcp_status_common::counters::{NamespaceRecord, NetnsId, OVERFLOW_NETNS, OWN_
 
 use super::{
     audit_state::{APPEARED, AuditState, UNREACHABLE},
+    cgroup_names::Names,
     gauge::{self, Gauges},
     inside::InsideCache,
     listed::TableCounts,
@@ -70,6 +71,7 @@ pub struct Tracker {
     pub(super) listed: Mutex<TableCounts>,
     /// What was last read inside other namespaces.
     pub(super) inside: Mutex<InsideCache>,
+    pub(super) cgroup_names: Mutex<Names>,
     pub(super) scan: Scan,
 }
 

@@ -1,11 +1,12 @@
-//! Listening ports as Zabbix's low-level discovery wants them: an array of objects, one for each
-//! port, whose keys are macros and whose values are strings.
+//! Listening ports and cgroups as Zabbix's low-level discovery wants them: an array of objects, one for
+//! each, whose keys are macros and whose values are strings.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
 use serde::Serialize;
 
-use crate::snapshot::{Listener, Snapshot};
+use super::cgroups::name;
+use crate::snapshot::{Cgroups, Listener, Snapshot};
 
 /// A port that has a listener. The order of the array, and of what is listed within, depends on
 /// nothing but the listeners: Zabbix compares it with the one before.
@@ -32,6 +33,46 @@ pub struct Port {
 #[must_use]
 pub fn ports(snapshots: &[Snapshot]) -> Vec<Port> {
     snapshots.iter().flat_map(of_one).collect()
+}
+
+/// A cgroup that has sockets.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct CgroupMacros<'a> {
+    /// Its path, which `--cgroup` takes.
+    #[serde(rename = "{#CGROUP}")]
+    path: &'a str,
+    /// Its shortest name.
+    #[serde(rename = "{#NAME}")]
+    name: String,
+    /// systemd unit; empty where there is none.
+    #[serde(rename = "{#UNIT}")]
+    unit: &'a str,
+    /// Id of the container; empty where there is none.
+    #[serde(rename = "{#CONTAINER}")]
+    container: &'a str,
+    /// The pod; empty where there is none.
+    #[serde(rename = "{#POD}")]
+    pod: &'a str,
+}
+
+/// The cgroups of a reading that have a path, by path.
+#[must_use]
+pub fn cgroups(cgroups: &Cgroups) -> Vec<CgroupMacros<'_>> {
+    let mut found: Vec<_> = cgroups
+        .tracked
+        .iter()
+        .filter_map(|one| {
+            Some(CgroupMacros {
+                path: one.name.path.as_deref()?,
+                name: name(one.id, &one.name),
+                unit: one.name.unit.as_deref().unwrap_or(""),
+                container: one.name.container.as_deref().unwrap_or(""),
+                pod: one.name.pod.as_deref().unwrap_or(""),
+            })
+        })
+        .collect();
+    found.sort_by_key(|one| one.path);
+    found
 }
 
 fn of_one(snapshot: &Snapshot) -> Vec<Port> {

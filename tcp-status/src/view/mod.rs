@@ -1,5 +1,6 @@
 //! What goes to standard output, as text or as JSON. Knows neither sockets nor options.
 
+pub mod cgroups;
 pub mod discovery;
 mod field;
 pub mod history;
@@ -83,11 +84,14 @@ pub(crate) fn fuzz(line: &[u8]) {
             },
             ..PortListing::default()
         };
+        let cgroups = snapshot.cgroups.as_ref();
+        let cgroups = cgroups.map(|found| cgroups::render(snapshot, found, &EVERYTHING));
         let compared = Comparison::new(&all[0], snapshot, &listing, &all[all.len() - 1]);
         for text in [
             table::render(snapshot),
             listeners::render(snapshot),
             ports::render(snapshot, &EVERYTHING),
+            cgroups.unwrap_or_default(),
             verify::render(&compared),
         ] {
             let left = crate::printable::printable(&text);

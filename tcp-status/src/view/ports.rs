@@ -77,6 +77,10 @@ impl<'a> Ports<'a> {
             Sort::Total => listed.sort_by_key(|one| Reverse(one.states.total())),
             Sort::Port => {}
         }
+        let unit_of = |port| {
+            let cgroups = snapshot.cgroups.as_ref()?;
+            cgroups.unit_by_port.get(&port).cloned()
+        };
         let is_idle = |one: &PortCounts| one.states.total() == one.states[State::Listen];
         let mut rest = Rest::default();
         let mut ports = Vec::new();
@@ -88,7 +92,7 @@ impl<'a> Ports<'a> {
             } else {
                 ports.push(Row {
                     port: one.port,
-                    unit: None,
+                    unit: unit_of(one.port),
                     states: one.states,
                 });
             }

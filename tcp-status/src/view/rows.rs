@@ -38,6 +38,7 @@ pub(super) fn write(
     rows.push(Row::new("all", Some(sum)));
     for row in &mut rows {
         row.name = printable(&row.name);
+        row.note = printable(&row.note);
     }
     let states: Vec<_> = State::ALL
         .into_iter()

@@ -9,13 +9,14 @@ use tcp_status_testkit::skip_unprepared;
 
 use crate::{printed, tcp_status};
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "run",
     "get",
     "show",
     "top",
     "listeners",
     "ports",
+    "cgroups",
     "who",
     "wait",
     "history",

@@ -9,8 +9,8 @@ use tcp_status::{
         protocol::{ApiError, Get, History, Show},
     },
     snapshot::{
-        Counts, Flow, Listener, Overflows, Peaks, PortCounts, Rates, Snapshot, Stale, Syncookies,
-        Tier, Transitions,
+        CgroupCounts, CgroupName, Counts, Flow, Listener, Overflows, Peaks, PortCounts, Rates,
+        Snapshot, Stale, Syncookies, Tier, Transitions,
         minutes::{self, Extremes, FullestQueue, Minute},
     },
 };
@@ -193,6 +193,7 @@ fn own(step: u64) -> Snapshot {
         ephemeral_ports: Some(28_232),
         listeners: listeners(),
         ports: ports(),
+        cgroups: Some(cgroups()),
         ..Snapshot::of(Tier::Reduced, OWN, [ipv4, ipv6])
     }
 }
@@ -259,6 +260,27 @@ fn listeners() -> Vec<Listener> {
     all.extend((0..28).map(|i| listener("0.0.0.0", 8000 + i, [0, 128, u32::from(i)])));
     all.extend((0..2).map(|i| listener("::", 8000 + i, [0, 128, 0])));
     all
+}
+
+/// A unit, a container and one that was removed before it was read.
+fn cgroups() -> tcp_status::snapshot::Cgroups {
+    let paths = [
+        Some(format!("/system.slice/web{HARMFUL}.service")),
+        Some(format!("/system.slice/docker-{}.scope", "0a".repeat(32))),
+        None,
+    ];
+    let one = |(id, path): (u64, Option<String>)| CgroupCounts {
+        id,
+        name: path.as_deref().map(CgroupName::of).unwrap_or_default(),
+        states: counts(&[(State::Established, 40 - id), (State::Listen, id % 2)]),
+    };
+    tcp_status::snapshot::Cgroups {
+        limit: 256,
+        tracked: (4..).zip(paths).map(one).collect(),
+        other: None,
+        unattributed: counts(&[(State::TimeWait, 9)]),
+        unit_by_port: [(FULL, "web.service".into())].into(),
+    }
 }
 
 /// 30 of them.

@@ -90,6 +90,13 @@ fn every_json_output_conforms_to_its_schema() {
         let arguments = ["history", "--json", "--socket", rich.to_str().unwrap()];
         assert_conforms(&history, &printed(&[&arguments, state].concat()));
     }
+    let socket = rich.to_str().unwrap();
+    for more in [&[] as &[_], &["--all", "--limit", "1"]] {
+        let arguments = [&["cgroups", "--json", "--socket", socket], more].concat();
+        assert_conforms(&schema("cgroups"), &printed(&arguments));
+    }
+    let discovered = printed(&["discover", "--cgroups", "--socket", socket]);
+    assert_conforms(&schema("discover-cgroups"), &discovered);
     for by in ["remote", "destination", "process", "cgroup", "port"] {
         let found = output(&["who", "--json", "--by", by]);
         if by == "cgroup" && !found.status.success() {

@@ -250,7 +250,7 @@ fn ports_are_sorted_and_add_up() {
     let json = served.json(&["ports", "--json", "--limit", "1", "--sort", "closewait"]);
     assert_eq!((&json["schema"], &json["limit"]), (&1.into(), &30.into()));
     assert_eq!(json["ports"][0]["port"], FULL);
-    assert_eq!(json["ports"][0]["unit"], Value::Null);
+    assert_eq!(json["ports"][0]["unit"], "web.service");
     assert_eq!(json["ports"][0]["states"]["closewait"], 41);
     assert_eq!(json["rest"]["ports"], 29);
     assert_eq!(json["outgoing"]["closewait"], 200);
@@ -267,4 +267,32 @@ fn ports_are_sorted_and_add_up() {
         (&Value::Null, &Value::Null)
     );
     assert_eq!(json["degraded"], "an audit is due");
+}
+
+#[test]
+fn cgroups_have_their_shortest_name_and_add_up() {
+    let served = Served::new();
+    let table = served.printed(&["cgroups", "--all"]);
+    let row = |name: &str| {
+        let mut lines = table.lines();
+        let found = lines.find(|line| line.starts_with(name));
+        found
+            .unwrap_or_else(|| panic!("{name}: {table}"))
+            .to_owned()
+    };
+    assert!(row("0a0a0a0a0a0a ").contains("/system.slice/docker-0a0a"));
+    assert!(row("cgroup 6, removed ").contains("34"), "{table}");
+    assert!(row("unattributed ").contains('9'), "{table}");
+    assert!(row("all ").contains("115"), "{table}");
+    let json = served.json(&["cgroups", "--json", "--limit", "1"]);
+    assert_eq!(json["cgroups"].as_array().unwrap().len(), 1);
+    assert_eq!(json["rest"]["cgroups"], 2);
+    let found = served.json(&["discover", "--cgroups"]);
+    let found = found.as_array().unwrap();
+    assert_eq!(found.len(), 2, "one has no path");
+    assert_eq!(found[0]["{#NAME}"], "0a0a0a0a0a0a");
+    let ports = served.json(&["ports", "--json", "--all"]);
+    let ports = ports["ports"].as_array().unwrap();
+    let full = ports.iter().find(|row| row["port"] == FULL).unwrap();
+    assert_eq!(full["unit"], "web.service");
 }

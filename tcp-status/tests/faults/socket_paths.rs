@@ -98,6 +98,7 @@ fn on_a_disk_without_a_free_page_it_is_exact() {
                     port: None,
                     family: None,
                     netns: None,
+                    cgroup: None,
                 });
                 match request(&socket, &query).unwrap() {
                     Response::Value(value) => value,

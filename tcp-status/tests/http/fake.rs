@@ -16,8 +16,8 @@ use tcp_status::{
         protocol::{ApiError, Get, Show},
     },
     snapshot::{
-        Counts, Drift, Ends, Events, Flow, Listener, Overflows, Peaks, PortCounts, Ports, Snapshot,
-        Stale, Syncookies, Tier, Transitions,
+        CgroupCounts, CgroupName, Cgroups, Counts, Drift, Ends, Events, Flow, Listener, Overflows,
+        Peaks, PortCounts, Ports, Snapshot, Stale, Syncookies, Tier, Transitions,
     },
 };
 use tcp_status_common::state::State;
@@ -121,6 +121,17 @@ pub(crate) fn full() -> Snapshot {
             other: Some(counts(5)),
             unaudited: vec![9090],
         },
+        cgroups: Some(Cgroups {
+            limit: 256,
+            tracked: vec![CgroupCounts {
+                id: 7,
+                name: CgroupName::of("/system.slice/web.service"),
+                states: counts(7),
+            }],
+            other: Some(counts(8)),
+            unattributed: counts(9),
+            ..Cgroups::default()
+        }),
         ..Snapshot::of(Tier::Full, 4_026_531_833, [counts(1), counts(2)])
     }
 }

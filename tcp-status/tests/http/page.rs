@@ -78,6 +78,12 @@ fn every_number_is_on_the_page() {
         ("port_connections{port=\"8080\",", 4.0),
         ("port_connections{port=\"other\",", 5.0),
         ("outgoing_connections{", 6.0),
+        (
+            "cgroup_connections{cgroup=\"/system.slice/web.service\",unit=\"web.service\",",
+            7.0,
+        ),
+        ("cgroup_connections{cgroup=\"other\",unit=\"\",", 8.0),
+        ("cgroup_connections{cgroup=\"unattributed\",unit=\"\",", 9.0),
     ] {
         for state in State::ALL {
             let series = format!("tcp_status_{series}state=\"{state}\"}}");

@@ -4,6 +4,7 @@
 mod attaching;
 mod battery;
 mod between_polls;
+mod cgroups;
 mod churn;
 mod ends;
 mod floods;

@@ -180,6 +180,7 @@ fn every_namespace_is_counted_whether_it_was_there_first_or_not() {
                 port: None,
                 family: None,
                 netns: Some(snapshot.netns.to_string()),
+                cgroup: None,
             };
             assert_eq!(subject.tracker.get(&get).unwrap(), snapshot.states[state]);
         }
@@ -472,6 +473,7 @@ fn ports_and_listeners_belong_to_their_namespace() {
             port: Some(port),
             family: Some(4),
             netns: Some(elsewhere.inode().to_string()),
+            cgroup: None,
         };
         assert_eq!(subject.tracker.get(&get).unwrap(), 4);
         let own = Get { netns: None, ..get };

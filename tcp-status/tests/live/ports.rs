@@ -43,6 +43,7 @@ fn get(subject: &Subject, port: u16, state: State, family: Option<u8>) -> u64 {
         port: Some(port),
         family,
         netns: None,
+        cgroup: None,
     };
     subject.tracker.get(&query).unwrap()
 }

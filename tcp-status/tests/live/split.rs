@@ -78,6 +78,7 @@ fn a_split_that_is_not_too_old_is_served_without_waiting() {
                     port: None,
                     family: None,
                     netns: None,
+                    cgroup: None,
                 })
             };
             let [finwait2, timewait] = [State::FinWait2, State::TimeWait].map(try_get);

@@ -67,6 +67,7 @@ fn get_and_show_say_the_same_and_families_add_up() {
                             family,
                             port: None,
                             netns: None,
+                            cgroup: None,
                         })
                         .unwrap()
                 };

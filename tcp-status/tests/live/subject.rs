@@ -110,6 +110,7 @@ pub fn settings(pace: Pace) -> Settings {
         limits: MapLimits {
             ports: 256,
             namespaces: 256,
+            cgroups: 256,
         },
         attach_later: false,
     }

@@ -36,6 +36,7 @@ fn only_the_walks_of_a_seeding_change_the_bank_that_is_seeded() {
             let limits = MapLimits {
                 ports: 16,
                 namespaces: 1,
+                cgroups: 0,
             };
             let own = netns::own().unwrap();
             let bpf = Bpf::load(&host, &btf.unwrap(), true, own, limits).unwrap();

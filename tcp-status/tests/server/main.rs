@@ -113,5 +113,6 @@ fn get(state: &str, port: Option<u16>) -> Query {
         port,
         family: None,
         netns: None,
+        cgroup: None,
     })
 }

@@ -62,6 +62,7 @@ fn established() -> Get {
         port: None,
         family: None,
         netns: None,
+        cgroup: None,
     }
 }
 

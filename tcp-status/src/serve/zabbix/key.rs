@@ -6,8 +6,13 @@ use crate::{
         Source,
         protocol::{ApiError, Get, Show, excerpt},
     },
-    snapshot::Snapshot,
-    view::{discovery, listeners::Listeners},
+    snapshot::{Cgroups, Snapshot},
+    view::{
+        cgroups::CgroupRows,
+        discovery,
+        listeners::Listeners,
+        ports::{Selection, Sort},
+    },
 };
 
 /// The key of everything at once.
@@ -16,13 +21,17 @@ const ALL: &str = "tcp.status.all";
 const DISCOVERY: &str = "tcp.status.discovery";
 /// The key of listening sockets.
 const LISTENERS: &str = "tcp.status.listeners";
-/// The key of one number; its parameters are a state and a port.
+/// The key of connections by cgroup.
+const CGROUPS: &str = "tcp.status.cgroups";
+/// The key of their low-level discovery.
+const DISCOVERY_CGROUPS: &str = "tcp.status.discovery.cgroups";
+/// The key of one number; its parameters are a state, and a port or a cgroup.
 const NUMBER: &str = "tcp.status";
 
 /// What a key asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ItemKey {
-    /// `tcp.status[STATE]` and `tcp.status[STATE,PORT]`.
+    /// `tcp.status[STATE]`, `tcp.status[STATE,PORT]` and `tcp.status[STATE,,CGROUP]`.
     Number(Get),
     /// `tcp.status.all`.
     All,
@@ -30,6 +39,10 @@ pub enum ItemKey {
     Discovery,
     /// `tcp.status.listeners`.
     Listeners,
+    /// `tcp.status.cgroups`.
+    Cgroups,
+    /// `tcp.status.discovery.cgroups`.
+    DiscoveryCgroups,
 }
 
 /// Why a key has no value: the text that Zabbix shows as the item's error, in one line.
@@ -67,9 +80,12 @@ impl ItemKey {
             ALL => Ok(Self::All),
             DISCOVERY => Ok(Self::Discovery),
             LISTENERS => Ok(Self::Listeners),
+            CGROUPS => Ok(Self::Cgroups),
+            DISCOVERY_CGROUPS => Ok(Self::DiscoveryCgroups),
             _ => Err(KeyError(format!(
                 "cannot parse key \"{}\": not a key of tcp-status; use tcp.status[STATE], \
-                 tcp.status[STATE,PORT], {ALL}, {DISCOVERY} or {LISTENERS}",
+                 tcp.status[STATE,PORT], tcp.status[STATE,,CGROUP], {ALL}, {DISCOVERY}, {LISTENERS}, \
+                 {CGROUPS} or {DISCOVERY_CGROUPS}",
                 excerpt(key)
             ))),
         }
@@ -87,6 +103,15 @@ impl ItemKey {
                 source,
             )?]))?),
             Self::Listeners => Ok(serde_json::to_string(&Listeners::from(&reading(source)?))?),
+            Self::Cgroups => {
+                let (snapshot, cgroups) = cgroups(source)?;
+                let rows = CgroupRows::new(&snapshot, &cgroups, &EVERYTHING);
+                Ok(serde_json::to_string(&rows)?)
+            }
+            Self::DiscoveryCgroups => {
+                let (_, cgroups) = cgroups(source)?;
+                Ok(serde_json::to_string(&discovery::cgroups(&cgroups))?)
+            }
         }
     }
 }
@@ -100,6 +125,23 @@ fn reading(source: &dyn Source) -> Result<Snapshot, KeyError> {
             "cannot show: the tracker sent not one reading; see its log".into(),
         )),
     }
+}
+
+/// All rows.
+const EVERYTHING: Selection = Selection {
+    sort: Sort::Total,
+    limit: None,
+    all: true,
+};
+
+/// A reading, and its cgroups.
+fn cgroups(source: &dyn Source) -> Result<(Snapshot, Cgroups), KeyError> {
+    let mut snapshot = reading(source)?;
+    let found = snapshot.cgroups.take();
+    let reason = snapshot.cgroups_reason.as_deref().unwrap_or("unknown");
+    let error = || KeyError(format!("cannot list cgroups: {reason}"));
+    let found = found.ok_or_else(error)?;
+    Ok((snapshot, found))
 }
 
 fn number(parameters: &[String]) -> Result<Get, KeyError> {
@@ -119,9 +161,12 @@ fn number(parameters: &[String]) -> Result<Get, KeyError> {
         port,
         family: None,
         netns: None,
+        cgroup: Some(parameter(2))
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned),
     };
     // Before the source is asked: a wrong name costs nothing.
-    get.state()?;
+    get.check()?;
     Ok(get)
 }
 
@@ -182,6 +227,7 @@ mod tests {
             port,
             family: None,
             netns: None,
+            cgroup: None,
         })
     }
 
@@ -197,10 +243,12 @@ mod tests {
                 "tcp.status[\"listen\" , \"443\"]",
                 number("listen", Some(443)),
             ),
-            ("tcp.status[listen,443,more]", number("listen", Some(443))),
+            ("tcp.status[listen,443,,more]", number("listen", Some(443))),
             ("tcp.status.all", ItemKey::All),
             ("tcp.status.discovery", ItemKey::Discovery),
             ("tcp.status.listeners", ItemKey::Listeners),
+            ("tcp.status.cgroups", ItemKey::Cgroups),
+            ("tcp.status.discovery.cgroups", ItemKey::DiscoveryCgroups),
         ] {
             assert_eq!(ItemKey::parse(key), Ok(question), "{key}");
         }
@@ -216,6 +264,7 @@ mod tests {
             ("tcp.status[open]", "closewait"),
             ("tcp.status[open\n]", "closewait"),
             ("tcp.status[listen,0]", "65535"),
+            ("tcp.status[listen,1,a.service]", "cgroup"),
             ("tcp.status[listen,+1]", "65535"),
             ("tcp.status[listen,70000]", "65535"),
             ("tcp.status[listen", "do not end"),

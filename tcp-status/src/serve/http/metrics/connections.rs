@@ -60,6 +60,7 @@ pub(super) fn write(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) 
     write_changes(writer, snapshots)?;
     write_ends(writer, snapshots)?;
     write_ports(writer, snapshots)?;
+    write_cgroups(writer, snapshots)?;
     write_peaks(writer, snapshots)?;
     write_stale(writer, snapshots)
 }
@@ -180,6 +181,48 @@ fn ports(reading: &NetnsSnapshot) -> Vec<(String, &Counts)> {
         .map(|one| (one.port.to_string(), &one.states));
     let other = ports.other.iter().map(|counts| ("other".into(), counts));
     tracked.chain(other).collect()
+}
+
+fn write_cgroups(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -> fmt::Result {
+    let rows: Vec<_> = snapshots.iter().map(cgroups).collect();
+    let states = snapshots.iter().zip(&rows).flat_map(|(reading, rows)| {
+        rows.iter().flat_map(move |(path, unit, counts)| {
+            let sample = move |(state, count): (State, u64)| {
+                let labels = [
+                    ("cgroup", path.as_str()),
+                    ("unit", *unit),
+                    ("state", state.name()),
+                ];
+                (&*reading.netns, labels, count)
+            };
+            let some = |(state, count): &(State, u64)| *state != Closed && *count > 0;
+            counts.iter().filter(some).map(sample)
+        })
+    });
+    writer.gauges(
+        ("tcp_status_cgroup_connections", None),
+        "TCP sockets by path of their cgroup, its systemd unit, and state, where there are any; cgroup \
+         other is what is beyond the limit, unattributed what has no cgroup.",
+        states,
+    )
+}
+
+/// Path, unit and counts of each row.
+fn cgroups(reading: &NetnsSnapshot) -> Vec<(String, &str, &Counts)> {
+    let Some(cgroups) = &reading.of.cgroups else {
+        return Vec::new();
+    };
+    let tracked = cgroups.tracked.iter().map(|one| {
+        let path = one.name.path.clone();
+        let path = path.unwrap_or_else(|| format!("removed:{}", one.id));
+        (path, one.name.unit.as_deref().unwrap_or(""), &one.states)
+    });
+    let other = cgroups
+        .other
+        .iter()
+        .map(|counts| ("other".into(), "", counts));
+    let unattributed = ("unattributed".into(), "", &cgroups.unattributed);
+    tracked.chain(other).chain([unattributed]).collect()
 }
 
 fn write_peaks(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -> fmt::Result {
