@@ -139,8 +139,12 @@ fn write(out: &mut String, snapshot: &Snapshot, selection: &Selection) -> fmt::R
     let mut rows: Vec<_> = ports
         .ports
         .iter()
-        .map(|row| rows::Row::new(row.port.to_string(), Some(row.states)))
+        .map(|row| rows::Row {
+            note: row.unit.clone().unwrap_or_default(),
+            ..rows::Row::new(row.port.to_string(), Some(row.states))
+        })
         .collect();
+    let has_units = ports.ports.iter().any(|row| row.unit.is_some());
     if let Some(rest) = &ports.rest {
         let word = if rest.ports == 1 { "port" } else { "ports" };
         let name = format!("{} more {word}", rest.ports);
@@ -150,5 +154,6 @@ fn write(out: &mut String, snapshot: &Snapshot, selection: &Selection) -> fmt::R
     if let Some(other) = ports.other {
         rows.push(rows::Row::new("other", Some(other)));
     }
-    rows::write(out, "port", "", rows)
+    let note = if has_units { "unit" } else { "" };
+    rows::write(out, "port", note, rows)
 }

@@ -207,7 +207,8 @@ fn numbers(table: &str) -> Vec<(String, Vec<u64>)> {
     rows.skip(1)
         .map(|row| {
             let (name, counts) = row.split_at(14);
-            let counts = counts.split_whitespace().map(|word| word.parse().unwrap());
+            // The unit of the listener may follow.
+            let counts = counts.split_whitespace().map_while(|word| word.parse().ok());
             (name.trim_end().to_owned(), counts.collect())
         })
         .collect()
@@ -220,9 +221,11 @@ fn ports_are_sorted_and_add_up() {
     assert!(table.starts_with("netns     4026531833\n"), "{table}");
     assert!(table.contains("\nnew       5432: "), "{table}");
     assert!(
-        table.contains("\nport              total established timewait closewait  listen\n"),
+        table.contains("\nport              total established timewait closewait  listen  unit\n"),
         "{table}"
     );
+    let full = table.lines().find(|line| line.starts_with("5432 "));
+    assert!(full.is_some_and(|row| row.ends_with("  web.service")), "{table}");
     let rows = numbers(&table);
     // None is idle.
     let names: Vec<_> = rows.iter().map(|(name, _)| name.as_str()).collect();
