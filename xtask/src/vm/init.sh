@@ -12,7 +12,6 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 mount -t tmpfs tmp /run
-mount -t tmpfs tmp /tmp
 mount -t securityfs security /sys/kernel/security
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 . /plan
