@@ -208,7 +208,9 @@ fn numbers(table: &str) -> Vec<(String, Vec<u64>)> {
         .map(|row| {
             let (name, counts) = row.split_at(14);
             // The unit of the listener may follow.
-            let counts = counts.split_whitespace().map_while(|word| word.parse().ok());
+            let counts = counts
+                .split_whitespace()
+                .map_while(|word| word.parse().ok());
             (name.trim_end().to_owned(), counts.collect())
         })
         .collect()
@@ -225,7 +227,10 @@ fn ports_are_sorted_and_add_up() {
         "{table}"
     );
     let full = table.lines().find(|line| line.starts_with("5432 "));
-    assert!(full.is_some_and(|row| row.ends_with("  web.service")), "{table}");
+    assert!(
+        full.is_some_and(|row| row.ends_with("  web.service")),
+        "{table}"
+    );
     let rows = numbers(&table);
     // None is idle.
     let names: Vec<_> = rows.iter().map(|(name, _)| name.as_str()).collect();
