@@ -19,6 +19,8 @@ pub use history::{DEFAULT_WINDOW, FINE_WINDOW, MAX_WINDOW, Peaks, Rates, Stale};
 pub use listeners::{Listener, Overflows, PortCounts, Ports, Syncookies};
 pub use transitions::{Flow, Transitions};
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use tcp_status_common::state::Family;
 
@@ -114,6 +116,10 @@ pub struct Snapshot {
     pub peaks: Option<Peaks>,
     /// Changes per second; none where nothing is sampled.
     pub rates: Option<Rates>,
+    /// Seconds that sockets were in each state since start, summed over sockets, by samples; none
+    /// where nothing is sampled.
+    #[serde(default)]
+    pub state_seconds: Option<BTreeMap<String, f64>>,
     /// Stale connections; none before the first walk.
     pub stale: Option<Stale>,
     /// Overflows of accept queues; none where the kernel does not report them.
@@ -159,6 +165,7 @@ impl Snapshot {
             drift: Drift::default(),
             peaks: None,
             rates: None,
+            state_seconds: None,
             stale: None,
             overflows: None,
             syncookies: None,

@@ -1,7 +1,10 @@
 //! Extremes and means, minute by minute, for a day, in bounded memory. Pure: the caller passes the time in
 //! milliseconds, of a clock that is never set.
 
-use std::{collections::VecDeque, ops::AddAssign};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::AddAssign,
+};
 
 use tcp_status_common::state::State;
 
@@ -245,6 +248,8 @@ pub struct Minutes {
     closed: VecDeque<Record>,
     current: Option<Current>,
     held: Option<Held>,
+    /// Since the first sample: the sum over sockets of the milliseconds that they were in each state.
+    in_state: [f64; State::COUNT],
 }
 
 impl Minutes {
@@ -345,6 +350,10 @@ impl Minutes {
                 of.observe(least, most, from);
                 of.hold(value, elapsed);
             }
+            for (sum, (value, ..)) in self.in_state.iter_mut().zip(gauges) {
+                *sum += value * elapsed;
+            }
+            let current = self.open(index);
             if held.sample.fullest.is_fuller(&current.fullest) {
                 current.fullest = Queue {
                     at: from,
@@ -364,6 +373,15 @@ impl Minutes {
             held.until = end;
         }
         self.held = Some(held);
+    }
+
+    /// Seconds that sockets were in each state since the first sample, by name of the state, summed
+    /// over sockets.
+    #[must_use]
+    pub fn state_seconds(&self) -> BTreeMap<String, f64> {
+        let seconds = |state: State| self.in_state[state.index()] / 1000.0;
+        let by_name = |state: State| (state.name().to_owned(), seconds(state));
+        State::ALL.into_iter().map(by_name).collect()
     }
 
     /// The minute with this index; closes the one before.
@@ -561,6 +579,9 @@ mod tests {
         let of = second.states["established"];
         assert_eq!((of.min, of.max, of.mean), (0, 0, 0.0));
         assert_eq!(first.states.len(), State::COUNT);
+        let in_state = minutes.state_seconds();
+        assert_eq!(in_state["established"], 10.0 * 10.0 + 40.0 * 5.0);
+        assert_eq!((in_state["listen"], in_state.len()), (0.0, State::COUNT));
         let one = minutes.report(50_000, UNIX + 50_000, 1, Some(State::Listen));
         assert_eq!((one.len(), one[0].states.len()), (1, 1));
         assert!(one[0].rates.is_empty() && one[0].accept_queues.is_none());

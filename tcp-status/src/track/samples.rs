@@ -83,6 +83,7 @@ impl Samples {
             snapshot.peaks = self.history.peaks(now, window, period, range);
             snapshot.rates = self.history.rates(now, window, transitions, *events);
         }
+        snapshot.state_seconds = Some(self.minutes.state_seconds());
         self.queues.annotate(now, window, listeners);
     }
 

@@ -71,6 +71,7 @@ pub(crate) fn full() -> Snapshot {
             last_audit_seconds_ago: Some(12),
             last_audit_microseconds: Some(2600),
         },
+        state_seconds: Some(State::ALL.map(|one| (one.name().into(), 1.5)).into()),
         peaks: Some(Peaks {
             max_seconds_ago: Counts::default(),
             window_seconds: 60,

@@ -155,6 +155,7 @@ fn every_number_is_on_the_page() {
     assert_eq!(page.series("tcp_status_connect_failures_total"), 6);
     assert_eq!(page.series("tcp_status_connection_ends_total"), 4);
     assert_eq!(page.series("tcp_status_no_local_port_total"), 1);
+    assert_eq!(page.series("tcp_status_state_seconds_total"), 11);
 }
 
 #[test]

@@ -59,6 +59,7 @@ pub(super) fn write(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) 
     )?;
     write_changes(writer, snapshots)?;
     write_ends(writer, snapshots)?;
+    write_time_in_state(writer, snapshots)?;
     write_ports(writer, snapshots)?;
     write_cgroups(writer, snapshots)?;
     write_peaks(writer, snapshots)?;
@@ -75,6 +76,19 @@ fn write_changes(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -> 
         ("tcp_status_transitions", None),
         "State changes; closed stands for a socket that was, or is, in no state.",
         changes,
+    )
+}
+
+fn write_time_in_state(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -> fmt::Result {
+    writer.counters(
+        ("tcp_status_state", Some(Unit::Seconds)),
+        "Seconds that sockets were in each state, summed over sockets, from samples: its rate is the \
+         mean number of connections, and divided by the rate of transitions out of the state the mean \
+         time in it.",
+        snapshots.iter().flat_map(|one| {
+            let states = one.of.state_seconds.iter().flatten();
+            states.map(|(state, seconds)| (&*one.netns, [("state", state.as_str())], *seconds))
+        }),
     )
 }
 
