@@ -25,7 +25,7 @@ use tcp_status_testkit::{netns::Netns, skip_unprepared};
 /// allocate for it.
 const CLIENT: u64 = 4;
 const GET: u64 = 12;
-const SHOW: u64 = 64;
+const SHOW: u64 = 100;
 
 fn get() -> Query {
     Query::Get(Get {

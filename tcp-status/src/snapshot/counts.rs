@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    marker::PhantomData,
     ops::{AddAssign, Index, IndexMut},
 };
 
@@ -14,14 +15,22 @@ use tcp_status_common::state::State;
 
 /// A number per state; in JSON an object with all eleven keys, in the order of [`State::ALL`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts([u64; State::COUNT]);
+pub struct ByState<T>([T; State::COUNT]);
 
-impl Counts {
+/// How many sockets there are in each state.
+pub type Counts = ByState<u64>;
+
+/// Seconds in each state, summed over sockets.
+pub type StateSeconds = ByState<f64>;
+
+impl<T: Copy> ByState<T> {
     /// State by state, in the order in which outputs list them.
-    pub fn iter(&self) -> impl Iterator<Item = (State, u64)> + '_ {
+    pub fn iter(&self) -> impl Iterator<Item = (State, T)> + '_ {
         State::ALL.into_iter().map(|state| (state, self[state]))
     }
+}
 
+impl Counts {
     /// The sum over all states.
     #[must_use]
     pub fn total(&self) -> u64 {
@@ -29,16 +38,16 @@ impl Counts {
     }
 }
 
-impl Index<State> for Counts {
-    type Output = u64;
+impl<T> Index<State> for ByState<T> {
+    type Output = T;
 
-    fn index(&self, state: State) -> &u64 {
+    fn index(&self, state: State) -> &T {
         &self.0[state.index()]
     }
 }
 
-impl IndexMut<State> for Counts {
-    fn index_mut(&mut self, state: State) -> &mut u64 {
+impl<T> IndexMut<State> for ByState<T> {
+    fn index_mut(&mut self, state: State) -> &mut T {
         &mut self.0[state.index()]
     }
 }
@@ -51,7 +60,7 @@ impl AddAssign<&Self> for Counts {
     }
 }
 
-impl Serialize for Counts {
+impl<T: Copy + Serialize> Serialize for ByState<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(State::COUNT))?;
         for (state, count) in self.iter() {
@@ -61,21 +70,21 @@ impl Serialize for Counts {
     }
 }
 
-impl<'de> Deserialize<'de> for Counts {
+impl<'de, T: Default + Deserialize<'de>> Deserialize<'de> for ByState<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct States;
+        struct States<T>(PhantomData<T>);
 
-        impl<'de> Visitor<'de> for States {
-            type Value = Counts;
+        impl<'de, T: Default + Deserialize<'de>> Visitor<'de> for States<T> {
+            type Value = ByState<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object with a count for each of the eleven states")
+                f.write_str("an object with a number for each of the eleven states")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Counts, A::Error> {
-                let mut counts = Counts::default();
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut counts = ByState::default();
                 let mut seen = 0;
-                while let Some((key, count)) = map.next_entry::<String, u64>()? {
+                while let Some((key, count)) = map.next_entry::<String, T>()? {
                     counts[key.parse::<State>().map_err(A::Error::custom)?] = count;
                     seen += 1;
                 }
@@ -87,7 +96,7 @@ impl<'de> Deserialize<'de> for Counts {
             }
         }
 
-        deserializer.deserialize_map(States)
+        deserializer.deserialize_map(States(PhantomData))
     }
 }
 

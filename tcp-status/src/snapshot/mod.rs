@@ -12,14 +12,12 @@ mod transitions;
 pub mod who;
 
 pub use cgroups::{CgroupCounts, CgroupName, Cgroups};
-pub use counts::Counts;
+pub use counts::{Counts, StateSeconds};
 pub use ends::{ConnectFailures, ConnectionEnds, Ends};
 pub use groups::{Fullness, Group, MANY_HALF_OPEN};
 pub use history::{DEFAULT_WINDOW, FINE_WINDOW, MAX_WINDOW, Peaks, Rates, Stale};
 pub use listeners::{Listener, Overflows, PortCounts, Ports, Syncookies};
 pub use transitions::{Flow, Transitions};
-
-use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tcp_status_common::state::Family;
@@ -119,7 +117,7 @@ pub struct Snapshot {
     /// Seconds that sockets were in each state since start, summed over sockets, by samples; none
     /// where nothing is sampled.
     #[serde(default)]
-    pub state_seconds: Option<BTreeMap<String, f64>>,
+    pub state_seconds: Option<StateSeconds>,
     /// Stale connections; none before the first walk.
     pub stale: Option<Stale>,
     /// Overflows of accept queues; none where the kernel does not report them.

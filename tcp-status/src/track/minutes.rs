@@ -1,10 +1,7 @@
 //! Extremes and means, minute by minute, for a day, in bounded memory. Pure: the caller passes the time in
 //! milliseconds, of a clock that is never set.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    ops::AddAssign,
-};
+use std::{collections::VecDeque, ops::AddAssign};
 
 use tcp_status_common::state::State;
 
@@ -13,7 +10,7 @@ use super::{
     window_extremes::WindowExtremes,
 };
 use crate::snapshot::{
-    Counts, Listener,
+    Counts, Listener, StateSeconds,
     minutes::{Extremes, FullestQueue, MAX_MINUTES, Minute},
 };
 
@@ -248,8 +245,7 @@ pub struct Minutes {
     closed: VecDeque<Record>,
     current: Option<Current>,
     held: Option<Held>,
-    /// Since the first sample: the sum over sockets of the milliseconds that they were in each state.
-    in_state: [f64; State::COUNT],
+    in_state: StateSeconds,
 }
 
 impl Minutes {
@@ -344,16 +340,15 @@ impl Minutes {
         while held.until < to {
             let (index, from) = self.minute(held.until);
             let end = ((index + 1) * MINUTE - self.phase).min(to);
-            let current = self.open(index);
             let elapsed = milliseconds(end - held.until);
+            for state in State::ALL {
+                self.in_state[state] += gauges[state.index()].0 * elapsed / 1000.0;
+            }
+            let current = self.open(index);
             for (of, (value, least, most)) in current.gauges.iter_mut().zip(gauges) {
                 of.observe(least, most, from);
                 of.hold(value, elapsed);
             }
-            for (sum, (value, ..)) in self.in_state.iter_mut().zip(gauges) {
-                *sum += value * elapsed;
-            }
-            let current = self.open(index);
             if held.sample.fullest.is_fuller(&current.fullest) {
                 current.fullest = Queue {
                     at: from,
@@ -375,13 +370,10 @@ impl Minutes {
         self.held = Some(held);
     }
 
-    /// Seconds that sockets were in each state since the first sample, by name of the state, summed
-    /// over sockets.
+    /// Seconds that sockets were in each state since the first sample, summed over sockets.
     #[must_use]
-    pub fn state_seconds(&self) -> BTreeMap<String, f64> {
-        let seconds = |state: State| self.in_state[state.index()] / 1000.0;
-        let by_name = |state: State| (state.name().to_owned(), seconds(state));
-        State::ALL.into_iter().map(by_name).collect()
+    pub const fn state_seconds(&self) -> StateSeconds {
+        self.in_state
     }
 
     /// The minute with this index; closes the one before.
@@ -580,8 +572,8 @@ mod tests {
         assert_eq!((of.min, of.max, of.mean), (0, 0, 0.0));
         assert_eq!(first.states.len(), State::COUNT);
         let in_state = minutes.state_seconds();
-        assert_eq!(in_state["established"], 10.0 * 10.0 + 40.0 * 5.0);
-        assert_eq!((in_state["listen"], in_state.len()), (0.0, State::COUNT));
+        assert_eq!(in_state[State::Established], 10.0 * 10.0 + 40.0 * 5.0);
+        assert_eq!(in_state[State::Listen], 0.0);
         let one = minutes.report(50_000, UNIX + 50_000, 1, Some(State::Listen));
         assert_eq!((one.len(), one[0].states.len()), (1, 1));
         assert!(one[0].rates.is_empty() && one[0].accept_queues.is_none());

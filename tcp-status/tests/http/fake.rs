@@ -17,7 +17,7 @@ use tcp_status::{
     },
     snapshot::{
         CgroupCounts, CgroupName, Cgroups, Counts, Drift, Ends, Events, Flow, Listener, Overflows,
-        Peaks, PortCounts, Ports, Snapshot, Stale, Syncookies, Tier, Transitions,
+        Peaks, PortCounts, Ports, Snapshot, Stale, StateSeconds, Syncookies, Tier, Transitions,
     },
 };
 use tcp_status_common::state::State;
@@ -71,7 +71,7 @@ pub(crate) fn full() -> Snapshot {
             last_audit_seconds_ago: Some(12),
             last_audit_microseconds: Some(2600),
         },
-        state_seconds: Some(State::ALL.map(|one| (one.name().into(), 1.5)).into()),
+        state_seconds: Some(StateSeconds::default()),
         peaks: Some(Peaks {
             max_seconds_ago: Counts::default(),
             window_seconds: 60,

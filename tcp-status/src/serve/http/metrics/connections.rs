@@ -9,7 +9,7 @@ use tcp_status_common::state::State::{
 };
 
 use super::{MetricWriter, NetnsSnapshot, Sample};
-use crate::snapshot::{Counts, Stale, Transitions};
+use crate::snapshot::{Counts, Stale, StateSeconds, Transitions};
 
 /// State changes that TCP knows: their series are there before the first one happens, so that the
 /// first one is seen as an increase.
@@ -86,8 +86,8 @@ fn write_time_in_state(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot
          mean number of connections, and divided by the rate of transitions out of the state the mean \
          time in it.",
         snapshots.iter().flat_map(|one| {
-            let states = one.of.state_seconds.iter().flatten();
-            states.map(|(state, seconds)| (&*one.netns, [("state", state.as_str())], *seconds))
+            let states = one.of.state_seconds.iter().flat_map(StateSeconds::iter);
+            states.map(|(state, seconds)| (&*one.netns, [("state", state.name())], seconds))
         }),
     )
 }
