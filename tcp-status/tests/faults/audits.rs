@@ -275,7 +275,7 @@ fn refused_updates_are_reported_with_their_error_and_take_no_more_room() {
             let arguments = ["--backend", "ebpf", "--audit-interval", "100ms"];
             let tracker = &Tracker::start(&arguments);
             tracker.assert_exact("started");
-            let mut failures = Array::<_, [u64; 9]>::try_from(map_of(tracker, ".bss.failures"))
+            let mut failures = Array::<_, [u64; 12]>::try_from(map_of(tracker, ".bss.failures"))
                 .expect("a map of failures");
             let (over, most) = (AtomicBool::new(false), AtomicU32::new(0));
             let failed = thread::scope(|scope| {
@@ -284,9 +284,9 @@ fn refused_updates_are_reported_with_their_error_and_take_no_more_room() {
                     while !over.load(Ordering::Relaxed) {
                         count += 1;
                         let busy = u64::from(libc::EBUSY.unsigned_abs());
-                        failures
-                            .set(0, [count, 0, busy, 0, 0, 0, 0, 0, 0], 0)
-                            .unwrap();
+                        let mut all = [0; 12];
+                        all[..3].copy_from_slice(&[count, 0, busy]);
+                        failures.set(0, all, 0).unwrap();
                         thread::sleep(Duration::from_micros(100));
                     }
                 });

@@ -74,7 +74,7 @@ fn with_few_file_descriptors_it_says_so_or_works() {
             let before = Objects::named();
             for backend in ["ebpf", "auto"] {
                 let mut worked = 0;
-                for limit in [4, 8, 12, 16, 24, 32, 36, 40, 44, 48, 64] {
+                for limit in [4, 8, 12, 16, 24, 32, 40, 48, 56, 64, 96] {
                     let when = format!("{limit} files, {backend}");
                     let outcome = outcome(limited(Resource::RLIMIT_NOFILE, limit, backend), &when);
                     println!("{when}: {outcome}");
@@ -212,7 +212,7 @@ fn clients_that_take_every_file_descriptor_do_not_stop_it() {
     };
     netns
         .run(|| {
-            let tracker = limited(Resource::RLIMIT_NOFILE, 64, "ebpf");
+            let tracker = limited(Resource::RLIMIT_NOFILE, 96, "ebpf");
             assert_eq!(tracker.settled(), None, "{}", tracker.log());
             let crowd = || -> Vec<_> {
                 let connect = |_| UnixStream::connect(tracker.socket()).ok();
