@@ -185,7 +185,10 @@ impl<'a> Scene<'a> {
         let folder = self.workspace.target.join("zabbix/pictures");
         report.check("values", || checks::values_arrive(api, counted));
         // Before minisockets of TIME_WAIT are over.
-        report.check("triggers fire", || checks::triggers_fire(api, counted));
+        report.check("triggers fire", || {
+            subject.exhaust_ports()?;
+            checks::triggers_fire(api, counted)
+        });
         for host in counted {
             report.check(&format!("gauges of {}", host.name), || {
                 subject.leave_timewait()?;

@@ -2,6 +2,8 @@
 //! where nobody else has any.
 
 use std::{
+    io::ErrorKind,
+    net::{Ipv4Addr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -12,7 +14,7 @@ use serde_json::Value;
 use tcp_status_testkit::{
     Family,
     held_sockets::{HeldSockets, SocketKind, SocketPlan},
-    netns::Netns,
+    netns::{Netns, set_sysctl, sysctl},
     oracle::{Counts, st},
 };
 
@@ -70,6 +72,24 @@ impl<'a> Subject<'a> {
         let with = |plan: SocketPlan, family| plan.with(family, SocketKind::TimeWait, 2);
         let plan = Family::ALL.into_iter().fold(SocketPlan::empty(0), with);
         self.hold_plan(&plan).map(drop)
+    }
+
+    /// Lets a connect fail for want of a local port.
+    pub(super) fn exhaust_ports(&self) -> Result<()> {
+        const RANGE: &str = "ipv4/ip_local_port_range";
+        self.namespace.run(|| {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+            let connect = || TcpStream::connect(listener.local_addr()?);
+            let range = sysctl(RANGE)?;
+            set_sysctl(RANGE, "61000 61000")?;
+            let results = [connect(), connect()];
+            set_sysctl(RANGE, &range)?;
+            let [first, second] = results;
+            first?;
+            let failed = second.is_err_and(|why| why.kind() == ErrorKind::AddrNotAvailable);
+            ensure!(failed, "two connections have the same port");
+            Ok(())
+        })?
     }
 
     fn hold_plan(&self, plan: &SocketPlan) -> Result<HeldSockets> {
