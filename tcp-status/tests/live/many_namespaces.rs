@@ -268,7 +268,12 @@ fn a_namespace_too_busy_for_passes_is_counted_again_alone() {
             None,
             "it was counted again too"
         );
-        assert_eq!(row(), before);
+        // A reading in between may lack them: see what is known in `docs/dev/defects.md`.
+        let came = Instant::now();
+        while row() != before {
+            assert!(came.elapsed() < SOON, "{:?}, not {before:?}", row());
+            thread::sleep(Duration::from_millis(50));
+        }
     })
     .unwrap();
 }
