@@ -105,11 +105,15 @@ fn hint(error: &ProgramError) -> &'static str {
 pub(super) fn ignore_enoent(removed: Result<(), MapError>) -> Result<(), MapError> {
     match removed {
         Err(MapError::KeyNotFound) => Ok(()),
-        Err(MapError::SyscallError(error))
-            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
-        {
-            Ok(())
-        }
+        Err(error) if errno(&error) == Some(libc::ENOENT) => Ok(()),
         result => result,
+    }
+}
+
+/// What the kernel refused an operation on a map with; none if it was not the kernel.
+pub(super) fn errno(error: &MapError) -> Option<i32> {
+    match error {
+        MapError::SyscallError(error) => error.io_error.raw_os_error(),
+        _ => None,
     }
 }

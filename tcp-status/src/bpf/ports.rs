@@ -11,8 +11,13 @@ use tcp_status_common::{
 use crate::kernel::quiesce::quiesce;
 
 use super::{
-    BankReader, Bpf, BpfError, Scope, error::ignore_enoent, load::Ports, object::lock,
-    object::per_cpu, pod::PodWrapper,
+    BankReader, Bpf, BpfError, Scope,
+    error::{errno, ignore_enoent},
+    load::Ports,
+    namespaces::ONLY_NEW,
+    object::lock,
+    object::per_cpu,
+    pod::PodWrapper,
 };
 
 /// The sockets of one port, `[family][state]`, summed over CPUs.
@@ -115,6 +120,37 @@ impl Bpf {
         ports.pages[bank as usize]
             .set(0, *page, 0)
             .map_err(pages_error)
+    }
+
+    /// Enters ports of other namespaces into `bank`, where events may go on, unless they are there.
+    /// Those for which there is no slot left are left out.
+    ///
+    /// # Errors
+    /// If the kernel refuses the update.
+    pub fn enter_ports(
+        &self,
+        entered: impl IntoIterator<Item = (NetnsId, u16)>,
+        bank: u32,
+    ) -> Result<(), BpfError> {
+        let mut ports = lock(&self.port_writer);
+        for (netns, port) in entered {
+            let slot = match ports.free[bank as usize].pop(0) {
+                Ok(slot) => slot,
+                Err(MapError::ElementNotFound) => break,
+                Err(error) => return Err(free_error(error)),
+            };
+            let key = key(netns, port, bank);
+            if let Err(error) = ports.slots.insert(key, slot, ONLY_NEW) {
+                ports.free[bank as usize]
+                    .push(slot, 0)
+                    .map_err(free_error)?;
+                // Else a program was first.
+                if errno(&error) != Some(libc::EEXIST) {
+                    return Err(ports_error(error));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Empties `bank`, which no event in `scope` may be using, and makes its slots free.

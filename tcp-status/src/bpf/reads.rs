@@ -13,10 +13,10 @@ use tcp_status_common::ends::EndCounts;
 use super::{
     closed_listeners,
     counters::{BankSum, ENDS, EmptiedOthers, EmptiedOwn, FAILURES, WriterTotals},
-    error::{BpfError, ignore_enoent},
+    error::{BpfError, errno, ignore_enoent},
     iterate::OnEagain,
     load::{Bpf, Scope},
-    namespaces::{self, NAMESPACES, Namespaces},
+    namespaces::{self, NAMESPACES, Namespaces, ONLY_NEW},
     object::{CHECK_NAMESPACES, LIST_LISTENERS, LIST_TABLES, POISONED, READ_CLOSED, lock},
     pod::PodWrapper,
     table::{ListenerListing, Listing},
@@ -260,19 +260,14 @@ impl Bpf {
             inode,
             ..Namespace::EMPTY
         }));
-        match lock(&self.namespaces)
-            .map
-            .insert(id, *empty, namespaces::ONLY_NEW)
-        {
-            Ok(()) => Ok(true),
-            Err(MapError::SyscallError(refused)) => match refused.io_error.raw_os_error() {
-                Some(libc::EEXIST) => Ok(true),
-                Some(libc::E2BIG) => Ok(false),
-                _ => Err(namespaces::error(NAMESPACES)(MapError::SyscallError(
-                    refused,
-                ))),
-            },
-            Err(source) => Err(namespaces::error(NAMESPACES)(source)),
+        let mut namespaces = lock(&self.namespaces);
+        let Err(error) = namespaces.map.insert(id, *empty, ONLY_NEW) else {
+            return Ok(true);
+        };
+        match errno(&error) {
+            Some(libc::EEXIST) => Ok(true),
+            Some(libc::E2BIG) => Ok(false),
+            _ => Err(namespaces::error(NAMESPACES)(error)),
         }
     }
 

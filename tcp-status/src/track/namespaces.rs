@@ -381,13 +381,36 @@ impl Namespaces {
         if unconfirmed.is_empty() {
             return Ok(Vec::new());
         }
-        let ports = live.port_keys()?.into_iter();
-        let wanted = ports.filter(|port| {
+        let mut ports = live.port_keys()?;
+        let unentered = unentered_ports(tracker, &unconfirmed, &ports)?;
+        if !unentered.is_empty() {
+            let bank = tracker.audit_state().live_of_others;
+            tracker.bpf.enter_ports(unentered, bank)?;
+            ports = live.port_keys()?;
+        }
+        let wanted = ports.into_iter().filter(|port| {
             let is_amiss = unconfirmed.get(&port.0);
             is_amiss.is_some_and(|is_amiss| *is_amiss || !walked.contains(port))
         });
         Ok(wanted.take(LISTED_PORTS_AT_ONCE as usize).collect())
     }
+}
+
+/// The ports of `unconfirmed` namespaces that have a listener and are not entered: one that was there
+/// before the tracker, where no walk came, or that came while the bank was changed.
+fn unentered_ports(
+    tracker: &Tracker,
+    unconfirmed: &BTreeMap<NetnsId, bool>,
+    entered: &BTreeSet<(NetnsId, u16)>,
+) -> Result<BTreeSet<(NetnsId, u16)>, BpfError> {
+    let listed = tracker.bpf.list_listeners()?.listeners.into_iter();
+    let ports = listed.map(|one| (one.netns, one.record.port));
+    let missing = ports.filter(|(netns, port)| {
+        *netns != OVERFLOW_NETNS
+            && unconfirmed.contains_key(netns)
+            && !entered.contains(&(*netns, *port))
+    });
+    Ok(missing.collect())
 }
 
 /// What was listed, in the places of the counters: without request sockets, and without minisockets

@@ -214,6 +214,7 @@ fn attempt(
     (capacity, settle_time): (u32, Duration),
 ) -> Result<(BTreeMap<u32, WalkTotals>, WalkedPorts, FailureTotals), BpfError> {
     let scope = targets.scope();
+    let walked: BTreeSet<_> = targets.ids(bpf)?.into_values().collect();
     bpf.count_others(live.others, scope == Scope::All);
     let (live, others) = (live.own, live.others);
     bpf.set_mode(Mode::new(live, None))?;
@@ -226,8 +227,10 @@ fn attempt(
         None => BTreeMap::new(),
     };
     let kept = kept.into_iter().filter(|((netns, _), sockets)| {
-        // Whatever a gauge is off by, a port with sockets is not forgotten.
-        scope.includes(*netns) && sockets.iter().flatten().any(|&count| count != 0)
+        // Whatever a gauge is off by, a port with sockets is not forgotten. Where nothing is walked,
+        // its sockets may be in the base.
+        let has_sockets = || sockets.iter().flatten().any(|&count| count != 0);
+        scope.includes(*netns) && (!walked.contains(netns) || has_sockets())
     });
     bpf.carry_over_ports(kept.map(|(port, _)| port), bank)?;
     if let Some(live) = live {

@@ -336,6 +336,7 @@ fn a_namespace_that_nothing_leads_into_is_exact_whether_it_was_there_first_or_no
         let held_after = after.run(hold).unwrap();
         for netns in [&before, &after] {
             assert_exact(&subject, netns);
+            assert_rows_add_up(&subject, netns);
         }
         drop((held_before, held_after));
         for netns in [&before, &after] {
@@ -343,6 +344,26 @@ fn a_namespace_that_nothing_leads_into_is_exact_whether_it_was_there_first_or_no
         }
     })
     .unwrap();
+}
+
+/// Waits until every listener has a row by port, and the rows add up to the totals.
+fn assert_rows_add_up(subject: &Subject, netns: &Netns) {
+    let came = Instant::now();
+    loop {
+        let found = of(subject, netns).unwrap();
+        let listens = |port: u16| {
+            let mut rows = found.ports.tracked.iter();
+            rows.any(|row| row.port == port && row.states[State::Listen] > 0)
+        };
+        let all_listen = found.listeners.iter().all(|one| listens(one.port));
+        let mut sum = found.ports.outgoing.unwrap_or_default();
+        found.ports.tracked.iter().for_each(|row| sum += &row.states);
+        if all_listen && found.ports.unaudited.is_empty() && sum == found.states {
+            return;
+        }
+        assert!(came.elapsed() < SOON, "{found:?}");
+        thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// A connection of IPv6 between addresses of IPv4, as its client, its server and its listener.
