@@ -115,6 +115,17 @@ impl Apt {
             .run()
     }
 
+    /// Installs `packages`, from backports where these are newer: of what a host has from there
+    /// already, the release's own packages would remove parts. Needs root.
+    pub(crate) fn install(&self, packages: &[&str]) -> Result<()> {
+        let preferences = self.folder.join("preferences");
+        let pin = "Package: *\nPin: release n=*-backports\nPin-Priority: 500\n";
+        files::write(&preferences, pin)?;
+        let mut option = OsString::from("-oDir::Etc::Preferences=");
+        option.push(preferences);
+        install(self.step("apt-get").arg(option), packages).run()
+    }
+
     /// An apt program with this state instead of the system's.
     fn step(&self, program: &str) -> Step {
         let place = |name: &str, path: &Path| {
@@ -141,6 +152,24 @@ impl Apt {
             .args([format!("-oAPT::Architecture={ARCHITECTURE}")])
             .env("LC_ALL", "C")
     }
+}
+
+/// Installs packages without removing any, and without starting a daemon.
+pub(crate) fn install(apt_get: Step, packages: &[impl AsRef<str>]) -> Step {
+    apt_get
+        .args(["install", "-y", "--no-install-recommends", "--no-remove"])
+        .args(packages.iter().map(AsRef::as_ref))
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        // Packages with a daemon start it, but not in runlevel 1.
+        .env("RUNLEVEL", "1")
+}
+
+/// The code name of the host's Debian release; none on other systems.
+pub(crate) fn host_release() -> Option<String> {
+    let release = fs::read_to_string("/etc/os-release").ok()?;
+    let mut lines = release.lines();
+    let name = lines.find_map(|line| line.strip_prefix("VERSION_CODENAME="))?;
+    Some(name.to_owned())
 }
 
 /// Unpacks a Debian package, without installing it.

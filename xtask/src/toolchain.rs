@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::unistd::Uid;
 
-use crate::{step::Step, workspace::Workspace};
+use crate::{apt, step::Step, workspace::Workspace};
 
 /// The target of the eBPF programs.
 pub(crate) const BPF_TARGET: &str = "bpfel-unknown-none";
@@ -183,7 +183,7 @@ impl fmt::Display for Missing {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "missing: {}; cure: ", self.what)?;
         match &self.hint {
-            Remedy::Apt(packages) => write!(formatter, "`{}`", apt(packages)),
+            Remedy::Apt(packages) => write!(formatter, "`{}`", apt_step(packages)),
             Remedy::Run(step) => write!(formatter, "`{step}`"),
             Remedy::ByHand(advice) => formatter.write_str(advice),
         }
@@ -271,10 +271,8 @@ pub(crate) fn exists(program: impl AsRef<Path>) -> bool {
     Step::new(program).arg("--version").ask().is_some()
 }
 
-fn apt(packages: &[impl AsRef<str>]) -> Step {
-    Step::new("apt-get")
-        .args(["install", "-y", "--no-install-recommends", "--no-remove"])
-        .args(packages.iter().map(AsRef::as_ref))
+fn apt_step(packages: &[impl AsRef<str>]) -> Step {
+    apt::install(Step::new("apt-get"), packages)
 }
 
 /// Installs those of `packages` that are not installed; needs root.
@@ -292,7 +290,7 @@ pub(crate) fn apt_install(packages: &[impl AsRef<str>]) -> Result<()> {
     ensure!(
         Uid::effective().is_root(),
         "cannot install packages: not root; run `{}` as root",
-        apt(&missing)
+        apt_step(&missing)
     );
     LISTS.call_once(|| {
         // One source of many may be unreachable; whether that matters, the installation shows.
@@ -300,11 +298,7 @@ pub(crate) fn apt_install(packages: &[impl AsRef<str>]) -> Result<()> {
             eprintln!("warning: {error:#}");
         }
     });
-    apt(&missing)
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        // Packages with a daemon start it, but not in runlevel 1.
-        .env("RUNLEVEL", "1")
-        .run()
+    apt_step(&missing).run()
 }
 
 #[cfg(test)]

@@ -357,7 +357,11 @@ fn assert_rows_add_up(subject: &Subject, netns: &Netns) {
         };
         let all_listen = found.listeners.iter().all(|one| listens(one.port));
         let mut sum = found.ports.outgoing.unwrap_or_default();
-        found.ports.tracked.iter().for_each(|row| sum += &row.states);
+        found
+            .ports
+            .tracked
+            .iter()
+            .for_each(|row| sum += &row.states);
         if all_listen && found.ports.unaudited.is_empty() && sum == found.states {
             return;
         }

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     apt::{self, Apt},
     files,
-    toolchain::{apt_install, exists},
+    toolchain::exists,
     workspace::Workspace,
 };
 
@@ -56,7 +56,7 @@ pub(super) struct Host {
 impl Host {
     /// Gets the kernels, and what else `command` needs, unless it is there already.
     pub(super) fn new(workspace: &Workspace, versions: &[Version], install: bool) -> Result<Self> {
-        provide(&PROGRAMS, install)?;
+        provide(workspace, &PROGRAMS, install)?;
         let folder = workspace.target.join("vm");
         files::create_folder(folder.join("runs"))?;
         let apt = Apt::new(folder.join("apt"), &SUITES)?;
@@ -139,7 +139,11 @@ impl Host {
 }
 
 /// Makes sure of the programs that are needed.
-pub(super) fn provide(programs: &[(&str, &str)], install: bool) -> Result<()> {
+pub(super) fn provide(
+    workspace: &Workspace,
+    programs: &[(&str, &str)],
+    install: bool,
+) -> Result<()> {
     ensure!(
         cfg!(target_arch = "x86_64"),
         "virtual machines run on x86-64 only: tests and kernels are for the machine they run on"
@@ -158,7 +162,16 @@ pub(super) fn provide(programs: &[(&str, &str)], install: bool) -> Result<()> {
             "cannot find programs of {packages}; add --install, or run: apt-get install {packages}"
         );
     }
-    apt_install(&packages)
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let release = apt::host_release().context("cannot install packages: not Debian")?;
+    let backports = format!("{release}-backports");
+    Apt::new(
+        workspace.target.join("vm/apt-host"),
+        &[&release, &backports],
+    )?
+    .install(&packages)
 }
 
 /// A static busybox, from its package: the host's own may be missing or not static.

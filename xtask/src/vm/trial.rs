@@ -89,7 +89,7 @@ pub(crate) fn run(
     totals: &mut TestTotals,
 ) -> Result<()> {
     let programs: Vec<_> = PROGRAMS.into_iter().chain([MMDEBSTRAP]).collect();
-    provide(&programs, install)?;
+    provide(workspace, &programs, install)?;
     let host = Host::new(workspace, std::slice::from_ref(kernel), install)?;
     let debian = debian(&host.folder.join("debian"))?;
     in_folders(&debian, packages, &host.folder.join("scratch"), totals);

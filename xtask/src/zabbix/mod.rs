@@ -137,9 +137,7 @@ fn obstacle() -> Option<String> {
     if !Uid::effective().is_root() {
         return Some("needs root, for network namespaces and eBPF".into());
     }
-    let host = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let codename = format!("VERSION_CODENAME={RELEASE}");
-    if !cfg!(target_arch = "x86_64") || host.lines().all(|line| line != codename) {
+    if !cfg!(target_arch = "x86_64") || apt::host_release().as_deref() != Some(RELEASE) {
         return Some(format!(
             "the packages need an x86-64 host with the libraries of Debian {RELEASE}; run it there \
              or in its container"
