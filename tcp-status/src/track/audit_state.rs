@@ -252,12 +252,13 @@ impl AuditState {
         }
     }
 
-    /// Forgets all ports of these namespaces.
-    pub fn forget_ports_of(&mut self, empty: &BTreeSet<NetnsId>) {
-        Arc::make_mut(&mut self.walked_ports).retain(|(netns, _)| !empty.contains(netns));
-        for netns in empty {
-            if let Some(netns_state) = self.others.get_mut(netns) {
-                netns_state.ports = Arc::default();
+    /// Forgets the ports of other namespaces that are not `kept`.
+    pub fn forget_ports(&mut self, kept: impl Fn(NetnsId, u16) -> bool) {
+        let is_kept = |netns, port| netns == OWN_NETNS || kept(netns, port);
+        Arc::make_mut(&mut self.walked_ports).retain(|&(netns, port)| is_kept(netns, port));
+        for (&netns, netns_state) in &mut self.others {
+            if netns_state.ports.keys().any(|&port| !kept(netns, port)) {
+                Arc::make_mut(&mut netns_state.ports).retain(|&port, _| kept(netns, port));
             }
         }
     }

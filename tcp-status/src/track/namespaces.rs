@@ -302,34 +302,38 @@ impl Namespaces {
             }
             tracker.audit_state_mut().confirm(netns, correction, ports);
         }
-        self.give_back_ports(tracker, &truths)?;
+        self.give_back_ports(tracker)?;
         let mut listed = lock(&tracker.listed);
         (listed.taken, listed.cost) = (Some(Instant::now()), cost);
         listed.counts = truths;
         Ok(())
     }
 
-    /// Gives back the slots of ports in namespaces where there is no socket at all.
-    fn give_back_ports(&mut self, tracker: &Tracker, truths: &ByNamespace) -> Result<(), BpfError> {
-        let mut empty = BTreeSet::new();
+    /// Gives back the slots of ports at which there is no socket.
+    fn give_back_ports(&mut self, tracker: &Tracker) -> Result<(), BpfError> {
+        let mut settled = BTreeSet::new();
         for (&netns, watched) in &mut self.watched {
             let events = Some(watched.record.events);
-            let sockets = truths.get(&netns).into_iter().flatten().flatten();
-            let is_empty = sockets.sum::<u32>() == 0 && watched.record.timewait == 0;
-            if is_empty && watched.is_confirmed() && watched.emptied != events {
+            // Minisockets are not counted by port everywhere.
+            if watched.is_confirmed() && watched.record.timewait == 0 && watched.emptied != events {
                 watched.emptied = events;
-                empty.insert(netns);
+                settled.insert(netns);
             }
         }
-        if empty.is_empty() {
+        if settled.is_empty() {
+            return Ok(());
+        }
+        let mut unused = tracker.port_sums()?;
+        unused
+            .retain(|(netns, _), sockets| settled.contains(netns) && *sockets == Gauges::default());
+        if unused.is_empty() {
             return Ok(());
         }
         let bank = tracker.audit_state().live_of_others;
-        // One that gets a listener meanwhile is counted anew by the next pass, for it had an event.
-        tracker.audit_state_mut().forget_ports_of(&empty);
-        tracker
-            .bpf
-            .forget_ports(bank, |netns, _| !empty.contains(&netns))
+        let kept = |netns, port| !unused.contains_key(&(netns, port));
+        // One that gets a listener meanwhile is entered again by the next pass, for it had an event.
+        tracker.audit_state_mut().forget_ports(kept);
+        tracker.bpf.forget_ports(bank, kept)
     }
 
     /// What was listed by namespace; those without counters together. One without an event gets

@@ -25,7 +25,7 @@ pub(super) struct Watched {
     pub(super) found: Option<(u64, Gauges)>,
     /// What the last passes between two events found amiss, and how many these were.
     found_between: (Gauges, u32),
-    /// After how many events its ports were last given back.
+    /// After how many events its ports without a socket were last given back.
     pub(super) emptied: Option<u64>,
 }
 
