@@ -2,12 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    io::{BufRead as _, BufReader, Read as _},
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -18,105 +12,12 @@ use tcp_status::{
     snapshot::{Cgroups, Counts as StateCounts},
 };
 use tcp_status_common::state::State;
-use tcp_status_testkit::{bulk::find_binary, oracle::Counts, skip_unprepared};
+use tcp_status_testkit::{
+    cgroup::{Cgroup, Traffic},
+    oracle::Counts,
+};
 
 use crate::subject::{SOON, Subject, place, turn};
-
-/// A cgroup that exists for as long as this value, if nothing holds it.
-struct Cgroup(PathBuf);
-
-impl Cgroup {
-    /// None where the hierarchy is not there or not ours.
-    fn new(below: Option<&Self>, name: &str) -> Option<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let root = match below {
-            Some(above) => above.0.clone(),
-            None => mount_point()?,
-        };
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = root.join(format!("{number}-{}-{name}", std::process::id()));
-        match fs::create_dir(&path) {
-            Ok(()) => Some(Self(path)),
-            Err(error) => {
-                skip_unprepared(&format!("cannot create a cgroup: {error}"));
-                None
-            }
-        }
-    }
-
-    fn id(&self) -> u64 {
-        fs::metadata(&self.0).unwrap().ino()
-    }
-
-    fn name(&self) -> String {
-        self.0.file_name().unwrap().to_string_lossy().into_owned()
-    }
-
-    /// The test kit's traffic in this cgroup and the calling thread's namespace.
-    fn spawn(&self, arguments: &[&str]) -> Traffic {
-        let mut child = Command::new("/bin/sh")
-            .args(["-c", "echo $$ > \"$0\" && exec \"$@\""])
-            .arg(self.0.join("cgroup.procs"))
-            .arg(find_binary().unwrap())
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        Traffic { child, output }
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        // Processes that have just ended may still be there.
-        for _ in 0..100 {
-            if fs::remove_dir(&self.0).is_ok() || !Path::new(&self.0).exists() {
-                return;
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-fn mount_point() -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-    let mut lines = mounts.lines().map(|line| line.split(' '));
-    let found = lines.find_map(|mut fields| {
-        let (path, kind) = (fields.nth(1)?, fields.next()?);
-        (kind == "cgroup2").then(|| PathBuf::from(path))
-    });
-    if found.is_none() {
-        skip_unprepared("no cgroup2 hierarchy is mounted");
-    }
-    found
-}
-
-/// A process with sockets.
-struct Traffic {
-    child: Child,
-    output: BufReader<std::process::ChildStdout>,
-}
-
-impl Traffic {
-    /// Waits until its sockets are held.
-    fn hold(&mut self) {
-        let mut line = String::new();
-        while !line.contains("end standard input to close") {
-            line.clear();
-            assert!(self.output.read_line(&mut line).unwrap() > 0, "it ended");
-        }
-    }
-
-    /// Ends it, and with it its sockets.
-    fn end(mut self) {
-        drop(self.child.stdin.take());
-        self.output.read_to_end(&mut Vec::new()).unwrap();
-        let status = self.child.wait().unwrap();
-        assert!(status.success(), "{status}");
-    }
-}
 
 /// What the kernel reports by cgroup: full sockets by their own, half-open connections by their
 /// listener's.
@@ -213,10 +114,10 @@ fn get(subject: &Subject, cgroup: &str, state: State) -> Result<u64, String> {
 
 #[test]
 fn rows_are_what_the_kernel_reports_and_add_up_to_the_totals() {
-    let (Some(netns), Some(cgroup)) = (place(), Cgroup::new(None, "a.service")) else {
+    let (Some(netns), Some(cgroup)) = (place(), Cgroup::for_test(None, "a.service")) else {
         return;
     };
-    let Some(below) = Cgroup::new(Some(&cgroup), "below") else {
+    let Some(below) = Cgroup::for_test(Some(&cgroup), "below") else {
         return;
     };
     netns
@@ -266,7 +167,7 @@ fn rows_are_what_the_kernel_reports_and_add_up_to_the_totals() {
 
 #[test]
 fn a_removed_cgroup_keeps_its_name_while_it_has_sockets() {
-    let (Some(netns), Some(cgroup)) = (place(), Cgroup::new(None, "gone.service")) else {
+    let (Some(netns), Some(cgroup)) = (place(), Cgroup::for_test(None, "gone.service")) else {
         return;
     };
     netns
@@ -282,8 +183,7 @@ fn a_removed_cgroup_keeps_its_name_while_it_has_sockets() {
             let was = row().unwrap();
             assert_eq!(was.name.unit.as_ref(), Some(&name));
             // The process leaves it; its sockets stay what they are.
-            let pid = traffic.child.id().to_string();
-            fs::write(mount_point().unwrap().join("cgroup.procs"), pid).unwrap();
+            traffic.leave();
             drop(cgroup);
             for _ in 0..3 {
                 thread::sleep(Duration::from_millis(200));
@@ -319,7 +219,7 @@ fn churn(limit: u32, count: usize, connections: &str) {
             let subject = Subject::start_changed(|settings| settings.limits.cgroups = limit);
             let mut running: Vec<(Cgroup, Traffic)> = Vec::new();
             for round in 0..count {
-                let Some(cgroup) = Cgroup::new(None, "churn.service") else {
+                let Some(cgroup) = Cgroup::for_test(None, "churn.service") else {
                     return;
                 };
                 let seed = round.to_string();
@@ -339,7 +239,7 @@ fn churn(limit: u32, count: usize, connections: &str) {
             }
             let mut rest = Vec::new();
             for _ in 0..AT_ONCE {
-                let Some(cgroup) = Cgroup::new(None, "rest.service") else {
+                let Some(cgroup) = Cgroup::for_test(None, "rest.service") else {
                     return;
                 };
                 let mut traffic = cgroup.spawn(&["bulk", "5", "3"]);
