@@ -143,9 +143,13 @@ pub struct RunOptions {
     #[arg(value_parser = parse::host)]
     pub metrics_host: Vec<String>,
     /// Maximum number of ports with series of their own, or off; the rest are aggregated
-    #[arg(long, value_name = "N|off", default_value = "256", value_parser = parse::metrics_ports)]
+    #[arg(long, value_name = "N|off", default_value = "256", value_parser = parse::metrics_rows)]
     #[arg(allow_hyphen_values = true)]
     pub metrics_ports: usize,
+    /// The same for cgroups
+    #[arg(long, value_name = "N|off", default_value = "256", value_parser = parse::metrics_rows)]
+    #[arg(allow_hyphen_values = true)]
+    pub metrics_cgroups: usize,
     /// Add metrics under the names of another exporter
     #[arg(long, value_name = "EXPORTER", value_enum, requires = "metrics")]
     pub metrics_compat: Option<CompatOption>,

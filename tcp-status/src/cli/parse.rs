@@ -60,13 +60,13 @@ pub(super) fn max_ports(text: &str) -> Result<u32, &'static str> {
     count(text, 16..=32_768).ok_or("not a number of ports; use 16 to 32768")
 }
 
-pub(super) fn metrics_ports(text: &str) -> Result<usize, &'static str> {
+pub(super) fn metrics_rows(text: &str) -> Result<usize, &'static str> {
     let number = match text {
         "off" => Some(0),
         text => count(text, 0..=65_535),
     };
     let number = number.and_then(|number| usize::try_from(number).ok());
-    number.ok_or("not a number of ports; use 0 to 65535, or off")
+    number.ok_or("not a number of series; use 0 to 65535, or off")
 }
 
 pub(super) fn max_cgroups(text: &str) -> Result<u32, &'static str> {

@@ -1,6 +1,7 @@
 //! The real binary: its page against the kernel's listing, its addresses, its end.
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::{Ipv4Addr, TcpListener, TcpStream},
     os::unix::net::UnixStream,
@@ -15,6 +16,7 @@ use nix::sys::{
 };
 use tcp_status_common::state::State;
 use tcp_status_testkit::{
+    cgroup::{Cgroup, Traffic},
     held_sockets::{HeldSockets, SocketPlan},
     netns::Netns,
     oracle::{Counts, Table},
@@ -125,6 +127,67 @@ fn a_full_accept_queue_is_seen() {
             }
         })
         .unwrap();
+}
+
+#[test]
+fn the_busiest_cgroups_have_series_and_the_rest_is_other() {
+    let (Some(netns), Some(busy), Some(calm)) = (
+        Netns::for_test(),
+        Cgroup::for_test(None, "busy.service"),
+        Cgroup::for_test(None, "calm.service"),
+    ) else {
+        return;
+    };
+    netns
+        .run(|| {
+            let mut traffic = [busy.spawn(&["bulk", "9"]), calm.spawn(&["bulk", "4"])];
+            traffic.iter_mut().for_each(|one| one.hold());
+            for (max, listed) in [("off", 0), ("1", 1), ("2", 2), ("256", 3)] {
+                let arguments = ["--metrics", "127.0.0.1:0", "--metrics-cgroups", max];
+                let tracker = Tracker::start(&arguments);
+                // Both ends belong to the cgroup of this test.
+                let mut connection = Connection::open(tracker.address());
+                let page = Page::parse(&connection.ask("GET", "/metrics", "").unwrap().body);
+                if !is_by_events(&page) {
+                    return;
+                }
+                assert_cgroups(&mut connection, &[&busy, &calm][..listed.min(2)], listed);
+            }
+            traffic.into_iter().for_each(Traffic::end);
+        })
+        .unwrap();
+}
+
+/// The page lists so many cgroups, `named` ones among them, and all series add up to the kernel's listing.
+fn assert_cgroups(connection: &mut Connection, named: &[&Cgroup], listed: usize) {
+    let started = Instant::now();
+    loop {
+        let before = Counts::read().unwrap();
+        let page = Page::parse(&connection.ask("GET", "/metrics", "").unwrap().body);
+        let after = Counts::read().unwrap();
+        let mut sums = [0.0; State::COUNT + 1];
+        let mut paths = BTreeSet::new();
+        for (series, value) in &page.samples {
+            let Some(labels) = series.strip_prefix("tcp_status_cgroup_connections{") else {
+                continue;
+            };
+            let mut labels = labels.split('"').skip(1).step_by(2);
+            let [path, _unit, state] = [(); 3].map(|()| labels.next().unwrap());
+            sums[usize::from(state.parse::<State>().unwrap().number())] += value;
+            paths.insert(path);
+        }
+        let all = State::ALL.map(|state| usize::from(state.number()));
+        let is_all = all.iter().all(|&st| sums[st] == before.both(st) as f64);
+        let has = |cgroup: &&Cgroup| paths.contains(&*format!("/{}", cgroup.name()));
+        let own = paths
+            .iter()
+            .filter(|path| !["other", "unattributed"].contains(path));
+        if before == after && is_all && named.iter().all(has) && own.count() == listed {
+            return;
+        }
+        assert!(started.elapsed() < PATIENCE, "{sums:?}, {paths:?}; {after}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 #[test]

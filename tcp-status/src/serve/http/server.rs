@@ -48,6 +48,8 @@ pub struct Options {
     pub node_names: bool,
     /// Maximum number of ports of a namespace with series of their own.
     pub max_ports: usize,
+    /// Maximum number of cgroups with series of their own.
+    pub max_cgroups: usize,
 }
 
 impl Default for Options {
@@ -58,6 +60,7 @@ impl Default for Options {
             label_netns: false,
             node_names: false,
             max_ports: 256,
+            max_cgroups: 256,
         }
     }
 }
@@ -147,11 +150,13 @@ impl Server {
             label_netns,
             node_names,
             max_ports,
+            max_cgroups,
         } = self.options;
         let labels = Labels {
             netns: label_netns,
             node: node_names,
             ports: max_ports,
+            cgroups: max_cgroups,
         };
         let listener = tokio::net::TcpListener::from_std(self.listener)?;
         let calls = Calls::new(source, &limits);

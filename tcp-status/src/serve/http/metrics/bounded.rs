@@ -1,14 +1,11 @@
-//! Limits the ports that the page lists individually: whatever listens on a host, the page has a bounded size.
+//! Limits the rows that the page lists individually: whatever a host has, the page has a bounded size.
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::snapshot::{Counts, Snapshot};
 
 /// What decides which ports are listed.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     /// Whether connections wait or waited in a queue of the port: alerts need these series.
     waiting: bool,
@@ -30,21 +27,54 @@ pub(super) fn limit_ports(snapshot: &mut Snapshot, max: usize) {
     for one in &snapshot.ports.tracked {
         ranks.entry(one.port).or_default().connections = one.states.total();
     }
-    if ranks.len() <= max {
+    let Some(listed) = highest(ranks, max) else {
         return;
-    }
-    let mut order: Vec<_> = ranks.into_iter().collect();
-    order.sort_by_key(|&(port, rank)| (Reverse((rank.waiting, rank.connections)), port));
-    let listed: BTreeSet<_> = order.into_iter().take(max).map(|(port, _)| port).collect();
+    };
     snapshot.listeners.retain(|one| listed.contains(&one.port));
     let ports = &mut snapshot.ports;
-    let mut rest = Counts::default();
-    ports.tracked.retain(|one| {
-        let keep = listed.contains(&one.port);
-        if !keep {
-            rest += &one.states;
-        }
-        keep
+    aggregate(&mut ports.tracked, &mut ports.other, |one| {
+        (listed.contains(&one.port), &one.states)
     });
-    *ports.other.get_or_insert_default() += &rest;
+}
+
+/// Keeps at most `max` cgroups: those with the most sockets. The counts of others are added to `other`.
+pub(super) fn limit_cgroups(snapshot: &mut Snapshot, max: usize) {
+    let Some(cgroups) = &mut snapshot.cgroups else {
+        return;
+    };
+    let ranks = cgroups.tracked.iter();
+    let ranks = ranks.map(|one| (one.id, one.states.total())).collect();
+    let Some(listed) = highest(ranks, max) else {
+        return;
+    };
+    aggregate(&mut cgroups.tracked, &mut cgroups.other, |one| {
+        (listed.contains(&one.id), &one.states)
+    });
+}
+
+/// The `max` keys with the highest ranks; none where all fit.
+fn highest<K: Copy + Ord, R: Ord>(ranks: BTreeMap<K, R>, max: usize) -> Option<BTreeSet<K>> {
+    if ranks.len() <= max {
+        return None;
+    }
+    let mut order: Vec<_> = ranks.into_iter().collect();
+    // Stable: equal ones stay in the order of keys.
+    order.sort_by(|(_, a), (_, b)| b.cmp(a));
+    Some(order.into_iter().take(max).map(|(key, _)| key).collect())
+}
+
+/// Moves the counts of rows that are not listed to `other`.
+fn aggregate<T>(
+    rows: &mut Vec<T>,
+    other: &mut Option<Counts>,
+    row: impl Fn(&T) -> (bool, &Counts),
+) {
+    let other = other.get_or_insert_default();
+    rows.retain(|one| {
+        let (is_listed, counts) = row(one);
+        if !is_listed {
+            *other += counts;
+        }
+        is_listed
+    });
 }

@@ -33,6 +33,8 @@ pub(super) struct Labels {
     pub(super) node: bool,
     /// Maximum number of ports of a namespace that are listed individually.
     pub(super) ports: usize,
+    /// Maximum number of cgroups that are listed individually.
+    pub(super) cgroups: usize,
 }
 
 /// What is counted about the page itself.
@@ -68,6 +70,7 @@ impl Page {
     pub(super) fn new(mut snapshots: Vec<Snapshot>, labels: Labels, scrapes: Scrapes) -> Self {
         for snapshot in &mut snapshots {
             bounded::limit_ports(snapshot, labels.ports);
+            bounded::limit_cgroups(snapshot, labels.cgroups);
         }
         let names = if labels.netns || snapshots.len() > 1 {
             names(&snapshots)
