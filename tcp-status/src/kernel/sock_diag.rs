@@ -124,6 +124,8 @@ pub fn listeners() -> Result<Vec<Listener>, Error> {
             accept_queue_peak: None,
             syn_queue: None,
             syn_queue_limit: None,
+            cgroup: entry.cgroup,
+            unit: None,
         });
     })?;
     Ok(groups_marked(found))

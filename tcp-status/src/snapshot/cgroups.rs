@@ -1,7 +1,5 @@
 //! Connections by cgroup, and what the path of a cgroup says about it.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use super::Counts;
@@ -47,8 +45,6 @@ pub struct Cgroups {
     pub other: Option<Counts>,
     /// Sockets that have no cgroup: timewait minisockets, and half-open connections of closed listeners.
     pub unattributed: Counts,
-    /// The unit of the listeners of each port, where all have the same.
-    pub unit_by_port: BTreeMap<u16, String>,
 }
 
 /// Suffixes of units that contain processes and are no slices.

@@ -68,7 +68,7 @@ pub struct Group<'a> {
     pub sockets: Vec<&'a Listener>,
 }
 
-impl Group<'_> {
+impl<'a> Group<'a> {
     /// Local address and port.
     #[must_use]
     pub fn address(&self) -> (IpAddr, u16) {
@@ -80,6 +80,17 @@ impl Group<'_> {
     pub fn uid(&self) -> Option<u32> {
         let uid = self.sockets[0].uid;
         uid.filter(|_| self.sockets.iter().all(|socket| socket.uid == uid))
+    }
+
+    /// systemd unit of all sockets; none if they have several, or it is not known.
+    #[must_use]
+    pub fn unit(&self) -> Option<&'a str> {
+        let unit = self.sockets[0].unit.as_deref();
+        unit.filter(|_| {
+            self.sockets
+                .iter()
+                .all(|socket| socket.unit.as_deref() == unit)
+        })
     }
 
     /// Connections waiting for `accept()`.
@@ -186,6 +197,8 @@ mod tests {
             accept_queue_peak: Some(peak),
             syn_queue: Some(1),
             syn_queue_limit: Some(limit),
+            cgroup: None,
+            unit: None,
         }
     }
 

@@ -32,6 +32,12 @@ pub struct Listener {
     /// Half-open connections from which on the kernel drops SYNs or answers them with cookies; none where the
     /// settings are not readable.
     pub syn_queue_limit: Option<u32>,
+    /// Id of the cgroup of the process that created the socket; none where cgroups are not read.
+    #[serde(default)]
+    pub cgroup: Option<u64>,
+    /// systemd unit of that cgroup; none where it is not known, and in other namespaces than the tracker's own.
+    #[serde(default)]
+    pub unit: Option<String>,
 }
 
 /// The connections of one local port that has, or had, a listener.

@@ -237,12 +237,12 @@ impl Tracker {
         if self.plan.seed == SeedMethod::Procfs {
             let walk = sock_diag::minisockets(&self.port_set(netns)?).map_err(unavailable)?;
             let half_open = HalfOpen::from_dump(&walk);
-            return Ok((self.listeners(netns, gauges)?.0, half_open));
+            return Ok((self.listeners(netns, gauges)?, half_open));
         }
-        let ((listeners, records), mut closed) =
+        let (listeners, mut closed) =
             self.with_closed_listeners(|| self.listeners(netns, gauges))?;
         closed.retain(|listener| listener.netns == netns);
-        let half_open = HalfOpen::new(&listeners, &records, &closed);
+        let half_open = HalfOpen::new(&listeners, &closed);
         Ok((listeners, half_open))
     }
 
@@ -271,20 +271,16 @@ impl Tracker {
         }
     }
 
-    /// The listeners of the calling thread's namespace, and what a walk recorded of them.
-    fn listeners(
-        &self,
-        netns: NetnsId,
-        gauges: &Gauges,
-    ) -> Result<(Vec<Listener>, Vec<ListenerRecord>), ApiError> {
+    /// The listeners of the calling thread's namespace.
+    fn listeners(&self, netns: NetnsId, gauges: &Gauges) -> Result<Vec<Listener>, ApiError> {
         match self.plan.seed {
             SeedMethod::Iterator => {
                 let expected = self.expected_listeners(netns, gauges)?;
                 let found = self.bpf.describe_listeners(expected);
                 let records: Vec<ListenerRecord> = found.map_err(unavailable)?.1;
-                Ok((queues::listeners(&records), records))
+                Ok(queues::listeners(&records))
             }
-            SeedMethod::Procfs => Ok((sock_diag::listeners().map_err(unavailable)?, Vec::new())),
+            SeedMethod::Procfs => sock_diag::listeners().map_err(unavailable),
         }
     }
 

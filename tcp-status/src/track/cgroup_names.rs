@@ -46,4 +46,9 @@ impl Names {
     pub(super) fn get(&self, id: u64) -> CgroupName {
         self.names.get(&id).cloned().flatten().unwrap_or_default()
     }
+
+    /// Its systemd unit, as far as it is known.
+    pub(super) fn unit(&self, id: u64) -> Option<String> {
+        self.names.get(&id)?.as_ref()?.unit.clone()
+    }
 }

@@ -20,7 +20,7 @@ use crate::{
     bpf::{BpfError, CgroupSum, CgroupSums},
     kernel::cgroups,
     serve::protocol::{ApiError, excerpt},
-    snapshot::{CgroupCounts, Cgroups, Counts},
+    snapshot::{CgroupCounts, Cgroups, Counts, Listener},
 };
 
 impl Tracker {
@@ -47,7 +47,7 @@ impl Tracker {
     ) -> Result<Cgroups, ApiError> {
         let sums = self.cgroup_sums().map_err(unavailable)?;
         let mut ids: BTreeSet<u64> = sums.tracked.keys().copied().collect();
-        ids.extend(half_open.cgroups_of_ports.values().flatten());
+        ids.extend(half_open.by_cgroup.keys());
         let mut names = lock(&self.cgroup_names);
         names.resolve(&ids);
         let row = |(&id, sum): (&u64, &CgroupSum)| CgroupCounts {
@@ -56,13 +56,6 @@ impl Tracker {
             states: row(sum, half_open.by_cgroup.get(&id).copied().unwrap_or(0)),
         };
         let rows = sums.tracked.iter().map(row);
-        let unit_of = |(&port, ids): (&u16, &BTreeSet<u64>)| {
-            let mut units = ids.iter().map(|&id| names.get(id).unit);
-            let unit = units.next().flatten()?;
-            units
-                .all(|other| other.as_ref() == Some(&unit))
-                .then_some((port, unit))
-        };
         let beyond = half_open.by_cgroup.iter();
         let beyond = beyond.filter(|(id, _)| !sums.tracked.contains_key(id));
         let requests = beyond.map(|(_, requests)| requests).sum();
@@ -71,12 +64,15 @@ impl Tracker {
             tracked: rows.filter(|row| row.states.total() > 0).collect(),
             other: sums.other.map(|sum| self::row(&sum, requests)),
             unattributed: unattributed(gauges, all, half_open),
-            unit_by_port: half_open
-                .cgroups_of_ports
-                .iter()
-                .filter_map(unit_of)
-                .collect(),
         })
+    }
+
+    /// Sets the units of listeners, as far as the names of their cgroups have been found.
+    pub(super) fn set_units(&self, listeners: &mut [Listener]) {
+        let names = lock(&self.cgroup_names);
+        for listener in listeners {
+            listener.unit = listener.cgroup.and_then(|id| names.unit(id));
+        }
     }
 
     /// The number of sockets in `state` of the cgroups that have a name. Half-open connections are

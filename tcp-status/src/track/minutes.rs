@@ -548,6 +548,8 @@ mod tests {
             accept_queue_peak: None,
             syn_queue: None,
             syn_queue_limit: None,
+            cgroup: None,
+            unit: None,
         }
     }
 

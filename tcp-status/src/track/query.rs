@@ -205,6 +205,9 @@ impl Tracker {
         let scanned = self.scan.show(&query)?.pop();
         let mut snapshot = scanned.ok_or_else(|| unavailable("cannot scan: no answer"))?;
         snapshot.all_netns = self.settings.all_namespaces;
+        if netns == OWN_NETNS {
+            self.set_units(&mut snapshot.listeners);
+        }
         Ok(snapshot)
     }
 
@@ -277,6 +280,7 @@ impl Tracker {
         if snapshot.cgroups_reason.is_none() {
             let all = [snapshot.ipv4, snapshot.ipv6];
             snapshot.cgroups = Some(self.cgroups(&gauges, &all, &half_open)?);
+            self.set_units(&mut listeners);
         }
         if netns == OWN_NETNS {
             let range = self.gauge_range(netns, split, &snapshot.states, &aux)?;

@@ -3,7 +3,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
 };
 
@@ -28,10 +28,8 @@ pub struct HalfOpen {
     pub at_listeners: Requests,
     /// Those whose listener is closed, by its port.
     pub orphaned: Requests,
-    /// Those of listeners, by the listener's cgroup.
+    /// Those of listeners, by the listener's cgroup; every listener has one, if cgroups are read.
     pub by_cgroup: BTreeMap<u64, u64>,
-    /// The cgroups of the listeners of each port.
-    pub cgroups_of_ports: BTreeMap<u16, BTreeSet<u64>>,
 }
 
 impl HalfOpen {
@@ -50,23 +48,19 @@ impl HalfOpen {
         }
     }
 
-    /// From the records of listeners, and what closed ones have left.
+    /// From listeners, and what closed ones have left.
     #[must_use]
-    pub fn new(
-        listeners: &[Listener],
-        records: &[ListenerRecord],
-        closed: &[ClosedListener],
-    ) -> Self {
+    pub fn new(listeners: &[Listener], closed: &[ClosedListener]) -> Self {
         let mut half_open = Self {
             at_listeners: requests(listeners),
             orphaned: orphaned(closed),
             ..Self::default()
         };
-        for record in records {
-            let at_cgroup = half_open.by_cgroup.entry(record.cgroup).or_default();
-            *at_cgroup += u64::from(record.requests);
-            let of_port = half_open.cgroups_of_ports.entry(record.port).or_default();
-            of_port.insert(record.cgroup);
+        for listener in listeners {
+            if let Some(id) = listener.cgroup {
+                let at_cgroup = half_open.by_cgroup.entry(id).or_default();
+                *at_cgroup += u64::from(listener.syn_queue.unwrap_or(0));
+            }
         }
         half_open
     }
@@ -199,6 +193,8 @@ fn listener(record: &ListenerRecord) -> Option<Listener> {
         accept_queue_peak: None,
         syn_queue: Some(record.requests),
         syn_queue_limit: None,
+        cgroup: (record.cgroup > 0).then_some(record.cgroup),
+        unit: None,
     })
 }
 

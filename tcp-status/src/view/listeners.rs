@@ -8,7 +8,10 @@ use std::{
 use serde::Serialize;
 
 use super::field::{field, overflows, subject};
-use crate::snapshot::{Fullness, Group, Listener, Overflows, Snapshot, Syncookies};
+use crate::{
+    printable::printable,
+    snapshot::{Fullness, Group, Listener, Overflows, Snapshot, Syncookies},
+};
 
 /// The JSON form: a part of [`Snapshot`]'s, with the same schema.
 #[derive(Debug, Serialize)]
@@ -64,15 +67,26 @@ fn write(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
         "sockets",
         &format!("{sockets} at {addresses}; accept queue full: {full}; SYN queue full: {flooded}"),
     )?;
-    writeln!(
-        out,
-        "\n{:<8}{:>6} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7}  address",
+    let title = format!(
+        "{:<8}{:>6} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7}  address",
         "", "port", "queue", "limit", "peak", "syn", "of", "uid"
-    )?;
-    groups.iter().try_for_each(|group| rows(out, group))
+    );
+    let mut lines: Vec<_> = groups.iter().flat_map(rows).collect();
+    let has_units = lines.iter().any(|(_, unit)| unit.is_some());
+    lines.insert(0, (title, has_units.then_some("unit")));
+    let longest = lines.iter().map(|(line, _)| line.len()).max().unwrap_or(0);
+    writeln!(out)?;
+    for (line, unit) in lines {
+        match unit {
+            Some(unit) => writeln!(out, "{line:<longest$}  {}", printable(unit))?,
+            None => writeln!(out, "{line}")?,
+        }
+    }
+    Ok(())
 }
 
-fn rows(out: &mut String, group: &Group<'_>) -> fmt::Result {
+/// The line of a group, and those of its sockets if there are several; each with its unit, where it is known.
+fn rows<'a>(group: &Group<'a>) -> Vec<(String, Option<&'a str>)> {
     let (address, port) = group.address();
     let count = group.sockets.len();
     let together = Row {
@@ -89,9 +103,9 @@ fn rows(out: &mut String, group: &Group<'_>) -> fmt::Result {
             _ => format!("{address}  {count} sockets together"),
         },
     };
-    writeln!(out, "{together}")?;
+    let mut lines = vec![(together.to_string(), group.unit())];
     if count == 1 {
-        return Ok(());
+        return lines;
     }
     for (number, socket) in (1..).zip(&group.sockets) {
         let apart = Row {
@@ -105,9 +119,9 @@ fn rows(out: &mut String, group: &Group<'_>) -> fmt::Result {
             uid: socket.uid,
             address: format!("  {number} of {count}"),
         };
-        writeln!(out, "{apart}")?;
+        lines.push((apart.to_string(), socket.unit.as_deref()));
     }
-    Ok(())
+    lines
 }
 
 /// What stands beside each other.
@@ -160,6 +174,8 @@ mod tests {
             accept_queue_peak: Some(queue.max(5)),
             syn_queue: None,
             syn_queue_limit: None,
+            cgroup: None,
+            unit: None,
         }
     }
 
@@ -171,11 +187,15 @@ mod tests {
             }),
             listeners: vec![
                 listener("::1", 8080, 3),
-                listener("::", 443, 129),
+                Listener {
+                    unit: Some("web.service".into()),
+                    ..listener("::", 443, 129)
+                },
                 listener("::", 443, 1),
                 Listener {
                     syn_queue: Some(128),
                     syn_queue_limit: Some(128),
+                    unit: Some("a\u{7}.service".into()),
                     ..listener("::1", 8443, 0)
                 },
             ],
@@ -198,11 +218,11 @@ overflows 4 for a full accept queue, 6 drops by listeners in all
 cookies   9 sent, 8 valid, 7 invalid; full SYN queue: 6 cookies, 5 drops
 sockets   4 at 3 addresses; accept queue full: 1; SYN queue full: 1
 
-          port   queue   limit    peak     syn      of     uid  address
+          port   queue   limit    peak     syn      of     uid  address                 unit
 FULL       443     130     256     134       -       -    1000  ::  2 sockets together
-FULL               129     128     129       -       -    1000    1 of 2
+FULL               129     128     129       -       -    1000    1 of 2                web.service
                      1     128       5       -       -    1000    2 of 2
-SYN FULL  8443       0     128       5     128     128    1000  ::1
+SYN FULL  8443       0     128       5     128     128    1000  ::1                     a.service
           8080       3     128       5       -       -    1000  ::1
 ";
         assert_eq!(render(&snapshot()), expected);

@@ -1,6 +1,6 @@
 //! Connections by local port as a table, and as JSON. The rows add up to the totals of `show`.
 
-use std::{cmp::Reverse, fmt};
+use std::{cmp::Reverse, collections::BTreeMap, fmt};
 
 use serde::Serialize;
 use tcp_status_common::state::State;
@@ -40,7 +40,7 @@ pub struct Ports<'a> {
     netns: u32,
     netns_name: Option<&'a str>,
     degraded: Option<&'a str>,
-    ports: Vec<Row>,
+    ports: Vec<Row<'a>>,
     rest: Option<Rest>,
     outgoing: Option<Counts>,
     other: Option<Counts>,
@@ -50,10 +50,10 @@ pub struct Ports<'a> {
 
 /// One listening port.
 #[derive(Debug, Serialize)]
-struct Row {
+struct Row<'a> {
     port: u16,
-    /// The systemd unit of the listener; none where it is not known.
-    unit: Option<String>,
+    /// The systemd unit of its listeners; none where they have several, or it is not known.
+    unit: Option<&'a str>,
     states: Counts,
 }
 
@@ -77,10 +77,11 @@ impl<'a> Ports<'a> {
             Sort::Total => listed.sort_by_key(|one| Reverse(one.states.total())),
             Sort::Port => {}
         }
-        let unit_of = |port| {
-            let cgroups = snapshot.cgroups.as_ref()?;
-            cgroups.unit_by_port.get(&port).cloned()
-        };
+        let mut units = BTreeMap::new();
+        for one in &snapshot.listeners {
+            let unit = units.entry(one.port).or_insert(one.unit.as_deref());
+            *unit = unit.filter(|unit| one.unit.as_deref() == Some(*unit));
+        }
         let is_idle = |one: &PortCounts| one.states.total() == one.states[State::Listen];
         let mut rest = Rest::default();
         let mut ports = Vec::new();
@@ -92,7 +93,7 @@ impl<'a> Ports<'a> {
             } else {
                 ports.push(Row {
                     port: one.port,
-                    unit: unit_of(one.port),
+                    unit: units.get(&one.port).copied().flatten(),
                     states: one.states,
                 });
             }
@@ -140,7 +141,7 @@ fn write(out: &mut String, snapshot: &Snapshot, selection: &Selection) -> fmt::R
         .ports
         .iter()
         .map(|row| rows::Row {
-            note: row.unit.clone().unwrap_or_default(),
+            note: row.unit.unwrap_or_default().into(),
             ..rows::Row::new(row.port.to_string(), Some(row.states))
         })
         .collect();

@@ -239,6 +239,8 @@ fn listener(address: &str, port: u16, [queue, limit, peak]: [u32; 3]) -> Listene
         accept_queue_peak: Some(peak),
         syn_queue: Some(queue / 40),
         syn_queue_limit: Some(limit),
+        cgroup: Some(4),
+        unit: (port == FULL).then(|| "web.service".into()),
     }
 }
 
@@ -279,7 +281,6 @@ fn cgroups() -> tcp_status::snapshot::Cgroups {
         tracked: (4..).zip(paths).map(one).collect(),
         other: None,
         unattributed: counts(&[(State::TimeWait, 9)]),
-        unit_by_port: [(FULL, "web.service".into())].into(),
     }
 }
 

@@ -43,6 +43,8 @@ pub(crate) fn listener(address: IpAddr, port: u16, [queue, limit, peak]: [u32; 3
         accept_queue_peak: Some(peak),
         syn_queue: Some(queue * 2),
         syn_queue_limit: Some(limit),
+        cgroup: None,
+        unit: None,
     }
 }
 
@@ -131,7 +133,6 @@ pub(crate) fn full() -> Snapshot {
             }],
             other: Some(counts(8)),
             unattributed: counts(9),
-            ..Cgroups::default()
         }),
         ..Snapshot::of(Tier::Full, 4_026_531_833, [counts(1), counts(2)])
     }

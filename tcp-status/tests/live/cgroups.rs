@@ -8,7 +8,10 @@ use std::{
 
 use tcp_status::{
     kernel::sock_diag::{self, Entry},
-    serve::{Source as _, protocol::Get},
+    serve::{
+        Source as _,
+        protocol::{Get, Show},
+    },
     snapshot::{Cgroups, Counts as StateCounts},
 };
 use tcp_status_common::state::State;
@@ -161,6 +164,53 @@ fn rows_are_what_the_kernel_reports_and_add_up_to_the_totals() {
             early.end();
             late.end();
             assert_exact(&subject);
+        })
+        .unwrap();
+}
+
+#[test]
+fn listeners_have_the_unit_of_their_own_cgroup() {
+    let (Some(netns), Some(a), Some(b)) = (
+        place(),
+        Cgroup::for_test(None, "a.service"),
+        Cgroup::for_test(None, "b.service"),
+    ) else {
+        return;
+    };
+    netns
+        .run(|| {
+            let subject = Subject::start_attentive();
+            let mut traffic = [&a, &b].map(|one| one.spawn(&["bulk", "2", "1"]));
+            traffic.iter_mut().for_each(Traffic::hold);
+            let units = BTreeMap::from([&a, &b].map(|one| (Some(one.id()), one.name())));
+            let add = |all: &mut Vec<Entry>, one| all.push(one);
+            let listening = sock_diag::sockets(&[State::Listen], None, add).unwrap();
+            let key = |address, port| (port, address);
+            let kernel: BTreeMap<_, _> = listening
+                .iter()
+                .map(|one| (key(one.address, one.port), units.get(&one.cgroup).cloned()))
+                .collect();
+            assert_eq!(kernel.len(), 4);
+            let found = |query: &Show| {
+                let snapshot = subject.tracker.show(query).unwrap().remove(0);
+                let found = snapshot.listeners.into_iter();
+                found
+                    .map(|one| (key(one.address, one.port), one.unit))
+                    .collect::<BTreeMap<_, _>>()
+            };
+            let came = Instant::now();
+            while found(&Show::default()) != kernel {
+                assert!(came.elapsed() < 20 * SOON, "not {kernel:?}");
+                thread::sleep(Duration::from_millis(50));
+            }
+            for (&(port, address), unit) in &kernel {
+                let query = Show {
+                    port: Some(port),
+                    ..Show::default()
+                };
+                assert_eq!(found(&query).get(&(port, address)), Some(unit));
+            }
+            traffic.into_iter().for_each(Traffic::end);
         })
         .unwrap();
 }

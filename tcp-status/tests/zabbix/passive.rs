@@ -54,6 +54,8 @@ impl Source for Fake {
             accept_queue_limit: 128,
             accept_queue_peak: Some(3),
             syn_queue_limit: None,
+            cgroup: None,
+            unit: None,
             syn_queue: None,
         });
         Ok(vec![snapshot])
