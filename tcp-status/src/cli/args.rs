@@ -258,7 +258,7 @@ pub struct ScopeOptions {
     pub netns: Option<String>,
     /// systemd unit, or path of a cgroup and all below it
     #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
-    #[arg(conflicts_with_all = ["port", "family", "netns"])]
+    #[arg(conflicts_with_all = ["port", "family", "netns"], add = complete::cgroups())]
     pub cgroup: Option<String>,
     /// The tracker to query.
     #[command(flatten)]

@@ -1,5 +1,5 @@
-//! Shell completion: what the shell loads, and what it is answered. States, ports, namespaces and
-//! groups are those of this host at the time.
+//! Shell completion: what the shell loads, and what it is answered. States, ports, cgroups, namespaces
+//! and groups are those of this host at the time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,12 +17,13 @@ use clap_complete::{
 };
 
 use crate::{
+    printable::printable,
     serve::{
         DEFAULT_SOCKET,
         client::request,
         protocol::{Query, Response, Show},
     },
-    snapshot::Snapshot,
+    snapshot::{CgroupName, Snapshot},
 };
 
 /// The variable by which the shell asks for candidates.
@@ -79,6 +80,28 @@ pub(super) fn ports() -> ArgValueCandidates {
             candidate(&port.to_string(), Some(&addresses.join(", ")))
         };
         ports.into_iter().map(candidate).collect()
+    })
+}
+
+/// Units that have sockets, and the paths of their cgroups.
+pub(super) fn cgroups() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        let mut names = BTreeMap::new();
+        let counted = snapshots(None, false).into_iter();
+        for one in counted
+            .filter_map(|one| one.cgroups)
+            .flat_map(|all| all.tracked)
+        {
+            let CgroupName { path, unit, .. } = one.name;
+            let below = unit.clone().zip(path.clone());
+            names.extend(path.map(|path| (path, unit)));
+            names.extend(below.map(|(unit, path)| (unit, Some(path))));
+        }
+        // A cgroup has the name that its maker wanted, and the shell prints it.
+        let names = names.iter().filter(|(name, _)| printable(name) == **name);
+        names
+            .map(|(name, help)| candidate(name, help.as_deref().map(printable).as_deref()))
+            .collect()
     })
 }
 

@@ -9,13 +9,13 @@ use std::{
     process::{Command, Stdio},
 };
 
-use tcp_status_testkit::skip_unprepared;
+use tcp_status_testkit::{cgroup::Cgroup, netns::Netns, skip_unprepared};
 
 use crate::{
     printed,
     rich::{FULL, OTHER, Rich},
     terminal::Terminal,
-    tracker::serve,
+    tracker::{Tracker, serve, wait},
 };
 
 /// A command line, and some of the words that are offered at its end.
@@ -86,7 +86,7 @@ fn path() -> OsString {
 }
 
 /// What has to be offered, and what must not be.
-fn cases<'a>(other: &'a [&'a str]) -> [Case<'a>; 13] {
+fn cases<'a>(other: &'a [&'a str]) -> [Case<'a>; 15] {
     [
         ("tcp-status ", &["get", "show", "zabbix"], &["--socket"]),
         ("tcp-status sh", &["show"], &["get"]),
@@ -107,6 +107,16 @@ fn cases<'a>(other: &'a [&'a str]) -> [Case<'a>; 13] {
             "tcp-status listeners --socket s.sock --port 54",
             &["5432"],
             &["443"],
+        ),
+        (
+            "tcp-status get closewait --socket s.sock --cgroup ",
+            &["orders.service", "/system.slice/orders.service"],
+            &["443"],
+        ),
+        (
+            "tcp-status wait closewait --socket s.sock --cgroup or",
+            &["orders.service"],
+            &["/system.slice/orders.service"],
         ),
         ("tcp-status top --socket s.sock --netns 4026532", other, &[]),
     ]
@@ -136,8 +146,8 @@ fn assert_offered(shell: &str, offered: impl Fn(&Place, &str) -> Option<String>)
     }
 }
 
-#[test]
-fn bash_completes_every_word() {
+/// What bash offers at the end of a line.
+fn offered_by_bash(place: &Place, line: &str) -> Option<String> {
     // As readline calls it: the words so far, the last one, and the one before.
     const PROGRAM: &str = r#"
         source ./_tcp-status
@@ -150,9 +160,48 @@ fn bash_completes_every_word() {
         "${BASH_REMATCH[1]}" tcp-status "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}" 2> errors
         printf '%s\n' "${COMPREPLY[@]}"
     "#;
-    assert_offered("bash", |place, line| {
-        place.run("bash", &format!("LINE={line:?}\n{PROGRAM}"))
-    });
+    place.run("bash", &format!("LINE={line:?}\n{PROGRAM}"))
+}
+
+#[test]
+fn bash_completes_every_word() {
+    assert_offered("bash", offered_by_bash);
+}
+
+#[test]
+fn units_with_sockets_are_offered() {
+    let (Some(netns), Some(cgroup)) = (Netns::for_test(), Cgroup::for_test(None, "a.service"))
+    else {
+        return;
+    };
+    netns
+        .run(|| {
+            let mut traffic = cgroup.spawn(&["bulk", "1"]);
+            traffic.hold();
+            let (tracker, place, name) = (
+                Tracker::start_by_events(),
+                Place::new("bash"),
+                cgroup.name(),
+            );
+            let socket = tracker.socket();
+            let socket = socket.to_str().unwrap();
+            let shown = printed(&["show", "--json", "--socket", socket]);
+            let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+            if let Some(reason) = shown["cgroups_reason"].as_str() {
+                return skip_unprepared(reason);
+            }
+            let (first, path) = (&name[..name.len() - 6], format!("/{name}"));
+            for (typed, wanted) in [(first, &name), (&path[..3], &path)] {
+                let line = format!("tcp-status get listen --socket {socket} --cgroup {typed}");
+                // The tracker reads names of cgroups for a part of the time only.
+                wait(wanted, || {
+                    let offered = offered_by_bash(&place, &line);
+                    offered.is_none_or(|offered| offered.lines().any(|line| line == wanted))
+                });
+            }
+            traffic.end();
+        })
+        .unwrap();
 }
 
 #[test]
@@ -188,6 +237,10 @@ fn zsh_completes_from_the_first_word_on() {
         (
             "tcp-status listeners --socket s.sock --port 54",
             "--port 5432",
+        ),
+        (
+            "tcp-status get listen --socket s.sock --cgroup or",
+            "--cgroup orders.service",
         ),
     ] {
         terminal.send(typed);

@@ -264,12 +264,13 @@ fn listeners() -> Vec<Listener> {
     all
 }
 
-/// A unit, a container and one that was removed before it was read.
+/// Two units, a container and one that was removed before it was read.
 fn cgroups() -> tcp_status::snapshot::Cgroups {
     let paths = [
         Some(format!("/system.slice/web{HARMFUL}.service")),
         Some(format!("/system.slice/docker-{}.scope", "0a".repeat(32))),
         None,
+        Some("/system.slice/orders.service".into()),
     ];
     let one = |(id, path): (u64, Option<String>)| CgroupCounts {
         id,

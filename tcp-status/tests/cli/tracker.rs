@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 
 use crate::tcp_status;
 
-/// `tcp-status run` as a process, by scan: works for every user.
+/// `tcp-status run` as a process; by scan unless said otherwise, which works for every user.
 pub(crate) struct Tracker {
     pub(crate) directory: TempDir,
     child: Child,
@@ -43,21 +43,34 @@ impl Tracker {
         directory: TempDir,
         more: impl FnOnce(&mut Command) -> &mut Command,
     ) -> Self {
-        let tracker = Self::launch_in(directory, more);
+        Self::launch_in(directory, "scan", more).answering()
+    }
+
+    /// A tracker by events, where they can be had.
+    pub(crate) fn start_by_events() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        Self::launch_in(directory, "auto", |command| command).answering()
+    }
+
+    fn answering(self) -> Self {
         let query = Query::Show(Show::default());
         // An unoptimized build may read the kernel's types for longer than a client waits.
-        wait("answer", || request(&tracker.socket(), &query).is_ok());
-        tracker
+        wait("answer", || request(&self.socket(), &query).is_ok());
+        self
     }
 
     /// A tracker that listens, but may not be ready yet.
     pub(crate) fn launch() -> Self {
-        Self::launch_in(tempfile::tempdir().unwrap(), |command| command)
+        Self::launch_in(tempfile::tempdir().unwrap(), "scan", |command| command)
     }
 
-    fn launch_in(directory: TempDir, more: impl FnOnce(&mut Command) -> &mut Command) -> Self {
+    fn launch_in(
+        directory: TempDir,
+        backend: &str,
+        more: impl FnOnce(&mut Command) -> &mut Command,
+    ) -> Self {
         let mut command = tcp_status();
-        command.args(["run", "--backend", "scan", "--socket"]);
+        command.args(["run", "--backend", backend, "--socket"]);
         command
             .arg(socket_in(&directory))
             .stdout(Stdio::null())
