@@ -31,6 +31,7 @@ pub fn render_all(snapshots: &[Snapshot]) -> String {
 }
 
 fn write(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
+    verdict(out, snapshot)?;
     header(out, snapshot)?;
     // History is kept of all ports together only.
     let peaks = snapshot.peaks.filter(|_| snapshot.port.is_none());
@@ -59,6 +60,24 @@ fn write(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
     }
     let (total, v4, v6) = (states.total(), ipv4.total(), ipv6.total());
     writeln!(out, "{:<14}{total:>12}{v4:>12}{v6:>12}", "all")
+}
+
+/// What is wrong, before anything else. Nothing of that can be said of one port.
+fn verdict(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
+    if snapshot.port.is_some() {
+        return Ok(());
+    }
+    let problems = snapshot.problems();
+    if problems.is_empty() {
+        // A scan sees no leak and no queue that was full.
+        let verdict = match snapshot.tier {
+            Tier::Scan => "no problem at this moment",
+            Tier::Full | Tier::Reduced => "healthy",
+        };
+        return field(out, "verdict", verdict);
+    }
+    let mut problems = problems.iter();
+    problems.try_for_each(|problem| field(out, problem.severity.name(), &problem.text))
 }
 
 fn header(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
@@ -218,6 +237,7 @@ mod tests {
     fn numbers_stand_below_each_other() {
         let text = render(&snapshot());
         let expected = "\
+verdict   healthy
 netns     4026531833
 tier      full
 drift     0 corrections, no audit yet
