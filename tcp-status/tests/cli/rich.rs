@@ -275,7 +275,11 @@ fn cgroups() -> tcp_status::snapshot::Cgroups {
     let one = |(id, path): (u64, Option<String>)| CgroupCounts {
         id,
         name: path.as_deref().map(CgroupName::of).unwrap_or_default(),
-        states: counts(&[(State::Established, 40 - id), (State::Listen, id % 2)]),
+        states: counts(&[
+            (State::Established, 40 - id),
+            (State::CloseWait, u64::from(id == 7) * 41),
+            (State::Listen, id % 2),
+        ]),
     };
     tcp_status::snapshot::Cgroups {
         limit: 256,

@@ -115,7 +115,8 @@ fn it_follows_the_size_of_the_terminal() {
         text.contains("1-3 of 34") && !text.contains("  min")
     });
     terminal.resize((160, 48));
-    terminal.wait_for_all(&["ipv6", "1-31 of 34", "Ports 30 of at most 30", "1-31 of 32"]);
+    terminal.wait_for_all(&["ipv6", "1-31 of 34", "Ports 30 of at most 30", "1-24 of 32"]);
+    terminal.wait_for("Cgroups 4 of at most 256");
     terminal.resize((20, 3));
     terminal.wait_for("20x3 is too small");
     terminal.resize(SIZE);
@@ -224,7 +225,7 @@ fn nothing_of_the_tracker_acts_on_the_terminal() {
     let mut terminal = host.top((160, 48));
     terminal.wait_for("owned");
     terminal.send("n");
-    terminal.wait_for("web]0;owned[2J");
+    terminal.wait_for_all(&["Network namespaces: 2", "4026532999", " web]0;owned[2J"]);
     terminal.send("\x1b");
     terminal.wait_for("q quit");
     terminal.send("?");

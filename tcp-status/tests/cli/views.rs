@@ -291,7 +291,7 @@ fn cgroups_have_their_shortest_name_and_add_up() {
     assert!(row("0a0a0a0a0a0a ").contains("/system.slice/docker-0a0a"));
     assert!(row("cgroup 6, removed ").contains("34"), "{table}");
     assert!(row("unattributed ").contains('9'), "{table}");
-    assert!(row("all ").contains("149"), "{table}");
+    assert!(row("all ").contains("190"), "{table}");
     let json = served.json(&["cgroups", "--json", "--limit", "1"]);
     assert_eq!(json["cgroups"].as_array().unwrap().len(), 1);
     assert_eq!(json["rest"]["cgroups"], 3);

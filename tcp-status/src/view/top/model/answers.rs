@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use ratatui::text::Line;
 
-use super::{History, Mode, Model};
+use super::{History, Mode, Model, Panel};
 use crate::{printable::printable, snapshot::Snapshot};
 
 /// The most lines of a notice.
@@ -97,6 +97,9 @@ impl Model {
         self.reading = reading;
         self.read_at = at;
         self.outage = None;
+        if self.panel == Panel::Cgroups && self.reading.cgroups.is_none() {
+            self.panel = Panel::default();
+        }
         self.keep_in_view();
     }
 

@@ -8,9 +8,9 @@ use super::{Action, Mode, Model, Panel};
 pub const KEYS: &[(&str, &str)] = &[
     ("q, Ctrl-C", "quit"),
     ("p, space", "pause, and go on"),
-    ("Tab", "to the other panel: listeners, ports"),
+    ("Tab", "to the next panel: listeners, ports, cgroups"),
     ("s, r", "sort by the next column; the other way round"),
-    ("/", "show only rows that contain a text: 443, full, uid 33"),
+    ("/", "show only rows that contain a text: 443, full, nginx"),
     ("g", "sockets that share an address: together, or apart"),
     ("n", "choose a network namespace"),
     ("arrows, PgUp", "scroll; also PgDn, Home, End"),
@@ -62,19 +62,17 @@ impl Model {
                 self.ungrouped = !self.ungrouped;
                 self.keep_in_view();
             }
-            KeyCode::Tab | KeyCode::BackTab => {
-                self.panel = match self.panel {
-                    Panel::Listeners => Panel::Ports,
-                    Panel::Ports => Panel::Listeners,
-                };
-            }
+            KeyCode::Tab => self.panel = self.panel_at(1),
+            KeyCode::BackTab => self.panel = self.panel_at(-1),
             KeyCode::Char('s') => match self.panel {
                 Panel::Listeners => self.listeners.next(),
                 Panel::Ports => self.ports.next(),
+                Panel::Cgroups => self.cgroups.next(),
             },
             KeyCode::Char('r') => match self.panel {
                 Panel::Listeners => self.listeners.reversed = !self.listeners.reversed,
                 Panel::Ports => self.ports.reversed = !self.ports.reversed,
+                Panel::Cgroups => self.cgroups.reversed = !self.cgroups.reversed,
             },
             KeyCode::Esc => self.filter.clear(),
             KeyCode::Down | KeyCode::Char('j') => self.scroll(|at, _| at + 1),
@@ -86,6 +84,17 @@ impl Model {
             _ => {}
         }
         Action::Continue
+    }
+
+    /// The panel that is so many steps from the one in hand, around.
+    fn panel_at(&self, steps: isize) -> Panel {
+        let all = match self.reading.cgroups {
+            Some(_) => &[Panel::Listeners, Panel::Ports, Panel::Cgroups][..],
+            None => &[Panel::Listeners, Panel::Ports],
+        };
+        let at = all.iter().position(|panel| *panel == self.panel);
+        let at = at.unwrap_or(0) + all.len();
+        all[at.saturating_add_signed(steps) % all.len()]
     }
 
     fn filter_key(&mut self, code: KeyCode) {
@@ -211,6 +220,27 @@ mod tests {
         assert_eq!(model.offset(Panel::Listeners), 0);
         press(&mut model, KeyCode::Tab);
         assert_eq!(model.panel(), Panel::Ports);
+    }
+
+    #[test]
+    fn tab_goes_around_the_panels_that_there_are() {
+        let mut model = model(Instant::now());
+        let around = |model: &mut Model, code| {
+            [(); 3].map(|()| {
+                press(model, code);
+                model.panel()
+            })
+        };
+        let (listeners, ports, cgroups) = (Panel::Listeners, Panel::Ports, Panel::Cgroups);
+        let forth = around(&mut model, KeyCode::Tab);
+        assert_eq!(forth, [ports, cgroups, listeners]);
+        let back = around(&mut model, KeyCode::BackTab);
+        assert_eq!(back, [cgroups, ports, listeners]);
+        model.reading.cgroups = None;
+        for code in [KeyCode::Tab, KeyCode::BackTab] {
+            assert_eq!(around(&mut model, code), [ports, listeners, ports]);
+            model.panel = listeners;
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The model of `top`: readings and the user's choices. Pure: no terminal, no tracker, no clock.
 
 mod answers;
+mod cgroup_row;
 mod history;
 pub mod keys;
 mod port_row;
@@ -9,17 +10,18 @@ mod sort;
 
 pub use super::panels::arrange::Panel;
 pub use answers::{Outage, PollQuery, PollResult};
+pub use cgroup_row::{CgroupGroup, CgroupRow};
 pub use history::{History, PerSecond};
 pub use port_row::{PortGroup, PortRow};
-pub use sort::{ListenerSort, PortSort};
+pub use sort::{CgroupSort, ListenerSort, PortSort};
 
 use std::time::{Duration, Instant};
 
 use ratatui::layout::Size;
 
 use self::sort::Sorted;
-use super::panels::arrange;
-use crate::snapshot::Snapshot;
+use super::panels::arrange::{Arrangement, arrange};
+use crate::snapshot::{Cgroups, Snapshot};
 
 /// Options of `top`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +76,7 @@ pub struct Model {
     ungrouped: bool,
     listeners: Sorted<ListenerSort>,
     ports: Sorted<PortSort>,
+    cgroups: Sorted<CgroupSort>,
     size: Size,
 }
 
@@ -98,6 +101,7 @@ impl Model {
             ungrouped: false,
             listeners: Sorted::default(),
             ports: Sorted::default(),
+            cgroups: Sorted::default(),
             size: Size::default(),
         }
     }
@@ -164,9 +168,18 @@ impl Model {
         &self.namespaces
     }
 
+    /// Where everything lies on a terminal of this size.
+    #[must_use]
+    pub fn arrangement(&self, size: Size) -> Arrangement {
+        // Filtered or not, so that the panel stays as high.
+        let rows = |all: &Cgroups| all.tracked.len() + 1 + usize::from(all.other.is_some());
+        let rows = self.reading.cgroups.as_ref().map(rows);
+        let rows = rows.map(|rows| u16::try_from(rows).unwrap_or(u16::MAX));
+        arrange(size, self.notice_lines(size.width), rows)
+    }
+
     /// Rows that fit into a panel.
     fn room(&self, panel: Panel) -> usize {
-        let arrangement = arrange::arrange(self.size, self.notice_lines(self.size.width));
-        arrangement.rows(panel).into()
+        self.arrangement(self.size).rows(panel).into()
     }
 }

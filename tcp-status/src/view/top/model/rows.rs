@@ -4,10 +4,11 @@ use std::{collections::BTreeSet, net::SocketAddr};
 
 use super::{
     Mode, Model, Panel,
+    cgroup_row::{CgroupGroup, CgroupRow},
     port_row::{PortGroup, PortRow},
     sort::SortKey as _,
 };
-use crate::snapshot::Group;
+use crate::{printable::printable, snapshot::Group, view::cgroups};
 
 impl Model {
     /// The listeners to show, in order.
@@ -55,12 +56,42 @@ impl Model {
         rows
     }
 
+    /// The cgroups to show, in order: those whose name or path passes the filter. What is beyond the limit and what
+    /// has no cgroup come last.
+    #[must_use]
+    pub fn cgroup_rows(&self) -> Vec<CgroupRow> {
+        let Some(cgroups) = &self.reading.cgroups else {
+            return Vec::new();
+        };
+        let listed = cgroups.tracked.iter().filter_map(|one| {
+            let name = printable(&cgroups::name(one.id, &one.name));
+            let path = one.name.path.as_deref().unwrap_or_default();
+            let passes = self.passes(&format!("{name} {path}").to_lowercase());
+            passes.then_some(CgroupRow {
+                cgroup: CgroupGroup::Cgroup(name),
+                states: one.states,
+            })
+        });
+        let mut rows: Vec<_> = listed.collect();
+        rows.sort_by(|a, b| self.cgroups.compare(a, b));
+        rows.extend(cgroups.other.map(|states| CgroupRow {
+            cgroup: CgroupGroup::Other,
+            states,
+        }));
+        rows.push(CgroupRow {
+            cgroup: CgroupGroup::Unattributed,
+            states: cgroups.unattributed,
+        });
+        rows
+    }
+
     /// How a panel is sorted: by what, and whether the other way round.
     #[must_use]
     pub fn order(&self, panel: Panel) -> (&'static str, bool) {
         match panel {
             Panel::Listeners => (self.listeners.by.name(), self.listeners.reversed),
             Panel::Ports => (self.ports.by.name(), self.ports.reversed),
+            Panel::Cgroups => (self.cgroups.by.name(), self.cgroups.reversed),
         }
     }
 
@@ -70,6 +101,7 @@ impl Model {
         match panel {
             Panel::Listeners => self.listeners.offset,
             Panel::Ports => self.ports.offset,
+            Panel::Cgroups => self.cgroups.offset,
         }
     }
 
@@ -86,6 +118,7 @@ impl Model {
         match panel {
             Panel::Listeners => self.listeners.offset = offset,
             Panel::Ports => self.ports.offset = offset,
+            Panel::Cgroups => self.cgroups.offset = offset,
         }
         self.keep_in_view();
     }
@@ -95,8 +128,10 @@ impl Model {
         let last = |rows: usize, panel| rows.saturating_sub(self.room(panel));
         let listeners = last(self.listener_rows().len(), Panel::Listeners);
         let ports = last(self.port_rows().len(), Panel::Ports);
+        let cgroups = last(self.cgroup_rows().len(), Panel::Cgroups);
         self.listeners.offset = self.listeners.offset.min(listeners);
         self.ports.offset = self.ports.offset.min(ports);
+        self.cgroups.offset = self.cgroups.offset.min(cgroups);
         if let Mode::Namespaces(chosen) = &mut self.mode {
             *chosen = (*chosen).min(self.namespaces.len().saturating_sub(1));
         }
@@ -130,7 +165,7 @@ mod tests {
 
     use crate::view::top::{
         fixtures::{FLOODED, FULL, SHARED, model},
-        model::{ListenerSort, Model, Panel, PortGroup, PortSort},
+        model::{CgroupGroup, CgroupSort, ListenerSort, Model, Panel, PortGroup, PortSort},
     };
 
     fn listeners(model: &Model) -> Vec<u16> {
@@ -140,6 +175,13 @@ mod tests {
 
     fn ports(model: &Model) -> Vec<PortGroup> {
         model.port_rows().iter().map(|row| row.local).collect()
+    }
+
+    fn cgroups(model: &Model) -> Vec<String> {
+        let rows = model.cgroup_rows();
+        assert_eq!(rows.last().unwrap().cgroup, CgroupGroup::Unattributed);
+        let names = rows.iter().map(|row| row.cgroup.name().to_owned());
+        names.take(rows.len() - 1).collect()
     }
 
     #[test]
@@ -205,5 +247,31 @@ mod tests {
         assert!(rows[..rows.len() - 1].is_sorted());
         model.ports.next();
         assert_eq!(model.order(Panel::Ports), ("total", false));
+    }
+
+    #[test]
+    fn cgroups_are_sorted_and_filtered_by_name_and_path() {
+        let mut model = model(Instant::now());
+        let by_total = cgroups(&model);
+        // What would act on a terminal is not in a name.
+        let expected = [
+            "orders.service",
+            "0a0a0a0a0a0a",
+            "web]0;owned[2J.service",
+            "cgroup 6, removed",
+        ];
+        assert_eq!(by_total, expected);
+        model.cgroups.by = CgroupSort::State(State::Established);
+        assert_eq!(cgroups(&model)[3], "orders.service");
+        model.cgroups.by = CgroupSort::Name;
+        assert!(cgroups(&model).is_sorted());
+        for (filter, expected) in [("ORDERS", "orders.service"), ("docker-0a", "0a0a0a0a0a0a")] {
+            model.filter = filter.into();
+            assert_eq!(cgroups(&model), [expected]);
+        }
+        model.filter = "nothing like it".into();
+        assert_eq!(cgroups(&model), [] as [&str; 0]);
+        model.reading.cgroups = None;
+        assert_eq!(model.cgroup_rows(), []);
     }
 }

@@ -4,7 +4,7 @@ use std::cmp::{Ordering, Reverse};
 
 use tcp_status_common::state::State;
 
-use super::port_row::PortRow;
+use super::{cgroup_row::CgroupRow, port_row::PortRow};
 use crate::snapshot::Group;
 
 /// What an order is made of.
@@ -109,6 +109,48 @@ impl SortKey for PortSort {
             Self::Port => Reverse(0),
         };
         (key(a), a.local).cmp(&(key(b), b.local))
+    }
+}
+
+/// Orders of cgroups: the most sockets, or the first name, first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CgroupSort {
+    /// All sockets.
+    #[default]
+    Total,
+    /// Those in one state.
+    State(State),
+    /// The name.
+    Name,
+}
+
+impl SortKey for CgroupSort {
+    const ALL: &'static [Self] = &[
+        Self::Total,
+        Self::State(State::Established),
+        Self::State(State::CloseWait),
+        Self::State(State::SynSent),
+        Self::State(State::SynRecv),
+        Self::Name,
+    ];
+
+    type Row<'a> = CgroupRow;
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Total => "total",
+            Self::State(state) => state.name(),
+            Self::Name => "name",
+        }
+    }
+
+    fn compare(self, a: &CgroupRow, b: &CgroupRow) -> Ordering {
+        let key = |row: &CgroupRow| match self {
+            Self::Total => Reverse(row.states.total()),
+            Self::State(state) => Reverse(row.states[state]),
+            Self::Name => Reverse(0),
+        };
+        (key(a), &a.cgroup).cmp(&(key(b), &b.cgroup))
     }
 }
 

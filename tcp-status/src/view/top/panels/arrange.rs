@@ -1,4 +1,4 @@
-//! Which panel lies where, by the size of the terminal alone.
+//! Which panel lies where, by the size of the terminal and the number of cgroups.
 
 use ratatui::layout::{Constraint, Layout, Rect, Size};
 use tcp_status_common::state::State;
@@ -16,6 +16,9 @@ const RATES_FROM: u16 = 58;
 /// From this width on, listeners and ports stand beside each other.
 const BESIDE_FROM: u16 = 130;
 
+/// From this height on, ports and cgroups stand one above the other.
+const ABOVE_FROM: u16 = 14;
+
 /// Lines of a lower panel that are no rows: its title and its head.
 const HEADS: u16 = 2;
 
@@ -27,6 +30,8 @@ pub enum Panel {
     Listeners,
     /// Connections by port.
     Ports,
+    /// Connections by cgroup, where they are counted.
+    Cgroups,
 }
 
 /// Where everything lies.
@@ -51,12 +56,14 @@ pub struct Arrangement {
 /// What is below the states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lower {
-    /// Both panels.
+    /// All panels.
     SideBySide {
         /// Left.
         listeners: Rect,
         /// Right.
         ports: Rect,
+        /// Below the ports. None where there is no room or no cgroup: then it takes their place while it is in hand.
+        cgroups: Option<Rect>,
     },
     /// The panel in hand.
     One(Rect),
@@ -71,6 +78,7 @@ impl Arrangement {
         let area = match (self.lower, panel) {
             (Lower::SideBySide { listeners, .. }, Panel::Listeners) => listeners,
             (Lower::SideBySide { ports, .. }, Panel::Ports) => ports,
+            (Lower::SideBySide { ports, cgroups, .. }, Panel::Cgroups) => cgroups.unwrap_or(ports),
             (Lower::One(area), _) => area,
             (Lower::None, _) => Rect::ZERO,
         };
@@ -78,9 +86,10 @@ impl Arrangement {
     }
 }
 
-/// Arranges a terminal of this size, with so many lines for what there is to say.
+/// Arranges a terminal of this size, with so many lines for what there is to say, and so many rows of cgroups where
+/// they are counted.
 #[must_use]
-pub fn arrange(size: Size, notice: u16) -> Arrangement {
+pub fn arrange(size: Size, notice: u16, cgroups: Option<u16>) -> Arrangement {
     let area = Rect::from((ratatui::layout::Position::ORIGIN, size));
     let [header, notice, upper, lower, footer] = Layout::vertical([
         Constraint::Length(1),
@@ -107,24 +116,37 @@ pub fn arrange(size: Size, notice: u16) -> Arrangement {
         notice,
         states,
         rates: (!rates.is_empty()).then_some(rates),
-        lower: divide(lower),
+        lower: divide(lower, cgroups),
         footer,
     }
 }
 
-fn divide(area: Rect) -> Lower {
+fn divide(area: Rect, cgroups: Option<u16>) -> Lower {
     if area.height <= HEADS {
         Lower::None
     } else if area.width < BESIDE_FROM {
         Lower::One(area)
     } else {
-        let [listeners, _gap, ports] = Layout::horizontal([
+        let [listeners, _gap, right] = Layout::horizontal([
             Constraint::Percentage(55),
             Constraint::Length(1),
             Constraint::Fill(1),
         ])
         .areas(area);
-        Lower::SideBySide { listeners, ports }
+        let (ports, cgroups) = match cgroups {
+            Some(rows) if area.height >= ABOVE_FROM => {
+                let height = rows.saturating_add(HEADS).min(area.height / 2);
+                let split = Layout::vertical([Constraint::Fill(1), Constraint::Length(height)]);
+                let [ports, cgroups] = split.areas(right);
+                (ports, Some(cgroups))
+            }
+            _ => (right, None),
+        };
+        Lower::SideBySide {
+            listeners,
+            ports,
+            cgroups,
+        }
     }
 }
 
@@ -136,7 +158,7 @@ mod tests {
     #[test]
     fn an_ordinary_terminal_has_all_states_and_some_rows() {
         for (width, height, rows) in [(80, 24, 7), (60, 20, 3), (160, 48, 31)] {
-            let arrangement = arrange(Size::new(width, height), 1);
+            let arrangement = arrange(Size::new(width, height), 1, None);
             assert!(!arrangement.too_small);
             assert_eq!(arrangement.states.height, 12, "{width}x{height}");
             assert!(arrangement.rates.is_some());
@@ -144,8 +166,24 @@ mod tests {
             assert_eq!(arrangement.rows(Panel::Ports), rows);
             assert_eq!(arrangement.footer.y, height - 1);
         }
-        let wide = arrange(Size::new(160, 48), 1);
-        assert!(matches!(wide.lower, Lower::SideBySide { .. }));
+        let wide = arrange(Size::new(160, 48), 1, None);
+        assert!(matches!(
+            wide.lower,
+            Lower::SideBySide { cgroups: None, .. }
+        ));
+    }
+
+    #[test]
+    fn cgroups_stand_below_ports_where_there_is_room() {
+        let rows = |size: (u16, u16), cgroups| {
+            let arrangement = arrange(size.into(), 1, Some(cgroups));
+            [Panel::Listeners, Panel::Ports, Panel::Cgroups].map(|panel| arrangement.rows(panel))
+        };
+        assert_eq!(rows((80, 24), 90), [7, 7, 7]);
+        assert_eq!(rows((160, 24), 90), [7, 7, 7]);
+        assert_eq!(rows((160, 29), 90), [12, 5, 5]);
+        assert_eq!(rows((160, 50), 90), [33, 16, 15]);
+        assert_eq!(rows((160, 50), 4), [33, 27, 4]);
     }
 
     #[test]
@@ -153,10 +191,16 @@ mod tests {
         for width in (0..200).step_by(13) {
             for height in (0..60).step_by(7) {
                 for notice in 0..4 {
-                    let arrangement = arrange(Size::new(width, height), notice);
-                    let Lower::SideBySide { listeners, ports } = arrangement.lower else {
+                    let arrangement = arrange(Size::new(width, height), notice, Some(20));
+                    let Lower::SideBySide {
+                        listeners,
+                        ports,
+                        cgroups,
+                    } = arrangement.lower
+                    else {
                         continue;
                     };
+                    assert!(cgroups.is_none_or(|cgroups| cgroups.y == ports.bottom()));
                     assert!(listeners.right() <= ports.x, "{width}x{height}");
                     assert!(ports.right() <= width, "{width}x{height}");
                 }

@@ -1,6 +1,7 @@
 //! What is drawn, from a [`Model`]: one file for each panel. Knows neither keys nor the tracker.
 
 pub mod arrange;
+mod cgroups;
 mod header;
 mod help;
 mod listeners;
@@ -18,7 +19,7 @@ mod title;
 use ratatui::{Frame, layout::Rect, text::Line};
 
 use self::{
-    arrange::{Arrangement, Lower, arrange},
+    arrange::{Arrangement, Lower},
     theme::Theme,
 };
 use super::model::{Mode, Model, Panel};
@@ -26,7 +27,7 @@ use super::model::{Mode, Model, Panel};
 /// Draws everything.
 pub fn draw(frame: &mut Frame<'_>, model: &Model, theme: &Theme) {
     let area = frame.area();
-    let arrangement = arrange(area.as_size(), model.notice_lines(area.width));
+    let arrangement = model.arrangement(area.as_size());
     if arrangement.too_small {
         let text = format!("{}x{} is too small", area.width, area.height);
         frame.render_widget(Line::styled(text, theme.alarm), area);
@@ -53,13 +54,27 @@ pub fn draw(frame: &mut Frame<'_>, model: &Model, theme: &Theme) {
 
 fn lower(frame: &mut Frame<'_>, arrangement: &Arrangement, model: &Model, theme: &Theme) {
     match arrangement.lower {
-        Lower::SideBySide { listeners, ports } => {
+        Lower::SideBySide {
+            listeners,
+            ports,
+            cgroups,
+        } => {
             listeners::draw(frame, listeners, model, theme);
-            ports::draw(frame, ports, model, theme);
+            match cgroups {
+                None if model.panel() == Panel::Cgroups => {
+                    cgroups::draw(frame, ports, model, theme);
+                }
+                None => ports::draw(frame, ports, model, theme),
+                Some(cgroups) => {
+                    ports::draw(frame, ports, model, theme);
+                    cgroups::draw(frame, cgroups, model, theme);
+                }
+            }
         }
         Lower::One(area) => match model.panel() {
             Panel::Listeners => listeners::draw(frame, area, model, theme),
             Panel::Ports => ports::draw(frame, area, model, theme),
+            Panel::Cgroups => cgroups::draw(frame, area, model, theme),
         },
         Lower::None => {}
     }

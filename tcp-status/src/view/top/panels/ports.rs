@@ -8,11 +8,14 @@ use ratatui::{
 use tcp_status_common::state::State;
 
 use super::{number::count, text::right, theme::Theme, title};
-use crate::view::top::model::{Model, Panel, PortRow};
+use crate::{
+    snapshot::Counts,
+    view::top::model::{Model, Panel, PortRow},
+};
 
 /// A number or a name, and a mark.
 const PORT: u16 = 9;
-const TOTAL: u16 = 8;
+pub(super) const TOTAL: u16 = 8;
 
 /// States in the order of what is asked most; as many are shown as fit.
 const STATES: [State; 9] = [
@@ -46,7 +49,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: &The
         height: area.height - 1,
         ..area
     };
-    let states = fitting(below.width);
+    let states = fitting(below.width.saturating_sub(PORT));
     let names = states.iter().map(|state| state.name());
     // The mark has a column of its own.
     let heads = ["port ", "total"].into_iter().chain(names);
@@ -66,23 +69,24 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: &The
 
 fn row(row: &PortRow, states: &[State]) -> Row<'static> {
     let mark = if row.unaudited { '*' } else { ' ' };
-    let counts = states
-        .iter()
-        .map(|state| (row.states[*state], width(*state)));
-    let counts = std::iter::once((row.states.total(), TOTAL))
-        .chain(counts)
-        .map(|(number, width)| count(number, width.into()));
-    let cells = std::iter::once(format!("{}{mark}", row.local)).chain(counts);
+    let cells = std::iter::once(format!("{}{mark}", row.local)).chain(numbers(&row.states, states));
     Row::new(cells.map(right))
 }
 
-fn width(state: State) -> u16 {
+/// The total, and the count of each of these states.
+pub(super) fn numbers(counts: &Counts, states: &[State]) -> impl Iterator<Item = String> {
+    let each = states.iter().map(|state| (counts[*state], width(*state)));
+    let all = std::iter::once((counts.total(), TOTAL)).chain(each);
+    all.map(|(number, width)| count(number, width.into()))
+}
+
+pub(super) fn width(state: State) -> u16 {
     u16::try_from(state.name().len()).unwrap_or(u16::MAX)
 }
 
-/// The states for which there is room.
-fn fitting(room: u16) -> &'static [State] {
-    let mut used = PORT + 1 + TOTAL;
+/// The states for which there is room beside the total.
+pub(super) fn fitting(room: u16) -> &'static [State] {
+    let mut used = 1 + TOTAL;
     let fits = |state: &&State| {
         used += 1 + width(**state);
         used <= room
@@ -97,9 +101,9 @@ mod tests {
 
     #[test]
     fn the_most_important_states_come_first() {
-        assert_eq!(fitting(29), []);
-        assert_eq!(fitting(30), [State::Established]);
-        assert_eq!(fitting(80), &STATES[..6]);
+        assert_eq!(fitting(20), []);
+        assert_eq!(fitting(21), [State::Established]);
+        assert_eq!(fitting(71), &STATES[..6]);
         assert_eq!(fitting(200), STATES);
     }
 }

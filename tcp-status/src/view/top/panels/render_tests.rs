@@ -93,18 +93,59 @@ fn an_ordinary_terminal_shows_what_matters() {
 }
 
 #[test]
-fn a_wide_terminal_shows_both_panels_and_families() {
-    let text = text(&mut busy(), (160, 48));
+fn a_wide_terminal_shows_all_panels_and_families() {
+    let mut model = busy();
+    let whole = text(&mut model, (160, 48));
     for part in [
         "state          total     ipv4     ipv6      min      max",
         " Listeners 40, 12.0 syncookies/s  by queue ",
         "\nsyn       9100 ░░░░░░░░░░░░░░      0   4096      0    896   4096 2001:db8:",
-        " outgoing*      231          31       200        0 ",
+        "     5432*     1142           0        41     1100 ",
         " Ports 30 of at most 30, * not all counted yet  by total ",
-        "1-31 of 32\n",
+        "1-24 of 32\n",
+        " Cgroups 4 of at most 256  by total ",
+        "1-5 of 5\n",
+        " cgroup                             total established closewait timewait\n",
+        " orders.service                        75          33        41        0\n",
+        " unattributed                           9           0         0        9\n",
     ] {
-        assert!(text.contains(part), "{part}\n{text}");
+        assert!(whole.contains(part), "{part}\n{whole}");
     }
+    // Without room for both, the panel in hand is shown.
+    let low = text(&mut model, (160, 24));
+    assert!(
+        low.contains(" Ports 30 ") && !low.contains(" Cgroups "),
+        "{low}"
+    );
+    press(&mut model, "\t\t");
+    let low = text(&mut model, (160, 24));
+    assert!(
+        !low.contains(" Ports 30 ") && low.contains(" Cgroups "),
+        "{low}"
+    );
+}
+
+#[test]
+fn cgroups_are_shown_where_they_are_counted() {
+    let mut model = busy();
+    press(&mut model, "\t\tss");
+    let sorted = text(&mut model, (80, 24));
+    for part in [
+        " Cgroups 4 of at most 256  by closewait ",
+        "\ncgroup                              total established closewait timewait synrecv\n\
+         orders.service                         75          33        41        0       0\n",
+        "\nunattributed                            9           0         0        9       0\n",
+    ] {
+        assert!(sorted.contains(part), "{part}\n{sorted}");
+    }
+    // The other namespace has none.
+    deliver(&mut model, Ok(vec![reading(OTHER, 1)]), Instant::now());
+    let other = text(&mut model, (80, 24));
+    assert!(other.contains(" Listeners 1 "), "{other}");
+    press(&mut model, "\t\t");
+    assert!(text(&mut model, (80, 24)).contains(" Listeners 1 "));
+    let wide = text(&mut model, (160, 48));
+    assert!(!wide.contains("Cgroups"), "{wide}");
 }
 
 #[test]
@@ -208,7 +249,7 @@ fn a_scan_has_no_rates_and_no_history_no_peaks() {
 #[test]
 fn every_size_is_drawn() {
     let mut model = busy();
-    for keys in ["", "\t", "?", "?n"] {
+    for keys in ["", "\t", "\t", "?", "?n"] {
         press(&mut model, keys);
         for width in [1, 30, 45, 58, 80, 130, 300] {
             for height in [1, 5, 13, 16, 17, 24, 48] {
@@ -222,7 +263,7 @@ fn every_size_is_drawn() {
 #[test]
 fn sixteen_colours_or_none_and_ascii_where_nothing_else_is() {
     let mut model = busy();
-    for keys in ["", "\t", "?", "?n"] {
+    for keys in ["", "\t", "\t", "?", "?n"] {
         press(&mut model, keys);
         let plain = buffer(&mut model, (160, 48), &Theme::new(false, false));
         for cell in &plain.content {
