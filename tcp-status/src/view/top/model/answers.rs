@@ -2,13 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use ratatui::text::Line;
+use ratatui::{layout::Size, text::Line};
 
 use super::{History, Mode, Model, Panel};
-use crate::{printable::printable, snapshot::Snapshot};
+use crate::{
+    printable::printable,
+    snapshot::{Severity, Snapshot},
+};
 
-/// The most lines of a notice.
+/// The most lines of notices.
 const MAX_NOTICE: u16 = 3;
+
+/// From this height on, several problems have a line each.
+const SEVERAL_FROM: u16 = 24;
 
 /// What to request from the tracker, and how often.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,35 +114,45 @@ impl Model {
         self.outage = Some(Outage { why, lasts });
     }
 
-    /// The most important notice: an outage, a degradation, or the reason of a lower tier.
+    /// What stands above the states, the most urgent first, and how urgent it is: an outage alone;
+    /// else what is wrong, or the reason of a lower tier if nothing is.
     #[must_use]
-    pub fn notice(&self) -> Option<String> {
-        let Snapshot {
-            degraded,
-            tier_reason,
-            tier,
-            ..
-        } = &self.reading;
-        let text = match (&self.outage, degraded, tier_reason) {
-            (Some(outage), ..) => outage.why.clone(),
-            (None, Some(why), _) => format!("degraded: {why}"),
-            (None, None, Some(why)) => format!("{}: {why}", tier.name()),
-            (None, None, None) => return None,
-        };
-        Some(printable(&text))
+    pub fn notices(&self) -> Vec<(Option<Severity>, String)> {
+        if let Some(outage) = &self.outage {
+            return vec![(Some(Severity::Critical), printable(&outage.why))];
+        }
+        let reading = &self.reading;
+        let problems = reading.problems().into_iter();
+        let problems = problems.map(|problem| (Some(problem.severity), problem.text));
+        let degraded = reading.degraded.iter();
+        let degraded = degraded.map(|why| (Some(Severity::Warning), format!("degraded: {why}")));
+        let mut notices: Vec<_> = problems.chain(degraded).collect();
+        if notices.is_empty() {
+            let reason = reading.tier_reason.iter();
+            notices.extend(reason.map(|why| (None, format!("{}: {why}", reading.tier.name()))));
+        }
+        for (_, text) in &mut notices {
+            *text = printable(text);
+        }
+        notices
     }
 
-    /// Lines of the notice at this width. An outage gets several: its hint comes last.
+    /// Lines of the notices on a terminal of this size. An outage gets several: its hint comes last.
     #[must_use]
-    pub fn notice_lines(&self, width: u16) -> u16 {
-        let Some(notice) = self.notice() else {
-            return 0;
+    pub fn notice_lines(&self, Size { width, height }: Size) -> u16 {
+        let notices = self.notices();
+        let most = if self.outage.is_some() || height >= SEVERAL_FROM {
+            MAX_NOTICE
+        } else {
+            1
         };
-        if self.outage.is_none() || width == 0 {
-            return 1;
-        }
-        let needed = Line::raw(notice).width() / usize::from(width) + 1;
-        u16::try_from(needed).unwrap_or(u16::MAX).min(MAX_NOTICE)
+        let lines = match (&self.outage, &notices[..]) {
+            (Some(_), [(_, outage)]) if width > 0 => {
+                Line::raw(outage).width() / usize::from(width) + 1
+            }
+            _ => notices.len(),
+        };
+        u16::try_from(lines).unwrap_or(u16::MAX).min(most)
     }
 }
 
@@ -144,11 +160,18 @@ impl Model {
 mod tests {
     use std::time::{Duration, Instant};
 
+    use tcp_status_common::state::State;
+
     use super::{Mode, Model, PollQuery, PollResult, Snapshot};
     use crate::{
         snapshot::Tier,
         view::top::fixtures::{OTHER, OWN, model, reading},
     };
+
+    fn texts(model: &Model) -> Vec<String> {
+        let notices = model.notices().into_iter();
+        notices.map(|(_, text)| text).collect()
+    }
 
     fn answer(model: &mut Model, result: Result<Vec<Snapshot>, String>, at: Instant) {
         let poll_query = model.poll_query();
@@ -163,7 +186,7 @@ mod tests {
     fn a_tracker_that_goes_is_told_and_forgotten_when_it_is_back() {
         let start = Instant::now();
         let mut model = model(start);
-        let usual = model.notice();
+        let usual = model.notices();
         answer(
             &mut model,
             Err("no\u{1b}[2J tracker".into()),
@@ -171,11 +194,11 @@ mod tests {
         );
         let outage = model.outage().unwrap();
         assert_eq!(outage.lasts, Duration::from_secs(12));
-        assert_eq!(model.notice().unwrap(), "no[2J tracker");
+        assert_eq!(texts(&model), ["no[2J tracker"]);
         // The last numbers stay.
         assert_eq!(model.reading().netns, OWN);
         answer(&mut model, Ok(vec![reading(OWN, 1)]), start);
-        assert_eq!((model.outage(), model.notice()), (None, usual));
+        assert_eq!((model.outage(), model.notices()), (None, usual));
     }
 
     #[test]
@@ -193,7 +216,7 @@ mod tests {
         });
         assert_eq!(model.reading().netns, OWN);
         answer(&mut model, Ok(Vec::new()), start);
-        assert!(model.notice().unwrap().contains("0 readings came"));
+        assert!(texts(&model)[0].contains("0 readings came"));
     }
 
     #[test]
@@ -224,13 +247,19 @@ mod tests {
         let mut best = Snapshot::of(Tier::Full, OWN, <_>::default());
         let mut model = model(start);
         answer(&mut model, Ok(vec![best.clone()]), start);
-        assert_eq!(model.notice(), None);
+        assert_eq!(texts(&model), [""; 0]);
         best.tier = Tier::Scan;
         best.tier_reason = Some("no BTF".into());
         answer(&mut model, Ok(vec![best.clone()]), start);
-        assert_eq!(model.notice().unwrap(), "scan: no BTF");
+        assert_eq!(texts(&model), ["scan: no BTF"]);
         best.degraded = Some("an audit is due".into());
+        answer(&mut model, Ok(vec![best.clone()]), start);
+        assert_eq!(texts(&model), ["degraded: an audit is due"]);
+        best.states[State::SynRecv] = 300;
         answer(&mut model, Ok(vec![best]), start);
-        assert_eq!(model.notice().unwrap(), "degraded: an audit is due");
+        let both = ["300 connections are half-open", "degraded: an audit is due"];
+        assert_eq!(texts(&model), both);
+        let lines = [(80, 24), (80, 23), (0, 24)].map(|size| model.notice_lines(size.into()));
+        assert_eq!(lines, [2, 1, 2]);
     }
 }

@@ -175,7 +175,7 @@ impl Model {
         let rows = |all: &Cgroups| all.tracked.len() + 1 + usize::from(all.other.is_some());
         let rows = self.reading.cgroups.as_ref().map(rows);
         let rows = rows.map(|rows| u16::try_from(rows).unwrap_or(u16::MAX));
-        arrange(size, self.notice_lines(size.width), rows)
+        arrange(size, self.notice_lines(size), rows)
     }
 
     /// Rows that fit into a panel.

@@ -1,4 +1,4 @@
-//! The first line, the line that warns, and the last line.
+//! The first line, the lines that warn, and the last line.
 
 use ratatui::{
     Frame,
@@ -7,9 +7,13 @@ use ratatui::{
     widgets::{Paragraph, Wrap},
 };
 
-use super::{text::cut, theme::Theme};
+use super::{
+    text::{cut, sides},
+    theme::Theme,
+};
 use crate::{
     printable::printable,
+    snapshot::Severity,
     view::top::model::{Mode, Model},
 };
 
@@ -51,21 +55,30 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: &The
     frame.render_widget(Line::styled(right, style), right_area);
 }
 
-/// What is wrong, if anything; all of it is on the page that explains.
-pub(super) fn draw_notice(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: &Theme) {
-    let Some(notice) = model.notice() else {
+/// What is wrong, if anything: an outage in all lines, anything else in one line each, as many as fit.
+pub(super) fn draw_notices(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: &Theme) {
+    let style = |severity| match severity {
+        Some(Severity::Critical) => theme.alarm,
+        Some(Severity::Warning) => theme.warning,
+        None => theme.dim,
+    };
+    let (width, height) = (usize::from(area.width), usize::from(area.height));
+    let notices = model.notices();
+    if let (Some(_), [(severity, outage)]) = (model.outage(), &notices[..]) {
+        let text = cut(outage, width * height, theme);
+        let text = Paragraph::new(text).wrap(Wrap { trim: true });
+        frame.render_widget(text.style(style(*severity)), area);
         return;
-    };
-    let style = if model.outage().is_some() {
-        theme.alarm
-    } else if model.reading().degraded.is_some() {
-        theme.warning
-    } else {
-        theme.dim
-    };
-    let room = usize::from(area.width) * usize::from(area.height);
-    let text = Paragraph::new(cut(&notice, room, theme)).wrap(Wrap { trim: true });
-    frame.render_widget(text.style(style), area);
+    }
+    for (number, (row, (severity, text))) in (1..).zip(area.rows().zip(&notices)) {
+        let text = match notices.len() - number {
+            more if number == height && more > 0 => {
+                sides(text, &format!("and {more} more"), area.width, theme)
+            }
+            _ => Line::raw(cut(text, width, theme)),
+        };
+        frame.render_widget(text.style(style(*severity)), row);
+    }
 }
 
 /// What can be done next.

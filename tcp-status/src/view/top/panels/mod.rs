@@ -34,7 +34,7 @@ pub fn draw(frame: &mut Frame<'_>, model: &Model, theme: &Theme) {
         return;
     }
     header::draw(frame, arrangement.header, model, theme);
-    header::draw_notice(frame, arrangement.notice, model, theme);
+    header::draw_notices(frame, arrangement.notice, model, theme);
     states::draw(frame, arrangement.states, model, theme);
     if let Some(area) = arrangement.rates {
         rates::draw(frame, area, model, theme);
