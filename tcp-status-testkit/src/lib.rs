@@ -51,6 +51,13 @@ pub fn skip_unprepared(reason: &str) {
     skip(reason);
 }
 
+/// Whether the environment asks for as much as CI does: minutes instead of seconds, thousands of network
+/// namespaces instead of hundreds.
+#[must_use]
+pub fn long_tests() -> bool {
+    env::var_os("TCP_STATUS_LONG_TESTS").is_some()
+}
+
 /// The seed of a test: the environment variable `TCP_STATUS_SEED`, or else drawn by chance.
 /// Printed, so that the harness shows it when the test fails.
 #[must_use]

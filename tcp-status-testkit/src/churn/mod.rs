@@ -13,7 +13,7 @@ pub use report::{Report, ScenarioTotals};
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
@@ -104,6 +104,7 @@ impl Churn {
             shared: Arc::new(Shared {
                 stop: AtomicBool::new(false),
                 connections: AtomicU64::new(0),
+                pause: RwLock::new(()),
             }),
             seed: self.seed,
             started: Instant::now(),
@@ -124,6 +125,8 @@ impl Churn {
 struct Shared {
     stop: AtomicBool,
     connections: AtomicU64,
+    /// Shared by the scenarios that are going on.
+    pause: RwLock<()>,
 }
 
 /// Churn that is going on. Dropping it stops it.
@@ -140,6 +143,16 @@ impl Running {
     #[must_use]
     pub fn connections(&self) -> u64 {
         self.shared.connections.load(Ordering::Relaxed)
+    }
+
+    /// Calls `f` while no scenario is going on.
+    pub fn paused<T>(&self, f: impl FnOnce() -> T) -> T {
+        let _paused = self
+            .shared
+            .pause
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        f()
     }
 
     /// Ends it, and waits until every socket is closed.
@@ -185,7 +198,9 @@ fn work(shared: &Shared, bounds: &Churn, seed: u64, per_second: Option<u32>) -> 
     let mut report = Report::new(seed);
     while !shared.stop.load(Ordering::Relaxed) {
         let scenario = ctx.rng.random_range(0..SCENARIOS.len());
+        let going_on = shared.pause.read().unwrap_or_else(PoisonError::into_inner);
         let made = report.run(&mut ctx, scenario);
+        drop(going_on);
         let all = shared.connections.fetch_add(made, Ordering::Relaxed) + made;
         if bounds.connections.is_some_and(|most| all >= most)
             || bounds.duration.is_some_and(|most| start.elapsed() >= most)

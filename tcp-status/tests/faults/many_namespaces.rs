@@ -14,7 +14,7 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 use tcp_status_common::state::State;
-use tcp_status_testkit::{netns::Netns, skip_unprepared};
+use tcp_status_testkit::{long_tests, netns::Netns, skip_unprepared};
 
 use crate::{
     namespaces::{Inhabited, established, limited_to, overflow, own_memory},
@@ -101,10 +101,7 @@ fn namespaces_of_an_unprivileged_user_degrade_no_others() {
 
 /// How many namespaces come and go: a few unless the environment asks for all.
 fn churned() -> usize {
-    match std::env::var_os("TCP_STATUS_MANY_NAMESPACES") {
-        Some(_) => 10_000,
-        None => 500,
-    }
+    if long_tests() { 10_000 } else { 500 }
 }
 
 /// A namespace that is made, has a connection, and goes.

@@ -12,7 +12,7 @@ use std::{
 
 use tcp_status::kernel::sock_diag;
 use tcp_status_common::state::State;
-use tcp_status_testkit::{netns::Netns, raise_fd_limit};
+use tcp_status_testkit::{long_tests, netns::Netns, raise_fd_limit};
 
 use crate::{
     listeners_elsewhere::rows,
@@ -86,18 +86,10 @@ fn among_a_hundred_namespaces_all_are_exact_soon() {
     .unwrap();
 }
 
-/// How many namespaces a test makes: a few unless the environment asks for all.
-fn many(few: usize, all: usize) -> usize {
-    match std::env::var_os("TCP_STATUS_MANY_NAMESPACES") {
-        Some(_) => all,
-        None => few,
-    }
-}
-
 /// A listener and a connection in each. Those that come later come at once.
 #[test]
 fn all_namespaces_of_a_large_host_are_exact() {
-    let many = many(300, 1_000);
+    let many = if long_tests() { 1_000 } else { 300 };
     let (Some(own), Some(first)) = (place(), place()) else {
         return;
     };

@@ -191,6 +191,15 @@ impl Subject {
         }
     }
 
+    /// A reading, and where its states differ from the kernel's listing, in words; nothing if the
+    /// listing changed meanwhile.
+    pub fn compared(&self) -> Option<(Snapshot, String)> {
+        let before = Counts::read().unwrap();
+        let snapshot = self.snapshot();
+        let differences = counts(&snapshot).differences(&before);
+        (Counts::read().unwrap() == before).then_some((snapshot, differences))
+    }
+
     /// Where the tracker differs from the kernel, in words; nothing if the listing changed
     /// while it was compared.
     fn differences(&self) -> Option<String> {
