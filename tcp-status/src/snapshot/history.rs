@@ -13,8 +13,8 @@ pub const MAX_WINDOW: u32 = 86_400;
 /// The longest window that is kept by seconds; a longer one has whole minutes.
 pub const FINE_WINDOW: u32 = 600;
 
-/// Extremes of every gauge, sampled inside the tracker. In the reduced tier, those of FIN_WAIT2 and TIME_WAIT
-/// are bounds: their split is unknown between two walks.
+/// Extremes of every gauge, sampled inside the tracker; the counts beside them are among the samples. In the
+/// reduced tier, earlier ones of FIN_WAIT2 and TIME_WAIT are bounds: their split is unknown between two walks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peaks {
     /// Time covered: the requested window, or the time since start.
@@ -28,6 +28,19 @@ pub struct Peaks {
     /// Seconds since each largest sample was last reached.
     #[serde(default)]
     pub max_seconds_ago: Counts,
+}
+
+impl Peaks {
+    /// Adds the counts of this moment.
+    pub(crate) fn include(&mut self, counts: &Counts) {
+        for (state, count) in counts.iter() {
+            self.min[state] = self.min[state].min(count);
+            if count > self.max[state] {
+                self.max[state] = count;
+                self.max_seconds_ago[state] = 0;
+            }
+        }
+    }
 }
 
 /// Averages per second over a window, with the names of [`super::Transitions`].
@@ -63,4 +76,33 @@ pub struct Stale {
     pub finwait2: u64,
     /// Seconds since that walk.
     pub walked_seconds_ago: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use tcp_status_common::state::State;
+
+    use super::{Counts, Peaks};
+
+    /// Bounds of what is not known cross each other.
+    #[test]
+    fn a_count_lies_between_its_extremes() {
+        let (mut counts, mut min, mut max) = <(Counts, Counts, Counts)>::default();
+        (counts[State::TimeWait], min[State::TimeWait]) = (45, 37);
+        max[State::TimeWait] = 3;
+        let mut peaks = Peaks {
+            window_seconds: 60,
+            sample_milliseconds: 100,
+            min,
+            max,
+            max_seconds_ago: Counts::default(),
+        };
+        peaks.max_seconds_ago[State::TimeWait] = 9;
+        peaks.include(&counts);
+        assert_eq!(
+            (peaks.min[State::TimeWait], peaks.max[State::TimeWait]),
+            (37, 45)
+        );
+        assert_eq!(peaks.max_seconds_ago[State::TimeWait], 0);
+    }
 }

@@ -83,6 +83,9 @@ impl Samples {
             snapshot.peaks = self.history.peaks(now, window, period, range);
             snapshot.rates = self.history.rates(now, window, transitions, *events);
         }
+        if let Some(peaks) = &mut snapshot.peaks {
+            peaks.include(&snapshot.states);
+        }
         snapshot.state_seconds = Some(self.minutes.state_seconds());
         self.queues.annotate(now, window, listeners);
     }
