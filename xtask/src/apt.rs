@@ -2,20 +2,22 @@
 //! untouched, and no root is needed. Parses what apt prints; knows nothing of kernels.
 
 use std::{
-    ffi::OsString,
     fs,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
-use crate::{files, step::Step};
+use crate::{
+    files,
+    step::{Step, run, step},
+};
 
 const MIRROR: &str = "http://deb.debian.org/debian";
 
 /// Kernels and servers are for this architecture only.
-pub(crate) const ARCHITECTURE: &str = "amd64";
+const ARCHITECTURE: &str = "amd64";
 
 /// Signs all suites; where it is missing, the keys that the system trusts have to do.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -35,7 +37,6 @@ impl Apt {
         for part in ["lists/partial", "cache/archives/partial"] {
             files::create_folder(folder.join(part))?;
         }
-        let apt = Self { folder };
         let signed = if Path::new(KEYRING).is_file() {
             format!(" signed-by={KEYRING}")
         } else {
@@ -43,8 +44,8 @@ impl Apt {
         };
         let line = |suite| format!("deb [arch={ARCHITECTURE}{signed}] {MIRROR} {suite} main\n");
         let sources: String = suites.iter().map(line).collect();
-        let path = apt.folder.join("sources.list");
-        let stamp = apt.folder.join("updated");
+        let (path, stamp) = (folder.join("sources.list"), folder.join("updated"));
+        let apt = Self { folder };
         let written = fs::metadata(&stamp).and_then(|metadata| metadata.modified());
         let age = written.ok().and_then(|written| written.elapsed().ok());
         let unchanged = fs::read_to_string(&path).is_ok_and(|present| present == sources);
@@ -53,7 +54,7 @@ impl Apt {
         }
         files::write(&path, sources)?;
         eprintln!("fetching the lists of Debian's packages");
-        match apt.step("apt-get").args(["update", "-qq"]).run() {
+        match apt.step("apt-get").with("update -qq").run() {
             Ok(()) => files::write(&stamp, "")?,
             // One suite of many may be gone; whether that matters, the choice of packages shows.
             Err(error) => eprintln!("warning: {error:#}"),
@@ -63,7 +64,11 @@ impl Apt {
 
     /// Every version of `package` on offer.
     pub(crate) fn versions(&self, package: &str) -> Result<Vec<String>> {
-        let listing = self.step("apt-cache").args(["madison", package]).read()?;
+        let listing = self
+            .step("apt-cache")
+            .with("madison")
+            .with(package)
+            .read()?;
         Ok(madison(&listing, package))
     }
 
@@ -74,23 +79,19 @@ impl Apt {
         version: &str,
     ) -> Result<Vec<(String, String)>> {
         let package = format!("{package}={version}");
-        let stanzas = self.step("apt-cache").args(["show", &package]).read()?;
+        let stanzas = self.step("apt-cache").with("show").with(package).read()?;
         Ok(exact_dependencies(&stanzas))
     }
 
-    /// Downloads a package into `folder`; returns the path of the file.
-    pub(crate) fn download(&self, package: &str, version: &str, folder: &Path) -> Result<PathBuf> {
+    /// Downloads a package and unpacks it into `tree`, without installing it.
+    pub(crate) fn fetch(&self, package: &str, version: &str, tree: &Path) -> Result<()> {
         eprintln!("downloading {package} {version}");
-        let work = tempfile::tempdir_in(folder).context("cannot create a temporary folder")?;
-        self.step("apt-get")
-            .args(["download", "-qq", &format!("{package}={version}")])
+        let work = tempfile::tempdir().context("cannot create a temporary folder")?;
+        self.step("apt-get download -qq")
+            .with(format!("{package}={version}"))
             .folder(work.path())
             .run()?;
-        let deb = debs(work.path())?.pop();
-        let deb = deb.with_context(|| format!("apt-get left no file for {package}"))?;
-        let kept = folder.join(deb.file_name().unwrap_or_default());
-        files::rename(&deb, &kept)?;
-        Ok(kept)
+        unpack_all(work.path(), tree)
     }
 
     /// Downloads `packages` of `suite` into `folder`, and what they depend on and this host has
@@ -102,16 +103,14 @@ impl Apt {
         folder: &Path,
     ) -> Result<()> {
         files::create_folder(folder.join("partial"))?;
-        let mut archives = OsString::from("-oDir::Cache::archives=");
-        archives.push(folder);
-        self.step("apt-get")
-            .args(["install", "-qq", "-y", "--no-install-recommends"])
+        self.step("apt-get install -qq -y --no-install-recommends")
             // Also those that are installed: the ones that are asked for must lie in the folder.
-            .args(["--download-only", "--reinstall", "--target-release", suite])
+            .with("--download-only --reinstall --target-release")
+            .with(suite)
             // Nothing of the system is changed, so nothing has to be locked.
-            .arg("-oDebug::NoLocking=1")
-            .arg(archives)
-            .args(packages.iter().copied())
+            .with("-oDebug::NoLocking=1")
+            .with(format!("-oDir::Cache::archives={}", folder.display()))
+            .with(packages.to_vec())
             .run()
     }
 
@@ -121,44 +120,33 @@ impl Apt {
         let preferences = self.folder.join("preferences");
         let pin = "Package: *\nPin: release n=*-backports\nPin-Priority: 500\n";
         files::write(&preferences, pin)?;
-        let mut option = OsString::from("-oDir::Etc::Preferences=");
-        option.push(preferences);
-        install(self.step("apt-get").arg(option), packages).run()
+        let option = format!("-oDir::Etc::Preferences={}", preferences.display());
+        install(self.step("apt-get").with(option), packages).run()
     }
 
     /// An apt program with this state instead of the system's.
-    fn step(&self, program: &str) -> Step {
-        let place = |name: &str, path: &Path| {
-            let mut option = OsString::from(format!("{name}="));
-            option.push(path);
-            [OsString::from("-o"), option]
-        };
-        Step::new(program)
-            .args(place(
-                "Dir::Etc::SourceList",
-                &self.folder.join("sources.list"),
-            ))
-            .args(place("Dir::State::Lists", &self.folder.join("lists")))
-            .args(place("Dir::Cache", &self.folder.join("cache")))
-            .args([
-                "-oDir::Etc::SourceParts=-",
-                // Only package lists, without translations and descriptions for software shops.
-                "-oAcquire::Languages=none",
-                "-oAcquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
-                // As root, apt would hand over to a user who may not write here.
-                "-oAPT::Sandbox::User=root",
-                "-oAcquire::Retries=3",
-            ])
-            .args([format!("-oAPT::Architecture={ARCHITECTURE}")])
+    fn step(&self, command: &str) -> Step {
+        let folder = self.folder.display();
+        step!(command)
+            .with(format!("-oDir::Etc::SourceList={folder}/sources.list"))
+            .with(format!("-oDir::State::Lists={folder}/lists"))
+            .with(format!("-oDir::Cache={folder}/cache"))
+            .with(format!("-oAPT::Architecture={ARCHITECTURE}"))
+            // Only package lists, without translations and descriptions for software shops.
+            .with("-oDir::Etc::SourceParts=- -oAcquire::Languages=none")
+            .with("-oAcquire::IndexTargets::deb::DEP-11::DefaultEnabled=false")
+            // As root, apt would hand over to a user who may not write here.
+            .with("-oAPT::Sandbox::User=root -oAcquire::Retries=3")
             .env("LC_ALL", "C")
     }
 }
 
 /// Installs packages without removing any, and without starting a daemon.
 pub(crate) fn install(apt_get: Step, packages: &[impl AsRef<str>]) -> Step {
+    let packages: Vec<_> = packages.iter().map(AsRef::as_ref).collect();
     apt_get
-        .args(["install", "-y", "--no-install-recommends", "--no-remove"])
-        .args(packages.iter().map(AsRef::as_ref))
+        .with("install -y --no-install-recommends --no-remove")
+        .with(packages)
         .env("DEBIAN_FRONTEND", "noninteractive")
         // Packages with a daemon start it, but not in runlevel 1.
         .env("RUNLEVEL", "1")
@@ -172,19 +160,14 @@ pub(crate) fn host_release() -> Option<String> {
     Some(name.to_owned())
 }
 
-/// Unpacks a Debian package, without installing it.
-pub(crate) fn unpack(deb: &Path, tree: &Path) -> Result<()> {
-    Step::new("dpkg-deb")
-        .arg("--extract")
-        .arg(deb)
-        .arg(tree)
-        .run()
-}
-
-pub(crate) fn debs(folder: &Path) -> Result<Vec<PathBuf>> {
+/// Unpacks all Debian packages of `folder` into `tree`, without installing them.
+pub(crate) fn unpack_all(folder: &Path, tree: &Path) -> Result<()> {
+    files::create_folder(tree)?;
     let mut debs = files::list(folder)?;
     debs.retain(|path| path.extension().is_some_and(|extension| extension == "deb"));
-    Ok(debs)
+    ensure!(!debs.is_empty(), "no packages in {}", folder.display());
+    debs.iter()
+        .try_for_each(|deb| run!("dpkg-deb --extract", deb, tree))
 }
 
 /// `apt-cache madison`: `PACKAGE | VERSION | URL SUITE/COMPONENT ARCHITECTURE Packages`.

@@ -8,11 +8,11 @@ use std::{
 
 use anyhow::{Result, anyhow, ensure};
 use clap::Args;
-use xtask::object::{self, OBJECT, Record};
 
 use crate::{
-    ebpf, files,
-    step::Step,
+    files,
+    object::{self, OBJECT, Record},
+    step::step,
     toolchain::{Missing, Toolchain},
     workspace::Workspace,
 };
@@ -46,12 +46,7 @@ impl ProfileArgs {
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &BuildArgs) -> Result<()> {
-    let toolchain = if args.install {
-        Ok(Toolchain::install(workspace)?)
-    } else {
-        Toolchain::find(workspace)
-    };
-    build_object(workspace, &toolchain)?;
+    build_object(workspace, &Toolchain::provide(workspace, args.install)?)?;
     let binary = static_binary(workspace, "tcp-status", "tcp-status", args.profile.name())?;
     let size = files::read(&binary)?.len() / 1024;
     println!("{}: {size} KiB, static", binary.display());
@@ -60,32 +55,29 @@ pub(crate) fn run(workspace: &Workspace, args: &BuildArgs) -> Result<()> {
 
 /// Builds the kept object anew, only if it does not belong to the sources.
 pub(crate) fn refresh_object(workspace: &Workspace) -> Result<()> {
-    if check_kept(workspace).is_ok() {
+    if Record::read_valid(&workspace.root).is_ok() {
         return Ok(());
     }
     build_object(workspace, &Toolchain::find(workspace))
 }
 
-fn check_kept(workspace: &Workspace) -> Result<()> {
-    Record::read(&workspace.root)?.check(&workspace.root)
-}
-
 /// Builds the object and keeps it; without a toolchain, makes sure that the kept one serves.
 fn build_object(workspace: &Workspace, toolchain: &Result<Toolchain, Missing>) -> Result<()> {
-    let toolchain = match toolchain {
-        Ok(toolchain) => toolchain,
-        Err(missing) => {
-            let install = "`cargo xtask build --install` installs what is missing";
-            check_kept(workspace)
-                .map_err(|error| anyhow!("{missing}; {install}").context(error))?;
-            eprintln!("{OBJECT} belongs to the sources and is not built: {missing}; {install}");
-            return Ok(());
+    match toolchain {
+        Ok(toolchain) => {
+            let object = object::build(workspace, toolchain)?;
+            let compiler = toolchain.compiler.describe();
+            let changed = object::keep(&workspace.root, &object, &compiler)?;
+            let result = if changed { "changed" } else { "unchanged" };
+            eprintln!("{OBJECT}: {} bytes, {result}", object.len());
         }
-    };
-    let object = ebpf::build(workspace, toolchain)?;
-    let changed = object::keep(&workspace.root, &object, &toolchain.compiler.describe())?;
-    let result = if changed { "changed" } else { "unchanged" };
-    eprintln!("{OBJECT}: {} bytes, {result}", object.len());
+        Err(missing) => {
+            let why = format!("{missing}; `cargo xtask build --install` installs what is missing");
+            Record::read_valid(&workspace.root)
+                .map_err(|error| anyhow!(why.clone()).context(error))?;
+            eprintln!("{OBJECT} belongs to the sources and is not built: {why}");
+        }
+    }
     Ok(())
 }
 
@@ -98,12 +90,11 @@ pub(crate) fn static_binary(
 ) -> Result<PathBuf> {
     let triple = static_triple(workspace);
     eprintln!("building {binary}, static, for {triple} ({profile})");
-    let step = Step::cargo()
-        .args(["build", "--locked", "--package", package, "--bin", binary])
-        // Even for the host: without it the flags would reach proc macros, which cannot be static.
-        .args(["--target", &triple, "--profile", profile])
-        .env("CARGO_ENCODED_RUSTFLAGS", static_flags());
-    workspace.at_root(step).run()?;
+    // The target even for the host: without it the flags would reach proc macros, which cannot be
+    // static.
+    let what = format!("--package {package} --bin {binary} --profile {profile} --target {triple}");
+    let step = workspace.cargo("build --locked").with(&*what);
+    step.env("CARGO_ENCODED_RUSTFLAGS", static_flags()).run()?;
     let path = static_path(workspace, binary, profile);
     ensure!(
         path.is_file(),
@@ -124,11 +115,9 @@ pub(crate) fn static_path(workspace: &Workspace, binary: &str, profile: &str) ->
 /// unlike glibc, it is made for them.
 pub(crate) fn static_triple(workspace: &Workspace) -> String {
     let musl = workspace.host.replace("-gnu", "-musl");
-    let libraries = Step::new("rustc")
-        .args(["--print", "target-libdir", "--target", &musl])
-        .ask();
+    let libraries = step!("rustc --print target-libdir --target", &musl).try_read();
     match libraries {
-        Some(folder) if Path::new(folder.trim_end()).is_dir() => musl,
+        Some(folder) if Path::new(&folder).is_dir() => musl,
         _ => workspace.host.clone(),
     }
 }
@@ -143,14 +132,8 @@ pub(crate) fn static_flags() -> OsString {
 
 /// The user's own flags in cargo's encoding, and the one for a static binary.
 fn add_static(encoded: Option<&OsStr>, plain: &str) -> OsString {
-    let plain = || {
-        plain
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join("\x1f")
-            .into()
-    };
-    let mut flags = encoded.map_or_else(plain, OsStr::to_owned);
+    let plain: Vec<_> = plain.split_whitespace().collect();
+    let mut flags = encoded.map_or_else(|| plain.join("\x1f").into(), OsStr::to_owned);
     if !flags.is_empty() {
         flags.push("\x1f");
     }

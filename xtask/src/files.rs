@@ -63,13 +63,11 @@ pub(crate) fn set_mode(path: &Path, mode: u32) -> Result<()> {
 /// The entries of a folder, sorted.
 pub(crate) fn list(folder: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
     let folder = folder.as_ref();
-    let entries = fs::read_dir(folder)
+    let mut entries: Vec<_> = fs::read_dir(folder)
         .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
-        .with_context(|| format!("cannot list {}", folder.display()));
-    entries.map(|mut entries: Vec<_>| {
-        entries.sort();
-        entries
-    })
+        .with_context(|| format!("cannot list {}", folder.display()))?;
+    entries.sort();
+    Ok(entries)
 }
 
 /// Everything below a folder, folders included; follows no symbolic link.
@@ -82,4 +80,10 @@ pub(crate) fn walk(folder: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
         found.push(path);
     }
     Ok(found)
+}
+
+/// A template with its words replaced.
+pub(crate) fn fill(template: &str, words: &[(&str, &str)]) -> String {
+    let fill = |text: String, (word, value): &(&str, &str)| text.replace(word, value);
+    words.iter().fold(template.to_owned(), fill)
 }

@@ -4,20 +4,18 @@
 mod apt;
 mod bench;
 mod build;
-mod ebpf;
 mod files;
 mod fuzz;
 mod lint;
+mod object;
 mod package;
 mod reproducible;
 mod run;
 mod soak;
 mod step;
-mod structure;
 mod test;
 mod test_totals;
 mod toolchain;
-mod tools;
 mod types;
 mod vm;
 mod workspace;
@@ -77,32 +75,28 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match run(&Cli::parse().command) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("xtask: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    run(&Cli::parse().command).unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
 }
 
 fn run(command: &Command) -> Result<ExitCode> {
     // There is none in a virtual machine.
     let workspace = Workspace::find;
     match command {
-        Command::Build(args) => build::run(&workspace()?, args).map(|()| ExitCode::SUCCESS),
-        Command::Run(args) | Command::Load(args) => {
-            run::run(&workspace()?, args).map(|never| match never {})
-        }
-        Command::Test(args) => test::run(&workspace()?, args),
-        Command::Fuzz(args) => fuzz::run(&workspace()?, args),
-        Command::Soak(args) => soak::run(&workspace()?, args),
-        Command::Vm(args) => vm::run(&workspace()?, args),
-        Command::Package(args) => package::run(&workspace()?, args),
-        Command::Zabbix(args) => zabbix::run(&workspace()?, args),
-        Command::Bench(args) => bench::run(&workspace()?, args).map(|()| ExitCode::SUCCESS),
-        Command::Guest(args) => bench::inside(args).map(|()| ExitCode::SUCCESS),
-        Command::Types(args) => types::run(args).map(|()| ExitCode::SUCCESS),
-        Command::Lint => lint::run(&workspace()?),
+        Command::Run(args) | Command::Load(args) => match run::run(&workspace()?, args)? {},
+        Command::Test(args) => return test::run(&workspace()?, args),
+        Command::Fuzz(args) => return fuzz::run(&workspace()?, args),
+        Command::Soak(args) => return soak::run(&workspace()?, args),
+        Command::Vm(args) => return vm::run(&workspace()?, args),
+        Command::Package(args) => return package::run(&workspace()?, args),
+        Command::Zabbix(args) => return zabbix::run(&workspace()?, args),
+        Command::Lint => return Ok(lint::run(&workspace()?)),
+        Command::Build(args) => build::run(&workspace()?, args)?,
+        Command::Bench(args) => bench::run(&workspace()?, args)?,
+        Command::Guest(args) => bench::inside(args)?,
+        Command::Types(args) => types::run(args)?,
     }
+    Ok(ExitCode::SUCCESS)
 }

@@ -18,24 +18,22 @@ pub(crate) fn registries() -> Result<Vec<(PathBuf, &'static str)>> {
     let sources = home
         .context("no home folder; set CARGO_HOME")?
         .join("registry/src");
-    let folders = files::list(sources).unwrap_or_default();
-    Ok(folders
-        .into_iter()
-        .map(|folder| (folder, "/registry"))
-        .collect())
+    let folders = files::list(sources).unwrap_or_default().into_iter();
+    Ok(folders.map(|folder| (folder, "/registry")).collect())
 }
 
 /// Rustc's options that give folders of this machine other names.
 pub(crate) fn remap(folders: &[(PathBuf, &str)]) -> Vec<OsString> {
-    let mut flags = Vec::new();
-    for (folder, name) in folders {
-        let mut flag = OsString::from("--remap-path-prefix=");
-        flag.push(folder);
-        flag.push("=");
-        flag.push(name);
-        flags.push(flag);
-    }
-    flags
+    let flag = |(folder, name): &(PathBuf, &str)| {
+        let parts = [
+            "--remap-path-prefix=".as_ref(),
+            folder.as_os_str(),
+            "=".as_ref(),
+            name.as_ref(),
+        ];
+        OsString::from_iter(parts)
+    };
+    folders.iter().map(flag).collect()
 }
 
 /// Fails if a built file names one of these folders of this machine.

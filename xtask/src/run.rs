@@ -8,6 +8,7 @@ use std::{
     io::{IsTerminal as _, stdin},
     os::unix::process::CommandExt as _,
     path::Path,
+    process::Stdio,
 };
 
 use anyhow::{Context as _, Result};
@@ -17,7 +18,7 @@ use nix::unistd::Uid;
 use crate::{
     build::{self, ProfileArgs},
     files,
-    step::Step,
+    step::{Step, step},
     toolchain::exists,
     workspace::Workspace,
 };
@@ -38,50 +39,45 @@ pub(crate) fn run(workspace: &Workspace, args: &RunArgs) -> Result<Infallible> {
     build::refresh_object(workspace)?;
     let profile = args.profile.name();
     let binary = build::static_binary(workspace, "tcp-status", "tcp-status", profile)?;
-    let root = Uid::effective().is_root();
     let scan = has_option(&args.args, "--backend", Some("scan"));
-    let socket_given =
-        env::var_os(SOCKET_VARIABLE).is_some() || has_option(&args.args, "--socket", None);
-    let step = if root {
-        Step::new(&binary)
+    let step = if Uid::effective().is_root() {
+        step!(&binary)
     } else if !scan && sudo_works() {
         eprintln!(
             "query it by: sudo {} show; with --socket-group, its members need no sudo",
             binary.display()
         );
-        Step::new("sudo")
-            .arg(format!("--preserve-env={SOCKET_VARIABLE},RUST_LOG"))
-            .arg("--")
-            .arg(&binary)
+        step!(
+            "sudo",
+            format!("--preserve-env={SOCKET_VARIABLE},RUST_LOG"),
+            "--",
+            &binary
+        )
     } else {
         if !scan {
             eprintln!("neither root nor sudo: the scan backend counts; run this as root for eBPF");
         }
-        unprivileged(workspace, &binary, socket_given)?
+        unprivileged(workspace, &binary, &args.args)?
     };
-    let step = step.arg("run").args(&args.args);
+    let step = step.with("run").with(args.args.clone());
     eprintln!("{step}");
-    let error = step.command().exec();
+    let error = step.command().stdin(Stdio::inherit()).exec();
     Err(error).with_context(|| format!("cannot start `{step}`"))
 }
 
 /// With the socket where this user may write.
-fn unprivileged(workspace: &Workspace, binary: &Path, socket_given: bool) -> Result<Step> {
-    let step = Step::new(binary);
-    if socket_given {
+fn unprivileged(workspace: &Workspace, binary: &Path, args: &[OsString]) -> Result<Step> {
+    let step = step!(binary);
+    if env::var_os(SOCKET_VARIABLE).is_some() || has_option(args, "--socket", None) {
         return Ok(step);
     }
     let runtime = env::var_os("XDG_RUNTIME_DIR").filter(|folder| Path::new(folder).is_dir());
     let folder = runtime.map_or_else(|| workspace.target.clone(), Into::into);
     let folder = folder.join("tcp-status");
     files::create_folder(&folder)?;
-    let socket = folder.join("tcp-status.sock");
-    eprintln!(
-        "query it by: {SOCKET_VARIABLE}={} {} show",
-        socket.display(),
-        binary.display()
-    );
-    Ok(step.env(SOCKET_VARIABLE, socket))
+    let step = step.env(SOCKET_VARIABLE, folder.join("tcp-status.sock"));
+    eprintln!("query it by: {step} show");
+    Ok(step)
 }
 
 /// Whether `args` have the option, and with this value, if one is given.
@@ -99,8 +95,7 @@ fn has_option(args: &[OsString], name: &str, value: Option<&str>) -> bool {
 
 /// Whether sudo needs no password, or somebody can enter one.
 fn sudo_works() -> bool {
-    let silent = || Step::new("sudo").args(["-n", "true"]).ask().is_some();
-    exists("sudo") && (stdin().is_terminal() || silent())
+    exists("sudo") && (stdin().is_terminal() || step!("sudo -n true").try_read().is_some())
 }
 
 #[cfg(test)]

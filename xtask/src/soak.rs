@@ -7,7 +7,6 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::{
-    step::Step,
     vm::{self, Version, VmArgs},
     workspace::Workspace,
 };
@@ -33,24 +32,19 @@ pub(crate) struct SoakArgs {
 const REST: Duration = Duration::from_mins(5);
 
 pub(crate) fn run(workspace: &Workspace, args: &SoakArgs) -> Result<ExitCode> {
+    let (minutes, rate) = (args.minutes.to_string(), args.rate.to_string());
     let environment = [
-        ("TCP_STATUS_SOAK_MINUTES", args.minutes),
-        ("TCP_STATUS_SOAK_RATE", args.rate),
-    ]
-    .map(|(name, value)| (name, value.to_string()));
+        ("TCP_STATUS_SOAK_MINUTES", minutes),
+        ("TCP_STATUS_SOAK_RATE", rate),
+    ];
     if let Some(version) = &args.vm {
         let machines = VmArgs::new(vec![version.clone()], args.install);
         let limit = Duration::from_mins(args.minutes.into()) + REST;
-        let totals = vm::soak(workspace, &machines, environment.into(), limit)?;
-        println!("{totals}");
-        return Ok(totals.exit_code());
+        return Ok(vm::soak(workspace, &machines, environment.into(), limit)?.finish());
     }
-    let step = Step::cargo()
-        .args(["test", "--locked", "--release", "--package", "tcp-status"])
-        .args(["--test", "soak", "--", "--nocapture"]);
-    let step = environment
-        .into_iter()
-        .fold(step, |step, (name, value)| step.env(name, value));
-    workspace.at_root(step).run()?;
+    let step = workspace.cargo("test --locked --release --package tcp-status --test soak");
+    let set = |step: crate::step::Step, (name, value)| step.env(name, value);
+    let step = environment.into_iter().fold(step, set);
+    step.with("-- --nocapture").run()?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,45 +1,69 @@
-//! One command: to be shown, run, or read. Does not decide which.
+//! One command: printed, run, or read.
 
 use std::{
     ffi::{OsStr, OsString},
     fmt, io,
-    path::PathBuf,
-    process::{Command, ExitStatus, Stdio},
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Output, Stdio},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, ensure};
 
-/// A command that can be printed so that a shell would take it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A [`Step`] of the given parts, each as [`Words`] says.
+macro_rules! step {
+    ($($part:expr),+ $(,)?) => { $crate::step::Step::default()$(.with($part))+ };
+}
+
+/// Runs a [`step!`] to its end.
+macro_rules! run {
+    ($($part:expr),+ $(,)?) => { $crate::step::step!($($part),+).run() };
+}
+
+pub(crate) use {run, step};
+
+/// A command that can be printed so that a shell takes it.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Step {
-    program: OsString,
-    args: Vec<OsString>,
+    /// The program, then its arguments.
+    words: Vec<OsString>,
     env: Vec<(&'static str, OsString)>,
     folder: Option<PathBuf>,
 }
 
-impl Step {
-    pub(crate) fn new(program: impl Into<OsString>) -> Self {
-        Self {
-            program: program.into(),
-            args: Vec::new(),
-            env: Vec::new(),
-            folder: None,
+/// A part of a command line: a `&str` is split at spaces, anything else is one word.
+pub(crate) trait Words {
+    fn append_to(self, words: &mut Vec<OsString>);
+}
+
+impl Words for &str {
+    fn append_to(self, words: &mut Vec<OsString>) {
+        words.extend(self.split_whitespace().map(OsString::from));
+    }
+}
+
+macro_rules! one_word {
+    ($($kind:ty)+) => {$(impl Words for $kind {
+        fn append_to(self, words: &mut Vec<OsString>) {
+            words.push(self.into());
         }
-    }
+    })+};
+}
+one_word!(String &String OsString &OsString PathBuf &PathBuf &Path);
 
-    /// The cargo that runs this program.
-    pub(crate) fn cargo() -> Self {
-        Self::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+impl<T: Words> Words for Vec<T> {
+    fn append_to(self, words: &mut Vec<OsString>) {
+        self.into_iter().for_each(|one| one.append_to(words));
     }
+}
 
-    pub(crate) fn arg(mut self, arg: impl Into<OsString>) -> Self {
-        self.args.push(arg.into());
-        self
-    }
+/// The cargo that runs this program.
+pub(crate) fn cargo() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
 
-    pub(crate) fn args<T: Into<OsString>>(mut self, args: impl IntoIterator<Item = T>) -> Self {
-        self.args.extend(args.into_iter().map(Into::into));
+impl Step {
+    pub(crate) fn with(mut self, words: impl Words) -> Self {
+        words.append_to(&mut self.words);
         self
     }
 
@@ -53,12 +77,12 @@ impl Step {
         self
     }
 
-    /// As a [`Command`], for what the methods here do not cover.
+    /// As a [`Command`] without input, for what the methods here do not cover.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(&self.program);
-        command
-            .args(&self.args)
-            .envs(self.env.iter().map(|(name, value)| (name, value)));
+        let (program, args) = self.words.split_first().expect("a step has a program");
+        let mut command = Command::new(program);
+        command.args(args).envs(self.env.iter().cloned());
+        command.stdin(Stdio::null());
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
         }
@@ -67,64 +91,57 @@ impl Step {
 
     /// Runs it with its output on stderr: stdout is data.
     pub(crate) fn run(&self) -> Result<()> {
-        let status = self
-            .command()
-            .stdin(Stdio::null())
-            .stdout(io::stderr())
-            .status()
-            .with_context(|| format!("cannot start `{self}`"))?;
-        self.expect_success(status)
+        let status = self.command().stdout(io::stderr()).status();
+        self.expect_success(status.with_context(|| format!("cannot start `{self}`"))?)
     }
 
-    /// Runs it and returns what it printed on stdout.
+    /// Runs it and returns what it printed on stdout, without the last line break.
     pub(crate) fn read(&self) -> Result<String> {
-        String::from_utf8(self.bytes()?).with_context(|| format!("`{self}` did not print text"))
+        let printed = String::from_utf8(self.bytes()?)
+            .with_context(|| format!("`{self}` printed no text"))?;
+        Ok(printed.trim_end().to_owned())
     }
 
-    /// As [`Self::read`], whatever the bytes are.
+    /// As [`Self::read`], unchanged.
     pub(crate) fn bytes(&self) -> Result<Vec<u8>> {
-        let output = self
-            .command()
-            .stdin(Stdio::null())
-            .stderr(Stdio::inherit())
-            .output()
-            .with_context(|| format!("cannot start `{self}`"))?;
+        let output = self.output(Stdio::inherit())?;
         self.expect_success(output.status)?;
         Ok(output.stdout)
     }
 
-    /// What it printed on stdout, if it can be started and succeeds.
-    pub(crate) fn ask(&self) -> Option<String> {
-        let output = self
-            .command()
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .output()
-            .ok()?;
-        if !output.status.success() {
-            return None;
-        }
-        String::from_utf8(output.stdout).ok()
+    /// As [`Self::read`], silently; `None` if it cannot be started or fails.
+    pub(crate) fn try_read(&self) -> Option<String> {
+        let output = self.output(Stdio::null()).ok()?;
+        let printed = String::from_utf8(output.stdout).ok()?;
+        output
+            .status
+            .success()
+            .then(|| printed.trim_end().to_owned())
     }
 
-    pub(crate) fn expect_success(&self, status: ExitStatus) -> Result<()> {
-        if !status.success() {
-            bail!("`{self}` failed ({status}); what it printed above says why");
-        }
+    /// Runs it and collects stdout, and stderr where it is piped.
+    pub(crate) fn output(&self, stderr: Stdio) -> Result<Output> {
+        let output = self.command().stderr(stderr).output();
+        output.with_context(|| format!("cannot start `{self}`"))
+    }
+
+    fn expect_success(&self, status: ExitStatus) -> Result<()> {
+        ensure!(
+            status.success(),
+            "`{self}` failed ({status}); what it printed above says why"
+        );
         Ok(())
     }
 }
 
 impl fmt::Display for Step {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (name, value) in &self.env {
-            write!(formatter, "{name}={} ", quoted(value))?;
-        }
-        write!(formatter, "{}", quoted(&self.program))?;
-        for arg in &self.args {
-            write!(formatter, " {}", quoted(arg))?;
-        }
-        Ok(())
+        let env = self.env.iter();
+        let env = env.map(|(name, value)| format!("{name}={}", quoted(value)));
+        let words: Vec<_> = env
+            .chain(self.words.iter().map(|word| quoted(word)))
+            .collect();
+        formatter.write_str(&words.join(" "))
     }
 }
 
@@ -135,10 +152,8 @@ fn quoted(word: &OsStr) -> String {
     if !word.is_empty() && word.chars().all(is_plain) {
         word.into_owned()
     } else if word.contains('\x1f') {
-        format!(
-            "$'{}'",
-            word.escape_debug().to_string().replace("\\u{1f}", r"\x1f")
-        )
+        let escaped = word.escape_debug().to_string();
+        format!("$'{}'", escaped.replace("\\u{1f}", r"\x1f"))
     } else {
         format!("'{}'", word.replace('\'', r"'\''"))
     }
@@ -146,14 +161,10 @@ fn quoted(word: &OsStr) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn prints_as_a_shell_takes_it() {
-        let step = Step::new("cargo")
-            .arg("install")
-            .args(["it's", "", "a\x1f'b\\"])
-            .env("LLVM_PREFIX", "/usr/lib/llvm 22");
+        let words = ["it's", "", "a\x1f'b\\"].map(str::to_owned);
+        let step = step!("cargo  install", Vec::from(words)).env("LLVM_PREFIX", "/usr/lib/llvm 22");
         assert_eq!(
             step.to_string(),
             r"LLVM_PREFIX='/usr/lib/llvm 22' cargo install 'it'\''s' '' $'a\x1f\'b\\'"
@@ -162,12 +173,12 @@ mod tests {
 
     #[test]
     fn failure_names_the_command() {
-        let error = Step::new("false").run().unwrap_err().to_string();
+        let error = run!("false").unwrap_err().to_string();
         assert!(
             error.starts_with("`false` failed (exit status: 1)"),
             "{error}"
         );
-        let error = Step::new("/no/such/program").run().unwrap_err().to_string();
+        let error = run!("/no/such/program").unwrap_err().to_string();
         assert_eq!(error, "cannot start `/no/such/program`");
     }
 }

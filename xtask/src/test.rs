@@ -6,13 +6,13 @@ use std::{
     process::{ExitCode, Stdio},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
-use xtask::object::{OBJECT, Record, digest};
 
 use crate::{
-    ebpf, lint,
-    step::Step,
+    lint,
+    object::{self, OBJECT, Record, digest},
+    step::run,
     test_totals::{Outcome, SKIPPED, TestTotals},
     toolchain::{Toolchain, apt_install},
     vm,
@@ -52,13 +52,10 @@ pub(crate) struct TestArgs {
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<ExitCode> {
-    let toolchain = if args.install {
-        let toolchain = Toolchain::install(workspace)?;
+    let toolchain = Toolchain::provide(workspace, args.install)?;
+    if args.install {
         apt_install(&PACKAGES)?;
-        Ok(toolchain)
-    } else {
-        Toolchain::find(workspace)
-    };
+    }
     let mut totals = TestTotals::default();
     totals.check("eBPF object", || match &toolchain {
         Ok(toolchain) => compare(workspace, toolchain),
@@ -68,8 +65,7 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<ExitCode> {
     totals.check("static binary", || {
         // As it is in the machines: a release would build everything that it is made of once more.
         vm::build(workspace)?;
-        Step::new(vm::program(workspace)).arg("--version").run()?;
-        Ok(Outcome::Passed)
+        run!(vm::program(workspace), "--version")
     });
     let tests = part("tests", || cargo_test(workspace));
     totals.add(tests);
@@ -78,73 +74,59 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<ExitCode> {
     }
     if !args.vm.is_empty() {
         let machines = vm::VmArgs::new(args.vm.clone(), args.install);
-        totals.add(part("virtual machines", || {
-            vm::tests(workspace, &machines, &args.vm_briefly)
-        }));
+        let tests = || vm::tests(workspace, &machines, &args.vm_briefly);
+        totals.add(part("virtual machines", tests));
     }
-    println!("{totals}");
+    let code = totals.finish();
     // The checks around the tests do not stand for them.
     if tests.passed == 0 {
         eprintln!("xtask: no test ran; the reasons are above");
         return Ok(ExitCode::FAILURE);
     }
-    Ok(totals.exit_code())
+    Ok(code)
 }
 
 /// Counts as a failure what keeps a part from being tried at all.
 fn part(name: &str, run: impl FnOnce() -> Result<TestTotals>) -> TestTotals {
     eprintln!("== {name}");
-    let totals = run().unwrap_or_else(|error| {
-        eprintln!("== {name}: FAILED: {error:#}");
-        TestTotals {
-            failed: 1,
-            ..TestTotals::default()
-        }
-    });
+    let mut totals = TestTotals::default();
+    match run() {
+        Ok(found) => totals = found,
+        Err(error) => totals.check::<()>(name, || Err(error)),
+    }
     eprintln!("== {name}: {totals}");
     totals
 }
 
 /// Builds the object and compares it with the kept one.
 fn compare(workspace: &Workspace, toolchain: &Toolchain) -> Result<Outcome> {
-    let record = Record::read(&workspace.root)?;
-    record.check(&workspace.root)?;
-    let built = digest(&ebpf::build(workspace, toolchain)?);
+    let record = Record::read_valid(&workspace.root)?;
+    let built = digest(&object::build(workspace, toolchain)?);
     if built == record.object {
-        return Ok(Outcome::Passed);
+        return Ok(().into());
     }
     let compiler = toolchain.compiler.describe();
-    if compiler != record.compiler {
-        return Ok(Outcome::Skipped(format!(
-            "it builds, but by {compiler}; the kept one is by {}, so their bytes may differ",
-            record.compiler
-        )));
-    }
-    bail!(
+    ensure!(
+        compiler != record.compiler,
         "{OBJECT} is not what its sources make (kept {}, built {built}); \
          `cargo xtask build` updates it",
         record.object
-    )
+    );
+    Ok(Outcome::Skipped(format!(
+        "it builds, but by {compiler}; the kept one is by {}, so their bytes may differ",
+        record.compiler
+    )))
 }
 
 fn cargo_test(workspace: &Workspace) -> Result<TestTotals> {
     let threads = std::env::var("RUST_TEST_THREADS").unwrap_or_else(|_| TEST_THREADS.to_owned());
-    let step = Step::cargo()
-        .args([
-            "test",
-            "--locked",
-            "--no-fail-fast",
-            "--",
-            "--color",
-            "never",
-        ])
+    let step = workspace
+        .cargo("test --locked --no-fail-fast -- --color never")
         // What is skipped for want of a privilege or a program is counted below.
         .env("TCP_STATUS_ALLOW_SKIPS", "1")
         .env("RUST_TEST_THREADS", threads);
-    let mut child = workspace
-        .at_root(step.clone())
+    let mut child = step
         .command()
-        .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot start `{step}`"))?;
@@ -183,13 +165,14 @@ impl Counter {
                 passed: binary.passed - skipped,
                 failed: binary.failed,
                 skipped: binary.skipped + skipped,
+                ..binary
             });
         }
     }
 }
 
 /// `test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s`
-pub(crate) fn result(line: &str) -> Option<TestTotals> {
+fn result(line: &str) -> Option<TestTotals> {
     let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
     let count = |what: &str| {
         let mut counts = counts.split("; ");
@@ -199,6 +182,7 @@ pub(crate) fn result(line: &str) -> Option<TestTotals> {
         passed: count("passed")?,
         failed: count("failed")?,
         skipped: count("ignored")?,
+        ..TestTotals::default()
     })
 }
 

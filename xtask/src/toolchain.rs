@@ -1,6 +1,6 @@
-//! What builds for the BPF target: a compiler that has `core` for it, LLVM of the same major
-//! version, and bpf-linker built against that LLVM. Finds and installs them; does not build the
-//! object.
+//! Finds and installs what commands need: packages of Debian, subcommands of cargo, and what builds
+//! for the BPF target: a compiler that has `core` for it, LLVM of the same major version, and
+//! bpf-linker built against that LLVM.
 
 use std::{
     collections::BTreeSet,
@@ -13,7 +13,11 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::unistd::Uid;
 
-use crate::{apt, step::Step, workspace::Workspace};
+use crate::{
+    apt,
+    step::{Step, run, step},
+    workspace::Workspace,
+};
 
 /// The target of the eBPF programs.
 pub(crate) const BPF_TARGET: &str = "bpfel-unknown-none";
@@ -26,9 +30,6 @@ const LINKER_LLVMS: RangeInclusive<u32> = 21..=23;
 
 /// Debian 12 and later have these; LLVM's major version goes with `rustc-web`.
 const DEBIAN_COMPILER: [&str; 3] = ["rustc-web", "libstd-rust-web-dev-bpf", "llvm-22-dev"];
-
-/// More than the compiler, LLVM and the linker need.
-const ROUNDS: usize = 4;
 
 /// A complete toolchain for the BPF target.
 #[derive(Debug)]
@@ -55,7 +56,7 @@ pub(crate) struct Compiler {
 
 /// Where `core` is; the better first: the kept object was made with a built one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Core {
+enum Core {
     /// Built, in the sysroot.
     Built,
     /// Its source is in the sysroot (rustup's component rust-src): cargo builds it.
@@ -66,7 +67,7 @@ pub(crate) enum Core {
 #[derive(Debug)]
 pub(crate) struct Missing {
     what: String,
-    hint: Remedy,
+    remedy: Remedy,
 }
 
 #[derive(Debug)]
@@ -88,18 +89,13 @@ impl Compiler {
         self.core == Some(Core::Source)
     }
 
-    fn llvm_major(&self) -> Option<u32> {
-        self.llvm.split('.').next()?.parse().ok()
-    }
-
     fn probe(rustc: PathBuf) -> Option<Self> {
-        let version = Step::new(&rustc).arg("-vV").ask()?;
+        let version = step!(&rustc, "-vV").try_read()?;
         let field = |name: &str| {
             let value = version.lines().find_map(|line| line.strip_prefix(name));
             value.map(str::to_owned)
         };
-        let sysroot = Step::new(&rustc).args(["--print", "sysroot"]).ask()?;
-        let sysroot = fs::canonicalize(sysroot.trim_end()).ok()?;
+        let sysroot = fs::canonicalize(step!(&rustc, "--print sysroot").try_read()?).ok()?;
         let rustlib = sysroot.join("lib/rustlib");
         let built = fs::read_dir(rustlib.join(BPF_TARGET).join("lib")).is_ok_and(|entries| {
             let mut names = entries.flatten().map(|entry| entry.file_name());
@@ -117,37 +113,55 @@ impl Compiler {
 }
 
 impl Toolchain {
+    /// Finds the toolchain, and installs what is missing if `install`.
+    pub(crate) fn provide(workspace: &Workspace, install: bool) -> Result<Result<Self, Missing>> {
+        let mut last = String::new();
+        loop {
+            let missing = match Self::find(workspace) {
+                Err(missing) if install => missing,
+                found => return Ok(found),
+            };
+            ensure!(missing.what != last, "still missing after its cure: {last}");
+            eprintln!("installing {}", missing.what);
+            match &missing.remedy {
+                Remedy::Apt(packages) => apt_install(packages),
+                Remedy::Run(step) => step.run(),
+                Remedy::ByHand(advice) => bail!("no command does it on this host: {advice}"),
+            }
+            .with_context(|| format!("cannot install {}", missing.what))?;
+            last = missing.what;
+        }
+    }
+
     /// The toolchain of this host, or the first part that it lacks.
     pub(crate) fn find(workspace: &Workspace) -> Result<Self, Missing> {
         let compilers = compilers();
         let (compiler, major) = best(&compilers).ok_or_else(|| no_compiler(&compilers))?;
         let llvm_prefix = llvm(major).ok_or_else(|| Missing {
             what: format!("LLVM {major} with headers and llvm-strip"),
-            hint: if exists("apt-get") {
+            remedy: if exists("apt-get") {
                 Remedy::Apt(vec![format!("llvm-{major}-dev")])
             } else {
                 Remedy::ByHand(format!(
-                    "install LLVM {major} with its headers and set LLVM_PREFIX to its folder"
+                    "install LLVM {major} and set LLVM_PREFIX to its folder"
                 ))
             },
         })?;
         // `bpf-linker --version` does not name its LLVM: the folder does.
-        let root = workspace
-            .target
-            .join("bpf-toolchain")
-            .join(format!("bpf-linker-{LINKER_VERSION}-llvm-{major}"));
+        let name = format!("bpf-toolchain/bpf-linker-{LINKER_VERSION}-llvm-{major}");
+        let root = workspace.target.join(name);
         let linker_folder = root.join("bin");
         // It may be present and not start: its LLVM can have been removed since.
         if !exists(linker_folder.join("bpf-linker")) {
-            let install = Step::new("cargo")
-                .args(["install", "bpf-linker", "--version", LINKER_VERSION])
-                .args(["--locked", "--no-default-features", "--features"])
-                .args([format!("llvm-{major}"), "--root".into()])
-                .arg(root)
+            let options = format!("--version {LINKER_VERSION} --features llvm-{major}");
+            let install = step!("cargo install bpf-linker --locked --no-default-features")
+                .with(&*options)
+                .with("--root")
+                .with(root)
                 .env("LLVM_PREFIX", llvm_prefix);
             return Err(Missing {
                 what: format!("bpf-linker {LINKER_VERSION} for LLVM {major}"),
-                hint: Remedy::Run(install),
+                remedy: Remedy::Run(install),
             });
         }
         Ok(Self {
@@ -156,33 +170,12 @@ impl Toolchain {
             linker_folder,
         })
     }
-
-    /// Installs what is missing, part by part.
-    pub(crate) fn install(workspace: &Workspace) -> Result<Self> {
-        let mut last = String::new();
-        for _ in 0..ROUNDS {
-            let missing = match Self::find(workspace) {
-                Ok(toolchain) => return Ok(toolchain),
-                Err(missing) => missing,
-            };
-            ensure!(missing.what != last, "still missing after its cure: {last}");
-            eprintln!("installing {}", missing.what);
-            match &missing.hint {
-                Remedy::Apt(packages) => apt_install(packages),
-                Remedy::Run(step) => step.run(),
-                Remedy::ByHand(advice) => bail!("no command does it on this host: {advice}"),
-            }
-            .with_context(|| format!("cannot install {}", missing.what))?;
-            last = missing.what;
-        }
-        bail!("still missing after {ROUNDS} rounds: {last}")
-    }
 }
 
 impl fmt::Display for Missing {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "missing: {}; cure: ", self.what)?;
-        match &self.hint {
+        match &self.remedy {
             Remedy::Apt(packages) => write!(formatter, "`{}`", apt_step(packages)),
             Remedy::Run(step) => write!(formatter, "`{step}`"),
             Remedy::ByHand(advice) => formatter.write_str(advice),
@@ -192,15 +185,16 @@ impl fmt::Display for Missing {
 
 /// Every compiler of rustup, of `PATH` and of Debian, each sysroot once.
 fn compilers() -> Vec<Compiler> {
-    let list = Step::new("rustup").args(["toolchain", "list", "-v"]).ask();
+    let list = step!("rustup toolchain list -v")
+        .try_read()
+        .unwrap_or_default();
     // "NAME (active, default) PATH"
-    let rustup = list.iter().flat_map(|list| list.lines());
-    let rustup = rustup.filter_map(|line| Some(format!("/{}/bin", line.split_once('/')?.1)));
+    let rustup = list.lines().filter_map(|line| line.split_once('/'));
+    let rustup = rustup.map(|(_, path)| PathBuf::from(format!("/{path}/bin")));
     let path = env::var_os("PATH").unwrap_or_default();
+    let folders = rustup.chain(env::split_paths(&path));
     let mut sysroots = BTreeSet::new();
-    rustup
-        .map(PathBuf::from)
-        .chain(env::split_paths(&path))
+    folders
         .chain(["/usr/bin".into()])
         .map(|folder| folder.join("rustc"))
         .filter(|rustc| rustc.is_file())
@@ -211,34 +205,30 @@ fn compilers() -> Vec<Compiler> {
 
 /// The best compiler that bpf-linker works with, and LLVM's major version.
 fn best(compilers: &[Compiler]) -> Option<(&Compiler, u32)> {
-    compilers
-        .iter()
-        .filter(|compiler| compiler.core.is_some())
-        .filter_map(|compiler| Some((compiler, compiler.llvm_major()?)))
-        .filter(|(_, major)| LINKER_LLVMS.contains(major))
-        .min_by_key(|(compiler, _)| compiler.core)
+    let usable = compilers.iter().filter_map(|compiler| {
+        let major = compiler.llvm.split('.').next()?.parse().ok()?;
+        let is_usable = compiler.core.is_some() && LINKER_LLVMS.contains(&major);
+        is_usable.then_some((compiler, major))
+    });
+    usable.min_by_key(|(compiler, _)| compiler.core)
 }
 
 fn no_compiler(compilers: &[Compiler]) -> Missing {
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let found: Vec<_> = compilers.iter().map(Compiler::describe).collect();
-    let nightly = ["toolchain", "install", "nightly", "--component", "rust-src"];
+    let nightly = step!("rustup toolchain install nightly --component rust-src");
     Missing {
         what: format!(
-            "a Rust compiler with core for the BPF target and LLVM {} to {} (found without: {})",
-            LINKER_LLVMS.start(),
-            LINKER_LLVMS.end(),
+            "a Rust compiler with core for the BPF target and LLVM {LINKER_LLVMS:?} (found \
+             without: {})",
             found.join("; ")
         ),
-        hint: if release.lines().any(|line| line == "ID=debian") {
+        remedy: if release.lines().any(|line| line == "ID=debian") {
             Remedy::Apt(DEBIAN_COMPILER.map(str::to_owned).into())
         } else if exists("rustup") {
-            Remedy::Run(Step::new("rustup").args(nightly))
+            Remedy::Run(nightly)
         } else {
-            Remedy::ByHand(format!(
-                "install rustup, then `rustup {}`",
-                nightly.join(" ")
-            ))
+            Remedy::ByHand(format!("install rustup, then `{nightly}`"))
         },
     }
 }
@@ -247,40 +237,38 @@ fn no_compiler(compilers: &[Compiler]) -> Missing {
 /// object is stripped by llvm-strip.
 fn llvm(major: u32) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let prefixes = env::split_paths(&path).filter_map(|folder| Some(folder.parent()?.to_owned()));
+    let of_path = env::split_paths(&path).filter_map(|folder| Some(folder.parent()?.to_owned()));
+    let files = ["bin/llvm-strip", "include/llvm-c/Core.h"];
     let complete = |prefix: &PathBuf| {
-        ["bin/llvm-strip", "include/llvm-c/Core.h"]
-            .iter()
-            .all(|file| prefix.join(file).is_file())
-            && Step::new(prefix.join("bin/llvm-config"))
-                .arg("--version")
-                .ask()
-                .is_some_and(|version| version.starts_with(&format!("{major}.")))
+        let version = step!(prefix.join("bin/llvm-config"), "--version").try_read();
+        files.iter().all(|file| prefix.join(file).is_file())
+            && version.is_some_and(|version| version.starts_with(&format!("{major}.")))
     };
-    env::var_os("LLVM_PREFIX")
-        .map(PathBuf::from)
-        .into_iter()
+    let given = env::var_os("LLVM_PREFIX").map(PathBuf::from).into_iter();
+    let mut prefixes = given
         .chain([format!("/usr/lib/llvm-{major}").into()])
-        .chain(prefixes)
-        .find(complete)
+        .chain(of_path);
+    prefixes.find(complete)
 }
 
 /// Whether a program starts.
 pub(crate) fn exists(program: impl AsRef<Path>) -> bool {
-    let program = program.as_ref().as_os_str();
-    Step::new(program).arg("--version").ask().is_some()
+    step!(program.as_ref(), "--version").try_read().is_some()
 }
 
 fn apt_step(packages: &[impl AsRef<str>]) -> Step {
-    apt::install(Step::new("apt-get"), packages)
+    apt::install(step!("apt-get"), packages)
 }
 
 /// Installs those of `packages` that are not installed; needs root.
 pub(crate) fn apt_install(packages: &[impl AsRef<str>]) -> Result<()> {
     static LISTS: Once = Once::new();
     let installed = |package: &str| {
-        let step = Step::new("dpkg-query").args(["--show", "--showformat=${db:Status-Status}"]);
-        step.arg(package).ask().as_deref() == Some("installed")
+        let status = step!(
+            "dpkg-query --show --showformat=${db:Status-Status}",
+            package
+        );
+        status.try_read().as_deref() == Some("installed")
     };
     let names = packages.iter().map(AsRef::as_ref);
     let missing: Vec<_> = names.filter(|name| !installed(name)).collect();
@@ -294,11 +282,48 @@ pub(crate) fn apt_install(packages: &[impl AsRef<str>]) -> Result<()> {
     );
     LISTS.call_once(|| {
         // One source of many may be unreachable; whether that matters, the installation shows.
-        if let Err(error) = Step::new("apt-get").args(["update", "-q"]).run() {
+        if let Err(error) = run!("apt-get update -q") {
             eprintln!("warning: {error:#}");
         }
     });
     apt_step(&missing).run()
+}
+
+/// A subcommand of cargo, and the version that was tried.
+pub(crate) type Tool = (&'static str, &'static str);
+
+/// The program of a tool; the folder names the version.
+pub(crate) fn tool(workspace: &Workspace, (name, version): Tool) -> PathBuf {
+    let root = workspace.target.join("tools");
+    root.join(format!("{name}-{version}/bin/{name}"))
+}
+
+/// Installs those tools that are missing, or fails with what installs them.
+pub(crate) fn provide_tools(workspace: &Workspace, tools: &[Tool], install: bool) -> Result<()> {
+    for &(name, version) in tools {
+        let program = tool(workspace, (name, version));
+        if program.is_file() {
+            continue;
+        }
+        let root = program.ancestors().nth(2).unwrap_or(&program);
+        let step = step!(
+            "cargo install --locked",
+            name,
+            "--version",
+            version,
+            "--root",
+            root
+        )
+        .with("--target-dir")
+        .with(workspace.target.join("tools/build"));
+        ensure!(
+            install,
+            "cannot find {name} {version}; add --install, or run: {step}"
+        );
+        eprintln!("{step}");
+        step.run()?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

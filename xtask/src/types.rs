@@ -6,14 +6,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     path::PathBuf,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 
-use crate::step::Step;
+use crate::{files, step::step};
 
 /// Arguments of `types`.
 #[derive(Debug, Args)]
@@ -65,21 +64,18 @@ const FUNCTIONS: [&str; 8] = [
 
 pub(crate) fn run(args: &TypesArgs) -> Result<()> {
     let shown = args.kernel.display();
-    let bytes = fs::read(&args.kernel).with_context(|| format!("cannot read {shown}"))?;
-    let bytes = if bytes.starts_with(&MAGIC) {
-        bytes
-    } else {
-        embedded(&bytes).with_context(|| format!("cannot find BTF in {shown}"))?
-    };
+    let mut bytes = files::read(&args.kernel)?;
+    if !bytes.starts_with(&MAGIC) {
+        bytes = embedded(&bytes).with_context(|| format!("cannot find BTF in {shown}"))?;
+    }
     let reduced = reduce(&bytes).with_context(|| format!("cannot reduce the BTF of {shown}"))?;
-    fs::write(&args.output, reduced)
-        .with_context(|| format!("cannot write {}", args.output.display()))
+    files::write(&args.output, reduced)
 }
 
 /// `BTF_MAGIC` and the version, little-endian.
 const MAGIC: [u8; 3] = [0x9f, 0xeb, 1];
 /// `struct btf_header` without what later kernels add.
-const HEADER: usize = 24;
+const HEADER: u32 = 24;
 /// `struct btf_type`.
 const TYPE: usize = 12;
 
@@ -111,15 +107,11 @@ fn embedded(image: &[u8]) -> Result<Vec<u8>> {
     // The last four bytes are its unpacked size, which no program expects.
     let folder = tempfile::tempdir().context("cannot make a folder")?;
     let path = folder.path().join("payload");
-    fs::write(&path, &packed[..packed.len() - 4])
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    let kernel = Step::new(program).arg("-dc").arg(&path).bytes()?;
-    let header = [0x9f, 0xeb, 1, 0];
-    let btf = kernel
-        .windows(8)
-        .position(|bytes| bytes[..4] == header && matches!(bytes[4..], [24 | 32, 0, 0, 0]))
-        .context("the kernel has no section .BTF")?;
-    Ok(kernel[btf..].to_vec())
+    files::write(&path, &packed[..packed.len() - 4])?;
+    let kernel = step!(program, "-dc", path).bytes()?;
+    let is_header = |bytes: &[u8]| matches!(bytes, [0x9f, 0xeb, 1, 0, 24 | 32, 0, 0, 0]);
+    let btf = kernel.windows(8).position(is_header);
+    Ok(kernel[btf.context("the kernel has no section .BTF")?..].to_vec())
 }
 
 fn word(bytes: &[u8], at: usize) -> Result<usize> {
@@ -246,64 +238,48 @@ fn reduce(btf: &[u8]) -> Result<Vec<u8>> {
             open.extend(of.contained().into_iter().map(|at| of.words[at] as usize));
         }
     }
-    let numbers: BTreeMap<usize, u32> = [(0, 0)]
+    let numbers: BTreeMap<usize, u32> = [0]
         .into_iter()
-        .chain(kept.iter().copied().zip(1..))
+        .chain(kept.iter().copied())
+        .zip(0..)
         .collect();
-    let mut names = Names::default();
+    let (mut names, mut offsets) = (vec![0], BTreeMap::from([(String::new(), 0)]));
+    // Of a name, each of which is kept once.
+    let mut offset = |name: &str| -> Result<u32> {
+        if let Some(&offset) = offsets.get(name) {
+            return Ok(offset);
+        }
+        let offset = u32::try_from(names.len())?;
+        names.extend(name.bytes().chain([0]));
+        offsets.insert(name.to_owned(), offset);
+        Ok(offset)
+    };
     let mut written: Vec<u32> = Vec::new();
     for id in kept {
         let mut of = types[id - 1].clone();
         for at in of.contained() {
             of.words[at] = numbers[&(of.words[at] as usize)];
         }
-        written.push(names.offset(of.name)?);
+        written.push(offset(of.name)?);
         written.extend(&of.words[..2]);
         if of.members.is_empty() {
             written.extend(&of.words[2..]);
         }
         for (member, words) in of.members.iter().zip(of.words[2..].chunks(2)) {
-            written.push(names.offset(member)?);
+            written.push(offset(member)?);
             written.extend(words);
         }
     }
     let length = u32::try_from(written.len() * 4)?;
-    let header = u32::try_from(HEADER)?;
-    let mut bytes = [&MAGIC[..], &[0]].concat();
-    let numbers = [header, 0, length, length, u32::try_from(names.bytes.len())?];
-    bytes.extend(
-        numbers
-            .iter()
-            .chain(&written)
-            .flat_map(|number| number.to_le_bytes()),
-    );
-    bytes.extend(names.bytes);
-    Ok(bytes)
-}
-
-/// The names, each once.
-struct Names<'a> {
-    bytes: Vec<u8>,
-    offsets: BTreeMap<&'a str, u32>,
-}
-
-impl Default for Names<'_> {
-    fn default() -> Self {
-        Self {
-            bytes: vec![0],
-            offsets: [("", 0)].into(),
-        }
-    }
-}
-
-impl<'a> Names<'a> {
-    fn offset(&mut self, name: &'a str) -> Result<u32> {
-        if let Some(&offset) = self.offsets.get(name) {
-            return Ok(offset);
-        }
-        let offset = u32::try_from(self.bytes.len())?;
-        self.bytes.extend(name.bytes().chain([0]));
-        self.offsets.insert(name, offset);
-        Ok(offset)
-    }
+    let header = [HEADER, 0, length, length, u32::try_from(names.len())?];
+    let numbers = header
+        .iter()
+        .chain(&written)
+        .flat_map(|number| number.to_le_bytes());
+    Ok(MAGIC
+        .into_iter()
+        .chain([0])
+        .chain(numbers)
+        .chain(names)
+        .collect())
 }

@@ -5,7 +5,7 @@ use std::{env, path::PathBuf};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use crate::step::Step;
+use crate::step::{Step, Words, cargo, step};
 
 /// Places and names that every subcommand needs.
 #[derive(Debug)]
@@ -23,26 +23,23 @@ impl Workspace {
         let package = env::var_os("CARGO_MANIFEST_DIR")
             .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
         let root = package.parent().context("xtask lies in no workspace")?;
-        let metadata = Step::cargo()
-            .args(["metadata", "--no-deps", "--format-version", "1"])
-            .folder(root)
-            .read()?;
+        let metadata = step!(cargo(), "metadata --no-deps --format-version 1").folder(root);
         let metadata: Value =
-            serde_json::from_str(&metadata).context("`cargo metadata` did not print JSON")?;
+            serde_json::from_str(&metadata.read()?).context("`cargo metadata` printed no JSON")?;
         let target = metadata["target_directory"].as_str();
-        let version = Step::new("rustc").arg("-vV").read()?;
+        let version = step!("rustc -vV").read()?;
         let host = version.lines().find_map(|line| line.strip_prefix("host: "));
         Ok(Self {
             target: target
-                .context("no target folder in `cargo metadata`")?
+                .context("`cargo metadata` names no target folder")?
                 .into(),
-            host: host.context("no host in `rustc -vV`")?.to_owned(),
+            host: host.context("`rustc -vV` names no host")?.to_owned(),
             root: root.to_owned(),
         })
     }
 
-    /// Runs `step` from the root of the repository.
-    pub(crate) fn at_root(&self, step: Step) -> Step {
-        step.folder(&self.root)
+    /// A command of cargo, at the root of the repository.
+    pub(crate) fn cargo(&self, words: impl Words) -> Step {
+        step!(cargo(), words).folder(&self.root)
     }
 }

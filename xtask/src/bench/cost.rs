@@ -2,10 +2,9 @@
 //! Does not know what is measured.
 
 use std::{
-    fs,
     os::unix::process::ExitStatusExt as _,
     path::Path,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -14,6 +13,8 @@ use nix::{
     time::{ClockId, clock_getcpuclockid, clock_gettime},
     unistd::Pid,
 };
+
+use crate::files;
 
 /// The cost of one turn.
 #[derive(Clone, Copy, Debug)]
@@ -31,49 +32,40 @@ pub(crate) struct Cost {
 pub(crate) fn process(command: &mut Command, others: &[u32]) -> Result<Cost> {
     let before = cpu_of(others)?;
     let start = Instant::now();
+    let (stdin, stdout) = (Stdio::null(), Stdio::null());
     let child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdin(stdin)
+        .stdout(stdout)
         .stderr(Stdio::null())
-        .spawn()
-        .with_context(|| format!("cannot start {command:?}"))?;
-    let (status, usage) = wait(&child)?;
-    let wall = start.elapsed();
-    ensure!(status.success(), "{command:?} failed ({status})");
-    Ok(Cost {
-        wall,
-        cpu: usage.cpu + (cpu_of(others)? - before),
-        peak: Some(usage.peak),
-    })
-}
-
-struct Usage {
-    cpu: Duration,
-    peak: u64,
-}
-
-/// Waits for a child and for what it says of itself and of the children it waited for.
-fn wait(child: &Child) -> Result<(ExitStatus, Usage)> {
-    let pid = Pid::from_raw(child.id().try_into()?);
+        .spawn();
+    let pid = Pid::from_raw(
+        child
+            .with_context(|| format!("cannot start {command:?}"))?
+            .id()
+            .try_into()?,
+    );
     let mut status = 0;
     // SAFETY: plain numbers, for which zeros are valid.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     // SAFETY: both pointers are valid for the call.
     let waited = unsafe { libc::wait4(pid.as_raw(), &raw mut status, 0, &raw mut usage) };
     ensure!(waited == pid.as_raw(), "cannot wait for process {pid}");
-    let usage = Usage {
-        cpu: duration(usage.ru_utime) + duration(usage.ru_stime),
-        peak: usage.ru_maxrss.try_into()?,
+    let wall = start.elapsed();
+    let status = ExitStatus::from_raw(status);
+    ensure!(status.success(), "{command:?} failed ({status})");
+    let duration = |time: libc::timeval| {
+        Duration::from_micros((time.tv_sec * 1_000_000 + time.tv_usec).unsigned_abs())
     };
-    Ok((ExitStatus::from_raw(status), usage))
+    // Of it, and of the children that it waited for.
+    let own = duration(usage.ru_utime) + duration(usage.ru_stime);
+    Ok(Cost {
+        wall,
+        cpu: own + (cpu_of(others)? - before),
+        peak: Some(usage.ru_maxrss.try_into()?),
+    })
 }
 
-fn duration(time: libc::timeval) -> Duration {
-    let micros = time.tv_sec * 1_000_000 + time.tv_usec;
-    Duration::from_micros(micros.unsigned_abs())
-}
-
-/// Does `work` in this thread, as often as said; the cost of one turn. The CPU time is that of
+/// Does `work` in this thread, as often as requested; the cost of one turn. The CPU time is that of
 /// this thread and of the processes `others`.
 pub(crate) fn turns(
     count: u32,
@@ -93,7 +85,7 @@ pub(crate) fn turns(
 }
 
 /// CPU time of the calling thread so far.
-pub(crate) fn cpu_of_thread() -> Result<Duration> {
+fn cpu_of_thread() -> Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }
 
@@ -114,21 +106,20 @@ pub(crate) fn status(pid: u32, name: &str) -> Result<u64> {
 
 /// How often the threads of a process have been switched to, or rather from.
 pub(crate) fn wakeups(pid: u32) -> Result<u64> {
-    let folder = format!("/proc/{pid}/task");
-    let mut sum = 0;
-    for task in fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))? {
-        sum += figure(&task?.path(), "voluntary_ctxt_switches")?;
-    }
-    Ok(sum)
+    let tasks = files::list(format!("/proc/{pid}/task"))?;
+    tasks
+        .iter()
+        .map(|task| figure(task, "voluntary_ctxt_switches"))
+        .sum()
 }
 
 fn figure(folder: &Path, name: &str) -> Result<u64> {
     let path = folder.join("status");
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path:?}"))?;
-    text.lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-        .and_then(|value| value.split_whitespace().next()?.parse().ok())
-        .with_context(|| format!("{} has no {name}", path.display()))
+    let text = files::read_text(&path)?;
+    let mut lines = text.lines();
+    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let number = value.and_then(|value| value.split_whitespace().next()?.parse().ok());
+    number.with_context(|| format!("{} has no {name}", path.display()))
 }
 
 /// Of several rounds: the middle, and the smallest and largest around it.
@@ -145,13 +136,15 @@ impl Spread {
         let mut rounds: Vec<_> = rounds.into_iter().collect();
         rounds.sort_by(f64::total_cmp);
         let (low, high) = (*rounds.first()?, *rounds.last()?);
-        let middle = rounds.len() / 2;
-        let median = if rounds.len() % 2 == 0 {
-            f64::midpoint(rounds[middle - 1], rounds[middle])
-        } else {
-            rounds[middle]
-        };
+        let middles = [(rounds.len() - 1) / 2, rounds.len() / 2].map(|index| rounds[index]);
+        let median = f64::midpoint(middles[0], middles[1]);
         Some(Self { median, low, high })
+    }
+
+    /// In microseconds.
+    pub(crate) fn micros(costs: &[Cost], of: impl Fn(&Cost) -> Duration) -> Result<Self> {
+        let micros = costs.iter().map(|cost| 1e6 * of(cost).as_secs_f64());
+        Self::of(micros).context("no round")
     }
 }
 

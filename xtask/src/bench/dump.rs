@@ -31,17 +31,12 @@ pub(super) fn states() -> Result<[u64; 16]> {
     let mut counts = [0; 16];
     let mut part = vec![0; 1 << 16];
     for family in [libc::AF_INET, libc::AF_INET6] {
-        send(
-            socket.as_raw_fd(),
-            &request(family.try_into()?),
-            MsgFlags::empty(),
-        )?;
-        loop {
-            let length = recv(socket.as_raw_fd(), &mut part, MsgFlags::empty())?;
-            if count(&part[..length], &mut counts)? {
-                break;
-            }
-        }
+        let (fd, flags) = (socket.as_raw_fd(), MsgFlags::empty());
+        send(fd, &request(family.try_into()?), flags)?;
+        while {
+            let length = recv(fd, &mut part, flags)?;
+            !count(&part[..length], &mut counts)?
+        } {}
     }
     Ok(counts)
 }

@@ -4,7 +4,7 @@
 use std::{
     net::{Ipv4Addr, TcpListener, TcpStream},
     thread::sleep,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -17,26 +17,26 @@ use super::{
     full::full_tier,
     guest,
     kernel::{Empty, Object, programs},
-    report::{Report, Table, number, ratio},
+    report::{Report, Table, ratio},
     tracker::Tracker,
 };
 use crate::workspace::Workspace;
 
 /// Options of `run`, by name, and where the state changes happen.
-const SETUPS: [(&str, &[&str], Place); 6] = [
-    ("default", &[], Place::Own),
-    ("ports: 16", &["--max-ports", "16"], Place::Own),
-    ("all namespaces", ALL, Place::Own),
-    ("all namespaces, in another one", ALL, Place::Other),
-    ("all namespaces, in one made later", ALL, Place::Later),
-    ("default, in another one, not counted", &[], Place::Other),
+const SETUPS: [(&str, &[&str], Location); 6] = [
+    ("default", &[], Location::Own),
+    ("ports: 16", &["--max-ports", "16"], Location::Own),
+    ("all namespaces", ALL, Location::Own),
+    ("all namespaces, in another one", ALL, Location::Other),
+    ("all namespaces, in one made later", ALL, Location::Later),
+    ("default, in another one, not counted", &[], Location::Other),
 ];
 
 const ALL: &[&str] = &["--netns", "all"];
 
 /// In which namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum Location {
     /// In that of the tracker.
     Own,
     /// In another, which is there before the tracker, so that it is seeded.
@@ -54,18 +54,16 @@ pub(super) fn measure(bench: &Bench<'_>, workspace: &Workspace) -> Result<Report
     if let Err(error) = full {
         report.skipped("the full tier", &format!("{error:#}"));
     }
-    report.notes.push(
+    report.note(
         "Net is what both copies of the handler take together, less what two programs take that do \
          nothing, in their place and in the same round: the kernel's statistics cost time \
-         themselves, and so does calling any program."
-            .into(),
+         themselves, and so does calling any program.",
     );
-    report.notes.push(
+    report.note(
         "Connections are made by one thread on loopback, both ends, with the ends of handshake \
          and close: its CPU time has what the kernel does for them. Pairs of rounds, with and \
          without, in changing order. Two empty programs are what no tool that sees each state \
-         change twice can be below."
-            .into(),
+         change twice can be below.",
     );
     Ok(report)
 }
@@ -78,30 +76,15 @@ fn handlers(bench: &Bench<'_>) -> Result<Table> {
     );
     let _statistics =
         enable_stats(Stats::RunTime).context("cannot have statistics of eBPF programs")?;
-    for (name, options, place) in SETUPS {
-        bench.say(&format!("handler, {name}"));
-        let rounds = (0..bench.pick(9, 3))
-            .map(|_| Round::measure(bench, options, place))
-            .collect::<Result<Vec<_>>>()?;
-        let figure = |of: fn(&Round) -> f64| {
-            let spread = Spread::of(rounds.iter().map(of));
-            number(spread.map_or(0.0, |spread| spread.median))
-        };
-        let net = Spread::of(rounds.iter().map(Round::net)).context("no round")?;
-        table.row([
-            name.to_owned(),
-            rounds
-                .iter()
-                .map(|round| round.events)
-                .sum::<u64>()
-                .to_string(),
-            figure(|round| round.empty),
-            figure(|round| round.first),
-            figure(|round| round.second),
-            number(net.median),
-            number(net.low),
-            number(net.high),
-        ]);
+    for (name, options, location) in SETUPS {
+        progress!("handler, {name}");
+        let rounds = bench.rounds(9, 3, || Round::measure(bench, options, location))?;
+        let median = |of: fn(&Round) -> f64| Spread::of(rounds.iter().map(of)).map(|it| it.median);
+        let net = Spread::of(rounds.iter().map(Round::net));
+        let events: u64 = rounds.iter().map(|round| round.events).sum();
+        let (first, second) = (median(|round| round.first), median(|round| round.second));
+        let empty = median(|round| round.empty);
+        table.row(&[&name, &events, &empty, &first, &second, &net]);
     }
     Ok(table)
 }
@@ -115,17 +98,17 @@ struct Round {
 }
 
 impl Round {
-    fn measure(bench: &Bench<'_>, options: &[&str], place: Place) -> Result<Self> {
+    fn measure(bench: &Bench<'_>, options: &[&str], location: Location) -> Result<Self> {
         let connections = bench.pick(10_000, 2_000);
         let another = || -> Result<OtherNetns> {
             let other = OtherNetns::new()?;
             other.netns.run(few_minisockets)??;
             Ok(other)
         };
-        let mut other = (place != Place::Own).then(another).transpose()?;
+        let mut other = (location != Location::Own).then(another).transpose()?;
         let connect = |other: &Option<OtherNetns>, count| match other {
-            None => connect(count),
-            Some(other) => other.netns.run(|| connect(count))?,
+            None => connect(count).map(drop),
+            Some(other) => other.netns.run(|| connect(count).map(drop))?,
         };
         let empty = {
             let programs = [Empty::attach()?, Empty::attach()?];
@@ -139,31 +122,30 @@ impl Round {
             };
             before.iter().zip(&runs()?).map(each).sum()
         };
-        let tracker = Tracker::start(bench.binary, bench.folder, options)?;
-        if place == Place::Later {
+        let tracker = Tracker::start(bench, options)?;
+        if location == Location::Later {
             other = Some(another()?);
         }
         connect(&other, connections / 4)?;
         let before = programs(tracker.pid())?;
         connect(&other, connections)?;
         let after = programs(tracker.pid())?;
-        let grown = |name: &str, figure: &str| {
+        // Runs, and nanoseconds for each.
+        let grown = |name: &str| -> Result<(u64, f64)> {
             let find = |object: &&Object| object.name == name;
-            let (before, after) = (before.values().find(find), after.values().find(find));
-            let (before, after) = before
-                .zip(after)
-                .with_context(|| format!("no program {name}"))?;
-            Ok::<_, anyhow::Error>(after.figure(figure) - before.figure(figure))
+            let both = before.values().find(find).zip(after.values().find(find));
+            let (before, after) = both.with_context(|| format!("no program {name}"))?;
+            let grown = |figure| after.figure(figure) - before.figure(figure);
+            let runs = grown("run_cnt");
+            Ok((runs, ratio(grown("run_time_ns"), runs)))
         };
-        let each = |name| -> Result<f64> {
-            Ok(ratio(grown(name, "run_time_ns")?, grown(name, "run_cnt")?))
-        };
-        // The kernel keeps 15 characters of a name.
+        let (events, first) = grown("set_state_first")?;
         Ok(Self {
-            events: grown("set_state_first", "run_cnt")?,
+            events,
             empty,
-            first: each("set_state_first")?,
-            second: each("set_state_secon")?,
+            first,
+            // The kernel keeps 15 characters of a name.
+            second: grown("set_state_secon")?.1,
         })
     }
 
@@ -180,21 +162,24 @@ fn few_minisockets() -> Result<()> {
 /// Connections with and without something attached, in pairs.
 fn connections(bench: &Bench<'_>) -> Result<Table> {
     let count = bench.pick(8_000, 1_000);
-    let mut empty = Vec::new();
-    let mut tracked = Vec::new();
+    // The first ones are not counted.
+    let without = || {
+        connect(count / 4)?;
+        connect(count)
+    };
+    let with_empty = || {
+        let _programs = [Empty::attach()?, Empty::attach()?];
+        without()
+    };
+    let with_tracker = || {
+        let _tracker = Tracker::start(bench, &[])?;
+        // What follows the start: its first audits.
+        sleep(Duration::from_secs(2));
+        without()
+    };
+    let (mut empty, mut tracked) = (Vec::new(), Vec::new());
     for round in 0..bench.pick(24, 4) {
-        bench.say(&format!("connections, pair {round}"));
-        let with_empty = || {
-            let _programs = [Empty::attach()?, Empty::attach()?];
-            loop_cost(count)
-        };
-        let with_tracker = || {
-            let _tracker = Tracker::start::<&str>(bench.binary, bench.folder, &[])?;
-            // What follows the start: its first audits.
-            sleep(Duration::from_secs(2));
-            loop_cost(count)
-        };
-        let without = || loop_cost(count);
+        progress!("connections, pair {round}");
         // In changing order.
         if round % 2 == 0 {
             empty.push((without()?, with_empty()?));
@@ -210,57 +195,32 @@ fn connections(bench: &Bench<'_>) -> Result<Table> {
         "Connections with something attached, relative to without",
         "figure | attached | without, us | with, us | rate with / without | lowest | highest",
     );
-    for (name, of) in [
-        (
-            "CPU time for each connection",
-            (|cost| cost.cpu.as_secs_f64()) as fn(&Cost) -> f64,
-        ),
-        ("wall time for each connection", |cost| {
-            cost.wall.as_secs_f64()
-        }),
-    ] {
+    let of_cpu: fn(&Cost) -> f64 = |cost| 1e6 * cost.cpu.as_secs_f64();
+    let of_wall: fn(&Cost) -> f64 = |cost| 1e6 * cost.wall.as_secs_f64();
+    for (name, of) in [("CPU time", of_cpu), ("wall time", of_wall)] {
+        let name = format!("{name} for each connection");
         for (what, pairs) in [("two empty programs", &empty), ("the tracker", &tracked)] {
-            let median = |side: fn(&(Cost, Cost)) -> &Cost| {
-                let spread = Spread::of(pairs.iter().map(|pair| 1e6 * of(side(pair))));
-                number(spread.map_or(0.0, |spread| spread.median))
-            };
+            let without = Spread::of(pairs.iter().map(|(without, _)| of(without)));
+            let with = Spread::of(pairs.iter().map(|(_, with)| of(with)));
             let rates = pairs.iter().map(|(without, with)| of(without) / of(with));
             let rate = Spread::of(rates).context("no round")?;
-            table.row([
-                name.to_owned(),
-                what.to_owned(),
-                median(|pair| &pair.0),
-                median(|pair| &pair.1),
-                format!("{:.3}", rate.median),
-                format!("{:.3}", rate.low),
-                format!("{:.3}", rate.high),
-            ]);
+            let rates = [rate.median, rate.low, rate.high].map(|rate| format!("{rate:.3}"));
+            let medians = [without, with].map(|spread| spread.map(|spread| spread.median));
+            table.row(&[&name, &what, &&medians[..], &&rates[..]]);
         }
     }
     Ok(table)
 }
 
-/// The cost of one connection; the first ones are not counted.
-fn loop_cost(count: u32) -> Result<Cost> {
-    connect(count / 4)?;
-    let (start, before) = (Instant::now(), cost::cpu_of_thread()?);
-    connect(count)?;
-    Ok(Cost {
-        wall: start.elapsed() / count,
-        cpu: (cost::cpu_of_thread()? - before) / count,
-        peak: None,
-    })
-}
-
-/// Opens and closes connections, one by one, the client first.
-pub(super) fn connect(count: u32) -> Result<()> {
+/// Opens and closes connections, one by one, the client first; the cost of one.
+pub(super) fn connect(count: u32) -> Result<Cost> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
-    for _ in 0..count {
+    cost::turns(count, &[], || {
         let client = TcpStream::connect(address)?;
         let (server, _) = listener.accept()?;
         drop(client);
         drop(server);
-    }
-    Ok(())
+        Ok(())
+    })
 }

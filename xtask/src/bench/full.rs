@@ -17,7 +17,7 @@ use super::{
     cost::Spread,
     in_machine,
     kernel::{Empty, Object, programs},
-    report::{Report, Table, number, ratio},
+    report::{Report, Table, ratio},
     tracker::{SHOW, Tracker},
 };
 use crate::vm::guest::Guest;
@@ -42,7 +42,7 @@ struct Figure {
 }
 
 pub(super) fn full_tier(bench: &Bench<'_>, guest: &Guest, report: &mut Report) -> Result<()> {
-    bench.say("the full tier, in a machine");
+    progress!("the full tier, in a machine");
     let found = in_machine(bench, guest, Inside::Event, 2)?;
     let rounds = found.as_array().context("a machine measured no rounds")?;
     let rounds: Option<Vec<_>> = rounds.iter().map(figures).collect();
@@ -52,72 +52,58 @@ pub(super) fn full_tier(bench: &Bench<'_>, guest: &Guest, report: &mut Report) -
         both.map(|(_, figure)| figure.net).sum()
     };
     let median = |of: &dyn Fn(&BTreeMap<&str, Figure>) -> Option<f64>| {
-        let spread = Spread::of(rounds.iter().filter_map(of));
-        spread.map_or_else(String::new, |spread| number(spread.median))
+        Spread::of(rounds.iter().filter_map(of)).map(|spread| spread.median)
     };
     let mut table = Table::new(
         "The full tier, in a virtual machine",
         "program | runs for each connection | times an empty one | net for each connection, relative to the reduced tier",
     );
-    for &name in rounds
-        .iter()
-        .flat_map(BTreeMap::keys)
-        .collect::<BTreeSet<_>>()
-    {
-        table.row([
-            name.to_owned(),
-            median(&|round| Some(round.get(name)?.runs)),
-            median(&|round| Some(round.get(name)?.relative)),
-            median(&|round| Some(round.get(name)?.net / reduced(round))),
-        ]);
+    let names: BTreeSet<_> = rounds.iter().flat_map(BTreeMap::keys).collect();
+    for &name in names {
+        let runs = median(&|round| Some(round.get(name)?.runs));
+        let relative = median(&|round| Some(round.get(name)?.relative));
+        let net = median(&|round| Some(round.get(name)?.net / reduced(round)));
+        table.row(&[&name, &runs, &relative, &net]);
     }
-    table.row([
-        "all".to_owned(),
-        median(&|round| Some(round.values().map(|figure| figure.runs).sum())),
-        String::new(),
-        median(&|round| {
-            Some(round.values().map(|figure| figure.net).sum::<f64>() / reduced(round))
-        }),
-    ]);
+    let sum = |round: &BTreeMap<&str, Figure>, of: fn(&Figure) -> f64| -> f64 {
+        round.values().map(of).sum()
+    };
+    let runs = median(&|round| Some(sum(round, |figure| figure.runs)));
+    let net = median(&|round| Some(sum(round, |figure| figure.net) / reduced(round)));
+    table.row(&[&"all", &runs, &"", &net]);
     report.tables.push(table);
-    report.notes.push(format!(
+    report.note(format!(
         "The full tier was measured in {}. Times are those of an emulated CPU, so only ratios are \
          given: {REDUCED} is all that the reduced tier has. The kernel keeps 15 letters of a name.",
-        guest.describe()
+        guest.describe()?
     ));
     Ok(())
 }
 
 fn figures(round: &Value) -> Option<BTreeMap<&str, Figure>> {
     let connections = round["connections"].as_u64()?;
-    let empty = (round["tracepoint"].as_f64()?, round["function"].as_f64()?);
-    let programs = round["programs"].as_object()?;
-    let figure = |(name, counted): (&String, &Value)| {
+    let (tracepoint, function) = (round["tracepoint"].as_f64()?, round["function"].as_f64()?);
+    let figure = |(name, counted): (_, &Value)| {
+        let name = String::as_str(name);
+        let is_reduced = name.starts_with(REDUCED);
+        let empty = if is_reduced { tracepoint } else { function };
         let (count, time) = (counted[0].as_u64()?, counted[1].as_u64()?);
-        let empty = if name.starts_with(REDUCED) {
-            empty.0
-        } else {
-            empty.1
-        };
         let (runs, each) = (ratio(count, connections), ratio(time, count));
-        Some(Figure {
+        let figure = Figure {
             runs,
             relative: each / empty,
             net: runs * (each - empty),
-        })
+        };
+        Some((name, figure))
     };
-    programs
-        .iter()
-        .map(|(name, counted)| Some((name.as_str(), figure((name, counted))?)))
-        .collect()
+    round["programs"].as_object()?.iter().map(figure).collect()
 }
 
 /// Measures in the machine that this runs in.
 pub(super) fn inside(bench: &Bench<'_>) -> Result<Value> {
     let _statistics =
         enable_stats(Stats::RunTime).context("cannot have statistics of eBPF programs")?;
-    let rounds: Result<Vec<_>> = (0..bench.pick(3, 1)).map(|_| round(bench)).collect();
-    Ok(rounds?.into())
+    Ok(bench.rounds(3, 1, || round(bench))?.into())
 }
 
 fn round(bench: &Bench<'_>) -> Result<Value> {
@@ -130,13 +116,13 @@ fn round(bench: &Bench<'_>) -> Result<Value> {
         let each = |empty: &Empty| empty.runs().map(|(count, time)| ratio(time, count));
         (each(&empty.0)?, each(&empty.1)?)
     };
-    let tracker = Tracker::start::<&str>(bench.binary, bench.folder, &[])?;
+    let tracker = Tracker::start(bench, &[])?;
     // What follows the start: the hooks are attached, and the first audits.
     sleep(TIME_WAIT);
     ensure!(
-        tracker.ask(SHOW)?.contains(r#""tier":"full""#),
+        tracker.query(SHOW)?.contains(r#""tier":"full""#),
         "the tier is not full in the machine: {}",
-        tracker.ask(SHOW)?
+        tracker.query(SHOW)?
     );
     let before = programs(tracker.pid())?;
     connect(connections)?;

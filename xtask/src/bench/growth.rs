@@ -10,12 +10,10 @@ use tcp_status_testkit::bulk::Bulk;
 use super::{
     Bench, Inside, OtherNetns,
     cost::{self, Spread},
-    footprint::memory,
     guest, in_machine,
-    kernel::maps,
+    kernel::{maps, memory},
     possible_cpus,
-    query::as_float,
-    report::{Lines, Plot, Report, Table, number},
+    report::{Plot, Report, Table, float},
     tracker::{GET, SHOW, Tracker},
 };
 use crate::{vm::guest::Guest, workspace::Workspace};
@@ -27,18 +25,45 @@ const COLUMNS: &str = "count | `get`, CPU us | `show`, CPU us | CPU at rest, ms 
 /// CPU of the start in milliseconds, then as in [`COLUMNS`].
 type Figures = [f64; 6];
 
+const SHOW_ALL: &str = r#"{"v":1,"do":"show","all_netns":true}"#;
+
 /// Possible processors of the machines that are measured in; QEMU has no more.
 const POSSIBLE: [u32; 5] = [2, 8, 32, 128, 255];
 
 pub(super) fn measure(bench: &Bench<'_>, workspace: &Workspace) -> Result<Report> {
     let mut report = Report::new("growth", "What grows, and with what");
-    by_sockets(bench, &mut report)?;
-    by_listeners(bench, &mut report)?;
-    by_namespaces(bench, &mut report)?;
-    report.notes.push(
+    let own = |request| move || figures(bench, &[], request, rest(bench));
+    series(
+        &mut report,
+        "By sockets",
+        "sockets",
+        &bench.sizes(),
+        own(SHOW),
+        |size| Ok(Bulk::new(bench.traffic, size / 4, size / 4)?),
+    )?;
+    let counts = [1, 10, 100, bench.pick(1_000, 500)];
+    series(
+        &mut report,
+        "By listeners",
+        "listeners",
+        &counts,
+        own(SHOW),
+        |count| {
+            let listeners = (0..count).map(|_| Ok(TcpListener::bind("127.0.0.1:0")?));
+            listeners.collect::<Result<Vec<_>>>()
+        },
+    )?;
+    let counts = [1, 10, 100, bench.pick(500, 200)];
+    let all = || figures(bench, &["--netns", "all"], SHOW_ALL, rest(bench));
+    let title = "By network namespaces, with `--netns all`";
+    series(&mut report, title, "namespaces", &counts, all, |count| {
+        (0..count)
+            .map(|_| OtherNetns::new())
+            .collect::<Result<Vec<_>>>()
+    })?;
+    report.note(
         "Listeners are in the tracker's own namespace. Each namespace has one listener and one \
-         process; `show` is of all of them."
-            .into(),
+         process; `show` is of all of them.",
     );
     let cpus = guest(bench, workspace).and_then(|guest| by_cpus(bench, &guest, &mut report));
     if let Err(error) = cpus {
@@ -47,85 +72,32 @@ pub(super) fn measure(bench: &Bench<'_>, workspace: &Workspace) -> Result<Report
     Ok(report)
 }
 
-fn by_sockets(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
-    let mut series = Series::new("By sockets");
-    for size in bench.sizes() {
-        bench.say(&format!("{size} sockets"));
-        let _held = Bulk::new(bench.traffic, size / 4, size / 4)?;
-        series.enter(size, &figures(bench, &[], SHOW, rest(bench))?);
+/// One table and one plot: the same figures at each count of something, which `hold` makes.
+fn series<T>(
+    report: &mut Report,
+    title: &str,
+    name: &'static str,
+    counts: &[u64],
+    measure: impl Fn() -> Result<Figures>,
+    hold: impl Fn(u64) -> Result<T>,
+) -> Result<()> {
+    let mut table = Table::new(title, COLUMNS);
+    let mut plot = Plot::new(name, "CPU time of one answer", name, "microseconds");
+    for &count in counts {
+        progress!("{count} {name}");
+        let _held = hold(count)?;
+        let figures = measure()?;
+        table.row(&[&count, &&figures[1..]]);
+        draw(count, &figures, &mut plot);
     }
-    series.finish("sockets", report);
+    report.tables.push(table);
+    report.plots.push(plot);
     Ok(())
 }
 
-fn by_listeners(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
-    let mut series = Series::new("By listeners");
-    for count in [1, 10, 100, bench.pick(1_000, 500)] {
-        bench.say(&format!("{count} listeners"));
-        let _held = (0..count)
-            .map(|_| Ok(TcpListener::bind("127.0.0.1:0")?))
-            .collect::<Result<Vec<_>>>()?;
-        series.enter(count, &figures(bench, &[], SHOW, rest(bench))?);
-    }
-    series.finish("listeners", report);
-    Ok(())
-}
-
-fn by_namespaces(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
-    let mut series = Series::new("By network namespaces, with `--netns all`");
-    for count in [1, 10, 100, bench.pick(500, 200)] {
-        bench.say(&format!("{count} namespaces"));
-        let held = (0..count)
-            .map(|_| OtherNetns::new())
-            .collect::<Result<Vec<_>>>()?;
-        let all = r#"{"v":1,"do":"show","all_netns":true}"#;
-        series.enter(
-            count,
-            &figures(bench, &["--netns", "all"], all, rest(bench))?,
-        );
-        drop(held);
-    }
-    series.finish("namespaces", report);
-    Ok(())
-}
-
-/// One table and one plot: the same figures at each count of something.
-struct Series {
-    table: Table,
-    lines: Lines,
-}
-
-impl Series {
-    fn new(title: &str) -> Self {
-        Self {
-            table: Table::new(title, COLUMNS),
-            lines: Lines::new(),
-        }
-    }
-
-    fn enter(&mut self, count: u64, figures: &Figures) {
-        let cells = figures[1..].iter().map(|&figure| number(figure));
-        self.table.row([count.to_string()].into_iter().chain(cells));
-        draw(count, figures, &mut self.lines);
-    }
-
-    fn finish(self, name: &'static str, report: &mut Report) {
-        report.tables.push(self.table);
-        report.plots.push(Plot {
-            name,
-            title: "CPU time of one answer",
-            x: name,
-            y: "microseconds",
-            lines: self.lines,
-        });
-    }
-}
-
-fn draw(count: u64, figures: &Figures, lines: &mut Lines) {
-    for (name, y) in [("get", figures[1]), ("show", figures[2])] {
-        let line = lines.entry(name.to_owned()).or_default();
-        line.push((as_float(count), y));
-    }
+fn draw(count: u64, figures: &Figures, plot: &mut Plot) {
+    plot.add("get", count, figures[1]);
+    plot.add("show", count, figures[2]);
 }
 
 /// Possible CPUs, one of which runs: what lies in the kernel for each is kept and read for all that
@@ -136,86 +108,62 @@ fn by_cpus(bench: &Bench<'_>, guest: &Guest, report: &mut Report) -> Result<()> 
         "count | `get`, CPU us | times | `show`, CPU us | times | CPU of the start, ms | times | \
          CPU at rest, ms each minute | resident, KiB | maps, KiB",
     );
-    let mut lines = Lines::new();
+    let title = "CPU time of one answer, emulated";
+    let mut plot = Plot::new("cpus", title, "possible CPUs", "microseconds");
     let mut first: Option<Figures> = None;
     for possible in POSSIBLE {
-        bench.say(&format!("{possible} possible CPUs"));
+        progress!("{possible} possible CPUs");
         let found = in_machine(bench, guest, Inside::Growth, possible)?;
         let (seen, figures): (u64, Figures) =
             serde_json::from_value(found).context("a machine measured something else")?;
         let first = first.get_or_insert(figures);
+        let relative = [1, 2, 0].map(|index| [figures[index], figures[index] / first[index]]);
         // As the machine sees it.
-        let mut row = vec![seen.to_string()];
-        for index in [1, 2, 0] {
-            let value = figures[index];
-            row.extend([number(value), number(value / first[index])]);
-        }
-        row.extend(figures[3..].iter().map(|&figure| number(figure)));
-        table.row(row);
-        draw(possible.into(), &figures, &mut lines);
+        table.row(&[&seen, &relative.as_flattened(), &&figures[3..]]);
+        draw(possible.into(), &figures, &mut plot);
     }
     report.tables.push(table);
-    report.plots.push(Plot {
-        name: "cpus",
-        title: "CPU time of one answer, emulated",
-        x: "possible CPUs",
-        y: "microseconds",
-        lines,
-    });
-    report.notes.push(format!(
+    report.plots.push(plot);
+    report.note(format!(
         "CPUs are those of {}. Its times are no times of a real one: only their ratios mean \
          something.",
-        guest.describe()
+        guest.describe()?
     ));
     Ok(())
 }
 
-/// Measures in the machine that this runs in.
+/// Measures in the machine that this runs in, where waiting takes no time.
 pub(super) fn inside(bench: &Bench<'_>) -> Result<Value> {
-    Ok(json!([possible_cpus()?, figures(bench, &[], SHOW, LONG)?]))
+    let figures = figures(bench, &[], SHOW, [60, 60])?;
+    Ok(json!([possible_cpus()?, figures]))
 }
 
-/// How long a tracker is left alone after its start, and how long it is then watched.
-#[derive(Clone, Copy)]
-struct Rest {
-    before: Duration,
-    span: Duration,
+/// For how many seconds a tracker is left alone after its start, and for how many it is then watched.
+fn rest(bench: &Bench<'_>) -> [u64; 2] {
+    bench.pick([5, 10], [2, 3])
 }
 
-/// In a machine, where waiting takes no time.
-const LONG: Rest = Rest {
-    before: Duration::from_mins(1),
-    span: Duration::from_mins(1),
-};
-
-fn rest(bench: &Bench<'_>) -> Rest {
-    Rest {
-        before: Duration::from_secs(bench.pick(5, 2)),
-        span: Duration::from_secs(bench.pick(10, 3)),
-    }
-}
-
-fn figures(bench: &Bench<'_>, options: &[&str], show: &str, rest: Rest) -> Result<Figures> {
-    let tracker = Tracker::start(bench.binary, bench.folder, options)?;
+fn figures(bench: &Bench<'_>, options: &[&str], show: &str, rest: [u64; 2]) -> Result<Figures> {
+    let tracker = Tracker::start(bench, options)?;
     let pid = [tracker.pid()];
     let start = 1e3 * cost::cpu_of(&pid)?.as_secs_f64();
-    sleep(rest.before);
+    let [before, span] = rest.map(Duration::from_secs);
+    sleep(before);
     let before = cost::cpu_of(&pid)?;
-    sleep(rest.span);
+    sleep(span);
     let idle = (cost::cpu_of(&pid)? - before).as_secs_f64();
     // In rounds: an audit may fall into one.
     let micros = |request, turns| -> Result<f64> {
-        let round = || cost::turns(turns, &pid, || tracker.ask(request).map(drop));
-        let rounds: Result<Vec<_>> = (0..5).map(|_| round()).collect();
-        let micros = rounds?.into_iter().map(|one| 1e6 * one.cpu.as_secs_f64());
-        Ok(Spread::of(micros).context("no round")?.median)
+        let round = || cost::turns(turns, &pid, || tracker.query(request).map(drop));
+        let rounds = bench.rounds(5, 5, round)?;
+        Ok(Spread::micros(&rounds, |cost| cost.cpu)?.median)
     };
     Ok([
         start,
         micros(GET, 40)?,
         micros(show, 4)?,
-        60.0 * 1e3 * idle / rest.span.as_secs_f64(),
-        as_float(cost::status(pid[0], "VmRSS")?),
-        as_float(memory(maps(pid[0])?.values()) >> 10),
+        60.0 * 1e3 * idle / span.as_secs_f64(),
+        float(cost::status(pid[0], "VmRSS")?),
+        float(memory(&maps(pid[0])?) >> 10),
     ])
 }

@@ -14,6 +14,8 @@ use aya_obj::{
     generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_insn, bpf_prog_type},
 };
 
+use crate::files;
+
 /// A program or a map of a process.
 #[derive(Clone, Debug)]
 pub(crate) struct Object {
@@ -52,23 +54,28 @@ pub(crate) fn maps(pid: u32) -> Result<BTreeMap<u64, Object>> {
     Ok(objects)
 }
 
+/// What they take of the kernel's memory, in bytes.
+pub(crate) fn memory(objects: &BTreeMap<u64, Object>) -> u64 {
+    objects
+        .values()
+        .map(|object| object.figure("memlock"))
+        .sum()
+}
+
 /// Everything among the open files of a process that has an id of this kind.
 fn objects(pid: u32, kind: &str) -> Result<BTreeMap<u64, Object>> {
-    let folder = format!("/proc/{pid}/fdinfo");
-    let mut objects = BTreeMap::new();
-    for entry in fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))? {
-        // A file may be closed meanwhile.
-        let Ok(text) = fs::read_to_string(entry?.path()) else {
-            continue;
-        };
-        let figures = figures(&text);
+    let paths = files::list(format!("/proc/{pid}/fdinfo"))?;
+    // A file may be closed meanwhile.
+    let texts = paths
+        .iter()
+        .filter_map(|path| fs::read_to_string(path).ok());
+    let object = |text: String| {
+        let (name, figures) = (String::new(), figures(&text));
         // What is attached names its program as well.
-        if let (Some(&id), true) = (figures.get(kind), figures.contains_key("memlock")) {
-            let name = String::new();
-            objects.insert(id, Object { name, figures });
-        }
-    }
-    Ok(objects)
+        figures.get("memlock")?;
+        Some((*figures.get(kind)?, Object { name, figures }))
+    };
+    Ok(texts.filter_map(object).collect())
 }
 
 fn figures(fdinfo: &str) -> HashMap<String, u64> {
@@ -116,7 +123,7 @@ impl Empty {
     /// How often it ran, and for how many nanoseconds, as the kernel's statistics say.
     pub(crate) fn runs(&self) -> Result<(u64, u64)> {
         let path = format!("/proc/self/fdinfo/{}", self.program.as_raw_fd());
-        let figures = figures(&fs::read_to_string(path)?);
+        let figures = figures(&files::read_text(path)?);
         match (figures.get("run_cnt"), figures.get("run_time_ns")) {
             (Some(&count), Some(&time)) => Ok((count, time)),
             _ => bail!("the kernel keeps no statistics of eBPF programs (from 5.12 on it does)"),

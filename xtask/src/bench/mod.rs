@@ -1,6 +1,11 @@
 //! `cargo xtask bench`: what counting and asking cost, beside what users would pick instead. One
 //! file for each part. Figures are for comparison within one run; nothing here is a test.
 
+/// Prints what a part is at.
+macro_rules! progress {
+    ($($what:tt)+) => { eprintln!("-- {}", format_args!($($what)+)) };
+}
+
 mod cost;
 mod dump;
 mod event;
@@ -33,7 +38,7 @@ use tcp_status_testkit::{netns::Netns, raise_fd_limit};
 
 use crate::{
     build::static_binary,
-    step::Step,
+    step::step,
     vm::guest::{FIGURES, Guest},
     workspace::Workspace,
 };
@@ -107,13 +112,13 @@ fn guest(bench: &Bench<'_>, workspace: &Workspace) -> Result<Guest> {
 
 /// Runs one part of another bench in a machine of its own: what it found.
 fn in_machine(bench: &Bench<'_>, guest: &Guest, part: Inside, possible: u32) -> Result<Value> {
-    let name = part.to_possible_value().context("a part has no name")?;
-    let mut words = vec!["guest".to_owned(), name.get_name().to_owned()];
-    for path in [bench.binary, bench.traffic] {
-        words.push(path.to_str().context("a path is no text")?.to_owned());
-    }
-    words.extend(bench.quick.then(|| "--quick".to_owned()));
-    guest.run(&words, possible)
+    let part = part.to_possible_value().context("a part has no name")?;
+    let (part, quick) = (part.get_name(), bench.pick("", "--quick"));
+    let [binary, traffic] = [bench.binary, bench.traffic].map(Path::display);
+    guest.run(
+        &format!("guest {part} {binary} {traffic} {quick}"),
+        possible,
+    )
 }
 
 /// `xtask guest`: measures, and prints what it found for [`in_machine`].
@@ -152,15 +157,14 @@ impl Bench<'_> {
 
     /// Numbers of sockets.
     fn sizes(&self) -> Vec<u64> {
-        self.pick(
-            vec![100, 10_000, 100_000, 1_000_000],
-            vec![100, 10_000, 100_000],
-        )
+        let sizes = [100, 10_000, 100_000, 1_000_000];
+        sizes[..self.pick(4, 3)].to_vec()
     }
 
-    #[expect(clippy::unused_self, reason = "progress belongs to a run")]
-    fn say(&self, what: &str) {
-        eprintln!("-- {what}");
+    /// Measures several times.
+    fn rounds<T>(&self, full: u32, quick: u32, round: impl FnMut() -> Result<T>) -> Result<Vec<T>> {
+        let mut round = round;
+        (0..self.pick(full, quick)).map(|_| round()).collect()
     }
 }
 
@@ -174,13 +178,11 @@ pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> Result<()> {
     let folder = tempfile::tempdir().context("cannot make a folder for sockets and logs")?;
     let machine = describe_machine(&workspace.root)?;
     println!("{machine}\n");
-    let out = args.out.clone().unwrap_or_else(|| {
-        if args.quick {
-            workspace.target.join("benchmarks")
-        } else {
-            workspace.root.join("docs/benchmarks")
-        }
-    });
+    let out = match &args.out {
+        Some(out) => out.clone(),
+        None if args.quick => workspace.target.join("benchmarks"),
+        None => workspace.root.join("docs/benchmarks"),
+    };
     // Before there is a second thread, so that whatever is started is inside as well.
     raise_fd_limit()?;
     Netns::new()?.enter()?;
@@ -190,13 +192,12 @@ pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> Result<()> {
         folder: folder.path(),
         quick: args.quick,
     };
-    let all = Part::value_variants();
-    let parts = if args.parts.is_empty() {
-        all
-    } else {
-        &args.parts
-    };
-    for part in parts {
+    let all = Part::value_variants().iter();
+    for part in args
+        .parts
+        .iter()
+        .chain(all.filter(|_| args.parts.is_empty()))
+    {
         eprintln!("== {part:?}");
         part.measure(&bench, workspace)?.write(&out, &machine)?;
     }
@@ -211,14 +212,13 @@ fn describe_machine(root: &Path) -> Result<String> {
     let models = cpuinfo.lines().filter_map(|line| line.split_once(':'));
     let mut models = models.filter(|(name, _)| name.starts_with("model name"));
     let info = sysinfo()?;
-    let commit = Step::new("git")
-        .args(["log", "-1", "--abbrev=12", "--format=%h", "--"])
-        .args(["tcp-status", "tcp-status-ebpf", "tcp-status-common"])
+    let commit = step!("git log -1 --abbrev=12 --format=%h -- tcp-status tcp-status-ebpf")
+        .with("tcp-status-common")
         .folder(root)
-        .ask();
+        .try_read();
     Ok(format!(
         "Commit {}; Linux {}; {} CPUs ({}), {} possible; {} GiB of memory; load {:.1} at the start.",
-        commit.as_deref().map_or("unknown", str::trim),
+        commit.as_deref().unwrap_or("unknown"),
         uname()?.release().display(),
         thread::available_parallelism()?,
         models.next().map_or("unknown", |(_, name)| name.trim()),

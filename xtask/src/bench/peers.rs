@@ -18,7 +18,7 @@ use super::{
     dump,
     tracker::{GET, SHOW, Tracker},
 };
-use crate::step::Step;
+use crate::{step::run, toolchain::exists};
 
 /// Where the tracker serves metrics; in the bench's own namespace, every port is free.
 pub(super) const METRICS: &str = "127.0.0.1:9889";
@@ -87,21 +87,18 @@ pub(super) fn all<'a>(
         command.args(["-c", text]);
         command
     };
+    let sum = |column| format!("awk '{{ n[${column}]++ }} END {{ for (s in n) print s, n[s] }}'");
     for (program, name, text) in [
         (
             "netstat",
             "`netstat -ant | awk`",
-            "netstat -ant | awk '{ n[$6]++ } END { for (s in n) print s, n[s] }'",
+            format!("netstat -ant | {}", sum(6)),
         ),
-        (
-            "ss",
-            "`ss -Htan | awk`",
-            "ss -Htan | awk '{ n[$1]++ } END { for (s in n) print s, n[s] }'",
-        ),
-        ("ss", "`ss -s` (no states)", "exec ss -s"),
+        ("ss", "`ss -Htan | awk`", format!("ss -Htan | {}", sum(1))),
+        ("ss", "`ss -s` (no states)", "exec ss -s".to_owned()),
     ] {
-        if Step::new(program).arg("--version").ask().is_some() {
-            methods.push(Method::process(name, shell(text), Vec::new()));
+        if exists(program) {
+            methods.push(Method::process(name, shell(&text), Vec::new()));
         } else {
             skipped(name, &format!("there is no {program}"));
         }
@@ -112,36 +109,36 @@ pub(super) fn all<'a>(
     methods.push(Method::new("sock_diag dump", |turns| {
         cost::turns(turns, &[], || dump::states().map(drop))
     }));
-    match Peer::zabbix_agent(bench.folder) {
-        Ok(peer) => methods.push(Method::new(
-            "Zabbix agent, `net.tcp.socket.count`, one state",
-            move |turns| {
-                cost::turns(turns, &peer.pids()?, || {
-                    let answer = exchange(ZABBIX_AGENT, &zabbix_request(ZABBIX_KEY))?;
-                    let counts = answer.ends_with(|last: char| last.is_ascii_digit());
-                    ensure!(counts, "the agent gives no number: {answer:?}");
-                    Ok(())
-                })
-            },
-        )),
-        Err(error) => skipped("Zabbix agent", &format!("{error:#}")),
-    }
-    match Peer::node_exporter(bench.folder) {
-        Ok(peer) => methods.push(Method::new("node_exporter, `tcpstat` only", move |turns| {
-            cost::turns(turns, &peer.pids()?, || {
-                let page = scrape(NODE_EXPORTER)?;
-                ensure!(page.contains("node_tcp_connection_states"), "no TCP states");
-                Ok(())
-            })
-        })),
-        Err(error) => skipped("node_exporter", &format!("{error:#}")),
-    }
-    if Step::new("telegraf").arg("--version").ask().is_none() {
-        skipped(
-            "Telegraf",
-            "there is no telegraf; Debian has no package of it",
-        );
-    }
+    let mut add_peer =
+        |name, peer: Result<Peer>, address, request: Vec<u8>, is_answer: fn(&str) -> bool| {
+            match peer {
+                Ok(peer) => methods.push(Method::new(name, move |turns| {
+                    cost::turns(turns, &peer.pids()?, || {
+                        let answer = exchange(address, &request)?;
+                        ensure!(is_answer(&answer), "no count in the answer: {answer:?}");
+                        Ok(())
+                    })
+                })),
+                Err(error) => skipped(name, &format!("{error:#}")),
+            }
+        };
+    let name = "Zabbix agent, `net.tcp.socket.count`, one state";
+    let request = zabbix_request(ZABBIX_KEY);
+    add_peer(
+        name,
+        Peer::zabbix_agent(bench.folder),
+        ZABBIX_AGENT,
+        request,
+        |answer| answer.ends_with(|last: char| last.is_ascii_digit()),
+    );
+    let (name, request) = ("node_exporter, `tcpstat` only", http_request(NODE_EXPORTER));
+    add_peer(
+        name,
+        Peer::node_exporter(bench.folder),
+        NODE_EXPORTER,
+        request,
+        |answer| answer.contains("node_tcp_connection_states"),
+    );
     Ok(methods)
 }
 
@@ -154,24 +151,21 @@ fn own<'a>(bench: &Bench<'a>, tracker: &'a Tracker) -> Vec<Method<'a>> {
     let pid = tracker.pid();
     let round_trip = |name, request| {
         Method::new(name, move |turns| {
-            cost::turns(turns, &[pid], || tracker.ask(request).map(drop))
+            cost::turns(turns, &[pid], || tracker.query(request).map(drop))
         })
     };
+    let (get, show) = (
+        command(&["get", "established"]),
+        command(&["show", "--json"]),
+    );
     vec![
-        Method::process(
-            "`tcp-status get`",
-            command(&["get", "established"]),
-            vec![pid],
-        ),
-        Method::process(
-            "`tcp-status show --json`",
-            command(&["show", "--json"]),
-            vec![pid],
-        ),
+        Method::process("`tcp-status get`", get, vec![pid]),
+        Method::process("`tcp-status show --json`", show, vec![pid]),
         round_trip("`get`, round trip on the socket", GET),
         round_trip(SHOW_ROUND_TRIP, SHOW),
         Method::new("tcp-status, `/metrics`", move |turns| {
-            cost::turns(turns, &[pid], || scrape(METRICS).map(drop))
+            let request = http_request(METRICS);
+            cost::turns(turns, &[pid], || exchange(METRICS, &request).map(drop))
         }),
     ]
 }
@@ -180,8 +174,7 @@ fn own<'a>(bench: &Bench<'a>, tracker: &'a Tracker) -> Vec<Method<'a>> {
 fn static_true(folder: &Path) -> Result<PathBuf> {
     let (source, program) = (folder.join("true.c"), folder.join("true"));
     fs::write(&source, "int main(void) { return 0; }\n")?;
-    let step = Step::new("cc").args(["-static", "-O2", "-o"]);
-    step.arg(&program).arg(&source).run()?;
+    run!("cc -static -O2 -o", &program, source)?;
     Ok(program)
 }
 
@@ -194,9 +187,8 @@ fn read_procfs() -> Result<()> {
     Ok(())
 }
 
-fn scrape(address: &str) -> Result<String> {
-    let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    exchange(address, request.as_bytes())
+fn http_request(address: &str) -> Vec<u8> {
+    format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").into_bytes()
 }
 
 /// A key in Zabbix's framing: a mark, the length in 8 bytes, the text.

@@ -8,6 +8,7 @@ use plotters::prelude::{
     Palette99, PathElement, SVGBackend, SeriesLabelPosition, WHITE,
 };
 
+use super::cost::Spread;
 use crate::files;
 
 /// The result of one part.
@@ -18,7 +19,7 @@ pub(super) struct Report {
     title: &'static str,
     pub(super) tables: Vec<Table>,
     /// How to read the tables; what was skipped, and why.
-    pub(super) notes: Vec<String>,
+    notes: Vec<String>,
     pub(super) plots: Vec<Plot>,
 }
 
@@ -33,15 +34,63 @@ pub(super) struct Table {
 #[derive(Debug)]
 pub(super) struct Plot {
     /// Appended to the name of the part.
-    pub(super) name: &'static str,
-    pub(super) title: &'static str,
-    pub(super) x: &'static str,
-    pub(super) y: &'static str,
-    pub(super) lines: Lines,
+    name: &'static str,
+    title: &'static str,
+    x: &'static str,
+    y: &'static str,
+    /// By name: (x, y), all above zero.
+    lines: BTreeMap<String, Vec<(f64, f64)>>,
 }
 
-/// Lines of one plot: by name, (x, y), all above zero.
-pub(super) type Lines = BTreeMap<String, Vec<(f64, f64)>>;
+/// What a row is made of: one cell, several, or none.
+pub(super) trait Cells {
+    fn append_to(&self, row: &mut Vec<String>);
+}
+
+macro_rules! plain_cell {
+    ($($kind:ty)+) => {$(impl Cells for $kind {
+        fn append_to(&self, row: &mut Vec<String>) {
+            row.push(self.to_string());
+        }
+    })+};
+}
+plain_cell!(&str String u64);
+
+/// Three significant digits.
+impl Cells for f64 {
+    fn append_to(&self, row: &mut Vec<String>) {
+        let digits = match self.abs() {
+            size if size >= 100.0 || size == 0.0 => 0,
+            size if size >= 10.0 => 1,
+            size if size >= 1.0 => 2,
+            _ => 3,
+        };
+        row.push(format!("{self:.digits$}"));
+    }
+}
+
+/// An empty cell for none.
+impl<T: Cells> Cells for Option<T> {
+    fn append_to(&self, row: &mut Vec<String>) {
+        match self {
+            Some(cell) => cell.append_to(row),
+            None => row.push(String::new()),
+        }
+    }
+}
+
+impl<T: Cells> Cells for &[T] {
+    fn append_to(&self, row: &mut Vec<String>) {
+        self.iter().for_each(|cell| cell.append_to(row));
+    }
+}
+
+/// Three cells: median, lowest, highest.
+impl Cells for Spread {
+    fn append_to(&self, row: &mut Vec<String>) {
+        (&[self.median, self.low, self.high][..]).append_to(row);
+    }
+}
 
 impl Report {
     pub(super) fn new(part: &'static str, title: &'static str) -> Self {
@@ -54,10 +103,14 @@ impl Report {
         }
     }
 
+    pub(super) fn note(&mut self, note: impl Into<String>) {
+        self.notes.push(note.into());
+    }
+
     /// Something was not measured.
     pub(super) fn skipped(&mut self, what: &str, why: &str) {
         eprintln!("SKIPPED: {what}: {why}");
-        self.notes.push(format!("Skipped: {what}: {why}."));
+        self.note(format!("Skipped: {what}: {why}."));
     }
 
     /// Writes `PART.md`, and `PART-NAME.svg` for each plot.
@@ -78,10 +131,7 @@ impl Report {
             }
         }
         if !self.notes.is_empty() {
-            text.push('\n');
-        }
-        for note in &self.notes {
-            text += &format!("- {note}\n");
+            text += &format!("\n- {}\n", self.notes.join("\n- "));
         }
         println!("{text}");
         files::write(folder.join(format!("{}.md", self.part)), &text)
@@ -98,11 +148,12 @@ impl Table {
         }
     }
 
-    /// A row with a cell for each column; what is missing stays empty.
-    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        let mut cells: Vec<_> = cells.into_iter().collect();
-        cells.resize(self.rows[0].len(), String::new());
-        self.rows.push(cells);
+    /// Adds a row; what is missing at its end stays empty.
+    pub(super) fn row(&mut self, cells: &[&dyn Cells]) {
+        let mut row = Vec::new();
+        cells.iter().for_each(|cell| cell.append_to(&mut row));
+        row.resize(self.rows[0].len(), String::new());
+        self.rows.push(row);
     }
 
     fn markdown(&self) -> String {
@@ -118,18 +169,33 @@ impl Table {
     }
 }
 
-/// Three significant digits.
-pub(super) fn number(value: f64) -> String {
-    let digits = match value.abs() {
-        size if size >= 100.0 || size == 0.0 => 0,
-        size if size >= 10.0 => 1,
-        size if size >= 1.0 => 2,
-        _ => 3,
-    };
-    format!("{value:.digits$}")
-}
-
 impl Plot {
+    pub(super) fn new(
+        name: &'static str,
+        title: &'static str,
+        x: &'static str,
+        y: &'static str,
+    ) -> Self {
+        let lines = BTreeMap::new();
+        Self {
+            name,
+            title,
+            x,
+            y,
+            lines,
+        }
+    }
+
+    /// Adds a point to the line of this name.
+    pub(super) fn add(&mut self, line: &str, x: u64, y: f64) {
+        let line = self.lines.entry(line.to_owned()).or_default();
+        line.push((float(x), y));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
     fn draw(&self, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
         let ends = |axis: fn(&(f64, f64)) -> f64| {
             let values = self.lines.values().flatten().map(axis);
@@ -179,8 +245,13 @@ impl Plot {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures of a measurement")]
-pub(super) fn ratio(sum: u64, count: u64) -> f64 {
-    sum as f64 / count.max(1) as f64
+pub(super) const fn float(figure: u64) -> f64 {
+    figure as f64
+}
+
+/// What each of `count` took; 0 without any.
+pub(super) const fn ratio(sum: u64, count: u64) -> f64 {
+    float(sum) / float(if count == 0 { 1 } else { count })
 }
 
 #[cfg(test)]
@@ -192,15 +263,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut report = Report::new("query", "Cost");
         let mut table = Table::new("By sockets", "method | CPU, us");
-        table.row(["`ss | awk`".to_owned(), number(12.345)]);
+        table.row(&[&"`ss | awk`", &12.345]);
         report.tables.push(table);
-        report.plots.push(Plot {
-            name: "cpu",
-            title: "CPU",
-            x: "sockets",
-            y: "us",
-            lines: [("get".to_owned(), vec![(100.0, 1.0), (1e6, 1.0)])].into(),
-        });
+        let mut plot = Plot::new("cpu", "CPU", "sockets", "us");
+        plot.add("get", 100, 1.0);
+        plot.add("get", 1_000_000, 1.0);
+        report.plots.push(plot);
         report.write(folder.path(), "machine").unwrap();
         let text = files::read_text(folder.path().join("query.md")).unwrap();
         let table = "| method | CPU, us |\n| --- | ---: |\n| `ss \\| awk` | 12.3 |\n";

@@ -13,8 +13,7 @@ use super::{
     Bench,
     cost::{self, Spread},
     event::connect,
-    query::as_float,
-    report::{Lines, Plot, Report, Table, number},
+    report::{Plot, Report, Table, float},
     tracker::{SHOW, Tracker},
 };
 
@@ -24,53 +23,35 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Report> {
         "By sockets",
         "sockets | start, ms | CPU of the start, ms | most resident, KiB | audits | CPU of an audit, ms | drift at the end",
     );
-    let mut lines = Lines::new();
+    let mut plot = Plot::new(
+        "time",
+        "Start and audit by sockets",
+        "sockets",
+        "milliseconds",
+    );
     for size in bench.sizes() {
-        bench.say(&format!("{size} sockets"));
+        progress!("{size} sockets");
         let _held = Bulk::new(bench.traffic, size / 4, size / 4)?;
-        let starts = (0..bench.pick(5, 3))
-            .map(|_| start(bench))
-            .collect::<Result<Vec<_>>>()?;
-        let wall = Spread::of(starts.iter().map(|start| start.wall)).context("no start")?;
-        let cpu = Spread::of(starts.iter().map(|start| start.cpu)).context("no start")?;
-        let audits = Audits::measure(bench)?;
-        table.row([
-            size.to_string(),
-            number(wall.median),
-            number(cpu.median),
-            starts
-                .iter()
-                .map(|start| start.peak)
-                .max()
-                .unwrap_or(0)
-                .to_string(),
-            audits.count.to_string(),
-            audits.each.map_or_else(String::new, number),
-            audits.drift.to_string(),
-        ]);
-        let mut point = |name: &str, y| {
-            let line: &mut Vec<_> = lines.entry(name.to_owned()).or_default();
-            line.push((as_float(size), y));
-        };
-        point("start, wall time", wall.median);
-        point("start, CPU time", cpu.median);
-        if let Some(each) = audits.each {
-            point("audit, CPU time", each);
+        let starts = bench.rounds(5, 3, || start(bench))?;
+        let median = |of: fn(&Start) -> f64| Spread::of(starts.iter().map(of)).map(|it| it.median);
+        let (wall, cpu) = (median(|start| start.wall), median(|start| start.cpu));
+        let peak = starts.iter().map(|start| start.peak).max();
+        let Audits { count, each, drift } = Audits::measure(bench)?;
+        table.row(&[&size, &wall, &cpu, &peak, &count, &each, &drift]);
+        for (name, y) in [
+            ("start, wall time", wall),
+            ("start, CPU time", cpu),
+            ("audit, CPU time", each),
+        ] {
+            y.into_iter().for_each(|y| plot.add(name, size, y));
         }
     }
     report.tables.push(table);
-    report.plots.push(Plot {
-        name: "time",
-        title: "Start and audit by sockets",
-        x: "sockets",
-        y: "milliseconds",
-        lines,
-    });
-    report.notes.push(
+    report.plots.push(plot);
+    report.note(
         "Start is until the first answer. Audits are made to follow each other by a connection \
          now and then and an allowance of half a core; what the tracker takes in this time \
-         without connections is taken off."
-            .into(),
+         without connections is taken off.",
     );
     Ok(report)
 }
@@ -82,7 +63,7 @@ struct Start {
 }
 
 fn start(bench: &Bench<'_>) -> Result<Start> {
-    let tracker = Tracker::start::<&str>(bench.binary, bench.folder, &[])?;
+    let tracker = Tracker::start(bench, &[])?;
     let pid = tracker.pid();
     Ok(Start {
         wall: 1e3 * tracker.start.as_secs_f64(),
@@ -101,45 +82,39 @@ struct Audits {
 impl Audits {
     fn measure(bench: &Bench<'_>) -> Result<Self> {
         let options = ["--audit-share", "50", "--audit-interval", "500ms"];
-        let tracker = Tracker::start(bench.binary, bench.folder, &options)?;
+        let tracker = Tracker::start(bench, &options)?;
         let pid = [tracker.pid()];
         let span = Duration::from_secs(bench.pick(10, 4));
         // What was going on at the start.
         sleep(Duration::from_secs(bench.pick(5, 3)));
-        let (first, before) = (told(&tracker)?, cost::cpu_of(&pid)?);
+        let ((first, _), before) = (audits(&tracker)?, cost::cpu_of(&pid)?);
         sleep(span);
         let rest = cost::cpu_of(&pid)? - before;
-        let quiet = told(&tracker)?;
+        let (quiet, _) = audits(&tracker)?;
         let (start, before) = (Instant::now(), cost::cpu_of(&pid)?);
         while start.elapsed() < span {
             connect(1)?;
             sleep(Duration::from_millis(50));
         }
         let busy = cost::cpu_of(&pid)? - before;
-        let after = told(&tracker)?;
-        let count = after.count - quiet.count;
-        let disturbed = quiet.count - first.count;
+        let (after, drift) = audits(&tracker)?;
+        let count = after - quiet;
+        let disturbed = quiet - first;
         // Audits in the time that should have been quiet would be taken off.
-        let audits = count.checked_sub(disturbed).filter(|&more| more > 0);
+        let more = count.checked_sub(disturbed).filter(|&more| more > 0);
         let spent = 1e3 * busy.saturating_sub(rest).as_secs_f64();
         Ok(Self {
             count,
-            each: audits.map(|more| spent / as_float(more)),
-            drift: after.drift,
+            each: more.map(|more| spent / float(more)),
+            drift,
         })
     }
 }
 
-struct Told {
-    count: u64,
-    drift: u64,
-}
-
-fn told(tracker: &Tracker) -> Result<Told> {
-    let answer: Value = serde_json::from_str(&tracker.ask(SHOW)?)?;
+/// Audits and corrections so far.
+fn audits(tracker: &Tracker) -> Result<(u64, u64)> {
+    let answer: Value = serde_json::from_str(&tracker.query(SHOW)?)?;
     let drift = &answer["snapshots"][0]["drift"];
-    Ok(Told {
-        count: drift["audits"].as_u64().context("no number of audits")?,
-        drift: drift["corrections"].as_u64().unwrap_or(0),
-    })
+    let audits = drift["audits"].as_u64().context("no number of audits")?;
+    Ok((audits, drift["corrections"].as_u64().unwrap_or(0)))
 }

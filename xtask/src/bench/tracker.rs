@@ -2,7 +2,6 @@
 //! its socket. Ends with this value.
 
 use std::{
-    ffi::OsStr,
     fs::File,
     io::{Read as _, Write as _},
     os::unix::net::UnixStream,
@@ -11,6 +10,8 @@ use std::{
     thread::sleep,
     time::{Duration, Instant},
 };
+
+use super::Bench;
 
 use anyhow::{Context as _, Result, bail};
 use nix::{
@@ -36,9 +37,10 @@ pub(crate) struct Tracker {
 }
 
 impl Tracker {
-    /// Starts `binary` and waits until it answers. `folder` is for its socket and its log.
-    pub(crate) fn start<T: AsRef<OsStr>>(binary: &Path, folder: &Path, args: &[T]) -> Result<Self> {
-        let (socket, log) = (folder.join("s"), folder.join("tracker.log"));
+    /// Starts it and waits until it answers.
+    pub(crate) fn start(bench: &Bench<'_>, args: &[&str]) -> Result<Self> {
+        let binary = bench.binary;
+        let (socket, log) = (bench.folder.join("s"), bench.folder.join("tracker.log"));
         let start = Instant::now();
         let child = Command::new(binary)
             .args(["run", "--backend", "ebpf", "--socket"])
@@ -62,7 +64,7 @@ impl Tracker {
 
     fn await_answer(&mut self, start: Instant) -> Result<()> {
         loop {
-            if self.ask(GET).is_ok_and(|answer| answer.contains("value")) {
+            if self.query(GET).is_ok_and(|answer| answer.contains("value")) {
                 return Ok(());
             }
             if self.child.try_wait()?.is_some() || start.elapsed() > PATIENCE {
@@ -82,7 +84,7 @@ impl Tracker {
     }
 
     /// One request, one answer, one connection.
-    pub(crate) fn ask(&self, request: &str) -> Result<String> {
+    pub(crate) fn query(&self, request: &str) -> Result<String> {
         let mut stream = UnixStream::connect(&self.socket)
             .with_context(|| format!("cannot connect to {}", self.socket.display()))?;
         stream.write_all(format!("{request}\n").as_bytes())?;

@@ -1,39 +1,39 @@
 //! `cargo xtask package`: a .deb, a .rpm and a tarball of the committed sources, the same bytes
-//! wherever they are made, and the checks that they have to pass.
+//! wherever they are made, and the checks that they have to pass before anybody installs one.
 
-mod check;
 mod licences;
 mod release;
-mod stage;
 
 use std::{
-    ffi::OsString,
+    fs,
     path::{Path, PathBuf},
-    process::ExitCode,
+    process::{ExitCode, Stdio},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
-use xtask::object::digest;
 
-use self::{
-    release::{CARGO_CYCLONEDX, CARGO_DEB, CARGO_DENY, CARGO_GENERATE_RPM, NAME, Release, VERSION},
-    stage::{Made, Stage},
-};
+use self::release::{Made, Release};
 use crate::{
-    build::{static_flags, static_triple},
     files,
-    reproducible::{check_names, registries, remap},
-    step::Step,
+    object::digest,
+    step::{Step, run, step},
     test_totals::{Outcome, TestTotals},
-    toolchain::apt_install,
-    tools,
+    toolchain::{Tool, apt_install, exists, provide_tools},
     vm::{Version, trial},
     workspace::Workspace,
 };
 
 /// Programs of the system: without them, the checks that need them are skipped.
 const PROGRAMS: [&str; 2] = ["lintian", "rpm"];
+
+const CARGO_DENY: Tool = ("cargo-deny", "0.20.2");
+
+/// What cargo-deny prints when it cannot look for known vulnerabilities.
+const NO_DATABASE: &str = "failed to fetch advisory database";
+
+/// Where cargo-deny fetches them from, by git.
+const DATABASE: &str = "https://github.com/RustSec/advisory-db";
 
 /// Arguments of `package`.
 #[derive(Debug, Args)]
@@ -62,26 +62,26 @@ pub(crate) struct PackageArgs {
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &PackageArgs) -> Result<ExitCode> {
-    let needed = [CARGO_DEB, CARGO_GENERATE_RPM, CARGO_CYCLONEDX, CARGO_DENY];
-    tools::provide(workspace, &needed, args.install)?;
+    provide_tools(workspace, &release::TOOLS, args.install)?;
+    provide_tools(workspace, &[CARGO_DENY], args.install)?;
     if args.install {
         apt_install(&PROGRAMS)?;
     }
-    let release = release(workspace, args.target.as_deref())?;
+    let release = Release::of_commit(workspace, args.target.as_deref())?;
     let folder = workspace.target.join("package");
     let work = folder.join("work");
-    let made = make(&release, args.revision, &work)?;
+    let made = release.make(args.revision, &work)?;
     let mut sums = String::new();
     for path in &made.files {
         let name = path.file_name().unwrap_or_default();
         files::copy(path, folder.join(name))?;
         sums += &format!("{}  {}\n", digest(&files::read(path)?), name.display());
     }
-    files::write(folder.join("SHA256SUMS"), sums)?;
+    files::write(folder.join("SHA256SUMS"), &sums)?;
 
     let mut totals = TestTotals::default();
-    check::contents(&made, &mut totals);
-    check::dependencies(
+    check_contents(&made, &mut totals);
+    check_dependencies(
         &release,
         &made.source,
         args.advisories.as_deref(),
@@ -90,7 +90,7 @@ pub(crate) fn run(workspace: &Workspace, args: &PackageArgs) -> Result<ExitCode>
     if args.reproduce {
         totals.check("reproduced", || {
             let again = folder.join("again");
-            let second = make(&release, args.revision, &again)?;
+            let second = release.make(args.revision, &again)?;
             for (one, other) in made.files.iter().zip(&second.files) {
                 ensure!(
                     files::read(one)? == files::read(other)?,
@@ -98,10 +98,8 @@ pub(crate) fn run(workspace: &Workspace, args: &PackageArgs) -> Result<ExitCode>
                     one.display(),
                     other.display()
                 );
-                eprintln!("the same: {}", other.display());
             }
-            files::remove(&again)?;
-            Ok(Outcome::Passed)
+            files::remove(&again)
         });
     }
     if args.trial {
@@ -111,8 +109,8 @@ pub(crate) fn run(workspace: &Workspace, args: &PackageArgs) -> Result<ExitCode>
         let packages = trial::Packages {
             deb,
             rpm,
-            next_deb: made.stage.deb(&release, args.revision + 1, &upgrade)?,
-            next_rpm: made.stage.rpm(&release, args.revision + 1, &upgrade)?,
+            next_deb: release.deb(args.revision + 1, &made.staged, &upgrade)?,
+            next_rpm: release.rpm(args.revision + 1, &made.staged, &upgrade)?,
         };
         trial::run(
             workspace,
@@ -122,126 +120,83 @@ pub(crate) fn run(workspace: &Workspace, args: &PackageArgs) -> Result<ExitCode>
             &mut totals,
         )?;
     }
-    for path in &made.files {
-        let path = folder.join(path.file_name().unwrap_or_default());
-        println!("{}", path.display());
-    }
-    println!("{totals}");
-    Ok(totals.exit_code())
+    println!("in {}:\n{sums}", folder.display());
+    Ok(totals.finish())
 }
 
-fn release<'a>(workspace: &'a Workspace, target: Option<&str>) -> Result<Release<'a>> {
-    let git = |args: &[&str]| {
-        let step = workspace.at_root(Step::new("git").args(args.iter().copied()));
-        let read = step
-            .read()
-            .context("packages are made of a commit; run this in a git checkout");
-        read.map(|line| line.trim_end().to_owned())
-    };
-    let commit = git(&["rev-parse", "HEAD"])?;
-    let changed = git(&["status", "--porcelain"])?;
-    if !changed.is_empty() {
-        eprintln!("warning: not committed, and so not packaged:\n{changed}");
+/// Checks each package with what the system has for its kind: it lists the files that were staged.
+fn check_contents(made: &Made, totals: &mut TestTotals) {
+    let [deb, rpm, tarball, _] = &made.files;
+    for (kind, path, program, args) in [
+        ("deb", deb, "dpkg-deb", "--contents"),
+        ("rpm", rpm, "rpm", "-q --list --package"),
+        ("rpm", tarball, "tar", "--list --file"),
+    ] {
+        let name = path.file_name().unwrap_or_default().display();
+        totals.check(&format!("files of {name}"), || {
+            if !exists(program) {
+                return Ok(Outcome::Skipped(format!("no {program} here")));
+            }
+            let listed = step!(program, args, path).read()?;
+            let files = release::installed(&made.staged, kind)?;
+            for file in &files {
+                let end = format!("/{}", file.display());
+                let found = listed.lines().any(|line| line.ends_with(&end));
+                ensure!(found, "not in the package: {end}");
+            }
+            Ok(format!("{} files", files.len()).into())
+        });
     }
-    let release = Release {
-        workspace,
-        epoch: git(&["log", "-1", "--format=%ct", &commit])?,
-        commit,
-        triple: target.map_or_else(|| static_triple(workspace), str::to_owned),
-    };
-    release.architecture()?;
-    Ok(release)
+    totals.check("lintian", || {
+        if !exists("lintian") {
+            return Ok(Outcome::Skipped("no lintian here".into()));
+        }
+        run!("lintian --fail-on error,warning --allow-root", deb).map(Outcome::from)
+    });
 }
 
-/// Makes all packages below `work`. Only what cargo built before may be there.
-fn make(release: &Release<'_>, revision: u32, work: &Path) -> Result<Made> {
-    let (source, target) = (work.join("source"), work.join("target"));
-    let (staged, packages) = (work.join("stage"), work.join("packages"));
-    for folder in [&source, &staged, &packages] {
-        files::remove(folder)?;
-        files::create_folder(folder)?;
-    }
-    let archive = work.join("source.tar");
-    let export = Step::new("git")
-        .args(["archive", "--format=tar", "--output"])
-        .arg(&archive);
-    release
-        .workspace
-        .at_root(export.arg(&release.commit))
-        .run()?;
-    Step::new("tar")
-        .args(["--extract", "--file"])
-        .arg(&archive)
-        .folder(&source)
-        .run()?;
-    let binary = build(&release.triple, &source, &target)?;
-    // A binary that runs here, for what only the binary can print.
-    let host = static_triple(release.workspace);
-    let printer = if host.split('-').next() == Some(release.machine()) {
-        binary.clone()
-    } else {
-        build(&host, &source, &target)?
-    };
-    let bill = bill(release, &source, &packages)?;
-    let stage = Stage::fill(
-        release, revision, &source, &binary, &printer, &bill, &staged,
-    )?;
-    Ok(Made {
-        files: [
-            stage.deb(release, revision, &packages)?,
-            stage.rpm(release, revision, &packages)?,
-            stage.tarball(release, &packages)?,
-            bill,
-        ],
-        source,
-        stage,
-    })
+/// Compares the dependencies with `deny.toml`, and with the known vulnerabilities in `advisories`
+/// or, if none are given, in what the network has.
+fn check_dependencies(
+    release: &Release<'_>,
+    source: &Path,
+    advisories: Option<&Path>,
+    totals: &mut TestTotals,
+) {
+    let deny = |args: &str| release.tool(CARGO_DENY).with(args).folder(source);
+    totals.check("licences and sources of dependencies", || {
+        deny("--log-level error --locked check licenses bans sources").run()
+    });
+    totals.check("known vulnerabilities of dependencies", || {
+        let mut step = deny("--locked check advisories");
+        if let Some(clone) = advisories {
+            step = fetch_from(step, clone)?;
+        }
+        let output = step.output(Stdio::piped())?;
+        let printed = String::from_utf8_lossy(&output.stderr);
+        if output.status.success() {
+            return Ok(().into());
+        }
+        if printed.contains(NO_DATABASE) {
+            return Ok(Outcome::Skipped(
+                "no network to fetch the RustSec database; --advisories takes a clone".into(),
+            ));
+        }
+        bail!("`{step}` failed:\n{printed}")
+    });
 }
 
-/// Builds the binary with every folder of this machine under another name, so that the bytes are
-/// the same elsewhere.
-fn build(triple: &str, source: &Path, target: &Path) -> Result<PathBuf> {
-    eprintln!(
-        "building {NAME}, static, for {triple}, of {}",
-        source.display()
-    );
-    let mut folders = registries()?;
-    folders.push((source.to_owned(), "/tcp-status"));
-    let mut flags = static_flags();
-    for flag in [OsString::from("-Cstrip=symbols")]
-        .into_iter()
-        .chain(remap(&folders))
-    {
-        flags.push("\x1f");
-        flags.push(flag);
-    }
-    Step::cargo()
-        .args(["build", "--locked", "--release", "--package", NAME])
-        .args(["--target", triple, "--target-dir"])
-        .arg(target)
-        .env("CARGO_ENCODED_RUSTFLAGS", flags)
-        .folder(source)
-        .run()?;
-    let binary = target.join(triple).join("release").join(NAME);
-    check_names(&binary, &folders)?;
-    Ok(binary)
-}
-
-/// Writes the bill of materials (CycloneDX) of the binary into `folder`.
-fn bill(release: &Release<'_>, source: &Path, folder: &Path) -> Result<PathBuf> {
-    let package = source.join(NAME);
-    // It leaves a bill beside every manifest of the workspace, in this copy of it.
-    release
-        .tool(CARGO_CYCLONEDX)
-        .args(["cyclonedx", "--format", "json", "--describe", "binaries"])
-        .args(["--no-build-deps", "--target", &release.triple, "--quiet"])
-        .folder(&package)
-        .run()?;
-    let text = files::read_text(package.join(format!("{NAME}_bin.cdx.json")))?;
-    let bill = folder.join(format!("{NAME}-{VERSION}-{}.cdx.json", release.machine()));
-    files::write(
-        &bill,
-        text.replace(&*source.to_string_lossy(), "/tcp-status"),
-    )?;
-    Ok(bill)
+/// Makes git read `clone` instead of fetching the database.
+fn fetch_from(step: Step, clone: &Path) -> Result<Step> {
+    let clone = fs::canonicalize(clone)
+        .with_context(|| format!("cannot find the advisories in {}", clone.display()))?;
+    let newest = step!("git log -1 --format=%cs main")
+        .folder(&clone)
+        .read()?;
+    eprintln!("the newest advisory: {newest}");
+    let key = format!("url.file://{}.insteadOf", clone.display());
+    Ok(step
+        .env("GIT_CONFIG_COUNT", "1")
+        .env("GIT_CONFIG_KEY_0", key)
+        .env("GIT_CONFIG_VALUE_0", DATABASE))
 }

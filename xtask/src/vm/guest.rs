@@ -8,9 +8,10 @@ use serde_json::Value;
 
 use super::{
     host::{Host, INIT},
-    machine::{Accel, Machine, Tree},
+    kernels::Version,
+    machine::Accel,
 };
-use crate::{build::static_binary, files, workspace::Workspace};
+use crate::{build::static_binary, workspace::Workspace};
 
 /// Before what the program measured.
 pub(crate) const FIGURES: &str = "##figures ";
@@ -27,6 +28,7 @@ const OWN_LIMIT: u32 = 2 * 60 * 60;
 /// Everything that such a machine is made of.
 pub(crate) struct Guest {
     host: Host,
+    version: Version,
     program: PathBuf,
     files: Vec<PathBuf>,
 }
@@ -34,51 +36,37 @@ pub(crate) struct Guest {
 impl Guest {
     /// Gets and builds what is missing. `files` are in the machine, too, with the same paths.
     pub(crate) fn new(workspace: &Workspace, files: Vec<PathBuf>) -> Result<Self> {
+        let version: Version = KERNEL.parse()?;
         Ok(Self {
-            host: Host::new(workspace, &[KERNEL.parse()?], false)?,
+            host: Host::new(workspace, std::slice::from_ref(&version), false)?,
+            version,
             program: static_binary(workspace, "xtask", "xtask", "dev")?,
             files,
         })
     }
 
     /// Names it for a reader of the figures.
-    pub(crate) fn describe(&self) -> String {
-        let packages = self
-            .host
-            .kernels
-            .iter()
-            .map(|kernel| kernel.package.as_str());
-        format!(
-            "a virtual machine with Linux {}, in which each instruction takes a nanosecond",
-            packages.collect::<String>()
-        )
+    pub(crate) fn describe(&self) -> Result<String> {
+        let package = &self.host.kernel(&self.version)?.package;
+        Ok(format!(
+            "a virtual machine with Linux {package}, in which each instruction takes a nanosecond"
+        ))
     }
 
     /// Runs the program with these arguments in a machine with `possible` processors, one of which
     /// is there; what it printed after [`FIGURES`].
-    pub(crate) fn run(&self, arguments: &[String], possible: u32) -> Result<Value> {
-        let kernel = self.host.kernels.first().context("no kernel")?;
-        let initramfs = self.host.folder.join("guest.initramfs");
-        let log = self.host.folder.join("guest.log");
-        let tree = Tree::new(&self.host.busybox, kernel, INIT)?;
-        let arguments = arguments.join(" ");
+    pub(crate) fn run(&self, arguments: &str, possible: u32) -> Result<Value> {
+        let kernel = self.host.kernel(&self.version)?;
+        let mut machine = self.host.machine(kernel, "guest", INIT)?;
+        // More would wait for each other while an emulated clock runs on.
+        (machine.cpus, machine.hotplug_cpus) = (1, possible - 1);
+        machine.accel = Accel::Counted;
+        (machine.silence, machine.limit) = (LIMIT, LIMIT);
         let plan = format!("NAME=guest TESTS=xtask LIMIT={OWN_LIMIT} ARGUMENTS='{arguments}'\n");
-        tree.write("plan", &plan)?;
-        tree.copy(&self.program, "tests/xtask")?;
-        for file in &self.files {
-            let path = file.to_str().context("a path is not text")?;
-            tree.copy(file, path.trim_start_matches('/'))?;
-        }
-        tree.pack(&initramfs)?;
-        let machine = Machine {
-            // More would wait for each other while an emulated clock runs on.
-            cpus: 1,
-            room: possible - 1,
-            accel: Accel::Counted,
-            silence: LIMIT,
-            limit: LIMIT,
-            ..self.host.machine(kernel, &initramfs, &log)
-        };
+        machine.write("plan", &plan)?;
+        machine.copy(&self.program, "tests/xtask")?;
+        machine.copy_all(&self.files)?;
+        machine.pack()?;
         let (mut figures, mut last) = (None, String::new());
         let ended = machine.run(|line, _| {
             if let Some(found) = line.strip_prefix(FIGURES) {
@@ -89,9 +77,8 @@ impl Guest {
             }
             figures.is_some()
         })?;
-        files::remove(&initramfs)?;
         let figures = figures.with_context(|| {
-            let (end, log) = (ended.end, log.display());
+            let (end, log) = (ended.end, machine.log.display());
             format!("the machine measured nothing ({end:?}): {last}; see {log}")
         })?;
         serde_json::from_str(&figures).context("the figures are not JSON")

@@ -6,12 +6,11 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::{
     kernels::{self, Kernel, SUITES, Version},
-    machine::{self, Accel, Machine, Tree},
-    report::Report,
+    machine::{self, Accel, Machine},
 };
 use crate::{
     apt::{self, Apt},
@@ -21,14 +20,13 @@ use crate::{
 };
 
 /// Programs beside Debian's own, and the packages that contain them.
-pub(super) const PROGRAMS: [(&str, &str); 2] =
-    [(machine::PROGRAM, "qemu-system-x86"), ("xz", "xz-utils")];
+const PROGRAMS: [(&str, &str); 2] = [(machine::PROGRAM, "qemu-system-x86"), ("xz", "xz-utils")];
 
 /// How long each test binary may take: the longest needs 15 minutes, emulated on a host that is idle.
 pub(super) const TEST_LIMIT: Duration = Duration::from_mins(45);
 
 /// Tests report only when they end. Emulated, on a host that is idle, the longest takes a minute.
-pub(super) const SILENCE: Duration = Duration::from_mins(5);
+const SILENCE: Duration = Duration::from_mins(5);
 
 /// What a machine may take beside its longest test binary, which is killed when its time is over.
 pub(super) const REST: Duration = Duration::from_mins(5);
@@ -40,7 +38,13 @@ pub(super) const SUSPENDED_PROCESSORS: u32 = 1;
 /// Of all other machines: so interrupts and processes are truly at the same time.
 pub(super) const PROCESSORS: u32 = 2;
 
+/// In MiB: enough for any of the tests.
+const MEMORY: u32 = 1024;
+
 pub(super) const INIT: &str = include_str!("init.sh");
+
+/// The last line of [`INIT`].
+const DONE: &str = "##vm done";
 
 /// A machine with KVM that works needs two seconds.
 const KVM_LIMIT: Duration = Duration::from_secs(20);
@@ -49,12 +53,12 @@ const KVM_LIMIT: Duration = Duration::from_secs(20);
 pub(super) struct Host {
     /// For everything that is kept and logged.
     pub(super) folder: PathBuf,
-    pub(super) kernels: Vec<Kernel>,
-    pub(super) busybox: PathBuf,
+    kernels: Vec<Kernel>,
+    busybox: PathBuf,
 }
 
 impl Host {
-    /// Gets the kernels, and what else `command` needs, unless it is there already.
+    /// Gets the kernels, and what else is needed, unless it is there already.
     pub(super) fn new(workspace: &Workspace, versions: &[Version], install: bool) -> Result<Self> {
         provide(workspace, &PROGRAMS, install)?;
         let folder = workspace.target.join("vm");
@@ -76,12 +80,8 @@ impl Host {
     /// KVM if a machine boots with it, because on some hosts it is there, and hangs. The answer
     /// serves until the host boots again.
     pub(super) fn accel(&self) -> Result<Accel> {
-        if fs::File::options()
-            .read(true)
-            .write(true)
-            .open("/dev/kvm")
-            .is_err()
-        {
+        let mut device = fs::File::options();
+        if device.read(true).write(true).open("/dev/kvm").is_err() {
             return Ok(Accel::Tcg);
         }
         let answer = self.folder.join("kvm");
@@ -92,49 +92,49 @@ impl Host {
             None => {
                 eprintln!("trying KVM, for at most {} s", KVM_LIMIT.as_secs());
                 let kernel = self.kernels.first().context("no kernel")?;
-                let initramfs = self.folder.join("kvm.initramfs");
-                let tree = Tree::new(&self.busybox, kernel, INIT)?;
-                tree.write("plan", "NAME=kvm TESTS=")?;
-                tree.pack(&initramfs)?;
-                let mut report = Report::default();
-                let log = self.folder.join("kvm.log");
-                Machine {
-                    accel: Accel::Kvm,
-                    silence: KVM_LIMIT,
-                    limit: KVM_LIMIT,
-                    ..self.machine(kernel, &initramfs, &log)
-                }
-                .run(|line, now| {
-                    report.line(line, now);
-                    report.done
+                let mut machine = self.machine(kernel, "kvm", INIT)?;
+                machine.accel = Accel::Kvm;
+                (machine.silence, machine.limit) = (KVM_LIMIT, KVM_LIMIT);
+                machine.write("plan", "NAME=kvm TESTS=")?;
+                machine.pack()?;
+                let mut works = false;
+                machine.run(|line, _| {
+                    works |= line == DONE;
+                    works
                 })?;
-                files::remove(&initramfs)?;
-                let word = if report.done { "works" } else { "hangs" };
+                let word = if works { "works" } else { "hangs" };
                 eprintln!("KVM {word}");
                 files::write(&answer, format!("{boot}{word}"))?;
-                report.done
+                works
             }
         };
         Ok(if works { Accel::Kvm } else { Accel::Tcg })
     }
 
-    pub(super) fn machine<'a>(
-        &self,
-        kernel: &'a Kernel,
-        initramfs: &'a Path,
-        log: &'a Path,
-    ) -> Machine<'a> {
-        Machine {
-            kernel,
-            initramfs,
-            log,
+    /// A machine whose initramfs has busybox, the kernel's modules and the first process, a shell
+    /// script; more can be added before it is packed. `name` is that of its files.
+    pub(super) fn machine(&self, kernel: &Kernel, name: &str, init: &str) -> Result<Machine> {
+        let machine = Machine {
+            tree: tempfile::tempdir().context("cannot create a temporary folder")?,
+            busybox: self.busybox.clone(),
+            image: kernel.image.clone(),
+            initramfs: self.folder.join(format!("{name}.initramfs")),
+            log: self.folder.join(format!("{name}.log")),
             cpus: PROCESSORS,
-            room: 0,
-            memory: machine::MEMORY,
+            hotplug_cpus: 0,
+            memory: MEMORY,
             accel: Accel::Tcg,
             silence: SILENCE,
             limit: TEST_LIMIT + REST,
+            keep: false,
+        };
+        machine.write("init", init)?;
+        files::set_mode(&machine.tree.path().join("init"), 0o755)?;
+        machine.copy(&self.busybox, "bin/busybox")?;
+        for (number, module) in kernel.modules.iter().enumerate() {
+            machine.copy(module, &format!("modules/{number}.ko"))?;
         }
+        Ok(machine)
     }
 }
 
@@ -156,12 +156,11 @@ pub(super) fn provide(
     }
     let missing = programs.iter().filter(|(program, _)| !exists(program));
     let packages: Vec<_> = missing.map(|&(_, package)| package).collect();
-    if !install && !packages.is_empty() {
-        let packages = packages.join(" ");
-        bail!(
-            "cannot find programs of {packages}; add --install, or run: apt-get install {packages}"
-        );
-    }
+    let names = packages.join(" ");
+    ensure!(
+        install || packages.is_empty(),
+        "cannot find programs of {names}; add --install, or run: apt-get install {names}"
+    );
     if packages.is_empty() {
         return Ok(());
     }
@@ -178,20 +177,16 @@ pub(super) fn provide(
 fn busybox(apt: &Apt, folder: &Path) -> Result<PathBuf> {
     const PACKAGE: &str = "busybox-static";
     let path = folder.join("busybox");
-    if path.is_file() {
-        return Ok(path);
+    if !path.is_file() {
+        let versions = apt.versions(PACKAGE)?;
+        let version = versions.first().context("no package busybox-static")?;
+        let tree = folder.join("tree");
+        apt.fetch(PACKAGE, version, &tree)?;
+        // In /bin or, since Debian 13, in /usr/bin.
+        let unpacked = ["usr/bin/busybox", "bin/busybox"].map(|place| tree.join(place));
+        let unpacked = unpacked.iter().find(|path| path.is_file());
+        files::rename(unpacked.context("busybox-static holds no busybox")?, &path)?;
+        files::remove(&tree)?;
     }
-    let tree = folder.join("tree");
-    files::create_folder(&tree)?;
-    let versions = apt.versions(PACKAGE)?;
-    let version = versions.first().context("no package busybox-static")?;
-    let deb = apt.download(PACKAGE, version, folder)?;
-    apt::unpack(&deb, &tree)?;
-    // In /bin or, since Debian 13, in /usr/bin.
-    let unpacked = ["usr/bin/busybox", "bin/busybox"].map(|place| tree.join(place));
-    let unpacked = unpacked.iter().find(|path| path.is_file());
-    files::rename(unpacked.context("busybox-static holds no busybox")?, &path)?;
-    files::remove(&tree)?;
-    files::remove(&deb)?;
     Ok(path)
 }

@@ -9,11 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Error, Result, bail, ensure};
 
-use crate::{
-    apt::{self, Apt},
-    files,
-    step::Step,
-};
+use crate::{apt::Apt, files, step::step};
 
 /// The kernels of the matrix, as a user names them.
 pub(super) const DEFAULT: [&str; 4] = ["5.10", "6.1", "6.12", "7.2"];
@@ -92,38 +88,32 @@ pub(super) struct Kernel {
 
 /// Gets the newest package of each version, unless it is there already.
 pub(super) fn get(apt: &Apt, folder: &Path, versions: &[Version]) -> Result<Vec<Kernel>> {
-    versions
-        .iter()
-        .map(|version| {
-            let offered = apt.versions(version.metapackage())?;
-            let package = newest(version, &offered).with_context(|| {
-                format!(
-                    "no package of kernel {version} in Debian's {}: on offer are {}",
-                    SUITES.join(", "),
-                    offered.join(", ")
-                )
-            })?;
-            let folder = folder.join(if version.realtime {
-                format!("{package}{}", Version::REALTIME)
-            } else {
-                package.to_owned()
-            });
-            if !folder.is_dir() {
-                fetch(apt, version.metapackage(), package, &folder)
-                    .with_context(|| format!("cannot get kernel {version}"))?;
-            }
-            Ok(Kernel {
-                version: version.clone(),
-                package: package.to_owned(),
-                image: folder.join("vmlinuz"),
-                modules: MODULES
-                    .iter()
-                    .map(|module| folder.join(format!("{module}.ko")))
-                    .filter(|path| path.is_file())
-                    .collect(),
-            })
+    let get = |version: &Version| {
+        let offered = apt.versions(version.metapackage())?;
+        let package = newest(version, &offered).with_context(|| {
+            let (suites, offered) = (SUITES.join(", "), offered.join(", "));
+            format!("no package of kernel {version} in Debian's {suites}: on offer are {offered}")
+        })?;
+        let flavour = if version.realtime {
+            Version::REALTIME
+        } else {
+            ""
+        };
+        let folder = folder.join(format!("{package}{flavour}"));
+        if !folder.is_dir() {
+            fetch(apt, version.metapackage(), package, &folder)
+                .with_context(|| format!("cannot get kernel {version}"))?;
+        }
+        let mut modules = Vec::from(MODULES.map(|module| folder.join(format!("{module}.ko"))));
+        modules.retain(|path| path.is_file());
+        Ok(Kernel {
+            version: version.clone(),
+            package: package.to_owned(),
+            image: folder.join("vmlinuz"),
+            modules,
         })
-        .collect()
+    };
+    versions.iter().map(get).collect()
 }
 
 /// Downloads and unpacks into `folder`, which appears only once it is complete.
@@ -131,11 +121,9 @@ fn fetch(apt: &Apt, metapackage: &str, version: &str, folder: &Path) -> Result<(
     let work = folder.with_extension("partial");
     files::remove(&work)?;
     let (tree, kept) = (work.join("tree"), work.join("kept"));
-    files::create_folder(&tree)?;
     files::create_folder(&kept)?;
     for (package, version) in parts(apt, metapackage, version)? {
-        let deb = apt.download(&package, &version, &work)?;
-        apt::unpack(&deb, &tree)?;
+        apt.fetch(&package, &version, &tree)?;
     }
     keep(&tree, &kept)?;
     files::rename(&kept, folder)?;
@@ -163,45 +151,43 @@ fn parts(apt: &Apt, metapackage: &str, version: &str) -> Result<BTreeSet<(String
 /// Copies the kernel and the modules out of an unpacked package. Kernels lie in /boot, or, from
 /// 7.2 on, beside their modules.
 fn keep(tree: &Path, kept: &Path) -> Result<()> {
-    let mut found = false;
     for path in files::walk(tree)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let module = MODULES
-            .into_iter()
-            .find_map(|module| Some((module, name.strip_prefix(module)?.strip_prefix(".ko")?)));
-        match module {
-            _ if name.starts_with("vmlinuz") => {
-                files::copy(&path, kept.join("vmlinuz"))?;
-                found = true;
-            }
-            Some((module, "")) => files::copy(&path, kept.join(format!("{module}.ko")))?,
-            Some((module, ".xz")) => {
-                let unpacked = Step::new("xz").arg("-dc").arg(&path).bytes()?;
-                files::write(kept.join(format!("{module}.ko")), unpacked)?;
-            }
-            Some(_) => bail!("cannot unpack {}: only xz is supported", path.display()),
-            None => {}
+        if name.starts_with("vmlinuz") {
+            files::copy(&path, kept.join("vmlinuz"))?;
+        }
+        let Some((module, packing)) = name.split_once(".ko") else {
+            continue;
+        };
+        let to = kept.join(format!("{module}.ko"));
+        match packing {
+            _ if !MODULES.contains(&module) => {}
+            "" => files::copy(&path, to)?,
+            ".xz" => files::write(to, step!("xz -dc", &path).bytes()?)?,
+            _ => bail!("cannot unpack {}: only xz is supported", path.display()),
         }
     }
-    ensure!(found, "its packages hold no vmlinuz");
+    ensure!(
+        kept.join("vmlinuz").is_file(),
+        "its packages hold no vmlinuz"
+    );
     Ok(())
 }
 
 /// The newest of the packages on offer that are of this version.
 fn newest<'a>(version: &Version, offered: &'a [String]) -> Option<&'a str> {
-    offered
+    let mut fitting: Vec<_> = offered
         .iter()
         .filter(|package| version.covers(package))
-        .max_by_key(|package| numbers(package))
-        .map(String::as_str)
+        .collect();
+    fitting.sort_by_key(|package| numbers(package));
+    fitting.pop().map(String::as_str)
 }
 
 /// `6.1.176-1` as 6, 1, 176, 1: enough to order packages of one kernel series.
 fn numbers(version: &str) -> Vec<u64> {
-    version
-        .split(|character: char| !character.is_ascii_digit())
-        .filter_map(|part| part.parse().ok())
-        .collect()
+    let parts = version.split(|character: char| !character.is_ascii_digit());
+    parts.filter_map(|part| part.parse().ok()).collect()
 }
 
 #[cfg(test)]

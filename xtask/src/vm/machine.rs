@@ -3,7 +3,7 @@
 
 use std::{
     collections::VecDeque,
-    fs::File,
+    fs::{self, File},
     io::{BufRead as _, BufReader, Read, Write as _},
     path::{Path, PathBuf},
     process::{Child, ExitStatus, Stdio},
@@ -15,13 +15,12 @@ use std::{
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
-use super::kernels::Kernel;
-use crate::{files, step::Step};
+use crate::{
+    files,
+    step::{Step, step},
+};
 
 pub(super) const PROGRAM: &str = "qemu-system-x86_64";
-
-/// In MiB: enough for any of the tests.
-pub(super) const MEMORY: u32 = 1024;
 
 /// How long a machine may take to power off once it is done.
 const POWER_OFF: Duration = Duration::from_secs(10);
@@ -92,59 +91,19 @@ impl Accel {
     }
 }
 
-/// The files of an initramfs, in a temporary folder.
-pub(super) struct Tree {
-    folder: TempDir,
-    busybox: PathBuf,
-}
-
-impl Tree {
-    /// With busybox, the kernel's modules and the first process, a shell script.
-    pub(super) fn new(busybox: &Path, kernel: &Kernel, init: &str) -> Result<Self> {
-        let tree = Self {
-            folder: tempfile::tempdir().context("cannot create a temporary folder")?,
-            busybox: busybox.to_owned(),
-        };
-        for folder in ["modules", "tests"] {
-            files::create_folder(tree.folder.path().join(folder))?;
-        }
-        tree.write("init", init)?;
-        files::set_mode(&tree.folder.path().join("init"), 0o755)?;
-        tree.copy(busybox, "bin/busybox")?;
-        for (number, module) in kernel.modules.iter().enumerate() {
-            tree.copy(module, &format!("modules/{number}.ko"))?;
-        }
-        Ok(tree)
-    }
-
-    pub(super) fn write(&self, path: &str, text: &str) -> Result<()> {
-        files::write(self.folder.path().join(path), text)
-    }
-
-    pub(super) fn copy(&self, from: &Path, path: &str) -> Result<()> {
-        files::copy(from, self.folder.path().join(path))
-    }
-
-    /// Writes the archive that the kernel unpacks as its first root file system.
-    pub(super) fn pack(&self, archive: &Path) -> Result<()> {
-        Step::new("sh")
-            .args(["-c", r#"find . | "$0" cpio -o -H newc 2>/dev/null >"$1""#])
-            .args([&self.busybox, archive])
-            .folder(self.folder.path())
-            .run()
-    }
-}
-
-/// A machine to be started.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Machine<'a> {
-    pub(super) kernel: &'a Kernel,
-    pub(super) initramfs: &'a Path,
+/// A machine to be started; its initramfs goes with this value.
+pub(super) struct Machine {
+    /// The files of the initramfs.
+    pub(super) tree: TempDir,
+    pub(super) busybox: PathBuf,
+    /// The kernel.
+    pub(super) image: PathBuf,
+    pub(super) initramfs: PathBuf,
     /// Gets everything that it prints.
-    pub(super) log: &'a Path,
+    pub(super) log: PathBuf,
     pub(super) cpus: u32,
     /// Possible processors beside them; the kernel allocates what is per processor for them, too.
-    pub(super) room: u32,
+    pub(super) hotplug_cpus: u32,
     /// In MiB.
     pub(super) memory: u32,
     pub(super) accel: Accel,
@@ -152,6 +111,8 @@ pub(super) struct Machine<'a> {
     pub(super) silence: Duration,
     /// How long it may take.
     pub(super) limit: Duration,
+    /// Keep the initramfs.
+    pub(super) keep: bool,
 }
 
 /// How a machine ended.
@@ -196,45 +157,78 @@ impl Drop for Running {
     }
 }
 
-impl Machine<'_> {
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if !self.keep {
+            // It may not have been written.
+            let _ = fs::remove_file(&self.initramfs);
+        }
+    }
+}
+
+impl Machine {
+    /// Writes a file of the initramfs.
+    pub(super) fn write(&self, path: &str, text: &str) -> Result<()> {
+        files::write(self.tree.path().join(path), text)
+    }
+
+    /// Copies a file into the initramfs.
+    pub(super) fn copy(&self, from: &Path, path: &str) -> Result<()> {
+        files::copy(from, self.tree.path().join(path))
+    }
+
+    /// Copies files into the initramfs, with the same paths.
+    pub(super) fn copy_all(&self, paths: &[PathBuf]) -> Result<()> {
+        let inside = |path: &PathBuf| {
+            self.tree
+                .path()
+                .join(path.strip_prefix("/").unwrap_or(path))
+        };
+        paths
+            .iter()
+            .try_for_each(|path| files::copy(path, inside(path)))
+    }
+
+    /// Writes the archive that the kernel unpacks as its first root file system.
+    pub(super) fn pack(&self) -> Result<()> {
+        let script = r#"find . | "$0" cpio -o -H newc 2>/dev/null >"$1""#.to_owned();
+        step!("sh -c", script, &self.busybox, &self.initramfs)
+            .folder(self.tree.path())
+            .run()
+    }
+
     /// QEMU for this machine: the console on its stderr, the report on its stdout.
     pub(super) fn step(&self) -> Step {
-        let possible = self.cpus + self.room;
-        Step::new(PROGRAM)
-            .args(self.accel.options().split(' '))
-            .args(["-m", &self.memory.to_string()])
-            .args(["-smp", &format!("{},maxcpus={possible}", self.cpus)])
-            .args(["-nodefaults", "-no-user-config", "-no-reboot"])
-            .args(["-display", "none"])
-            .args(["-chardev", "file,id=console,path=/dev/stderr"])
-            .args(["-serial", "chardev:console"])
-            .args(["-chardev", "file,id=report,path=/dev/stdout"])
-            .args(["-serial", "chardev:report", "-kernel"])
-            .arg(&self.kernel.image)
-            .arg("-initrd")
-            .arg(self.initramfs)
-            .arg("-append")
+        let (cpus, possible) = (self.cpus, self.cpus + self.hotplug_cpus);
+        step!(PROGRAM, self.accel.options(), "-m", self.memory.to_string())
+            .with(&*format!("-smp {cpus},maxcpus={possible}"))
+            .with("-nodefaults -no-user-config -no-reboot -display none")
+            .with("-chardev file,id=console,path=/dev/stderr -serial chardev:console")
+            .with("-chardev file,id=report,path=/dev/stdout -serial chardev:report -kernel")
+            .with(&self.image)
+            .with("-initrd")
+            .with(&self.initramfs)
+            .with("-append")
             // Stacks of hung tasks are shown; an oops, which would only end a thread, ends the machine.
-            .arg("console=ttyS0 loglevel=7 oops=panic panic=-1")
+            .with("console=ttyS0 loglevel=7 oops=panic panic=-1".to_owned())
     }
 
     /// Starts it and passes each line of the report to `read` with the time since the start, until
     /// the machine ends or `read` returns that it is done.
     pub(super) fn run(&self, mut read: impl FnMut(&str, Duration) -> bool) -> Result<Ended> {
         let step = self.step();
-        let mut child = step
-            .command()
-            .stdin(Stdio::null())
+        let mut command = step.command();
+        let child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("cannot start `{step}`"))?;
+            .spawn();
+        let mut child = child.with_context(|| format!("cannot start `{step}`"))?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let mut running = Running(child);
         let (sender, receiver) = mpsc::channel();
         forward(Port::Report, stdout.context("no stdout")?, sender.clone());
         forward(Port::Console, stderr.context("no stderr")?, sender);
-        let mut log = File::create(self.log)
+        let mut log = File::create(&self.log)
             .with_context(|| format!("cannot write {}", self.log.display()))?;
 
         let start = Instant::now();
@@ -283,10 +277,8 @@ fn forward(port: Port, from: impl Read + Send + 'static, to: Sender<(Port, Strin
         // An error is the end as well; the exit status shows how the machine ended.
         for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line);
-            if to
-                .send((port, line.trim_end_matches('\r').to_owned()))
-                .is_err()
-            {
+            let line = line.trim_end_matches('\r').to_owned();
+            if to.send((port, line)).is_err() {
                 return;
             }
         }

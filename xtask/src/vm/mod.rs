@@ -3,24 +3,20 @@
 
 pub(crate) mod guest;
 mod host;
-mod jobs;
 mod kernels;
 mod machine;
 mod report;
 mod runs;
-mod tables;
 pub(crate) mod trial;
 
 use std::{
     collections::BTreeMap,
     env,
     num::NonZeroUsize,
+    panic::resume_unwind,
     path::PathBuf,
     process::ExitCode,
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::Duration,
 };
@@ -31,13 +27,11 @@ use serde_json::Value;
 
 use self::{
     host::{Host, PROCESSORS, TEST_LIMIT},
-    jobs::{Job, Task, jobs},
     machine::Accel,
-    runs::{boot, show_failures},
+    runs::{Job, Run, Task, boot, jobs, tables},
 };
 use crate::{
     build::{static_flags, static_path, static_triple},
-    step::Step,
     test_totals::TestTotals,
     workspace::Workspace,
 };
@@ -98,9 +92,7 @@ impl VmArgs {
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &VmArgs) -> Result<ExitCode> {
-    let totals = tests(workspace, args, &[])?;
-    println!("{totals}");
-    Ok(totals.exit_code())
+    Ok(tests(workspace, args, &[])?.finish())
 }
 
 /// Runs the tests, and shows how each came out; on the kernels in `briefly`, only a few.
@@ -117,7 +109,7 @@ pub(crate) fn tests(
         environment: vec![("TCP_TRAFFIC", traffic.display().to_string())],
         files: vec![traffic],
         limit: TEST_LIMIT,
-        aloud: false,
+        verbose: false,
     };
     run_jobs(workspace, args, task)
 }
@@ -136,7 +128,7 @@ pub(crate) fn soak(
         environment,
         files: vec![program(workspace)],
         limit,
-        aloud: true,
+        verbose: true,
     };
     run_jobs(workspace, args, task)
 }
@@ -161,38 +153,34 @@ fn run_jobs(workspace: &Workspace, args: &VmArgs, mut task: Task) -> Result<Test
         host.accel()?
     };
     let next = AtomicUsize::new(0);
-    let runs = Mutex::new(BTreeMap::new());
-    let work = || -> Result<()> {
+    let work = || -> Result<Vec<(usize, Run)>> {
+        let mut runs = Vec::new();
         loop {
-            let place = next.fetch_add(1, Ordering::Relaxed);
-            let Some(job) = task.jobs.get(place) else {
-                return Ok(());
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(job) = task.jobs.get(index) else {
+                return Ok(runs);
             };
             let run = boot(&host, &task, job, &binaries, accel, args.keep)
                 .with_context(|| format!("cannot run kernel {}", job.name))?;
-            let mut runs = runs.lock().map_err(|_| anyhow::anyhow!("a run panicked"))?;
-            runs.insert(place, run);
+            runs.push((index, run));
         }
     };
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..at_a_time(args.jobs))
-            .map(|_| scope.spawn(work))
-            .collect();
-        let ends = workers.into_iter().map(|worker| match worker.join() {
-            Ok(end) => end,
-            Err(payload) => std::panic::resume_unwind(payload),
-        });
-        ends.collect::<Result<()>>()
-    })?;
-    let runs: Vec<_> = runs.into_inner()?.into_values().collect();
-    for run in &runs {
-        show_failures(run);
-    }
-    println!("{}", tables::tables(&runs));
+    let processors = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let jobs = args
+        .jobs
+        .map_or_else(|| processors().min(MOST_JOBS), NonZeroUsize::get);
+    let runs: Result<Vec<_>> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+        let ends = workers.into_iter().map(|worker| worker.join());
+        ends.map(|end| end.unwrap_or_else(|payload| resume_unwind(payload)))
+            .collect()
+    });
+    let runs: BTreeMap<_, _> = runs?.into_iter().flatten().collect();
+    let runs: Vec<_> = runs.into_values().collect();
+    runs.iter().for_each(Run::show_failures);
+    println!("{}", tables(&runs));
     let mut totals = TestTotals::default();
-    for run in &runs {
-        totals.add(run.counts());
-    }
+    runs.iter().for_each(|run| totals.add(run.counts()));
     Ok(totals)
 }
 
@@ -203,11 +191,6 @@ fn parse_filter(text: &str) -> Result<String, &'static str> {
     } else {
         Err("not a part of a test's name")
     }
-}
-
-fn at_a_time(given: Option<NonZeroUsize>) -> usize {
-    let processors = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    given.map_or_else(|| processors().min(MOST_JOBS), NonZeroUsize::get)
 }
 
 /// Builds the static tests for machines, and with them the program.
@@ -223,30 +206,23 @@ pub(crate) fn program(workspace: &Workspace) -> PathBuf {
 /// Builds test binaries that need no libraries; by name.
 fn build_tests(workspace: &Workspace, tests: &[&str]) -> Result<BTreeMap<String, PathBuf>> {
     eprintln!("building the tests {}, static", tests.join(", "));
-    let step = Step::cargo()
-        .args([
-            "test",
-            "--locked",
-            "--no-run",
-            "--message-format",
-            "json-render-diagnostics",
-        ])
-        .args(["--package", "tcp-status", "--package", "tcp-status-testkit"])
-        .args(tests.iter().flat_map(|test| ["--test", test]))
-        .args(["--profile", "vm", "--target", &static_triple(workspace)])
-        .env("CARGO_ENCODED_RUSTFLAGS", static_flags());
-    let messages = workspace.at_root(step).read()?;
+    let tests_of: Vec<_> = tests.iter().flat_map(|test| ["--test", test]).collect();
+    let messages = workspace
+        .cargo("test --locked --no-run --message-format json-render-diagnostics")
+        .with("--package tcp-status --package tcp-status-testkit --profile vm")
+        .with(tests_of)
+        .with("--target")
+        .with(static_triple(workspace))
+        .env("CARGO_ENCODED_RUSTFLAGS", static_flags())
+        .read()?;
     let mut built = BTreeMap::new();
     for line in messages.lines().filter(|line| line.starts_with('{')) {
         let message: Value = serde_json::from_str(line).context("cargo did not print JSON")?;
-        let (name, path) = (
-            message["target"]["name"].as_str(),
+        let target = &message["target"];
+        if let (Some(name), Some(path), Some("test")) = (
+            target["name"].as_str(),
             message["executable"].as_str(),
-        );
-        if let (Some(name), Some(path), "test") = (
-            name,
-            path,
-            message["target"]["kind"][0].as_str().unwrap_or_default(),
+            target["kind"][0].as_str(),
         ) {
             built.insert(name.to_owned(), PathBuf::from(path));
         }

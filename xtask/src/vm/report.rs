@@ -113,10 +113,11 @@ impl Report {
             binary.count = counts.into_iter().sum();
             return None;
         }
+        let name = text("name");
         let outcome = match text("event") {
             "started" => {
                 binary.tests.push(Test {
-                    name: text("name").to_owned(),
+                    name: name.to_owned(),
                     time: now,
                     ..Test::default()
                 });
@@ -131,21 +132,17 @@ impl Report {
             self.text(line);
         }
         let binary = self.binaries.last_mut()?;
-        let test = binary
-            .tests
-            .last_mut()
-            .filter(|test| test.name == text("name"))?;
+        let test = binary.tests.last_mut().filter(|test| test.name == name)?;
         let is_skip = outcome == Outcome::Passed && test.reason.is_some();
         test.outcome = if is_skip { Outcome::Skipped } else { outcome };
         test.time = now.saturating_sub(test.time);
-        let reason = test.reason.iter().map(|reason| format!(": {reason}"));
-        Some(format!(
-            "{}::{} ... {} ({:.1} s){}",
-            binary.name,
-            test.name,
-            test.outcome.name(),
+        let (seconds, reason) = (
             test.time.as_secs_f64(),
-            reason.collect::<String>()
+            test.reason.as_deref().unwrap_or(""),
+        );
+        let (of, outcome) = (&binary.name, test.outcome.name());
+        Some(format!(
+            "{of}::{name} ... {outcome} ({seconds:.1} s) {reason}"
         ))
     }
 
@@ -192,6 +189,7 @@ impl Report {
             // What ended the run early is counted by the test that did not end as well.
             failed: count(Outcome::Failed) + problems.max(unfinished),
             skipped: count(Outcome::Skipped),
+            ..TestTotals::default()
         }
     }
 

@@ -8,19 +8,18 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use nix::unistd::Uid;
-use xtask::object::digest;
 
 use super::{
-    host::{Host, PROGRAMS, SUSPENDED_PROCESSORS, provide},
+    host::{Host, SUSPENDED_PROCESSORS, provide},
     kernels::Version,
-    machine::{Machine, Tree},
 };
 use crate::{
     build::static_binary,
     files,
-    step::Step,
+    object::digest,
+    step::{run, step},
     test_totals::{Outcome, TestTotals},
     toolchain::exists,
     workspace::Workspace,
@@ -28,9 +27,6 @@ use crate::{
 
 /// The kernel that packages are tried on.
 pub(crate) const KERNEL: &str = "6.12";
-
-/// Makes the Debian.
-const MMDEBSTRAP: (&str, &str) = ("mmdebstrap", "mmdebstrap");
 
 /// The oldest Debian that is tried: what works there works in later ones.
 const SUITE: &str = "bookworm";
@@ -50,7 +46,6 @@ const SCRIPTS: [(&str, &str); 3] = [
 /// In MiB: the Debian lies in memory, packed and unpacked at first.
 const MEMORY: u32 = 1500;
 
-const SILENCE: Duration = Duration::from_mins(5);
 const LIMIT: Duration = Duration::from_mins(30);
 
 /// What may stay in a folder: copies from before the user was made, what the package managers
@@ -88,13 +83,12 @@ pub(crate) fn run(
     install: bool,
     totals: &mut TestTotals,
 ) -> Result<()> {
-    let programs: Vec<_> = PROGRAMS.into_iter().chain([MMDEBSTRAP]).collect();
-    provide(workspace, &programs, install)?;
+    provide(workspace, &[("mmdebstrap", "mmdebstrap")], install)?;
     let host = Host::new(workspace, std::slice::from_ref(kernel), install)?;
     let debian = debian(&host.folder.join("debian"))?;
     in_folders(&debian, packages, &host.folder.join("scratch"), totals);
     let traffic = static_binary(workspace, "tcp-status-testkit", "tcp-traffic", "vm")?;
-    totals.add(in_machine(&host, packages, &debian, &traffic)?);
+    totals.add(in_machine(&host, kernel, packages, &debian, &traffic)?);
     Ok(())
 }
 
@@ -108,11 +102,10 @@ fn debian(folder: &Path) -> Result<PathBuf> {
     eprintln!("making a Debian to try packages in, once");
     files::create_folder(folder)?;
     let partial = folder.join("partial.tar");
-    Step::new("mmdebstrap")
-        .args(["--quiet", "--variant=minbase"])
-        .arg(format!("--include={PACKAGES}"))
-        .args(["--dpkgopt=path-exclude=/usr/share/locale/*", SUITE])
-        .arg(&partial)
+    step!("mmdebstrap --quiet --variant=minbase --dpkgopt=path-exclude=/usr/share/locale/*")
+        .with(format!("--include={PACKAGES}"))
+        .with(SUITE)
+        .with(&partial)
         .run()?;
     files::rename(&partial, &archive)?;
     Ok(archive)
@@ -123,16 +116,13 @@ fn debian(folder: &Path) -> Result<PathBuf> {
 fn in_folders(debian: &Path, packages: &Packages, folder: &Path, totals: &mut TestTotals) {
     totals.check("the .deb in a scratch root", || {
         attempt(debian, folder, |root| {
-            let dpkg = |action: &str| {
-                let root = format!("--root={}", root.display());
-                Step::new("dpkg").arg(root).arg(action)
-            };
+            let dpkg = format!("dpkg --root={}", root.display());
             for package in [&packages.deb, &packages.next_deb] {
-                dpkg("--install").arg(package).run()?;
+                run!(&*dpkg, "--install", package)?;
                 check_installed(root)?;
             }
-            dpkg("--remove").arg("tcp-status").run()?;
-            dpkg("--purge").arg("tcp-status").run()
+            run!(&*dpkg, "--remove tcp-status")?;
+            run!(&*dpkg, "--purge tcp-status")
         })
     });
     totals.check("the .rpm in a scratch root", || {
@@ -140,16 +130,15 @@ fn in_folders(debian: &Path, packages: &Packages, folder: &Path, totals: &mut Te
             return Ok(Outcome::Skipped("no rpm here".into()));
         }
         attempt(debian, folder, |root| {
-            let rpm = |action: &str| Step::new("rpm").arg("--root").arg(root).arg(action);
             // What it needs comes from Debian, which rpm does not know.
             for (action, package) in [
-                ("--install", &packages.rpm),
-                ("--upgrade", &packages.next_rpm),
+                ("--install --nodeps", &packages.rpm),
+                ("--upgrade --nodeps", &packages.next_rpm),
             ] {
-                rpm(action).arg("--nodeps").arg(package).run()?;
+                run!("rpm --root", root, action, package)?;
                 check_installed(root)?;
             }
-            rpm("--erase").arg("tcp-status").run()
+            run!("rpm --root", root, "--erase tcp-status")
         })
     });
 }
@@ -161,11 +150,12 @@ fn attempt(debian: &Path, root: &Path, act: impl FnOnce(&Path) -> Result<()>) ->
     }
     files::remove(root)?;
     files::create_folder(root)?;
-    Step::new("tar")
-        .args(["--extract", "--exclude=./dev/*", "--file"])
-        .arg(debian)
-        .folder(root)
-        .run()?;
+    run!(
+        "tar --extract --exclude=./dev/* --file",
+        debian,
+        "--directory",
+        root
+    )?;
     let seen = || -> Result<BTreeSet<PathBuf>> {
         let below = files::walk(root)?.into_iter();
         let inside = |path: PathBuf| Some(Path::new("/").join(path.strip_prefix(root).ok()?));
@@ -182,7 +172,7 @@ fn attempt(debian: &Path, root: &Path, act: impl FnOnce(&Path) -> Result<()>) ->
     let lost: Vec<_> = before.difference(&after).collect();
     ensure!(lost.is_empty(), "removed with the package: {lost:?}");
     files::remove(root)?;
-    Ok(Outcome::Passed)
+    Ok(().into())
 }
 
 fn stays(path: &Path) -> bool {
@@ -191,8 +181,7 @@ fn stays(path: &Path) -> bool {
 
 /// Whether the program runs there, and its user exists there.
 fn check_installed(root: &Path) -> Result<()> {
-    let program = ["/usr/bin/tcp-status", "--version"];
-    Step::new("chroot").arg(root).args(program).run()?;
+    run!("chroot", root, "/usr/bin/tcp-status --version")?;
     for file in ["etc/passwd", "etc/group"] {
         let text = files::read_text(root.join(file))?;
         let found = text.lines().any(|line| line.starts_with("tcp-status:"));
@@ -203,16 +192,13 @@ fn check_installed(root: &Path) -> Result<()> {
 
 fn in_machine(
     host: &Host,
+    version: &Version,
     packages: &Packages,
     debian: &Path,
     traffic: &Path,
 ) -> Result<TestTotals> {
-    let kernel = host.kernels.first().context("no kernel")?;
-    let (initramfs, log) = (
-        host.folder.join("trial.initramfs"),
-        host.folder.join("trial.log"),
-    );
-    let tree = Tree::new(&host.busybox, kernel, INIT)?;
+    let kernel = host.kernel(version)?;
+    let mut machine = host.machine(kernel, "trial", INIT)?;
     for (from, to) in [
         (debian, "debian.tar"),
         (traffic, "trial/tcp-traffic"),
@@ -221,34 +207,24 @@ fn in_machine(
         (&packages.rpm, "trial/first.rpm"),
         (&packages.next_rpm, "trial/upgrade.rpm"),
     ] {
-        tree.copy(from, to)?;
+        machine.copy(from, to)?;
     }
     for (name, text) in SCRIPTS {
-        tree.write(&format!("trial/{name}"), text)?;
+        machine.write(&format!("trial/{name}"), text)?;
     }
-    tree.pack(&initramfs)?;
-    let machine = Machine {
-        // It is suspended, too.
-        cpus: SUSPENDED_PROCESSORS,
-        memory: MEMORY,
-        accel: host.accel()?,
-        silence: SILENCE,
-        limit: LIMIT,
-        ..host.machine(kernel, &initramfs, &log)
-    };
-    eprintln!(
-        "trying the packages on {} with systemd, {}; everything is logged to {}",
-        kernel.package,
-        machine.accel.name(),
-        log.display()
-    );
+    machine.pack()?;
+    // It is suspended, too.
+    machine.cpus = SUSPENDED_PROCESSORS;
+    (machine.memory, machine.accel) = (MEMORY, host.accel()?);
+    machine.limit = LIMIT;
+    let (package, accel, log) = (&kernel.package, machine.accel.name(), machine.log.display());
+    eprintln!("trying the packages on {package} with systemd, {accel}; the log is {log}");
     let (mut totals, mut done) = (TestTotals::default(), false);
     let ended = machine.run(|line, _| {
         eprintln!("  {line}");
         done |= count(line, &mut totals);
         done
     })?;
-    files::remove(&initramfs)?;
     if !done {
         eprintln!("the trial did not come to its end: {:?}", ended.end);
         totals.failed += 1;

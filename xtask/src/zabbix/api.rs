@@ -27,14 +27,11 @@ pub(super) struct Api {
 
 impl Api {
     pub(super) fn sign_in(version: Version) -> Result<Self> {
+        let agent = ureq::Agent::config_builder().timeout_global(Some(PATIENCE));
+        let agent = agent.max_redirects(0).http_status_as_error(false);
         let mut api = Self {
             version,
-            agent: ureq::Agent::config_builder()
-                .timeout_global(Some(PATIENCE))
-                .max_redirects(0)
-                .http_status_as_error(false)
-                .build()
-                .into(),
+            agent: agent.build().into(),
             token: String::new(),
             cookie: String::new(),
         };
@@ -43,9 +40,8 @@ impl Api {
         let form = [("name", USER), ("password", PASSWORD), ("enter", "Sign in")];
         let answer = api.agent.post(format!("{URL}/index.php")).send_form(form)?;
         let cookies = answer.headers().get_all("set-cookie").iter();
-        let cookies: Vec<_> = cookies
-            .filter_map(|value| value.to_str().ok()?.split(';').next())
-            .collect();
+        let cookies = cookies.filter_map(|value| value.to_str().ok()?.split(';').next());
+        let cookies: Vec<_> = cookies.collect();
         ensure!(!cookies.is_empty(), "cannot sign in: no cookie");
         api.cookie = cookies.join("; ");
         Ok(api)
@@ -80,11 +76,11 @@ impl Api {
 
     /// The bytes of a page of the front end.
     pub(super) fn page(&self, path: &str) -> Result<Vec<u8>> {
-        let get = self.agent.get(format!("{URL}/{path}"));
-        let mut answer = get
-            .header("Cookie", &self.cookie)
-            .call()
-            .with_context(|| format!("cannot get {path}"))?;
+        let get = self
+            .agent
+            .get(format!("{URL}/{path}"))
+            .header("Cookie", &self.cookie);
+        let mut answer = get.call().with_context(|| format!("cannot get {path}"))?;
         ensure!(answer.status() == 200, "{path}: {}", answer.status());
         let body = answer.body_mut().with_config().limit(LONGEST_ANSWER);
         Ok(body.read_to_vec()?)
@@ -122,32 +118,31 @@ pub(super) const MASTER: Template = Template {
 impl Template {
     /// Imports it twice: the second time must change nothing. Returns how many items it has.
     pub(super) fn import(self, api: &Api, root: &Path) -> Result<usize> {
+        let file = self.file;
         let import = json!({
             "format": self.format,
             "rules": import_rules(api.version),
-            "source": files::read_text(root.join(self.file))?,
+            "source": files::read_text(root.join(file))?,
         });
-        let stored = || -> Result<(Vec<Value>, Value)> {
+        let stored = |_| -> Result<(Vec<Value>, Value)> {
             let _: Value = api.call("configuration.import", &import)?;
             self.stored(api)
         };
-        let first = stored().with_context(|| format!("cannot import {}", self.file))?;
-        let again = stored().with_context(|| format!("cannot import {} again", self.file))?;
+        let both: Result<Vec<_>> = (0..2).map(stored).collect();
+        let both = both.with_context(|| format!("cannot import {file}"))?;
         ensure!(
-            first == again,
-            "{} imported again is another template",
-            self.file
+            both[0] == both[1],
+            "{file} imported again is another template"
         );
-        Ok(first.0.len())
+        Ok(both[0].0.len())
     }
 
     /// Its id in the server.
     pub(super) fn id(self, api: &Api) -> Result<String> {
         let filter = json!({"filter": {"host": self.name}, "output": ["templateid"]});
         let rows: Vec<Value> = api.call("template.get", &filter)?;
-        let row = rows
-            .first()
-            .with_context(|| format!("no template \"{}\"", self.name))?;
+        let row = rows.first();
+        let row = row.with_context(|| format!("no template \"{}\"", self.name))?;
         Ok(text(row, "templateid")?.to_owned())
     }
 
@@ -260,22 +255,18 @@ impl Host {
     ) -> Result<Self> {
         let filter = json!({"filter": {"name": "Linux servers"}, "output": ["groupid"]});
         let groups: Value = api.call("hostgroup.get", &filter)?;
-        let macros = macros
-            .iter()
-            .map(|(name, value)| json!({"macro": name, "value": value}));
-        let made: Value = api.call(
-            "host.create",
-            &json!({
-                "host": name,
-                "groups": groups,
-                "templates": [{"templateid": template.id(api)?}],
-                "macros": macros.collect::<Vec<_>>(),
-                "interfaces": [{
-                    "type": 1, "main": 1, "useip": 1,
-                    "ip": "127.0.0.1", "dns": "", "port": port.to_string(),
-                }],
-            }),
-        )?;
+        let pair = |(name, value): &(&str, &str)| json!({"macro": name, "value": value});
+        let host = json!({
+            "host": name,
+            "groups": groups,
+            "templates": [{"templateid": template.id(api)?}],
+            "macros": macros.iter().map(pair).collect::<Vec<_>>(),
+            "interfaces": [{
+                "type": 1, "main": 1, "useip": 1,
+                "ip": "127.0.0.1", "dns": "", "port": port.to_string(),
+            }],
+        });
+        let made: Value = api.call("host.create", &host)?;
         let id = made["hostids"][0].as_str();
         Ok(Self {
             name: name.to_owned(),
@@ -286,22 +277,10 @@ impl Host {
 
     /// All items by their key, those of discovery included; not the discovery rules.
     pub(super) fn items(&self, api: &Api) -> Result<BTreeMap<String, Item>> {
-        let output = [
-            "itemid",
-            "key_",
-            "lastclock",
-            "lastvalue",
-            "error",
-            "state",
-            "type",
-            "history",
-        ];
-        let of = json!({"hostids": self.id, "output": output});
+        let of = json!({"hostids": self.id, "output": "extend"});
         let items: Vec<Item> = api.call("item.get", &of)?;
-        Ok(items
-            .into_iter()
-            .map(|item| (item.key.clone(), item))
-            .collect())
+        let by_key = items.into_iter().map(|item| (item.key.clone(), item));
+        Ok(by_key.collect())
     }
 
     /// All items, and the discovery rules.
@@ -313,15 +292,9 @@ impl Host {
     }
 
     pub(super) fn triggers(&self, api: &Api) -> Result<Vec<Trigger>> {
-        api.call(
-            "trigger.get",
-            &json!({
-                "hostids": self.id,
-                "output": ["description", "value", "state", "error"],
-                "filter": {"status": 0},
-                "expandDescription": true,
-            }),
-        )
+        let enabled = json!({"status": 0});
+        let of = json!({"hostids": self.id, "filter": enabled, "expandDescription": true});
+        api.call("trigger.get", &of)
     }
 
     /// Polls all values now instead of when their time comes.
@@ -329,8 +302,7 @@ impl Host {
         let items = self.items_and_rules(api)?;
         let polled = items.iter().filter(|item| item.is_polled());
         let task = |item: &Item| json!({"type": 6, "request": {"itemid": item.id}});
-        let tasks: Vec<_> = polled.map(task).collect();
-        api.call::<Value>("task.create", &Value::Array(tasks))
-            .map(drop)
+        let _: Value = api.call("task.create", &polled.map(task).collect())?;
+        Ok(())
     }
 }

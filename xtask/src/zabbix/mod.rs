@@ -6,13 +6,9 @@ mod api;
 mod checks;
 mod pictures;
 mod place;
-mod report;
 mod round;
 mod servers;
 mod subject;
-mod version;
-
-use version::Version;
 
 use std::{
     fs,
@@ -20,15 +16,14 @@ use std::{
     process::{Child, ExitCode, Stdio},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use nix::unistd::Uid;
 
-use self::report::Report;
 use crate::{
-    apt::{self, Apt},
+    apt::{Apt, unpack_all},
     files,
-    step::Step,
+    step::step,
     test_totals::{Outcome, TestTotals},
     toolchain::{apt_install, exists},
     vm,
@@ -56,8 +51,39 @@ const PACKAGES: [&str; 14] = [
     "locales",
 ];
 
-/// Several times what a round takes on a busy machine.
-const MOST_SECONDS: &str = "600";
+/// A Zabbix version that Debian has packages of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Version {
+    #[value(name = "6.0")]
+    V6_0,
+    #[value(name = "7.0")]
+    V7_0,
+}
+
+impl Version {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::V6_0 => "6.0",
+            Self::V7_0 => "7.0",
+        }
+    }
+
+    /// Precedes the names of its checks.
+    const fn label(self) -> &'static str {
+        match self {
+            Self::V6_0 => "zabbix 6.0: ",
+            Self::V7_0 => "zabbix 7.0: ",
+        }
+    }
+
+    /// The suite of Debian that has it.
+    const fn suite(self) -> &'static str {
+        match self {
+            Self::V6_0 => "bookworm",
+            Self::V7_0 => "bookworm-backports",
+        }
+    }
+}
 
 /// Arguments of `zabbix`.
 #[derive(Debug, Args)]
@@ -75,12 +101,11 @@ pub(crate) struct ZabbixArgs {
 
 pub(crate) fn run(workspace: &Workspace, args: &ZabbixArgs) -> Result<ExitCode> {
     let totals = match args.versions.as_slice() {
-        &[version] if args.round => round(workspace, version)?,
+        &[version] if args.round => round::run(workspace, version)?,
         [] => run_all(workspace, args.install)?,
         versions => run_versions(workspace, versions, args.install)?,
     };
-    println!("{totals}");
-    Ok(totals.exit_code())
+    Ok(totals.finish())
 }
 
 /// All versions; for `cargo xtask test`.
@@ -93,9 +118,7 @@ fn run_versions(workspace: &Workspace, versions: &[Version], install: bool) -> R
     let mut totals = TestTotals::default();
     if let Some(reason) = obstacle() {
         for version in versions {
-            totals.check(&format!("zabbix {}", version.name()), || {
-                Ok(Outcome::Skipped(reason.clone()))
-            });
+            totals.check(version.label(), || Ok(Outcome::Skipped(reason.clone())));
         }
         return Ok(totals);
     }
@@ -113,18 +136,14 @@ fn run_versions(workspace: &Workspace, versions: &[Version], install: bool) -> R
     let program = folder.join("xtask");
     files::remove(&program)?;
     files::copy("/proc/self/exe", &program)?;
-    let rounds: Result<Vec<_>> = versions
-        .iter()
-        .map(|&version| Ok((version, start_round(&program, version)?)))
-        .collect();
+    let start = |&version: &Version| Ok((version, start_round(&program, version)?));
+    let rounds: Result<Vec<_>> = versions.iter().map(start).collect();
     for (version, round) in rounds? {
         let output = round.wait_with_output()?;
         let text = String::from_utf8_lossy(&output.stdout);
-        let (table, last) = text.trim_end().rsplit_once('\n').unwrap_or(("", &text));
-        println!("{table}");
-        match TestTotals::parse(last) {
+        match text.lines().last().and_then(TestTotals::parse) {
             Some(counts) => totals.add(counts),
-            None => totals.check(&format!("zabbix {}", version.name()), || {
+            None => totals.check::<()>(version.label(), || {
                 bail!("the round ended without a result ({})", output.status)
             }),
         }
@@ -149,10 +168,8 @@ fn obstacle() -> Option<String> {
 }
 
 fn packages(workspace: &Workspace, version: Version) -> PathBuf {
-    workspace
-        .target
-        .join("zabbix/packages")
-        .join(version.name())
+    let packages = workspace.target.join("zabbix/packages");
+    packages.join(version.name())
 }
 
 /// Makes sure that the packages of `version` lie in `folder`.
@@ -172,12 +189,7 @@ fn download(apt: &Apt, version: Version, folder: &Path) -> Result<()> {
 
 /// Unpacks all packages of `folder` into `tree`.
 fn unpack(folder: &Path, tree: &Path) -> Result<()> {
-    files::create_folder(tree)?;
-    let debs = apt::debs(folder)?;
-    ensure!(!debs.is_empty(), "no packages in {}", folder.display());
-    for deb in debs {
-        apt::unpack(&deb, tree)?;
-    }
+    unpack_all(folder, tree)?;
     // The installation of the package copies its configuration.
     files::copy(
         tree.join("usr/share/zabbix-agent/zabbix_agentd.conf"),
@@ -185,23 +197,14 @@ fn unpack(folder: &Path, tree: &Path) -> Result<()> {
     )
 }
 
-/// A round in a PID namespace: whatever it starts ends with it, however it ends.
+/// A round in a PID namespace: whatever it starts ends with it, however it ends. It may take several
+/// times as long as on an idle machine.
 fn start_round(program: &Path, version: Version) -> Result<Child> {
-    let step = Step::new("timeout")
-        .args(["--kill-after=5", MOST_SECONDS, "unshare"])
-        .args(["--pid", "--fork", "--kill-child", "--mount-proc", "--"])
-        .arg(program)
-        .args(["zabbix", "--round", version.name()]);
-    step.command()
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot start `{step}`"))
-}
-
-fn round(workspace: &Workspace, version: Version) -> Result<TestTotals> {
-    let mut report = Report::new(version);
-    round::run(workspace, &mut report)?;
-    println!("{}", report.table());
-    Ok(report.totals)
+    let step =
+        step!("timeout --kill-after=5 600 unshare --pid --fork --kill-child --mount-proc --")
+            .with(program)
+            .with("zabbix --round")
+            .with(version.name());
+    let child = step.command().stdout(Stdio::piped()).spawn();
+    child.with_context(|| format!("cannot start `{step}`"))
 }

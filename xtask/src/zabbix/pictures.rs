@@ -8,21 +8,22 @@ use serde_json::{Value, json};
 use super::{
     api::{Api, CLASSIC, Host, MASTER, PASSWORD, USER, text},
     place::{Place, output},
-    report::Done,
     servers::URL,
 };
-use crate::{files, toolchain::exists};
+use crate::{files, test_totals::Outcome, toolchain::exists};
 
 /// Program and package.
 pub(super) const BROWSER: &str = "chromium";
 
-/// How long the browser may take, in seconds: some ten, but now and then it hangs.
-const PATIENCE: &str = "60";
+/// It takes some ten seconds, but now and then it hangs.
+const BROWSER_COMMAND: &str = "timeout --kill-after=5 60 chromium --headless --no-sandbox \
+     --no-first-run --disable-gpu --disable-background-networking --disable-component-update \
+     --disable-sync --hide-scrollbars --window-size=1500,1150 --virtual-time-budget=15000";
 
 const TRIES: u32 = 3;
 
 /// Every graph of the templates, and some of discovered ports, as the front end draws them.
-pub(super) fn graphs(api: &Api, hosts: &[Host], folder: &Path) -> Result<Done> {
+pub(super) fn graphs(api: &Api, hosts: &[Host], folder: &Path) -> Result<Outcome> {
     files::create_folder(folder)?;
     let mut drawn = 0;
     for template in [CLASSIC, MASTER] {
@@ -44,30 +45,31 @@ pub(super) fn graphs(api: &Api, hosts: &[Host], folder: &Path) -> Result<Done> {
                 "chart2.php?graphid={id}&from=now-5m&to=now&width=900&height=200\
                  &profileIdx=web.charts.filter"
             ))?;
-            ensure!(
-                is_picture(&picture),
-                "\"{}\" is no picture",
-                text(graph, "name")?
-            );
+            let name = text(graph, "name")?;
+            ensure!(is_picture(&picture), "\"{name}\" is no picture");
             let file = format!("{}-{}-{drawn}.png", api.version.name(), host.name);
             files::write(folder.join(file), picture)?;
             drawn += 1;
         }
     }
-    Ok(Done::Passed(format!("{drawn} in {}", folder.display())))
+    Ok(format!("{drawn} in {}", folder.display()).into())
 }
 
 /// The dashboard of the newer template, as a browser shows it.
-pub(super) fn dashboard(api: &Api, place: &Place, hosts: &[Host], folder: &Path) -> Result<Done> {
+pub(super) fn dashboard(
+    api: &Api,
+    place: &Place,
+    hosts: &[Host],
+    folder: &Path,
+) -> Result<Outcome> {
     let mut hosts = hosts.iter().filter(|host| host.template == MASTER);
     let host = hosts.next().context("no host has a dashboard")?;
     let of = json!({"templateids": MASTER.id(api)?, "output": ["dashboardid"]});
     let rows: Vec<Value> = api.call("templatedashboard.get", &of)?;
     let row = rows.first().context("the template has no dashboard")?;
     if !exists(BROWSER) {
-        return Ok(Done::Skipped(format!(
-            "no {BROWSER}; install it: cargo xtask zabbix --install"
-        )));
+        let reason = format!("no {BROWSER}; install it: cargo xtask zabbix --install");
+        return Ok(Outcome::Skipped(reason));
     }
     // A page of the same origin that signs in and goes on: the browser takes no cookie from here.
     let page = format!(
@@ -86,7 +88,7 @@ pub(super) fn dashboard(api: &Api, place: &Place, hosts: &[Host], folder: &Path)
     ensure!(is_picture(&picture), "the dashboard is no picture");
     let kept = folder.join(format!("{}-dashboard.png", api.version.name()));
     files::write(&kept, picture)?;
-    Ok(Done::Passed(kept.display().to_string()))
+    Ok(kept.display().to_string().into())
 }
 
 /// What the browser shows, if it shows anything in time.
@@ -94,22 +96,9 @@ fn screenshot(place: &Place, attempt: u32) -> Option<Vec<u8>> {
     // One that was killed leaves its profile locked.
     let profile = place.create_folder(&format!("browser-{attempt}")).ok()?;
     let file = profile.join("dashboard.png");
-    let mut command = place.command("timeout");
+    let mut command = place.command(BROWSER_COMMAND);
     command
         .env_remove("LD_LIBRARY_PATH")
-        .args(["--kill-after=5", PATIENCE, BROWSER])
-        .args([
-            "--headless",
-            "--no-sandbox",
-            "--no-first-run",
-            "--disable-gpu",
-        ])
-        .args([
-            "--disable-background-networking",
-            "--disable-component-update",
-        ])
-        .args(["--disable-sync", "--hide-scrollbars"])
-        .args(["--window-size=1500,1150", "--virtual-time-budget=15000"])
         .arg(format!("--user-data-dir={}", profile.display()))
         .arg(format!("--screenshot={}", file.display()))
         .arg(format!("{URL}/entrance.html"));

@@ -2,11 +2,10 @@
 //! servers run as, and processes that end with their owner.
 
 use std::{
-    ffi::OsStr,
     fs::File,
     os::unix::{fs::chown, process::CommandExt as _},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command},
     thread,
     time::{Duration, Instant},
 };
@@ -18,7 +17,10 @@ use nix::{
 };
 use tempfile::TempDir;
 
-use crate::{files, step::Step};
+use crate::{
+    files,
+    step::{Words, step},
+};
 
 /// Whom root runs programs as: neither the database nor Zabbix runs as root.
 const NOBODY: &str = "nobody";
@@ -37,11 +39,11 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn new() -> Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("tcp-status-zabbix-")
+            .tempdir();
         let place = Self {
-            folder: tempfile::Builder::new()
-                .prefix("tcp-status-zabbix-")
-                .tempdir()
-                .context("cannot create a temporary folder")?,
+            folder: folder.context("cannot create a temporary folder")?,
             user: User::from_name(NOBODY)?.context("this host has no user nobody")?,
         };
         place.create_folder("")?;
@@ -67,17 +69,22 @@ impl Place {
     pub(super) fn create_folder(&self, name: &str) -> Result<PathBuf> {
         let path = self.path(name);
         files::create_folder(&path)?;
-        chown(
-            &path,
-            Some(self.user.uid.as_raw()),
-            Some(self.user.gid.as_raw()),
-        )
-        .with_context(|| format!("cannot change the owner of {}", path.display()))?;
+        let (user, group) = (self.user.uid.as_raw(), self.user.gid.as_raw());
+        chown(&path, Some(user), Some(group))
+            .with_context(|| format!("cannot change the owner of {}", path.display()))?;
         Ok(path)
     }
 
-    pub(super) fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
+    /// Writes a configuration; `words` are replaced in it, and `@FOLDER@` by this folder.
+    pub(super) fn configure(
+        &self,
+        name: &str,
+        template: &str,
+        words: &[(&str, &str)],
+    ) -> Result<PathBuf> {
         let path = self.path(name);
+        let folder = self.folder.path().display().to_string();
+        let text = files::fill(template, words).replace("@FOLDER@", &folder);
         files::write(&path, text)?;
         Ok(path)
     }
@@ -88,15 +95,13 @@ impl Place {
         String::from_utf8_lossy(&text).trim_end().to_owned()
     }
 
-    /// A program, as the ordinary user, with the libraries of the packages.
-    pub(super) fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new(program);
+    /// A program and its first arguments, as the ordinary user, with the libraries of the packages.
+    pub(super) fn command(&self, words: impl Words) -> Command {
+        let mut command = step!(words).folder(self.folder.path()).command();
         command
-            .current_dir(self.folder.path())
             .env("HOME", self.folder.path())
             .env("LD_LIBRARY_PATH", self.tree("usr/lib/x86_64-linux-gnu"))
             .env("LOCPATH", self.path("locale"))
-            .stdin(Stdio::null())
             .uid(self.user.uid.as_raw())
             .gid(self.user.gid.as_raw());
         command
@@ -132,12 +137,13 @@ impl Place {
 
     /// The locale that graphs are drawn in.
     pub(super) fn make_locale(&self) -> Result<()> {
-        let folder = self.create_folder("locale")?;
-        Step::new("localedef")
-            .env("I18NPATH", self.tree("usr/share/i18n"))
-            .args(["--inputfile", "en_US", "--charmap", "UTF-8", "--no-archive"])
-            .arg(folder.join("en_US.UTF-8"))
-            .run()
+        let locale = self.create_folder("locale")?.join("en_US.UTF-8");
+        step!(
+            "localedef --inputfile en_US --charmap UTF-8 --no-archive",
+            locale
+        )
+        .env("I18NPATH", self.tree("usr/share/i18n"))
+        .run()
     }
 }
 
@@ -147,16 +153,14 @@ pub(super) fn output(command: &mut Command) -> Result<String> {
     let output = command
         .output()
         .with_context(|| format!("cannot start {program}"))?;
-    let printed = String::from_utf8_lossy(&output.stdout)
-        .trim_end()
-        .to_owned();
+    let [stdout, stderr] = [output.stdout, output.stderr]
+        .map(|printed| String::from_utf8_lossy(&printed).trim_end().to_owned());
+    let status = output.status;
     ensure!(
-        output.status.success(),
-        "{program} failed ({}): {printed}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr).trim_end()
+        status.success(),
+        "{program} failed ({status}): {stdout}{stderr}"
     );
-    Ok(printed)
+    Ok(stdout)
 }
 
 /// A running program.

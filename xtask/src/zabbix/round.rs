@@ -5,15 +5,15 @@ use anyhow::{Context as _, Result, ensure};
 use tcp_status_testkit::{held_sockets::HeldSockets, netns::Netns};
 
 use super::{
+    Version,
     api::{Api, CLASSIC, Host, MASTER},
     checks, packages, pictures,
     place::{Place, Process},
-    report::{Done, Report},
     servers::{self, AGENTS, Database},
     subject::Subject,
     unpack,
 };
-use crate::{vm, workspace::Workspace};
+use crate::{test_totals::TestTotals, vm, workspace::Workspace};
 
 /// Where the tracker answers passive checks, and what makes it do so.
 const PORT: u16 = 10060;
@@ -64,16 +64,19 @@ struct Scene<'a> {
 }
 
 /// Runs everything in a network namespace of its own.
-pub(super) fn run(workspace: &Workspace, report: &mut Report) -> Result<()> {
+pub(super) fn run(workspace: &Workspace, version: Version) -> Result<TestTotals> {
     let place = Place::new()?;
-    let namespace = Netns::new()?;
-    namespace.run(|| {
-        if let Some(mut scene) = Scene::start(workspace, &place, report) {
-            // What failed is in the report.
-            let _: Option<()> = scene.play(report);
+    let mut totals = TestTotals {
+        label: version.label(),
+        ..TestTotals::default()
+    };
+    Netns::new()?.run(|| {
+        if let Some(mut scene) = Scene::start(workspace, &place, version, &mut totals) {
+            // What failed is in the totals.
+            let _: Option<()> = scene.play(&mut totals);
         }
     })?;
-    Ok(())
+    Ok(totals)
 }
 
 fn nothing<T>(value: T) -> (T, String) {
@@ -82,23 +85,27 @@ fn nothing<T>(value: T) -> (T, String) {
 
 impl<'a> Scene<'a> {
     /// From packages to a front end that answers.
-    fn start(workspace: &'a Workspace, place: &'a Place, report: &mut Report) -> Option<Self> {
-        let version = report.version;
-        report.need("unpack", || {
+    fn start(
+        workspace: &'a Workspace,
+        place: &'a Place,
+        version: Version,
+        totals: &mut TestTotals,
+    ) -> Option<Self> {
+        totals.need("unpack", || {
             unpack(&packages(workspace, version), &place.tree(""))?;
             place.make_locale().map(nothing)
         })?;
-        let database = report.need("database", || Database::start(place).map(nothing))?;
-        let frontend = report.need("front end", || servers::start_frontend(place).map(nothing))?;
-        let subject = report.need("sockets", || {
+        let database = totals.need("database", || Database::start(place).map(nothing))?;
+        let frontend = totals.need("front end", || servers::start_frontend(place).map(nothing))?;
+        let subject = totals.need("sockets", || {
             Subject::new(place, &vm::program(workspace)).map(nothing)
         })?;
-        let tracker = report.need("tracker", || subject.start_tracker())?;
-        let beside = report.need("tracker with --zabbix", || {
+        let tracker = totals.need("tracker", || subject.start_tracker())?;
+        let beside = totals.need("tracker with --zabbix", || {
             subject.start_tracker_beside(&[&PASSIVE[..], &["--backend", "scan"]].concat())
         })?;
-        let agents = report.need("agents", || start_agents(place, &subject))?;
-        let api = report.need("sign in", || Api::sign_in(version).map(nothing))?;
+        let agents = totals.need("agents", || start_agents(place, &subject))?;
+        let api = totals.need("sign in", || Api::sign_in(version).map(nothing))?;
         Some(Self {
             api,
             _agents: agents,
@@ -112,18 +119,18 @@ impl<'a> Scene<'a> {
         })
     }
 
-    fn play(&mut self, report: &mut Report) -> Option<()> {
+    fn play(&mut self, totals: &mut TestTotals) -> Option<()> {
         for template in [CLASSIC, MASTER] {
-            report.need(&format!("import {}", template.name), || {
+            totals.need(&format!("import {}", template.name), || {
                 let items = template.import(&self.api, &self.workspace.root)?;
                 Ok(((), format!("twice, {items} items, nothing changed")))
             })?;
         }
-        let hosts = report.need("hosts", || self.hosts())?;
-        let held = report.need("hold every state", || self.subject.hold().map(nothing))?;
-        let _server = report.need("server", || servers::start_server(self.place).map(nothing))?;
-        self.while_held(&hosts, report);
-        self.afterwards(&hosts, held, report);
+        let hosts = totals.need("hosts", || self.hosts())?;
+        let held = totals.need("hold every state", || self.subject.hold().map(nothing))?;
+        let _server = totals.need("server", || servers::start_server(self.place).map(nothing))?;
+        self.while_held(&hosts, totals);
+        self.afterwards(&hosts, held, totals);
         Some(())
     }
 
@@ -144,11 +151,8 @@ impl<'a> Scene<'a> {
                 }
                 counted.push(create(agent.name, agent.port, &macros)?);
             }
-            beside.push(create(
-                "tracker",
-                PORT,
-                &[("{$TCP.STATUS.NODATA.PERIOD}", "30s")],
-            )?);
+            let macros = [("{$TCP.STATUS.NODATA.PERIOD}", "30s")];
+            beside.push(create("tracker", PORT, &macros)?);
         }
         for host in counted.iter().filter(|host| host.template == MASTER) {
             self.add_history(host)?;
@@ -161,9 +165,8 @@ impl<'a> Scene<'a> {
     /// Gives a host an hour of few connections.
     fn add_history(&self, host: &Host) -> Result<()> {
         let items = host.items(&self.api)?;
-        let item = items
-            .get("tcp.status[established]")
-            .context("no item for open connections")?;
+        let item = items.get("tcp.status[established]");
+        let item = item.context("no item for open connections")?;
         self.database.execute(&format!(
             "INSERT INTO history_uint (itemid, clock, value, ns)
              SELECT {}, extract(epoch FROM now())::integer - 360 - 60 * minute, {FORMERLY}, 0
@@ -172,74 +175,56 @@ impl<'a> Scene<'a> {
         ))
     }
 
-    fn while_held(&mut self, hosts: &Hosts, report: &mut Report) {
-        let Self {
-            api,
-            subject,
-            place,
-            tracker,
-            beside,
-            ..
-        } = self;
-        let counted = &hosts.counted;
+    fn while_held(&mut self, hosts: &Hosts, totals: &mut TestTotals) {
+        let (api, subject, counted) = (&self.api, &self.subject, &hosts.counted);
         let folder = self.workspace.target.join("zabbix/pictures");
-        report.check("values", || checks::values_arrive(api, counted));
+        totals.check("values", || checks::values_arrive(api, counted));
         // Before minisockets of TIME_WAIT are over.
-        report.check("triggers fire", || {
+        totals.check("triggers fire", || {
             subject.exhaust_ports()?;
             checks::triggers_fire(api, counted)
         });
         for host in counted {
-            report.check(&format!("gauges of {}", host.name), || {
+            totals.check(&format!("gauges of {}", host.name), || {
                 subject.leave_timewait()?;
                 checks::gauges_equal(api, host, subject)
             });
         }
         for host in counted.iter().filter(|host| host.template == MASTER) {
-            report.check(&format!("ports of {}", host.name), || {
-                checks::ports_equal(api, host, subject)
-            });
+            let name = format!("ports of {}", host.name);
+            totals.check(&name, || checks::ports_equal(api, host, subject));
         }
-        report.check("trigger for a scan fires", || {
+        totals.check("trigger for a scan fires", || {
             checks::one_fires(api, &hosts.beside, checks::SCAN)
         });
         // The time without values begins here.
-        report.check("end the tracker with --zabbix", || {
-            beside.end()?;
-            Ok(Done::Passed(String::new()))
+        totals.check("end the tracker with --zabbix", || self.beside.end());
+        totals.check("graphs", || pictures::graphs(api, counted, &folder));
+        totals.check("dashboard", || {
+            pictures::dashboard(api, self.place, counted, &folder)
         });
-        report.check("graphs", || pictures::graphs(api, counted, &folder));
-        report.check("dashboard", || {
-            pictures::dashboard(api, place, counted, &folder)
-        });
-        report.check("tracker gone and back", || {
-            tracker.end()?;
+        totals.check("tracker gone and back", || {
+            self.tracker.end()?;
             let error = checks::unsupported(api, counted)?;
-            *tracker = subject.start_tracker()?.0;
+            self.tracker = subject.start_tracker()?.0;
             checks::supported_again(api, counted)?;
-            Ok(Done::Passed(error))
+            Ok(error)
         });
     }
 
-    fn afterwards(&mut self, hosts: &Hosts, held: HeldSockets, report: &mut Report) {
-        let Self {
-            api,
-            subject,
-            beside,
-            ..
-        } = self;
+    fn afterwards(&mut self, hosts: &Hosts, held: HeldSockets, totals: &mut TestTotals) {
+        let (api, beside) = (&self.api, &hosts.beside);
         drop(held);
-        report.check("trigger for no answer fires", || {
-            checks::one_fires(api, &hosts.beside, checks::NO_ANSWER)
+        totals.check("trigger for no answer fires", || {
+            checks::one_fires(api, beside, checks::NO_ANSWER)
         });
-        report.check("passive checks without an agent", || {
-            *beside = subject.start_tracker_beside(&PASSIVE)?.0;
-            checks::values_arrive(api, &hosts.beside)?;
-            checks::listeners_equal(api, &hosts.beside)
+        totals.check("passive checks without an agent", || {
+            self.beside = self.subject.start_tracker_beside(&PASSIVE)?.0;
+            checks::values_arrive(api, beside)?;
+            checks::listeners_equal(api, beside)
         });
-        report.check("triggers recover", || {
-            let all = [hosts.counted.as_slice(), &hosts.beside].concat();
-            checks::triggers_recover(api, &all)
+        totals.check("triggers recover", || {
+            checks::triggers_recover(api, &[&hosts.counted[..], beside].concat())
         });
     }
 }

@@ -4,14 +4,14 @@
 use std::{
     io::Write as _,
     net::TcpStream,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::place::{Place, Process, output};
-use crate::{files, step::Step};
+use crate::{files, step::step};
 
 const POSTGRES: &str = "usr/lib/postgresql/15/bin";
 const SQL: &str = "usr/share/zabbix-server-pgsql";
@@ -24,7 +24,7 @@ const TABLES: &str = "config config_autoreg_tls globalmacro graph_theme hgset hg
                       module role role_rule settings ugset ugset_group user_ugset users \
                       users_groups usrgrp";
 
-const SERVER_PORT: u16 = 10051;
+const SERVER_PORT: &str = "10051";
 const FRONTEND_PORT: u16 = 8080;
 
 /// The front end, inside the namespace.
@@ -33,9 +33,6 @@ pub(super) const URL: &str = "http://127.0.0.1:8080";
 /// Debian's package fixes where the front end's configuration lies.
 const CONFIGURATION: &str = "/etc/zabbix/zabbix.conf.php";
 const READS_IT: &str = "usr/share/zabbix/include/classes/core/CConfigFile.php";
-
-const EXTENSIONS: &str = "bcmath ctype dom fileinfo gd gettext mbstring pgsql simplexml sockets \
-                          tokenizer xml xmlreader xmlwriter";
 
 /// Whether something accepts connections on a port.
 fn listens(port: u16) -> bool {
@@ -53,20 +50,15 @@ impl<'a> Database<'a> {
     pub(super) fn start(place: &'a Place) -> Result<Self> {
         let data = place.create_folder("database")?;
         let program = |name| place.command(place.tree(POSTGRES).join(name));
-        output(
-            program("initdb")
-                .args(["--username", NAME, "--auth", "trust", "--encoding", "UTF8"])
-                .args(["--locale", "C.UTF-8", "--no-sync", "--pgdata"])
-                .arg(&data),
-        )?;
+        let options = "--auth trust --encoding UTF8 --locale C.UTF-8 --no-sync";
+        let mut initdb = program("initdb");
+        initdb.args(["--username", NAME]).args(options.split(' '));
+        output(initdb.arg("--pgdata").arg(&data))?;
         let mut postgres = program("postgres");
-        postgres
-            .args(["-c", "listen_addresses=", "-c", "fsync=off"])
-            // A round is shorter than the server's own pauses for saving work.
-            .args(["-c", "synchronous_commit=off", "-c", "jit=off", "-k"])
-            .arg(&data)
-            .arg("-D")
-            .arg(&data);
+        // A round is shorter than the server's own pauses for saving work.
+        let options = "-c listen_addresses= -c fsync=off -c synchronous_commit=off -c jit=off";
+        postgres.args(options.split(' '));
+        postgres.arg("-k").arg(&data).arg("-D").arg(&data);
         let process = place.start_until("postgres", &mut postgres, || {
             output(&mut client(place, "pg_isready")).is_ok()
         })?;
@@ -75,8 +67,9 @@ impl<'a> Database<'a> {
             _process: process,
         };
         output(client(place, "createdb").arg(NAME))?;
-        database.execute(&unzipped(&place.tree(SQL).join("schema.sql.gz"))?)?;
-        database.execute(&rows_of(&unzipped(&place.tree(SQL).join("data.sql.gz"))?))?;
+        let sql = |name| step!("gzip -dc", place.tree(SQL).join(name)).read();
+        database.execute(&sql("schema.sql.gz")?)?;
+        database.execute(&rows_of(&sql("data.sql.gz")?))?;
         Ok(database)
     }
 
@@ -111,10 +104,6 @@ fn client(place: &Place, name: &str) -> Command {
     command
 }
 
-fn unzipped(path: &Path) -> Result<String> {
-    Step::new("gzip").arg("-dc").arg(path).read()
-}
-
 /// The INSERT statements into [`TABLES`]. A statement begins at the beginning of a line; its rows
 /// and texts can go over many.
 fn rows_of(sql: &str) -> String {
@@ -132,20 +121,9 @@ fn rows_of(sql: &str) -> String {
 }
 
 pub(super) fn start_server(place: &Place) -> Result<Process> {
-    let configuration = format!(
-        "ListenIP=127.0.0.1\nListenPort={SERVER_PORT}\nLogType=console\nPidFile={pid}\n\
-         SocketDir={folder}\nDBHost={database}\nDBName={NAME}\nDBUser={NAME}\n\
-         CacheUpdateFrequency=1\nUnreachableDelay=1\nUnavailableDelay=1\nUnreachablePeriod=5\n\
-         StartPollers=2\nStartPollersUnreachable=2\nStartPreprocessors=2\nStartLLDProcessors=1\n\
-         StartPingers=0\nStartDiscoverers=0\nStartHTTPPollers=0\nStartTrappers=1\nStartTimers=1\n\
-         StartEscalators=1\nStartAlerters=1\nHousekeepingFrequency=0\nTimeout=10\n\
-         FpingLocation={fping}\nFping6Location=\n",
-        pid = place.path("server.pid").display(),
-        folder = place.create_folder("sockets")?.display(),
-        database = place.path("database").display(),
-        fping = place.tree("usr/bin/fping").display(),
-    );
-    let configuration = place.write("server.conf", &configuration)?;
+    place.create_folder("sockets")?;
+    let words = [("@SERVER_PORT@", SERVER_PORT)];
+    let configuration = place.configure("server.conf", include_str!("conf/server.conf"), &words)?;
     let mut command = place.command(place.tree("usr/sbin/zabbix_server"));
     command
         .args(["--foreground", "--config"])
@@ -158,47 +136,22 @@ pub(super) fn start_server(place: &Place) -> Result<Process> {
 
 /// The web front end on PHP's own server.
 pub(super) fn start_frontend(place: &Place) -> Result<Process> {
-    let configuration = format!(
-        "<?php\n$DB['TYPE'] = 'POSTGRESQL';\n$DB['SERVER'] = '{}';\n$DB['PORT'] = '0';\n\
-         $DB['DATABASE'] = '{NAME}';\n$DB['USER'] = '{NAME}';\n$DB['PASSWORD'] = '';\n\
-         $DB['SCHEMA'] = '';\n$DB['ENCRYPTION'] = false;\n$DB['DOUBLE_IEEE754'] = true;\n\
-         $ZBX_SERVER = '127.0.0.1';\n$ZBX_SERVER_PORT = '{SERVER_PORT}';\n\
-         $ZBX_SERVER_NAME = '';\n$IMAGE_FORMAT_DEFAULT = IMAGE_FORMAT_PNG;\n",
-        place.path("database").display(),
-    );
-    let configuration = place.write("zabbix.conf.php", &configuration)?;
+    let words = [("@SERVER_PORT@", SERVER_PORT)];
+    let configuration =
+        place.configure("zabbix.conf.php", include_str!("conf/frontend.php"), &words)?;
     let reader = place.tree(READS_IT);
     let text = files::read_text(&reader)?;
     let moved = text.replace(CONFIGURATION, &configuration.display().to_string());
     ensure!(moved != text, "{READS_IT} names no {CONFIGURATION}");
     files::write(&reader, moved)?;
 
-    let mut settings = vec![
-        "date.timezone=UTC".to_owned(),
-        "memory_limit=256M".into(),
-        "max_execution_time=300".into(),
-        "max_input_time=300".into(),
-        "post_max_size=16M".into(),
-        "display_errors=0".into(),
-        format!(
-            "session.save_path={}",
-            place.create_folder("sessions")?.display()
-        ),
-        format!(
-            "extension_dir={}",
-            place.tree("usr/lib/php/20220829").display()
-        ),
-    ];
-    settings.extend(
-        EXTENSIONS
-            .split_whitespace()
-            .map(|name| format!("extension={name}")),
-    );
+    place.create_folder("sessions")?;
     let mut command = place.command(place.tree("usr/bin/php8.2"));
     command
         // Neither the host's settings nor its extensions.
-        .arg("-n")
-        .args(settings.iter().flat_map(|setting| ["-d", setting]))
+        .env("PHP_INI_SCAN_DIR", "")
+        .arg("-c")
+        .arg(place.configure("php.ini", include_str!("conf/php.ini"), &[])?)
         .args(["-S", &format!("127.0.0.1:{FRONTEND_PORT}"), "-t"])
         .arg(place.tree("usr/share/zabbix"))
         .env("PHP_CLI_SERVER_WORKERS", "4")
@@ -231,43 +184,38 @@ pub(super) const AGENTS: [Agent; 2] = [
         port: 10052,
         program: "usr/sbin/zabbix_agent2",
         includes: "etc/zabbix/zabbix_agent2.d",
-        own: "ControlSocket=@/agent2.control\nPluginSocket=@/agent2.plugins\n",
+        own: "ControlSocket=@FOLDER@/agent2.control\nPluginSocket=@FOLDER@/agent2.plugins\n",
     },
 ];
 
 impl Agent {
     /// Starts it with `tcp-status` in the place's `bin`, whose tracker is at `socket`.
     pub(super) fn start(&self, place: &Place, socket: &Path) -> Result<Process> {
-        let Self {
-            name, port, own, ..
-        } = self;
-        let folder = place.path("").display().to_string();
-        let configuration = format!(
-            "Server=127.0.0.1\nListenIP=127.0.0.1\nListenPort={port}\nHostname={name}\n\
-             LogType=console\nPidFile={folder}{name}.pid\nInclude={includes}/*.conf\n{own}",
-            includes = place.tree(self.includes).display(),
-            own = own.replace("@/", &folder),
-        );
-        let configuration = place.write(&format!("{name}.conf"), &configuration)?;
+        let words = [
+            ("@NAME@", self.name),
+            ("@PORT@", &self.port.to_string()),
+            ("@INCLUDES@", self.includes),
+        ];
+        let template = [include_str!("conf/agent.conf"), self.own].concat();
+        let configuration = place.configure(&format!("{}.conf", self.name), &template, &words)?;
         let mut command = place.command(place.tree(self.program));
         command
             .args(["--foreground", "--config"])
             .arg(configuration)
-            .env("PATH", format!("{folder}bin:/usr/bin:/bin"))
+            .env(
+                "PATH",
+                format!("{}:/usr/bin:/bin", place.path("bin").display()),
+            )
             .env("TCP_STATUS_SOCKET", socket)
             .current_dir("/");
-        place.start_until(name, &mut command, || listens(self.port))
+        place.start_until(self.name, &mut command, || listens(self.port))
     }
 
     /// Queries it as a user does.
     pub(super) fn get(&self, place: &Place, key: &str) -> Result<String> {
-        let program: PathBuf = place.tree("usr/bin/zabbix_get");
         let port = self.port.to_string();
-        output(
-            place
-                .command(program)
-                .args(["-s", "127.0.0.1", "-p", &port, "-k", key]),
-        )
+        let mut command = place.command(place.tree("usr/bin/zabbix_get"));
+        output(command.args(["-s", "127.0.0.1", "-p", &port, "-k", key]))
     }
 }
 

@@ -19,7 +19,7 @@ use tcp_status_testkit::{
 };
 
 use super::place::{Place, Process, output, wait_for};
-use crate::files;
+use crate::{files, step::step};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -103,17 +103,14 @@ impl<'a> Subject<'a> {
 
     /// A tracker of the counted namespace; and its tier.
     pub(super) fn start_tracker(&self) -> Result<(Process, String)> {
-        let socket = self.socket();
-        self.namespace.run(|| self.start("tracker", &socket, &[]))?
+        let start = || self.start("tracker", &self.socket(), &[]);
+        self.namespace.run(start)?
     }
 
     /// A tracker of the namespace that Zabbix is in.
     pub(super) fn start_tracker_beside(&self, arguments: &[&str]) -> Result<(Process, String)> {
-        self.start(
-            "tracker-beside",
-            &self.place.path("socket-beside"),
-            arguments,
-        )
+        let socket = self.place.path("socket-beside");
+        self.start("tracker-beside", &socket, arguments)
     }
 
     /// Of the tracker of the counted namespace.
@@ -150,18 +147,18 @@ impl<'a> Subject<'a> {
     /// Installs the agents' configuration into the packages, where nothing of it is yet.
     pub(super) fn install(&self) -> Result<()> {
         for (action, status) in [("check", 1), ("install", 0), ("check", 0)] {
-            let mut command = Command::new(&self.binary);
-            command
-                .args(["zabbix", action, "--root"])
-                .arg(self.place.tree(""));
-            command.args((action == "install").then_some("--yes"));
-            let output = command.output()?;
+            let step = step!(
+                &self.binary,
+                "zabbix",
+                action,
+                "--root",
+                self.place.tree("")
+            );
+            let yes = if action == "install" { "--yes" } else { "" };
+            let ended = step.clone().with(yes).output(Stdio::inherit())?.status;
             ensure!(
-                output.status.code() == Some(status),
-                "tcp-status zabbix {action} ended with {}: {}{}",
-                output.status,
-                String::from_utf8_lossy(&output.stdout),
-                String::from_utf8_lossy(&output.stderr)
+                ended.code() == Some(status),
+                "`{step}` ended with {ended}, not {status}; what it printed is above"
             );
         }
         Ok(())
