@@ -17,7 +17,6 @@ use crate::{
     workspace::Workspace,
 };
 
-/// Arguments of `build`.
 #[derive(Debug, Args)]
 pub(crate) struct BuildArgs {
     /// Install what is missing for the BPF target (as root on Debian: by apt-get)

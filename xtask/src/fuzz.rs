@@ -21,7 +21,6 @@ const CARGO_FUZZ: Tool = ("cargo-fuzz", "0.13.2");
 /// real input takes, with the sanitizer.
 const LIMITS: &str = "-timeout=10 -rss_limit_mb=1024 -print_final_stats=1";
 
-/// Arguments of `fuzz`.
 #[derive(Debug, Args)]
 pub(crate) struct FuzzArgs {
     /// Only this target [default: all]

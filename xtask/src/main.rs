@@ -9,6 +9,7 @@ mod fuzz;
 mod lint;
 mod object;
 mod package;
+mod process;
 mod reproducible;
 mod run;
 mod soak;

@@ -25,7 +25,6 @@ use crate::{
 
 const SOCKET_VARIABLE: &str = "TCP_STATUS_SOCKET";
 
-/// Arguments of `run` and `load`.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     #[command(flatten)]

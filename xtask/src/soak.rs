@@ -11,7 +11,6 @@ use crate::{
     workspace::Workspace,
 };
 
-/// Arguments of `soak`.
 #[derive(Debug, Args)]
 pub(crate) struct SoakArgs {
     /// How long

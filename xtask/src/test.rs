@@ -34,7 +34,6 @@ const PACKAGES: [&str; 6] = [
 /// other show that they do not disturb each other, many only disturb the timing.
 const TEST_THREADS: &str = "2";
 
-/// Arguments of `test`.
 #[derive(Debug, Args)]
 pub(crate) struct TestArgs {
     /// Install what is missing for the tests and for the BPF target (Debian, as root)

@@ -10,7 +10,7 @@ use std::{
     sync::Once,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use nix::unistd::Uid;
 
 use crate::{
@@ -67,14 +67,8 @@ enum Core {
 #[derive(Debug)]
 pub(crate) struct Missing {
     what: String,
-    remedy: Remedy,
-}
-
-#[derive(Debug)]
-enum Remedy {
-    Apt(Vec<String>),
-    Run(Step),
-    ByHand(String),
+    /// `Err` is what to do by hand.
+    cure: Result<Step, String>,
 }
 
 impl Compiler {
@@ -123,10 +117,12 @@ impl Toolchain {
             };
             ensure!(missing.what != last, "still missing after its cure: {last}");
             eprintln!("installing {}", missing.what);
-            match &missing.remedy {
-                Remedy::Apt(packages) => apt_install(packages),
-                Remedy::Run(step) => step.run(),
-                Remedy::ByHand(advice) => bail!("no command does it on this host: {advice}"),
+            if exists("apt-get") && Uid::effective().is_root() {
+                update_lists();
+            }
+            match &missing.cure {
+                Ok(step) => step.run(),
+                Err(advice) => Err(anyhow!("no command does it on this host: {advice}")),
             }
             .with_context(|| format!("cannot install {}", missing.what))?;
             last = missing.what;
@@ -139,12 +135,11 @@ impl Toolchain {
         let (compiler, major) = best(&compilers).ok_or_else(|| no_compiler(&compilers))?;
         let llvm_prefix = llvm(major).ok_or_else(|| Missing {
             what: format!("LLVM {major} with headers and llvm-strip"),
-            remedy: if exists("apt-get") {
-                Remedy::Apt(vec![format!("llvm-{major}-dev")])
+            cure: if exists("apt-get") {
+                Ok(apt_step(&[format!("llvm-{major}-dev")]))
             } else {
-                Remedy::ByHand(format!(
-                    "install LLVM {major} and set LLVM_PREFIX to its folder"
-                ))
+                let advice = format!("install LLVM {major} and set LLVM_PREFIX to its folder");
+                Err(advice)
             },
         })?;
         // `bpf-linker --version` does not name its LLVM: the folder does.
@@ -161,7 +156,7 @@ impl Toolchain {
                 .env("LLVM_PREFIX", llvm_prefix);
             return Err(Missing {
                 what: format!("bpf-linker {LINKER_VERSION} for LLVM {major}"),
-                remedy: Remedy::Run(install),
+                cure: Ok(install),
             });
         }
         Ok(Self {
@@ -175,10 +170,9 @@ impl Toolchain {
 impl fmt::Display for Missing {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "missing: {}; cure: ", self.what)?;
-        match &self.remedy {
-            Remedy::Apt(packages) => write!(formatter, "`{}`", apt_step(packages)),
-            Remedy::Run(step) => write!(formatter, "`{step}`"),
-            Remedy::ByHand(advice) => formatter.write_str(advice),
+        match &self.cure {
+            Ok(step) => write!(formatter, "`{step}`"),
+            Err(advice) => formatter.write_str(advice),
         }
     }
 }
@@ -223,12 +217,12 @@ fn no_compiler(compilers: &[Compiler]) -> Missing {
              without: {})",
             found.join("; ")
         ),
-        remedy: if release.lines().any(|line| line == "ID=debian") {
-            Remedy::Apt(DEBIAN_COMPILER.map(str::to_owned).into())
+        cure: if release.lines().any(|line| line == "ID=debian") {
+            Ok(apt_step(&DEBIAN_COMPILER))
         } else if exists("rustup") {
-            Remedy::Run(nightly)
+            Ok(nightly)
         } else {
-            Remedy::ByHand(format!("install rustup, then `{nightly}`"))
+            Err(format!("install rustup, then `{nightly}`"))
         },
     }
 }
@@ -262,7 +256,6 @@ fn apt_step(packages: &[impl AsRef<str>]) -> Step {
 
 /// Installs those of `packages` that are not installed; needs root.
 pub(crate) fn apt_install(packages: &[impl AsRef<str>]) -> Result<()> {
-    static LISTS: Once = Once::new();
     let installed = |package: &str| {
         let status = step!(
             "dpkg-query --show --showformat=${db:Status-Status}",
@@ -275,18 +268,23 @@ pub(crate) fn apt_install(packages: &[impl AsRef<str>]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
+    let install = apt_step(&missing);
     ensure!(
         Uid::effective().is_root(),
-        "cannot install packages: not root; run `{}` as root",
-        apt_step(&missing)
+        "cannot install packages: not root; run `{install}` as root"
     );
+    update_lists();
+    install.run()
+}
+
+fn update_lists() {
+    static LISTS: Once = Once::new();
     LISTS.call_once(|| {
         // One source of many may be unreachable; whether that matters, the installation shows.
         if let Err(error) = run!("apt-get update -q") {
             eprintln!("warning: {error:#}");
         }
     });
-    apt_step(&missing).run()
 }
 
 /// A subcommand of cargo, and the version that was tried.

@@ -14,7 +14,6 @@ use clap::Args;
 
 use crate::{files, step::step};
 
-/// Arguments of `types`.
 #[derive(Debug, Args)]
 pub(crate) struct TypesArgs {
     /// BTF as in /sys/kernel/btf/vmlinux, or a vmlinuz for x86-64

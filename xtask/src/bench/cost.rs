@@ -17,7 +17,7 @@ use nix::{
 use crate::files;
 
 /// The cost of one turn.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Cost {
     /// Says little on a busy machine.
     pub(crate) wall: Duration,

@@ -20,10 +20,9 @@ mod seed;
 mod tracker;
 
 use std::{
-    fs, io,
+    fs,
     net::TcpListener,
     path::{Path, PathBuf},
-    process::{Child, Command},
     thread,
 };
 
@@ -38,24 +37,21 @@ use tcp_status_testkit::{netns::Netns, raise_fd_limit};
 
 use crate::{
     build::static_binary,
+    process::Process,
     step::step,
     vm::guest::{FIGURES, Guest},
     workspace::Workspace,
 };
 use report::Report;
 
-/// Arguments of `bench`.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
     /// What to measure [default: everything]
     #[arg(value_enum)]
     parts: Vec<Part>,
-    /// Fewer rounds and at most 100,000 sockets: a minute or two, to see that it works
+    /// Fewer rounds and at most 100,000 sockets, to see that it works; results go below target
     #[arg(long)]
     quick: bool,
-    /// Folder for tables and plots [default: docs/benchmarks; with --quick, below target]
-    #[arg(long, value_name = "FOLDER")]
-    out: Option<PathBuf>,
 }
 
 /// What can be measured.
@@ -85,7 +81,6 @@ impl Part {
     }
 }
 
-/// Arguments of `guest`.
 #[derive(Debug, Args)]
 pub(crate) struct GuestArgs {
     part: Inside,
@@ -178,10 +173,10 @@ pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> Result<()> {
     let folder = tempfile::tempdir().context("cannot make a folder for sockets and logs")?;
     let machine = describe_machine(&workspace.root)?;
     println!("{machine}\n");
-    let out = match &args.out {
-        Some(out) => out.clone(),
-        None if args.quick => workspace.target.join("benchmarks"),
-        None => workspace.root.join("docs/benchmarks"),
+    let out = if args.quick {
+        workspace.target.join("benchmarks")
+    } else {
+        workspace.root.join("docs/benchmarks")
     };
     // Before there is a second thread, so that whatever is started is inside as well.
     raise_fd_limit()?;
@@ -235,10 +230,9 @@ fn possible_cpus() -> Result<u64> {
     Ok(last.parse::<u64>()? + 1)
 }
 
-/// Another network namespace, with a listener, and with a process, by which it is found. Ends with
-/// this value.
+/// Another network namespace, with a listener, and with a process, by which it is found.
 struct OtherNetns {
-    process: Child,
+    _process: Process,
     _listener: TcpListener,
     netns: Netns,
 }
@@ -246,22 +240,14 @@ struct OtherNetns {
 impl OtherNetns {
     fn new() -> Result<Self> {
         let netns = Netns::new()?;
-        let (process, listener) = netns.run(|| {
-            let process = Command::new("sleep").arg("600").spawn()?;
-            Ok::<_, io::Error>((process, TcpListener::bind("127.0.0.1:0")?))
+        let (process, listener) = netns.run(|| -> Result<_> {
+            let process = Process::start(&mut step!("sleep 600").command())?;
+            Ok((process, TcpListener::bind("127.0.0.1:0")?))
         })??;
         Ok(Self {
-            process,
+            _process: process,
             _listener: listener,
             netns,
         })
-    }
-}
-
-impl Drop for OtherNetns {
-    fn drop(&mut self) {
-        // Fails only when it has ended by itself.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }

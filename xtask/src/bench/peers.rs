@@ -1,13 +1,11 @@
-//! The ways to ask for TCP states: the tracker's own, and what users would pick instead.
+//! The ways to query TCP states: the tracker's own, and what users would pick instead.
 
 use std::{
     fs::{self, File},
     io::{Read as _, Write as _},
     net::TcpStream,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    thread::sleep,
-    time::{Duration, Instant},
+    process::Stdio,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -18,7 +16,11 @@ use super::{
     dump,
     tracker::{GET, SHOW, Tracker},
 };
-use crate::{step::run, toolchain::exists};
+use crate::{
+    process::{Process, listens},
+    step::{Step, run, step},
+    toolchain::exists,
+};
 
 /// Where the tracker serves metrics; in the bench's own namespace, every port is free.
 pub(super) const METRICS: &str = "127.0.0.1:9889";
@@ -30,9 +32,7 @@ const ZABBIX_KEY: &str = "net.tcp.socket.count[,,,,established]";
 /// What all else is compared with: all states, without the start of a process.
 pub(super) const SHOW_ROUND_TRIP: &str = "`show`, round trip on the socket";
 
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// One way to ask.
+/// One way to query.
 pub(super) struct Method<'a> {
     pub(super) name: String,
     run: Box<dyn FnMut(u32) -> Result<Cost> + 'a>,
@@ -45,13 +45,10 @@ impl<'a> Method<'a> {
     }
 
     /// A command, that processes `others` work for.
-    fn process(name: &str, mut command: Command, others: Vec<u32>) -> Self {
+    fn process(name: &str, step: &Step, others: Vec<u32>) -> Self {
+        let mut command = step.command();
         Self::new(name, move |turns| {
-            let mut sum = Cost {
-                wall: Duration::ZERO,
-                cpu: Duration::ZERO,
-                peak: None,
-            };
+            let mut sum = Cost::default();
             for _ in 0..turns {
                 let one = cost::process(&mut command, &others)?;
                 sum.wall += one.wall / turns;
@@ -62,13 +59,13 @@ impl<'a> Method<'a> {
         })
     }
 
-    /// Asks so many times; the cost of one answer.
+    /// Queries so many times; the cost of one answer.
     pub(super) fn run(&mut self, turns: u32) -> Result<Cost> {
         (self.run)(turns).with_context(|| format!("cannot measure {}", self.name))
     }
 }
 
-/// All ways that this host has; `skipped` is told what it lacks.
+/// All ways that this host has; `skipped` gets what it lacks.
 pub(super) fn all<'a>(
     bench: &Bench<'a>,
     tracker: &'a Tracker,
@@ -78,15 +75,10 @@ pub(super) fn all<'a>(
     match static_true(bench.folder) {
         Ok(path) => {
             let name = "`/bin/true`, statically linked";
-            methods.insert(0, Method::process(name, Command::new(path), Vec::new()));
+            methods.insert(0, Method::process(name, &step!(path), Vec::new()));
         }
         Err(error) => skipped("a static /bin/true", &format!("{error:#}")),
     }
-    let shell = |text: &str| {
-        let mut command = Command::new("sh");
-        command.args(["-c", text]);
-        command
-    };
     let sum = |column| format!("awk '{{ n[${column}]++ }} END {{ for (s in n) print s, n[s] }}'");
     for (program, name, text) in [
         (
@@ -98,7 +90,7 @@ pub(super) fn all<'a>(
         ("ss", "`ss -s` (no states)", "exec ss -s".to_owned()),
     ] {
         if exists(program) {
-            methods.push(Method::process(name, shell(&text), Vec::new()));
+            methods.push(Method::process(name, &step!("sh -c", text), Vec::new()));
         } else {
             skipped(name, &format!("there is no {program}"));
         }
@@ -110,10 +102,10 @@ pub(super) fn all<'a>(
         cost::turns(turns, &[], || dump::states().map(drop))
     }));
     let mut add_peer =
-        |name, peer: Result<Peer>, address, request: Vec<u8>, is_answer: fn(&str) -> bool| {
+        |name, peer: Result<Process>, address, request: Vec<u8>, is_answer: fn(&str) -> bool| {
             match peer {
                 Ok(peer) => methods.push(Method::new(name, move |turns| {
-                    cost::turns(turns, &peer.pids()?, || {
+                    cost::turns(turns, &pids(&peer)?, || {
                         let answer = exchange(address, &request)?;
                         ensure!(is_answer(&answer), "no count in the answer: {answer:?}");
                         Ok(())
@@ -126,7 +118,7 @@ pub(super) fn all<'a>(
     let request = zabbix_request(ZABBIX_KEY);
     add_peer(
         name,
-        Peer::zabbix_agent(bench.folder),
+        zabbix_agent(bench.folder),
         ZABBIX_AGENT,
         request,
         |answer| answer.ends_with(|last: char| last.is_ascii_digit()),
@@ -134,7 +126,7 @@ pub(super) fn all<'a>(
     let (name, request) = ("node_exporter, `tcpstat` only", http_request(NODE_EXPORTER));
     add_peer(
         name,
-        Peer::node_exporter(bench.folder),
+        node_exporter(bench.folder),
         NODE_EXPORTER,
         request,
         |answer| answer.contains("node_tcp_connection_states"),
@@ -143,24 +135,17 @@ pub(super) fn all<'a>(
 }
 
 fn own<'a>(bench: &Bench<'a>, tracker: &'a Tracker) -> Vec<Method<'a>> {
-    let command = |args: &[&str]| {
-        let mut command = Command::new(bench.binary);
-        command.args(args).arg("--socket").arg(tracker.socket());
-        command
-    };
     let pid = tracker.pid();
     let round_trip = |name, request| {
         Method::new(name, move |turns| {
             cost::turns(turns, &[pid], || tracker.query(request).map(drop))
         })
     };
-    let (get, show) = (
-        command(&["get", "established"]),
-        command(&["show", "--json"]),
-    );
+    let get = step!(bench.binary, "get established --socket", tracker.socket());
+    let show = step!(bench.binary, "show --json --socket", tracker.socket());
     vec![
-        Method::process("`tcp-status get`", get, vec![pid]),
-        Method::process("`tcp-status show --json`", show, vec![pid]),
+        Method::process("`tcp-status get`", &get, vec![pid]),
+        Method::process("`tcp-status show --json`", &show, vec![pid]),
         round_trip("`get`, round trip on the socket", GET),
         round_trip(SHOW_ROUND_TRIP, SHOW),
         Method::new("tcp-status, `/metrics`", move |turns| {
@@ -206,66 +191,37 @@ fn exchange(address: &str, request: &[u8]) -> Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// A program of others that answers over TCP. Ends with this value.
-struct Peer(Child);
-
-impl Peer {
-    fn zabbix_agent(folder: &Path) -> Result<Self> {
-        let path = folder.join("zabbix.conf");
-        let text = format!(
-            "Server=127.0.0.1\nListenIP=127.0.0.1\nLogType=console\nAllowRoot=1\n\
-             StartAgents=1\nTimeout=30\nPidFile={}\n",
-            folder.join("zabbix.pid").display()
-        );
-        fs::write(&path, text)?;
-        let mut command = Command::new("zabbix_agentd");
-        command.arg("-f").arg("-c").arg(path);
-        Self::start(command, ZABBIX_AGENT)
-    }
-
-    fn node_exporter(folder: &Path) -> Result<Self> {
-        let mut command = Command::new("prometheus-node-exporter");
-        command.args(["--collector.disable-defaults", "--collector.tcpstat"]);
-        command.arg(format!("--web.listen-address={NODE_EXPORTER}"));
-        command.current_dir(folder);
-        Self::start(command, NODE_EXPORTER)
-    }
-
-    fn start(mut command: Command, address: &str) -> Result<Self> {
-        let name = command.get_program().to_string_lossy().into_owned();
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .with_context(|| format!("cannot start {name}"))?;
-        let peer = Self(child);
-        let start = Instant::now();
-        while TcpStream::connect(address).is_err() {
-            ensure!(start.elapsed() < PATIENCE, "{name} does not listen");
-            sleep(Duration::from_millis(20));
-        }
-        Ok(peer)
-    }
-
-    /// The process and its children.
-    fn pids(&self) -> Result<Vec<u32>> {
-        let own = self.0.id();
-        let children = fs::read_to_string(format!("/proc/{own}/task/{own}/children"))?;
-        let children = children.split_whitespace().map(str::parse);
-        Ok(std::iter::once(Ok(own))
-            .chain(children)
-            .collect::<Result<_, _>>()?)
-    }
+fn zabbix_agent(folder: &Path) -> Result<Process> {
+    let path = folder.join("zabbix.conf");
+    let text = format!(
+        "Server=127.0.0.1\nListenIP=127.0.0.1\nLogType=console\nAllowRoot=1\n\
+         StartAgents=1\nTimeout=30\nPidFile={}\n",
+        folder.join("zabbix.pid").display()
+    );
+    fs::write(&path, text)?;
+    start(&step!("zabbix_agentd -f -c", path), ZABBIX_AGENT)
 }
 
-impl Drop for Peer {
-    fn drop(&mut self) {
-        if let Ok(pid) = self.0.id().try_into() {
-            // Not by SIGKILL, which would leave its children behind.
-            let pid = nix::unistd::Pid::from_raw(pid);
-            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
-        }
-        let _ = self.0.wait();
+fn node_exporter(folder: &Path) -> Result<Process> {
+    let address = format!("--web.listen-address={NODE_EXPORTER}");
+    let step = step!("prometheus-node-exporter --collector.disable-defaults --collector.tcpstat");
+    start(&step.with(address).folder(folder), NODE_EXPORTER)
+}
+
+fn start(step: &Step, address: &str) -> Result<Process> {
+    let mut command = step.command();
+    let mut process = Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()))?;
+    process.wait_until(|| listens(address))?;
+    Ok(process)
+}
+
+/// A process and its children.
+fn pids(process: &Process) -> Result<Vec<u32>> {
+    let own = process.pid();
+    let children = fs::read_to_string(format!("/proc/{own}/task/{own}/children"))?;
+    let mut pids = vec![own];
+    for child in children.split_whitespace() {
+        pids.push(child.parse()?);
     }
+    Ok(pids)
 }

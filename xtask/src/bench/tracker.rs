@@ -6,18 +6,15 @@ use std::{
     io::{Read as _, Write as _},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Stdio,
     thread::sleep,
     time::{Duration, Instant},
 };
 
-use super::Bench;
+use anyhow::{Context as _, Result, ensure};
 
-use anyhow::{Context as _, Result, bail};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use super::Bench;
+use crate::{process::Process, step::step};
 
 /// How long a tracker may take to answer; a million sockets have to be seeded within it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -29,9 +26,8 @@ pub(crate) const SHOW: &str = r#"{"v":1,"do":"show"}"#;
 /// A running tracker.
 #[derive(Debug)]
 pub(crate) struct Tracker {
-    child: Child,
+    process: Process,
     socket: PathBuf,
-    log: PathBuf,
     /// From its start to its first answer.
     pub(crate) start: Duration,
 }
@@ -39,44 +35,38 @@ pub(crate) struct Tracker {
 impl Tracker {
     /// Starts it and waits until it answers.
     pub(crate) fn start(bench: &Bench<'_>, args: &[&str]) -> Result<Self> {
-        let binary = bench.binary;
         let (socket, log) = (bench.folder.join("s"), bench.folder.join("tracker.log"));
+        let stderr = File::create(&log).with_context(|| format!("cannot write {log:?}"))?;
+        let step = step!(
+            bench.binary,
+            "run --backend ebpf --socket",
+            &socket,
+            args.to_vec()
+        );
         let start = Instant::now();
-        let child = Command::new(binary)
-            .args(["run", "--backend", "ebpf", "--socket"])
-            .arg(&socket)
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(&log).with_context(|| format!("cannot write {log:?}"))?)
-            .spawn()
-            .with_context(|| format!("cannot start {}", binary.display()))?;
         let mut tracker = Self {
-            child,
+            process: Process::start(step.command().stdout(Stdio::null()).stderr(stderr))?,
             socket,
-            log,
             start: Duration::ZERO,
         };
-        tracker.await_answer(start)?;
+        while !tracker
+            .query(GET)
+            .is_ok_and(|answer| answer.contains("value"))
+        {
+            let is_running = tracker.process.child.try_wait()?.is_none();
+            ensure!(
+                is_running && start.elapsed() < PATIENCE,
+                "the tracker does not answer; its log: {}",
+                std::fs::read_to_string(&log).unwrap_or_default()
+            );
+            sleep(Duration::from_millis(1));
+        }
         tracker.start = start.elapsed();
         Ok(tracker)
     }
 
-    fn await_answer(&mut self, start: Instant) -> Result<()> {
-        loop {
-            if self.query(GET).is_ok_and(|answer| answer.contains("value")) {
-                return Ok(());
-            }
-            if self.child.try_wait()?.is_some() || start.elapsed() > PATIENCE {
-                let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-                bail!("the tracker does not answer; its log ends: {}", tail(&log));
-            }
-            sleep(Duration::from_millis(1));
-        }
-    }
-
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.pid()
     }
 
     pub(crate) fn socket(&self) -> &Path {
@@ -92,19 +82,4 @@ impl Tracker {
         stream.read_to_string(&mut answer)?;
         Ok(answer)
     }
-}
-
-impl Drop for Tracker {
-    fn drop(&mut self) {
-        if let Ok(pid) = self.child.id().try_into() {
-            // Fails only when it has ended by itself.
-            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-        }
-        let _ = self.child.wait();
-    }
-}
-
-/// The last line of a log.
-fn tail(log: &str) -> &str {
-    log.lines().last().unwrap_or("(empty)")
 }

@@ -13,14 +13,14 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 
-use self::release::{Made, Release};
+use self::release::{Made, REVISION, Release};
 use crate::{
     files,
     object::digest,
     step::{Step, run, step},
     test_totals::{Outcome, TestTotals},
     toolchain::{Tool, apt_install, exists, provide_tools},
-    vm::{Version, trial},
+    vm::trial,
     workspace::Workspace,
 };
 
@@ -35,7 +35,6 @@ const NO_DATABASE: &str = "failed to fetch advisory database";
 /// Where cargo-deny fetches them from, by git.
 const DATABASE: &str = "https://github.com/RustSec/advisory-db";
 
-/// Arguments of `package`.
 #[derive(Debug, Args)]
 pub(crate) struct PackageArgs {
     /// Install what is missing (Debian, as root, and by cargo below its target folder)
@@ -44,9 +43,6 @@ pub(crate) struct PackageArgs {
     /// For another machine, like aarch64-unknown-linux-gnu [default: this one]
     #[arg(long, value_name = "TRIPLE")]
     target: Option<String>,
-    /// Revision of the package: 2 if it was wrong the first time
-    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
-    revision: u32,
     /// Build a second time, in another folder and from nothing, and compare
     #[arg(long)]
     reproduce: bool,
@@ -56,9 +52,6 @@ pub(crate) struct PackageArgs {
     /// Install, upgrade and remove: in a scratch root, and in a virtual machine with systemd
     #[arg(long = "try")]
     trial: bool,
-    /// The kernel of that machine
-    #[arg(long, value_name = "VERSION", default_value = trial::KERNEL, requires = "trial")]
-    kernel: Version,
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &PackageArgs) -> Result<ExitCode> {
@@ -70,7 +63,7 @@ pub(crate) fn run(workspace: &Workspace, args: &PackageArgs) -> Result<ExitCode>
     let release = Release::of_commit(workspace, args.target.as_deref())?;
     let folder = workspace.target.join("package");
     let work = folder.join("work");
-    let made = release.make(args.revision, &work)?;
+    let made = release.make(&work)?;
     let mut sums = String::new();
     for path in &made.files {
         let name = path.file_name().unwrap_or_default();
@@ -90,7 +83,7 @@ pub(crate) fn run(workspace: &Workspace, args: &PackageArgs) -> Result<ExitCode>
     if args.reproduce {
         totals.check("reproduced", || {
             let again = folder.join("again");
-            let second = release.make(args.revision, &again)?;
+            let second = release.make(&again)?;
             for (one, other) in made.files.iter().zip(&second.files) {
                 ensure!(
                     files::read(one)? == files::read(other)?,
@@ -109,16 +102,10 @@ pub(crate) fn run(workspace: &Workspace, args: &PackageArgs) -> Result<ExitCode>
         let packages = trial::Packages {
             deb,
             rpm,
-            next_deb: release.deb(args.revision + 1, &made.staged, &upgrade)?,
-            next_rpm: release.rpm(args.revision + 1, &made.staged, &upgrade)?,
+            next_deb: release.deb(REVISION + 1, &made.staged, &upgrade)?,
+            next_rpm: release.rpm(REVISION + 1, &made.staged, &upgrade)?,
         };
-        trial::run(
-            workspace,
-            &packages,
-            &args.kernel,
-            args.install,
-            &mut totals,
-        )?;
+        trial::run(workspace, &packages, args.install, &mut totals)?;
     }
     println!("in {}:\n{sums}", folder.display());
     Ok(totals.finish())

@@ -26,6 +26,8 @@ pub(super) const TOOLS: [Tool; 3] = [CARGO_DEB, CARGO_GENERATE_RPM, CARGO_CYCLON
 /// The package's name everywhere.
 const NAME: &str = "tcp-status";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Of the package, while its version stays the same.
+pub(super) const REVISION: u32 = 1;
 const REPOSITORY: &str = env!("CARGO_PKG_REPOSITORY");
 const MAINTAINER: &str = "The tcp-status authors <tcp-status@users.noreply.github.com>";
 const MANIFEST: &str = include_str!("manifest.toml");
@@ -95,7 +97,7 @@ impl<'a> Release<'a> {
     }
 
     /// Makes all packages below `work`. Only what cargo built before may be there.
-    pub(super) fn make(&self, revision: u32, work: &Path) -> Result<Made> {
+    pub(super) fn make(&self, work: &Path) -> Result<Made> {
         let (source, target) = (work.join("source"), work.join("target"));
         let (staged, packages) = (work.join("stage"), work.join("packages"));
         for folder in [&source, &staged, &packages] {
@@ -132,7 +134,7 @@ impl<'a> Release<'a> {
         }
         let notices = licences::notices(&source, NAME, &self.triple)?;
         files::write(made.join("notices"), notices)?;
-        files::write(made.join("changelog"), self.changelog(revision)?)?;
+        files::write(made.join("changelog"), self.changelog()?)?;
         for (from, to, kinds) in layout() {
             let root = if from.starts_with("made/") {
                 &staged
@@ -145,8 +147,8 @@ impl<'a> Release<'a> {
         }
         Ok(Made {
             files: [
-                self.deb(revision, &staged, &packages)?,
-                self.rpm(revision, &staged, &packages)?,
+                self.deb(REVISION, &staged, &packages)?,
+                self.rpm(REVISION, &staged, &packages)?,
                 self.tarball(&staged, &packages)?,
                 bill,
             ],
@@ -174,11 +176,11 @@ impl<'a> Release<'a> {
     }
 
     /// Debian's own, which names the package's version; what is new stands in the other one.
-    fn changelog(&self, revision: u32) -> Result<String> {
+    fn changelog(&self) -> Result<String> {
         let date = step!("date --utc --rfc-email", format!("--date=@{}", self.epoch));
         let date = date.env("LC_ALL", "C").read()?;
         Ok(format!(
-            "{NAME} ({VERSION}-{revision}) unstable; urgency=medium\n\n  * Version {VERSION} of \
+            "{NAME} ({VERSION}-{REVISION}) unstable; urgency=medium\n\n  * Version {VERSION} of \
              tcp-status: see changelog.gz.\n\n -- {MAINTAINER}  {date}\n"
         ))
     }

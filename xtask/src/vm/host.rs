@@ -126,7 +126,6 @@ impl Host {
             accel: Accel::Tcg,
             silence: SILENCE,
             limit: TEST_LIMIT + REST,
-            keep: false,
         };
         machine.write("init", init)?;
         files::set_mode(&machine.tree.path().join("init"), 0o755)?;

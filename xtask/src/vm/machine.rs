@@ -6,7 +6,7 @@ use std::{
     fs::{self, File},
     io::{BufRead as _, BufReader, Read, Write as _},
     path::{Path, PathBuf},
-    process::{Child, ExitStatus, Stdio},
+    process::{ExitStatus, Stdio},
     sync::mpsc::{self, RecvTimeoutError, Sender},
     thread,
     time::{Duration, Instant},
@@ -17,6 +17,7 @@ use tempfile::TempDir;
 
 use crate::{
     files,
+    process::Process,
     step::{Step, step},
 };
 
@@ -111,8 +112,6 @@ pub(super) struct Machine {
     pub(super) silence: Duration,
     /// How long it may take.
     pub(super) limit: Duration,
-    /// Keep the initramfs.
-    pub(super) keep: bool,
 }
 
 /// How a machine ended.
@@ -146,23 +145,10 @@ enum Port {
     Report,
 }
 
-/// Ends QEMU in any case.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to be done.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 impl Drop for Machine {
     fn drop(&mut self) {
-        if !self.keep {
-            // It may not have been written.
-            let _ = fs::remove_file(&self.initramfs);
-        }
+        // It may not have been written.
+        let _ = fs::remove_file(&self.initramfs);
     }
 }
 
@@ -198,7 +184,7 @@ impl Machine {
     }
 
     /// QEMU for this machine: the console on its stderr, the report on its stdout.
-    pub(super) fn step(&self) -> Step {
+    fn step(&self) -> Step {
         let (cpus, possible) = (self.cpus, self.cpus + self.hotplug_cpus);
         step!(PROGRAM, self.accel.options(), "-m", self.memory.to_string())
             .with(&*format!("-smp {cpus},maxcpus={possible}"))
@@ -216,15 +202,9 @@ impl Machine {
     /// Starts it and passes each line of the report to `read` with the time since the start, until
     /// the machine ends or `read` returns that it is done.
     pub(super) fn run(&self, mut read: impl FnMut(&str, Duration) -> bool) -> Result<Ended> {
-        let step = self.step();
-        let mut command = step.command();
-        let child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn();
-        let mut child = child.with_context(|| format!("cannot start `{step}`"))?;
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let mut running = Running(child);
+        let mut command = self.step().command();
+        let mut qemu = Process::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
+        let (stdout, stderr) = (qemu.child.stdout.take(), qemu.child.stderr.take());
         let (sender, receiver) = mpsc::channel();
         forward(Port::Report, stdout.context("no stdout")?, sender.clone());
         forward(Port::Console, stderr.context("no stderr")?, sender);
@@ -263,7 +243,7 @@ impl Machine {
                 }
                 Err(RecvTimeoutError::Timeout) => break end,
                 Err(RecvTimeoutError::Disconnected) => {
-                    break End::Exited(running.0.wait().context("cannot wait for QEMU")?);
+                    break End::Exited(qemu.child.wait().context("cannot wait for QEMU")?);
                 }
             }
         };

@@ -12,7 +12,6 @@ pub(crate) mod trial;
 use std::{
     collections::BTreeMap,
     env,
-    num::NonZeroUsize,
     panic::resume_unwind,
     path::PathBuf,
     process::ExitCode,
@@ -51,7 +50,6 @@ const VARIABLES: [&str; 2] = ["TCP_STATUS_SEED", "TCP_STATUS_CHURN"];
 /// kernel as natively, and stay there.
 const TESTS: [&str; 4] = ["held_sockets", "sources", "live", "machine"];
 
-/// Arguments of `vm`.
 #[derive(Debug, Default, Args)]
 pub(crate) struct VmArgs {
     /// Kernels, like 6.1, or 6.12-rt for one with PREEMPT_RT [default: 5.10 6.1 6.12 7.2]
@@ -62,15 +60,9 @@ pub(crate) struct VmArgs {
     /// Only tests whose name contains this
     #[arg(long, value_name = "TEST", value_parser = parse_filter)]
     filter: Option<String>,
-    /// Machines at a time [default: as many as processors, and at most 2]
-    #[arg(long)]
-    jobs: Option<NonZeroUsize>,
     /// Let interrupts come between any two instructions: several times slower
     #[arg(long)]
     fine_interrupts: bool,
-    /// Keep each machine's initramfs, and print how to boot it again
-    #[arg(long)]
-    keep: bool,
 }
 
 impl VmArgs {
@@ -160,15 +152,12 @@ fn run_jobs(workspace: &Workspace, args: &VmArgs, mut task: Task) -> Result<Test
             let Some(job) = task.jobs.get(index) else {
                 return Ok(runs);
             };
-            let run = boot(&host, &task, job, &binaries, accel, args.keep)
+            let run = boot(&host, &task, job, &binaries, accel)
                 .with_context(|| format!("cannot run kernel {}", job.name))?;
             runs.push((index, run));
         }
     };
-    let processors = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let jobs = args
-        .jobs
-        .map_or_else(|| processors().min(MOST_JOBS), NonZeroUsize::get);
+    let jobs = thread::available_parallelism()?.get().min(MOST_JOBS);
     let runs: Result<Vec<_>> = thread::scope(|scope| {
         let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
         let ends = workers.into_iter().map(|worker| worker.join());

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde::Deserialize;
 
 use super::machine::{End, Ended};
 use crate::test_totals::{SKIPPED, TestTotals};
@@ -16,7 +16,8 @@ pub(super) const COUNTS: [&str; 4] = ["connections", "events", "missed", "correc
 /// Everything that a machine reported.
 #[derive(Debug, Default)]
 pub(super) struct Report {
-    pub(super) binaries: Vec<Binary>,
+    binaries: Vec<Binary>,
+    pub(super) tests: Vec<Test>,
     /// By name; the values of [`COUNTS`].
     pub(super) figures: Vec<(String, [u64; 4])>,
     /// What the first process could not do.
@@ -27,17 +28,17 @@ pub(super) struct Report {
 
 /// One test binary.
 #[derive(Debug, Default)]
-pub(super) struct Binary {
+struct Binary {
     name: String,
-    pub(super) tests: Vec<Test>,
     /// The harness's own count of tests; without it, the binary died.
-    count: Option<u64>,
+    count: Option<usize>,
     exit_status: Option<u8>,
 }
 
 /// One test.
 #[derive(Debug, Default)]
 pub(super) struct Test {
+    /// With that of its binary.
     pub(super) name: String,
     pub(super) outcome: Outcome,
     /// Why it was skipped.
@@ -69,19 +70,31 @@ impl Outcome {
     }
 }
 
+/// An event of the test harness.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Event {
+    #[serde(rename = "type")]
+    kind: String,
+    event: String,
+    name: String,
+    stdout: String,
+    passed: Option<usize>,
+    failed: usize,
+    ignored: usize,
+}
+
 impl Report {
     /// Takes a line that arrived at `now`; returns what is worth showing of it.
     pub(super) fn line(&mut self, line: &str, now: Duration) -> Option<String> {
         if let Some(mark) = line.strip_prefix(MARK) {
             return self.mark(mark, now);
         }
-        match serde_json::from_str::<Value>(line) {
-            Ok(event) if event.is_object() => self.event(&event, now),
-            _ => {
-                self.text(line);
-                None
-            }
+        if let Ok(event) = serde_json::from_str(line) {
+            return self.event(&event, now);
         }
+        self.text(line);
+        None
     }
 
     fn mark(&mut self, mark: &str, now: Duration) -> Option<String> {
@@ -94,9 +107,8 @@ impl Report {
             }),
             "end" => {
                 self.stop(now);
-                if let Some(binary) = self.binaries.last_mut() {
-                    binary.exit_status = rest.rsplit(' ').next()?.parse().ok();
-                }
+                let status = rest.rsplit(' ').next()?.parse().ok();
+                self.binaries.last_mut()?.exit_status = status;
             }
             "done" => self.done = true,
             _ => self.problems.push(mark.to_owned()),
@@ -104,20 +116,19 @@ impl Report {
         None
     }
 
-    /// An event of the harness.
-    fn event(&mut self, event: &Value, now: Duration) -> Option<String> {
-        let text = |name: &str| event[name].as_str().unwrap_or_default();
+    fn event(&mut self, event: &Event, now: Duration) -> Option<String> {
         let binary = self.binaries.last_mut()?;
-        if text("type") == "suite" {
-            let counts = ["passed", "failed", "ignored"].map(|name| event[name].as_u64());
-            binary.count = counts.into_iter().sum();
+        if event.kind == "suite" {
+            binary.count = event
+                .passed
+                .map(|passed| passed + event.failed + event.ignored);
             return None;
         }
-        let name = text("name");
-        let outcome = match text("event") {
+        let name = format!("{}::{}", binary.name, event.name);
+        let outcome = match event.event.as_str() {
             "started" => {
-                binary.tests.push(Test {
-                    name: name.to_owned(),
+                self.tests.push(Test {
+                    name,
                     time: now,
                     ..Test::default()
                 });
@@ -128,11 +139,8 @@ impl Report {
             "failed" => Outcome::Failed,
             _ => return None,
         };
-        for line in text("stdout").lines() {
-            self.text(line);
-        }
-        let binary = self.binaries.last_mut()?;
-        let test = binary.tests.last_mut().filter(|test| test.name == name)?;
+        event.stdout.lines().for_each(|line| self.text(line));
+        let test = self.tests.last_mut().filter(|test| test.name == name)?;
         let is_skip = outcome == Outcome::Passed && test.reason.is_some();
         test.outcome = if is_skip { Outcome::Skipped } else { outcome };
         test.time = now.saturating_sub(test.time);
@@ -140,10 +148,8 @@ impl Report {
             test.time.as_secs_f64(),
             test.reason.as_deref().unwrap_or(""),
         );
-        let (of, outcome) = (&binary.name, test.outcome.name());
-        Some(format!(
-            "{of}::{name} ... {outcome} ({seconds:.1} s) {reason}"
-        ))
+        let outcome = test.outcome.name();
+        Some(format!("{name} ... {outcome} ({seconds:.1} s) {reason}"))
     }
 
     /// A line that a test printed.
@@ -158,8 +164,8 @@ impl Report {
     }
 
     fn running(&mut self) -> Option<&mut Test> {
-        let test = self.binaries.last_mut()?.tests.last_mut()?;
-        (test.outcome == Outcome::Unfinished).then_some(test)
+        let last = self.tests.last_mut();
+        last.filter(|test| test.outcome == Outcome::Unfinished)
     }
 
     /// Nothing more can come of the running test.
@@ -169,19 +175,11 @@ impl Report {
         }
     }
 
-    /// The tests with their full names.
-    pub(super) fn tests(&self) -> impl Iterator<Item = (String, &Test)> {
-        self.binaries.iter().flat_map(|binary| {
-            let named = |test: &Test| format!("{}::{}", binary.name, test.name);
-            binary.tests.iter().map(move |test| (named(test), test))
-        })
-    }
-
     /// The tests, counted one by one, and the problems as failures.
     pub(super) fn counts(&self, problems: &[String]) -> TestTotals {
         let count = |outcome| {
-            let tests = self.tests().filter(|(_, test)| test.outcome == outcome);
-            u64::try_from(tests.count()).unwrap_or(u64::MAX)
+            let tests = self.tests.iter().filter(|test| test.outcome == outcome);
+            tests.count() as u64
         };
         let (unfinished, problems) = (count(Outcome::Unfinished), problems.len() as u64);
         TestTotals {
@@ -203,7 +201,7 @@ impl Report {
         }
         for &name in binaries.iter().filter(|_| self.done) {
             match self.binaries.iter().find(|binary| binary.name == name) {
-                Some(binary) => problems.extend(binary.problem()),
+                Some(binary) => problems.extend(self.problem(binary)),
                 None => problems.push(format!("{name} did not run")),
             }
         }
@@ -224,36 +222,39 @@ impl Report {
             End::Exited(status) => format!("QEMU ended before the tests did ({status})"),
             End::Stopped => "it was stopped before the tests ended".to_owned(),
         };
-        match self.tests().last() {
+        match self.tests.last() {
             None => format!("{what}, before the first test"),
-            Some((name, test)) if test.outcome == Outcome::Unfinished => {
+            Some(Test { name, outcome, .. }) if *outcome == Outcome::Unfinished => {
                 format!("{what}, in {name}")
             }
-            Some((name, _)) => format!("{what}, after {name}"),
+            Some(Test { name, .. }) => format!("{what}, after {name}"),
         }
     }
-}
 
-impl Binary {
     /// What is wrong with a binary that ran, beside its failed tests.
-    fn problem(&self) -> Option<String> {
-        let Self {
+    fn problem(&self, binary: &Binary) -> Option<String> {
+        let Binary {
             name,
-            tests,
-            count,
-            exit_status,
-        } = self;
+            exit_status: status,
+            ..
+        } = binary;
+        let prefix = format!("{name}::");
+        let tests = self
+            .tests
+            .iter()
+            .filter(|test| test.name.starts_with(&prefix));
+        let tests: Vec<_> = tests.collect();
         let failed = tests.iter().any(|test| test.outcome == Outcome::Failed);
-        match (count, exit_status) {
-            (None, status) => Some(format!("{name} died (exit status {status:?})")),
-            (Some(count), _) if *count != tests.len() as u64 => Some(format!(
-                "{name} counts {count} tests, but {} were seen",
-                tests.len()
-            )),
-            (_, status) if failed == (*status == Some(0)) => Some(format!(
+        let seen = tests.len();
+        match binary.count {
+            None => Some(format!("{name} died (exit status {status:?})")),
+            Some(count) if count != seen => {
+                Some(format!("{name} counts {count} tests, but {seen} were seen"))
+            }
+            Some(_) if failed == (*status == Some(0)) => Some(format!(
                 "{name} ends with status {status:?}, unlike its tests"
             )),
-            _ => None,
+            Some(_) => None,
         }
     }
 }

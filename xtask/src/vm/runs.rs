@@ -12,7 +12,7 @@ use super::{
     host::{Host, INIT, PROCESSORS, REST, SUSPENDED_PROCESSORS},
     kernels::Version,
     machine::Accel,
-    report::{COUNTS, Outcome, Report},
+    report::{COUNTS, Outcome, Report, Test},
 };
 use crate::{files, test_totals::TestTotals};
 
@@ -117,9 +117,15 @@ impl Run {
     /// What went wrong, with the output of the tests and of the console.
     pub(super) fn show_failures(&self) {
         let name = &self.name;
-        for (test, failed) in self.report.tests() {
-            if failed.outcome == Outcome::Failed {
-                eprintln!("---- {test} on {name} ----\n{}", failed.output.trim_end());
+        for Test {
+            name: test,
+            outcome,
+            output,
+            ..
+        } in &self.report.tests
+        {
+            if *outcome == Outcome::Failed {
+                eprintln!("---- {test} on {name} ----\n{}", output.trim_end());
             }
         }
         if !self.problems.is_empty() {
@@ -140,12 +146,11 @@ pub(super) fn boot(
     job: &Job,
     binaries: &BTreeMap<String, PathBuf>,
     accel: Accel,
-    keep: bool,
 ) -> Result<Run> {
     let Job { name, cpus, .. } = job;
     let kernel = host.kernel(&job.version)?;
     let mut machine = host.machine(kernel, &format!("runs/{name}"), INIT)?;
-    (machine.cpus, machine.accel, machine.keep) = (*cpus, accel, keep);
+    (machine.cpus, machine.accel) = (*cpus, accel);
     machine.limit = task.limit + REST;
     let mut plan = format!(
         "NAME='linux-{}'\nTESTS='{}'\nARGUMENTS='{}'\nLIMIT='{}'\n",
@@ -201,9 +206,6 @@ pub(super) fn boot(
             tail: ended.tail,
         };
     };
-    if keep {
-        eprintln!("{name}: to boot it again: {}", machine.step());
-    }
     eprintln!(
         "{name}: {} in {:.0} s",
         run.counts(),
@@ -238,16 +240,16 @@ pub(super) fn tables(runs: &[Run]) -> String {
     row("processors", &|run| {
         format!("{} {}", run.cpus, run.accel.name())
     });
-    let mut names: Vec<String> = Vec::new();
-    for (name, _) in runs.iter().flat_map(|run| run.report.tests()) {
+    let mut names: Vec<&String> = Vec::new();
+    for Test { name, .. } in runs.iter().flat_map(|run| &run.report.tests) {
         if !names.contains(&name) {
             names.push(name);
         }
     }
-    for name in &names {
+    for name in names {
         row(name, &|run| {
-            let test = run.report.tests().find(|(other, _)| other == name);
-            test.map_or("-".to_owned(), |(_, test)| {
+            let test = run.report.tests.iter().find(|test| test.name == *name);
+            test.map_or("-".to_owned(), |test| {
                 format!("{} {:.1}", test.outcome.name(), test.time.as_secs_f64())
             })
         });

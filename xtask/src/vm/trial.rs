@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// The kernel that packages are tried on.
-pub(crate) const KERNEL: &str = "6.12";
+const KERNEL: &str = "6.12";
 
 /// The oldest Debian that is tried: what works there works in later ones.
 const SUITE: &str = "bookworm";
@@ -79,16 +79,16 @@ pub(crate) struct Packages {
 pub(crate) fn run(
     workspace: &Workspace,
     packages: &Packages,
-    kernel: &Version,
     install: bool,
     totals: &mut TestTotals,
 ) -> Result<()> {
     provide(workspace, &[("mmdebstrap", "mmdebstrap")], install)?;
-    let host = Host::new(workspace, std::slice::from_ref(kernel), install)?;
+    let kernel: Version = KERNEL.parse()?;
+    let host = Host::new(workspace, std::slice::from_ref(&kernel), install)?;
     let debian = debian(&host.folder.join("debian"))?;
     in_folders(&debian, packages, &host.folder.join("scratch"), totals);
     let traffic = static_binary(workspace, "tcp-status-testkit", "tcp-traffic", "vm")?;
-    totals.add(in_machine(&host, kernel, packages, &debian, &traffic)?);
+    totals.add(in_machine(&host, &kernel, packages, &debian, &traffic)?);
     Ok(())
 }
 

@@ -8,10 +8,10 @@ use tcp_status_testkit::oracle::{Counts, NAMES, st};
 
 use super::{
     api::{Api, Host, MASTER},
-    place::wait_for,
     servers::AGENTS,
     subject::Subject,
 };
+use crate::process::wait_for;
 
 const PATIENCE: Duration = Duration::from_secs(40);
 

@@ -21,7 +21,7 @@ use clap::{Args, ValueEnum};
 use nix::unistd::Uid;
 
 use crate::{
-    apt::{Apt, unpack_all},
+    apt::{self, Apt, unpack_all},
     files,
     step::step,
     test_totals::{Outcome, TestTotals},
@@ -85,7 +85,6 @@ impl Version {
     }
 }
 
-/// Arguments of `zabbix`.
 #[derive(Debug, Args)]
 pub(crate) struct ZabbixArgs {
     /// Zabbix versions [default: all]

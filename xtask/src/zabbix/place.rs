@@ -1,35 +1,25 @@
 //! Where a round lives: a temporary folder with the unpacked packages, the ordinary user that its
-//! servers run as, and processes that end with their owner.
+//! servers run as.
 
 use std::{
     fs::File,
     os::unix::{fs::chown, process::CommandExt as _},
     path::{Path, PathBuf},
-    process::{Child, Command},
-    thread,
-    time::{Duration, Instant},
+    process::Command,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::{Group, Pid, User},
-};
+use anyhow::{Context as _, Result, ensure};
+use nix::unistd::{Group, User};
 use tempfile::TempDir;
 
 use crate::{
     files,
+    process::Process,
     step::{Words, step},
 };
 
 /// Whom root runs programs as: neither the database nor Zabbix runs as root.
 const NOBODY: &str = "nobody";
-
-/// How long a program may take to start or to end.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Between two checks of a condition.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// A temporary folder, removed in the end.
 pub(super) struct Place {
@@ -108,30 +98,23 @@ impl Place {
     }
 
     /// Starts a program that goes on, with its output in `NAME.log`.
-    pub(super) fn start(&self, name: &'static str, command: &mut Command) -> Result<Process> {
+    pub(super) fn start(&self, name: &str, command: &mut Command) -> Result<Process> {
         let path = self.path(format!("{name}.log"));
         let log = File::options().create(true).append(true).open(&path);
         let log = log.with_context(|| format!("cannot write {}", path.display()))?;
-        let child = command.stdout(log.try_clone()?).stderr(log).spawn();
-        let child = child.with_context(|| format!("cannot start {name}"))?;
-        Ok(Process { name, child })
+        Process::start(command.stdout(log.try_clone()?).stderr(log))
     }
 
     /// Starts a program and waits until it is ready.
     pub(super) fn start_until(
         &self,
-        name: &'static str,
+        name: &str,
         command: &mut Command,
-        mut ready: impl FnMut() -> bool,
+        ready: impl FnMut() -> bool,
     ) -> Result<Process> {
         let mut process = self.start(name, command)?;
-        let waited = wait_for(PATIENCE, || {
-            if let Some(status) = process.child.try_wait()? {
-                bail!("it ended ({status})");
-            }
-            Ok(ready())
-        });
-        waited.with_context(|| format!("cannot start {name}: {}", self.log(name)))?;
+        let waited = process.wait_until(ready);
+        waited.with_context(|| self.log(name))?;
         Ok(process)
     }
 
@@ -161,46 +144,4 @@ pub(super) fn output(command: &mut Command) -> Result<String> {
         "{program} failed ({status}): {stdout}{stderr}"
     );
     Ok(stdout)
-}
-
-/// A running program.
-#[derive(Debug)]
-pub(super) struct Process {
-    name: &'static str,
-    child: Child,
-}
-
-impl Process {
-    /// Ends it by SIGTERM and waits for that.
-    pub(super) fn end(&mut self) -> Result<()> {
-        if self.child.try_wait()?.is_some() {
-            return Ok(());
-        }
-        let pid = Pid::from_raw(self.child.id().cast_signed());
-        kill(pid, Signal::SIGTERM).with_context(|| format!("cannot end {}", self.name))?;
-        if wait_for(PATIENCE, || Ok(self.child.try_wait()?.is_some())).is_err() {
-            self.child.kill()?;
-            self.child.wait()?;
-            bail!("{} did not end within {PATIENCE:?} of SIGTERM", self.name);
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        if let Err(error) = self.end() {
-            eprintln!("warning: {error:#}");
-        }
-    }
-}
-
-/// Waits until `done`, for at most `patience`.
-pub(super) fn wait_for(patience: Duration, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
-    let start = Instant::now();
-    while !done()? {
-        ensure!(start.elapsed() <= patience, "not within {patience:?}");
-        thread::sleep(PAUSE);
-    }
-    Ok(())
 }

@@ -8,12 +8,12 @@ use super::{
     Version,
     api::{Api, CLASSIC, Host, MASTER},
     checks, packages, pictures,
-    place::{Place, Process},
+    place::Place,
     servers::{self, AGENTS, Database},
     subject::Subject,
     unpack,
 };
-use crate::{test_totals::TestTotals, vm, workspace::Workspace};
+use crate::{process::Process, test_totals::TestTotals, vm, workspace::Workspace};
 
 /// Where the tracker answers passive checks, and what makes it do so.
 const PORT: u16 = 10060;

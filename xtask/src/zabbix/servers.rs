@@ -3,15 +3,18 @@
 
 use std::{
     io::Write as _,
-    net::TcpStream,
     path::Path,
     process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::place::{Place, Process, output};
-use crate::{files, step::step};
+use super::place::{Place, output};
+use crate::{
+    files,
+    process::{Process, listens},
+    step::step,
+};
 
 const POSTGRES: &str = "usr/lib/postgresql/15/bin";
 const SQL: &str = "usr/share/zabbix-server-pgsql";
@@ -25,19 +28,14 @@ const TABLES: &str = "config config_autoreg_tls globalmacro graph_theme hgset hg
                       users_groups usrgrp";
 
 const SERVER_PORT: &str = "10051";
-const FRONTEND_PORT: u16 = 8080;
 
 /// The front end, inside the namespace.
+const FRONTEND: &str = "127.0.0.1:8080";
 pub(super) const URL: &str = "http://127.0.0.1:8080";
 
 /// Debian's package fixes where the front end's configuration lies.
 const CONFIGURATION: &str = "/etc/zabbix/zabbix.conf.php";
 const READS_IT: &str = "usr/share/zabbix/include/classes/core/CConfigFile.php";
-
-/// Whether something accepts connections on a port.
-fn listens(port: u16) -> bool {
-    TcpStream::connect(("127.0.0.1", port)).is_ok()
-}
 
 /// PostgreSQL on a Unix socket; the data go with the place.
 pub(super) struct Database<'a> {
@@ -152,11 +150,11 @@ pub(super) fn start_frontend(place: &Place) -> Result<Process> {
         .env("PHP_INI_SCAN_DIR", "")
         .arg("-c")
         .arg(place.configure("php.ini", include_str!("conf/php.ini"), &[])?)
-        .args(["-S", &format!("127.0.0.1:{FRONTEND_PORT}"), "-t"])
+        .args(["-S", FRONTEND, "-t"])
         .arg(place.tree("usr/share/zabbix"))
         .env("PHP_CLI_SERVER_WORKERS", "4")
         .env("LC_ALL", "en_US.UTF-8");
-    place.start_until("frontend", &mut command, || listens(FRONTEND_PORT))
+    place.start_until("frontend", &mut command, || listens(FRONTEND))
 }
 
 /// A Zabbix agent.
@@ -208,7 +206,8 @@ impl Agent {
             )
             .env("TCP_STATUS_SOCKET", socket)
             .current_dir("/");
-        place.start_until(self.name, &mut command, || listens(self.port))
+        let address = format!("127.0.0.1:{}", self.port);
+        place.start_until(self.name, &mut command, || listens(&address))
     }
 
     /// Queries it as a user does.

@@ -18,8 +18,12 @@ use tcp_status_testkit::{
     oracle::{Counts, st},
 };
 
-use super::place::{Place, Process, output, wait_for};
-use crate::{files, step::step};
+use super::place::{Place, output};
+use crate::{
+    files,
+    process::{Process, wait_for},
+    step::step,
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -119,12 +123,7 @@ impl<'a> Subject<'a> {
     }
 
     /// Not as the ordinary user: eBPF takes root.
-    fn start(
-        &self,
-        name: &'static str,
-        socket: &Path,
-        arguments: &[&str],
-    ) -> Result<(Process, String)> {
+    fn start(&self, name: &str, socket: &Path, arguments: &[&str]) -> Result<(Process, String)> {
         let mut command = Command::new(&self.binary);
         command
             .args(["run", "--socket-group", &self.place.group()?, "--socket"])
