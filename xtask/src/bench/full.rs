@@ -10,7 +10,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use aya::sys::{Stats, enable_stats};
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{
     Bench, Inside,
@@ -32,6 +33,7 @@ const ACKNOWLEDGED: Duration = Duration::from_millis(60);
 const REDUCED: &str = "set_state";
 
 /// One program of one round.
+#[derive(Serialize, Deserialize)]
 struct Figure {
     /// For each connection.
     runs: f64,
@@ -41,17 +43,19 @@ struct Figure {
     net: f64,
 }
 
+/// By the program's name.
+type Round = BTreeMap<String, Figure>;
+
 pub(super) fn full_tier(bench: &Bench<'_>, guest: &Guest, report: &mut Report) -> Result<()> {
     progress!("the full tier, in a machine");
     let found = in_machine(bench, guest, Inside::Event, 2)?;
-    let rounds = found.as_array().context("a machine measured no rounds")?;
-    let rounds: Option<Vec<_>> = rounds.iter().map(figures).collect();
-    let rounds = rounds.context("a machine measured something else")?;
-    let reduced = |round: &BTreeMap<&str, Figure>| -> f64 {
+    let rounds: Vec<Round> =
+        serde_json::from_value(found).context("a machine measured something else")?;
+    let reduced = |round: &Round| -> f64 {
         let both = round.iter().filter(|(name, _)| name.starts_with(REDUCED));
         both.map(|(_, figure)| figure.net).sum()
     };
-    let median = |of: &dyn Fn(&BTreeMap<&str, Figure>) -> Option<f64>| {
+    let median = |of: &dyn Fn(&Round) -> Option<f64>| {
         Spread::of(rounds.iter().filter_map(of)).map(|spread| spread.median)
     };
     let mut table = Table::new(
@@ -59,15 +63,13 @@ pub(super) fn full_tier(bench: &Bench<'_>, guest: &Guest, report: &mut Report) -
         "program | runs for each connection | times an empty one | net for each connection, relative to the reduced tier",
     );
     let names: BTreeSet<_> = rounds.iter().flat_map(BTreeMap::keys).collect();
-    for &name in names {
+    for name in names {
         let runs = median(&|round| Some(round.get(name)?.runs));
         let relative = median(&|round| Some(round.get(name)?.relative));
         let net = median(&|round| Some(round.get(name)?.net / reduced(round)));
-        table.row(&[&name, &runs, &relative, &net]);
+        table.row(&[name, &runs, &relative, &net]);
     }
-    let sum = |round: &BTreeMap<&str, Figure>, of: fn(&Figure) -> f64| -> f64 {
-        round.values().map(of).sum()
-    };
+    let sum = |round: &Round, of: fn(&Figure) -> f64| -> f64 { round.values().map(of).sum() };
     let runs = median(&|round| Some(sum(round, |figure| figure.runs)));
     let net = median(&|round| Some(sum(round, |figure| figure.net) / reduced(round)));
     table.row(&[&"all", &runs, &"", &net]);
@@ -80,33 +82,14 @@ pub(super) fn full_tier(bench: &Bench<'_>, guest: &Guest, report: &mut Report) -
     Ok(())
 }
 
-fn figures(round: &Value) -> Option<BTreeMap<&str, Figure>> {
-    let connections = round["connections"].as_u64()?;
-    let (tracepoint, function) = (round["tracepoint"].as_f64()?, round["function"].as_f64()?);
-    let figure = |(name, counted): (_, &Value)| {
-        let name = String::as_str(name);
-        let is_reduced = name.starts_with(REDUCED);
-        let empty = if is_reduced { tracepoint } else { function };
-        let (count, time) = (counted[0].as_u64()?, counted[1].as_u64()?);
-        let (runs, each) = (ratio(count, connections), ratio(time, count));
-        let figure = Figure {
-            runs,
-            relative: each / empty,
-            net: runs * (each - empty),
-        };
-        Some((name, figure))
-    };
-    round["programs"].as_object()?.iter().map(figure).collect()
-}
-
 /// Measures in the machine that this runs in.
 pub(super) fn inside(bench: &Bench<'_>) -> Result<Value> {
     let _statistics =
         enable_stats(Stats::RunTime).context("cannot have statistics of eBPF programs")?;
-    Ok(bench.rounds(3, 1, || round(bench))?.into())
+    Ok(serde_json::to_value(bench.rounds(3, 1, || round(bench))?)?)
 }
 
-fn round(bench: &Bench<'_>) -> Result<Value> {
+fn round(bench: &Bench<'_>) -> Result<Round> {
     let connections = 1_000;
     let (tracepoint, function) = {
         // The kernel meets this one once for each connection, when the minisocket ends.
@@ -119,30 +102,32 @@ fn round(bench: &Bench<'_>) -> Result<Value> {
     let tracker = Tracker::start(bench, &[])?;
     // What follows the start: the hooks are attached, and the first audits.
     sleep(TIME_WAIT);
-    ensure!(
-        tracker.query(SHOW)?.contains(r#""tier":"full""#),
-        "the tier is not full in the machine: {}",
-        tracker.query(SHOW)?
-    );
+    let shown = tracker.query(SHOW)?;
+    let is_full = shown.contains(r#""tier":"full""#);
+    ensure!(is_full, "the tier is not full in the machine: {shown}");
     let before = programs(tracker.pid())?;
     connect(connections)?;
     sleep(TIME_WAIT);
     let after = programs(tracker.pid())?;
-    let grown = |(id, after): (&u64, &Object)| {
+    let figure = |(id, after): (&u64, &Object)| {
         let before = before.get(id)?;
         let grown = |name| after.figure(name) - before.figure(name);
-        let counts = (grown("run_cnt"), grown("run_time_ns"));
+        let (count, time) = (grown("run_cnt"), grown("run_time_ns"));
         // Those that walk have run, and not for a connection.
-        (counts.0 > u64::from(connections) / 2 && !after.name.starts_with("walk"))
-            .then(|| (after.name.clone(), json!([counts.0, counts.1])))
+        if count <= u64::from(connections) / 2 || after.name.starts_with("walk") {
+            return None;
+        }
+        let is_reduced = after.name.starts_with(REDUCED);
+        let empty = if is_reduced { tracepoint } else { function };
+        let (runs, each) = (ratio(count, connections.into()), ratio(time, count));
+        let figure = Figure {
+            runs,
+            relative: each / empty,
+            net: runs * (each - empty),
+        };
+        Some((after.name.clone(), figure))
     };
-    let programs: serde_json::Map<_, _> = after.iter().filter_map(grown).collect();
-    Ok(json!({
-        "connections": connections,
-        "tracepoint": tracepoint,
-        "function": function,
-        "programs": programs,
-    }))
+    Ok(after.iter().filter_map(figure).collect())
 }
 
 /// Opens and closes connections, one by one, so that each has its minisocket in FIN_WAIT2 first, as

@@ -5,8 +5,8 @@
 mod api;
 mod checks;
 mod pictures;
-mod place;
 mod round;
+mod sandbox;
 mod servers;
 mod subject;
 

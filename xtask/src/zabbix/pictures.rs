@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     api::{Api, CLASSIC, Host, MASTER, PASSWORD, USER, text},
-    place::{Place, output},
+    sandbox::{Sandbox, output},
     servers::URL,
 };
 use crate::{files, test_totals::Outcome, toolchain::exists};
@@ -58,7 +58,7 @@ pub(super) fn graphs(api: &Api, hosts: &[Host], folder: &Path) -> Result<Outcome
 /// The dashboard of the newer template, as a browser shows it.
 pub(super) fn dashboard(
     api: &Api,
-    place: &Place,
+    sandbox: &Sandbox,
     hosts: &[Host],
     folder: &Path,
 ) -> Result<Outcome> {
@@ -81,9 +81,9 @@ pub(super) fn dashboard(
         host.id,
         text(row, "dashboardid")?
     );
-    files::write(place.tree("usr/share/zabbix/entrance.html"), page)?;
+    files::write(sandbox.tree("usr/share/zabbix/entrance.html"), page)?;
     let picture = (0..TRIES)
-        .find_map(|attempt| screenshot(place, attempt))
+        .find_map(|attempt| screenshot(sandbox, attempt))
         .with_context(|| format!("the browser left no picture in {TRIES} tries"))?;
     ensure!(is_picture(&picture), "the dashboard is no picture");
     let kept = folder.join(format!("{}-dashboard.png", api.version.name()));
@@ -92,11 +92,11 @@ pub(super) fn dashboard(
 }
 
 /// What the browser shows, if it shows anything in time.
-fn screenshot(place: &Place, attempt: u32) -> Option<Vec<u8>> {
+fn screenshot(sandbox: &Sandbox, attempt: u32) -> Option<Vec<u8>> {
     // One that was killed leaves its profile locked.
-    let profile = place.create_folder(&format!("browser-{attempt}")).ok()?;
+    let profile = sandbox.create_folder(&format!("browser-{attempt}")).ok()?;
     let file = profile.join("dashboard.png");
-    let mut command = place.command(BROWSER_COMMAND);
+    let mut command = sandbox.command(BROWSER_COMMAND);
     command
         .env_remove("LD_LIBRARY_PATH")
         .arg(format!("--user-data-dir={}", profile.display()))

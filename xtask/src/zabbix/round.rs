@@ -8,7 +8,7 @@ use super::{
     Version,
     api::{Api, CLASSIC, Host, MASTER},
     checks, packages, pictures,
-    place::Place,
+    sandbox::Sandbox,
     servers::{self, AGENTS, Database},
     subject::Subject,
     unpack,
@@ -49,7 +49,7 @@ struct Hosts {
 }
 
 /// Everything that runs; ended in the order of the fields.
-struct Scene<'a> {
+struct Round<'a> {
     api: Api,
     _agents: Vec<Process>,
     /// Counts the namespace of [`Subject`], for the agents.
@@ -59,21 +59,21 @@ struct Scene<'a> {
     _frontend: Process,
     database: Database<'a>,
     subject: Subject<'a>,
-    place: &'a Place,
+    sandbox: &'a Sandbox,
     workspace: &'a Workspace,
 }
 
 /// Runs everything in a network namespace of its own.
 pub(super) fn run(workspace: &Workspace, version: Version) -> Result<TestTotals> {
-    let place = Place::new()?;
+    let sandbox = Sandbox::new()?;
     let mut totals = TestTotals {
         label: version.label(),
         ..TestTotals::default()
     };
     Netns::new()?.run(|| {
-        if let Some(mut scene) = Scene::start(workspace, &place, version, &mut totals) {
+        if let Some(mut round) = Round::start(workspace, &sandbox, version, &mut totals) {
             // What failed is in the totals.
-            let _: Option<()> = scene.play(&mut totals);
+            let _: Option<()> = round.run_steps(&mut totals);
         }
     })?;
     Ok(totals)
@@ -83,28 +83,30 @@ fn nothing<T>(value: T) -> (T, String) {
     (value, String::new())
 }
 
-impl<'a> Scene<'a> {
+impl<'a> Round<'a> {
     /// From packages to a front end that answers.
     fn start(
         workspace: &'a Workspace,
-        place: &'a Place,
+        sandbox: &'a Sandbox,
         version: Version,
         totals: &mut TestTotals,
     ) -> Option<Self> {
         totals.need("unpack", || {
-            unpack(&packages(workspace, version), &place.tree(""))?;
-            place.make_locale().map(nothing)
+            unpack(&packages(workspace, version), &sandbox.tree(""))?;
+            sandbox.make_locale().map(nothing)
         })?;
-        let database = totals.need("database", || Database::start(place).map(nothing))?;
-        let frontend = totals.need("front end", || servers::start_frontend(place).map(nothing))?;
+        let database = totals.need("database", || Database::start(sandbox).map(nothing))?;
+        let frontend = totals.need("front end", || {
+            servers::start_frontend(sandbox).map(nothing)
+        })?;
         let subject = totals.need("sockets", || {
-            Subject::new(place, &vm::program(workspace)).map(nothing)
+            Subject::new(sandbox, &vm::program(workspace)).map(nothing)
         })?;
         let tracker = totals.need("tracker", || subject.start_tracker())?;
         let beside = totals.need("tracker with --zabbix", || {
             subject.start_tracker_beside(&[&PASSIVE[..], &["--backend", "scan"]].concat())
         })?;
-        let agents = totals.need("agents", || start_agents(place, &subject))?;
+        let agents = totals.need("agents", || start_agents(sandbox, &subject))?;
         let api = totals.need("sign in", || Api::sign_in(version).map(nothing))?;
         Some(Self {
             api,
@@ -114,12 +116,12 @@ impl<'a> Scene<'a> {
             _frontend: frontend,
             database,
             subject,
-            place,
+            sandbox,
             workspace,
         })
     }
 
-    fn play(&mut self, totals: &mut TestTotals) -> Option<()> {
+    fn run_steps(&mut self, totals: &mut TestTotals) -> Option<()> {
         for template in [CLASSIC, MASTER] {
             totals.need(&format!("import {}", template.name), || {
                 let items = template.import(&self.api, &self.workspace.root)?;
@@ -128,7 +130,9 @@ impl<'a> Scene<'a> {
         }
         let hosts = totals.need("hosts", || self.hosts())?;
         let held = totals.need("hold every state", || self.subject.hold().map(nothing))?;
-        let _server = totals.need("server", || servers::start_server(self.place).map(nothing))?;
+        let _server = totals.need("server", || {
+            servers::start_server(self.sandbox).map(nothing)
+        })?;
         self.while_held(&hosts, totals);
         self.afterwards(&hosts, held, totals);
         Some(())
@@ -201,7 +205,7 @@ impl<'a> Scene<'a> {
         totals.check("end the tracker with --zabbix", || self.beside.end());
         totals.check("graphs", || pictures::graphs(api, counted, &folder));
         totals.check("dashboard", || {
-            pictures::dashboard(api, self.place, counted, &folder)
+            pictures::dashboard(api, self.sandbox, counted, &folder)
         });
         totals.check("tracker gone and back", || {
             self.tracker.end()?;
@@ -230,13 +234,13 @@ impl<'a> Scene<'a> {
 }
 
 /// Both agents, with what `tcp-status zabbix install` puts into the folders of their packages.
-fn start_agents(place: &Place, subject: &Subject<'_>) -> Result<(Vec<Process>, String)> {
+fn start_agents(sandbox: &Sandbox, subject: &Subject<'_>) -> Result<(Vec<Process>, String)> {
     subject.install()?;
     let (mut started, mut seen) = (Vec::new(), Vec::new());
     for agent in &AGENTS {
-        started.push(agent.start(place, &subject.socket())?);
+        started.push(agent.start(sandbox, &subject.socket())?);
         let key = "tcp.status[listen]";
-        let answer = agent.get(place, key)?;
+        let answer = agent.get(sandbox, key)?;
         ensure!(answer.parse::<u64>().is_ok(), "{key} is {answer}");
         seen.push(format!("{}: {key} = {answer}", agent.name));
     }

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::place::{Place, output};
+use super::sandbox::{Sandbox, output};
 use crate::{
     files,
     process::{Process, listens},
@@ -37,17 +37,17 @@ pub(super) const URL: &str = "http://127.0.0.1:8080";
 const CONFIGURATION: &str = "/etc/zabbix/zabbix.conf.php";
 const READS_IT: &str = "usr/share/zabbix/include/classes/core/CConfigFile.php";
 
-/// PostgreSQL on a Unix socket; the data go with the place.
+/// PostgreSQL on a Unix socket; the data go with the sandbox.
 pub(super) struct Database<'a> {
-    place: &'a Place,
+    sandbox: &'a Sandbox,
     _process: Process,
 }
 
 impl<'a> Database<'a> {
     /// With the schema, and as much of Zabbix's data as users, roles and groups need.
-    pub(super) fn start(place: &'a Place) -> Result<Self> {
-        let data = place.create_folder("database")?;
-        let program = |name| place.command(place.tree(POSTGRES).join(name));
+    pub(super) fn start(sandbox: &'a Sandbox) -> Result<Self> {
+        let data = sandbox.create_folder("database")?;
+        let program = |name| sandbox.command(sandbox.tree(POSTGRES).join(name));
         let options = "--auth trust --encoding UTF8 --locale C.UTF-8 --no-sync";
         let mut initdb = program("initdb");
         initdb.args(["--username", NAME]).args(options.split(' '));
@@ -57,15 +57,15 @@ impl<'a> Database<'a> {
         let options = "-c listen_addresses= -c fsync=off -c synchronous_commit=off -c jit=off";
         postgres.args(options.split(' '));
         postgres.arg("-k").arg(&data).arg("-D").arg(&data);
-        let process = place.start_until("postgres", &mut postgres, || {
-            output(&mut client(place, "pg_isready")).is_ok()
+        let process = sandbox.start_until("postgres", &mut postgres, || {
+            output(&mut client(sandbox, "pg_isready")).is_ok()
         })?;
         let database = Self {
-            place,
+            sandbox,
             _process: process,
         };
-        output(client(place, "createdb").arg(NAME))?;
-        let sql = |name| step!("gzip -dc", place.tree(SQL).join(name)).read();
+        output(client(sandbox, "createdb").arg(NAME))?;
+        let sql = |name| step!("gzip -dc", sandbox.tree(SQL).join(name)).read();
         database.execute(&sql("schema.sql.gz")?)?;
         database.execute(&rows_of(&sql("data.sql.gz")?))?;
         Ok(database)
@@ -73,7 +73,7 @@ impl<'a> Database<'a> {
 
     /// Executes statements; the first that fails ends it.
     pub(super) fn execute(&self, sql: &str) -> Result<()> {
-        let mut child = client(self.place, "psql")
+        let mut child = client(self.sandbox, "psql")
             .args(["--quiet", "--no-psqlrc", "--single-transaction"])
             .args(["--set", "ON_ERROR_STOP=1", "--dbname", NAME])
             .stdin(Stdio::piped())
@@ -93,11 +93,11 @@ impl<'a> Database<'a> {
 }
 
 /// A client of the database; the folder of the socket stands for a host's name.
-fn client(place: &Place, name: &str) -> Command {
-    let mut command = place.command(place.tree(POSTGRES).join(name));
+fn client(sandbox: &Sandbox, name: &str) -> Command {
+    let mut command = sandbox.command(sandbox.tree(POSTGRES).join(name));
     command
         .arg("--host")
-        .arg(place.path("database"))
+        .arg(sandbox.path("database"))
         .args(["--username", NAME]);
     command
 }
@@ -118,43 +118,44 @@ fn rows_of(sql: &str) -> String {
     kept.map(|line| format!("{line}\n")).collect()
 }
 
-pub(super) fn start_server(place: &Place) -> Result<Process> {
-    place.create_folder("sockets")?;
+pub(super) fn start_server(sandbox: &Sandbox) -> Result<Process> {
+    sandbox.create_folder("sockets")?;
     let words = [("@SERVER_PORT@", SERVER_PORT)];
-    let configuration = place.configure("server.conf", include_str!("conf/server.conf"), &words)?;
-    let mut command = place.command(place.tree("usr/sbin/zabbix_server"));
+    let configuration =
+        sandbox.configure("server.conf", include_str!("conf/server.conf"), &words)?;
+    let mut command = sandbox.command(sandbox.tree("usr/sbin/zabbix_server"));
     command
         .args(["--foreground", "--config"])
         .arg(configuration);
     // The last process that starts is of no fixed kind; the first poller is enough.
-    place.start_until("server", &mut command, || {
-        place.log("server").contains("[poller #1]")
+    sandbox.start_until("server", &mut command, || {
+        sandbox.log("server").contains("[poller #1]")
     })
 }
 
 /// The web front end on PHP's own server.
-pub(super) fn start_frontend(place: &Place) -> Result<Process> {
+pub(super) fn start_frontend(sandbox: &Sandbox) -> Result<Process> {
     let words = [("@SERVER_PORT@", SERVER_PORT)];
     let configuration =
-        place.configure("zabbix.conf.php", include_str!("conf/frontend.php"), &words)?;
-    let reader = place.tree(READS_IT);
+        sandbox.configure("zabbix.conf.php", include_str!("conf/frontend.php"), &words)?;
+    let reader = sandbox.tree(READS_IT);
     let text = files::read_text(&reader)?;
     let moved = text.replace(CONFIGURATION, &configuration.display().to_string());
     ensure!(moved != text, "{READS_IT} names no {CONFIGURATION}");
     files::write(&reader, moved)?;
 
-    place.create_folder("sessions")?;
-    let mut command = place.command(place.tree("usr/bin/php8.2"));
+    sandbox.create_folder("sessions")?;
+    let mut command = sandbox.command(sandbox.tree("usr/bin/php8.2"));
     command
         // Neither the host's settings nor its extensions.
         .env("PHP_INI_SCAN_DIR", "")
         .arg("-c")
-        .arg(place.configure("php.ini", include_str!("conf/php.ini"), &[])?)
+        .arg(sandbox.configure("php.ini", include_str!("conf/php.ini"), &[])?)
         .args(["-S", FRONTEND, "-t"])
-        .arg(place.tree("usr/share/zabbix"))
+        .arg(sandbox.tree("usr/share/zabbix"))
         .env("PHP_CLI_SERVER_WORKERS", "4")
         .env("LC_ALL", "en_US.UTF-8");
-    place.start_until("frontend", &mut command, || listens(FRONTEND))
+    sandbox.start_until("frontend", &mut command, || listens(FRONTEND))
 }
 
 /// A Zabbix agent.
@@ -187,33 +188,33 @@ pub(super) const AGENTS: [Agent; 2] = [
 ];
 
 impl Agent {
-    /// Starts it with `tcp-status` in the place's `bin`, whose tracker is at `socket`.
-    pub(super) fn start(&self, place: &Place, socket: &Path) -> Result<Process> {
+    /// Starts it with `tcp-status` in the sandbox's `bin`, whose tracker is at `socket`.
+    pub(super) fn start(&self, sandbox: &Sandbox, socket: &Path) -> Result<Process> {
         let words = [
             ("@NAME@", self.name),
             ("@PORT@", &self.port.to_string()),
             ("@INCLUDES@", self.includes),
         ];
         let template = [include_str!("conf/agent.conf"), self.own].concat();
-        let configuration = place.configure(&format!("{}.conf", self.name), &template, &words)?;
-        let mut command = place.command(place.tree(self.program));
+        let configuration = sandbox.configure(&format!("{}.conf", self.name), &template, &words)?;
+        let mut command = sandbox.command(sandbox.tree(self.program));
         command
             .args(["--foreground", "--config"])
             .arg(configuration)
             .env(
                 "PATH",
-                format!("{}:/usr/bin:/bin", place.path("bin").display()),
+                format!("{}:/usr/bin:/bin", sandbox.path("bin").display()),
             )
             .env("TCP_STATUS_SOCKET", socket)
             .current_dir("/");
         let address = format!("127.0.0.1:{}", self.port);
-        place.start_until(self.name, &mut command, || listens(&address))
+        sandbox.start_until(self.name, &mut command, || listens(&address))
     }
 
     /// Queries it as a user does.
-    pub(super) fn get(&self, place: &Place, key: &str) -> Result<String> {
+    pub(super) fn get(&self, sandbox: &Sandbox, key: &str) -> Result<String> {
         let port = self.port.to_string();
-        let mut command = place.command(place.tree("usr/bin/zabbix_get"));
+        let mut command = sandbox.command(sandbox.tree("usr/bin/zabbix_get"));
         output(command.args(["-s", "127.0.0.1", "-p", &port, "-k", key]))
     }
 }

@@ -18,7 +18,7 @@ use tcp_status_testkit::{
     oracle::{Counts, st},
 };
 
-use super::place::{Place, output};
+use super::sandbox::{Sandbox, output};
 use crate::{
     files,
     process::{Process, wait_for},
@@ -32,18 +32,18 @@ const MOST: u32 = 6;
 
 /// The counted namespace.
 pub(super) struct Subject<'a> {
-    place: &'a Place,
+    sandbox: &'a Sandbox,
     namespace: Netns,
     binary: PathBuf,
 }
 
 impl<'a> Subject<'a> {
     /// Copies the binary to where the ordinary user can start it.
-    pub(super) fn new(place: &'a Place, built: &Path) -> Result<Self> {
-        let binary = place.create_folder("bin")?.join("tcp-status");
+    pub(super) fn new(sandbox: &'a Sandbox, built: &Path) -> Result<Self> {
+        let binary = sandbox.create_folder("bin")?.join("tcp-status");
         files::copy(built, &binary)?;
         Ok(Self {
-            place,
+            sandbox,
             namespace: Netns::new()?,
             binary,
         })
@@ -113,24 +113,24 @@ impl<'a> Subject<'a> {
 
     /// A tracker of the namespace that Zabbix is in.
     pub(super) fn start_tracker_beside(&self, arguments: &[&str]) -> Result<(Process, String)> {
-        let socket = self.place.path("socket-beside");
+        let socket = self.sandbox.path("socket-beside");
         self.start("tracker-beside", &socket, arguments)
     }
 
     /// Of the tracker of the counted namespace.
     pub(super) fn socket(&self) -> PathBuf {
-        self.place.path("socket")
+        self.sandbox.path("socket")
     }
 
     /// Not as the ordinary user: eBPF takes root.
     fn start(&self, name: &str, socket: &Path, arguments: &[&str]) -> Result<(Process, String)> {
         let mut command = Command::new(&self.binary);
         command
-            .args(["run", "--socket-group", &self.place.group()?, "--socket"])
+            .args(["run", "--socket-group", &self.sandbox.group()?, "--socket"])
             .arg(socket)
             .args(arguments)
             .stdin(Stdio::null());
-        let process = self.place.start(name, &mut command)?;
+        let process = self.sandbox.start(name, &mut command)?;
         let show = || {
             let mut show = Command::new(&self.binary);
             output(show.args(["show", "--json", "--socket"]).arg(socket))
@@ -151,7 +151,7 @@ impl<'a> Subject<'a> {
                 "zabbix",
                 action,
                 "--root",
-                self.place.tree("")
+                self.sandbox.tree("")
             );
             let yes = if action == "install" { "--yes" } else { "" };
             let ended = step.clone().with(yes).output(Stdio::inherit())?.status;

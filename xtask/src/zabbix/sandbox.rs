@@ -22,22 +22,22 @@ use crate::{
 const NOBODY: &str = "nobody";
 
 /// A temporary folder, removed in the end.
-pub(super) struct Place {
+pub(super) struct Sandbox {
     folder: TempDir,
     user: User,
 }
 
-impl Place {
+impl Sandbox {
     pub(super) fn new() -> Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("tcp-status-zabbix-")
             .tempdir();
-        let place = Self {
+        let sandbox = Self {
             folder: folder.context("cannot create a temporary folder")?,
             user: User::from_name(NOBODY)?.context("this host has no user nobody")?,
         };
-        place.create_folder("")?;
-        Ok(place)
+        sandbox.create_folder("")?;
+        Ok(sandbox)
     }
 
     pub(super) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
