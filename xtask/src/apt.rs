@@ -99,7 +99,7 @@ impl Apt {
     pub(crate) fn download_missing(
         &self,
         suite: &str,
-        packages: &[&str],
+        packages: &str,
         folder: &Path,
     ) -> Result<()> {
         files::create_folder(folder.join("partial"))?;
@@ -110,13 +110,13 @@ impl Apt {
             // Nothing of the system is changed, so nothing has to be locked.
             .with("-oDebug::NoLocking=1")
             .with(format!("-oDir::Cache::archives={}", folder.display()))
-            .with(packages.to_vec())
+            .with(packages)
             .run()
     }
 
     /// Installs `packages`, from backports where these are newer: of what a host has from there
     /// already, the release's own packages would remove parts. Needs root.
-    pub(crate) fn install(&self, packages: &[&str]) -> Result<()> {
+    pub(crate) fn install(&self, packages: &str) -> Result<()> {
         let preferences = self.folder.join("preferences");
         let pin = "Package: *\nPin: release n=*-backports\nPin-Priority: 500\n";
         files::write(&preferences, pin)?;
@@ -142,8 +142,7 @@ impl Apt {
 }
 
 /// Installs packages without removing any, and without starting a daemon.
-pub(crate) fn install(apt_get: Step, packages: &[impl AsRef<str>]) -> Step {
-    let packages: Vec<_> = packages.iter().map(AsRef::as_ref).collect();
+pub(crate) fn install(apt_get: Step, packages: &str) -> Step {
     apt_get
         .with("install -y --no-install-recommends --no-remove")
         .with(packages)

@@ -24,21 +24,12 @@ pub(crate) const OBJECT: &str = "tcp-status/bpf/tcp-status.bpf.o";
 const RECORD: &str = "tcp-status/bpf/sources.sha256";
 
 /// Files and folders that the object is built from.
-const SOURCES: [&str; 4] = [
-    "tcp-status-common/Cargo.toml",
-    "tcp-status-common/src",
-    "tcp-status-ebpf/Cargo.toml",
-    "tcp-status-ebpf/src",
-];
+const SOURCES: &str = "\
+    tcp-status-common/Cargo.toml tcp-status-common/src tcp-status-ebpf/Cargo.toml tcp-status- \
+    ebpf/src";
 
 /// Beginnings of the names of the packages whose code ends up in the object.
-const PACKAGES: [&str; 5] = [
-    "aya-ebpf",
-    "aya-log-common",
-    "aya-log-ebpf",
-    "tcp-status-common",
-    "tcp-status-ebpf",
-];
+const PACKAGES: &str = "aya-ebpf aya-log-common aya-log-ebpf tcp-status-common tcp-status-ebpf";
 
 /// What [`RECORD`] says of the kept object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,7 +117,7 @@ pub(crate) fn digest(bytes: &[u8]) -> String {
 /// paths, and over the locked versions of the packages that go into it.
 fn sources_digest(root: &Path) -> Result<String> {
     let mut paths = Vec::new();
-    for source in SOURCES.map(|source| root.join(source)) {
+    for source in SOURCES.split(' ').map(|source| root.join(source)) {
         if source.is_dir() {
             paths.extend(
                 files::walk(source)?
@@ -154,7 +145,7 @@ fn sources_digest(root: &Path) -> Result<String> {
 fn locked_packages(lock: &str) -> String {
     let entries = lock.split("[[package]]\n").filter(|entry| {
         let name = entry.strip_prefix("name = \"");
-        name.is_some_and(|name| PACKAGES.iter().any(|start| name.starts_with(start)))
+        name.is_some_and(|name| PACKAGES.split(' ').any(|start| name.starts_with(start)))
     });
     let fields = ["name = ", "version = ", "checksum = "];
     let lines = entries.flat_map(str::lines);

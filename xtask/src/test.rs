@@ -21,14 +21,7 @@ use crate::{
 };
 
 /// Programs that tests compare with or run under, and clippy for the BPF target.
-const PACKAGES: [&str; 6] = [
-    "iproute2",
-    "net-tools",
-    "prometheus",
-    "rust-web-clippy",
-    "strace",
-    "zabbix-agent",
-];
+const PACKAGES: &str = "iproute2 net-tools prometheus rust-web-clippy strace zabbix-agent";
 
 /// Live tests have a network namespace each, but share the kernel: a few trackers beside each
 /// other show that they do not disturb each other, many only disturb the timing.
@@ -53,7 +46,7 @@ pub(crate) struct TestArgs {
 pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<ExitCode> {
     let toolchain = Toolchain::provide(workspace, args.install)?;
     if args.install {
-        apt_install(&PACKAGES)?;
+        apt_install(PACKAGES)?;
     }
     let mut totals = TestTotals::default();
     totals.check("eBPF object", || match &toolchain {

@@ -29,7 +29,7 @@ const LINKER_VERSION: &str = "0.13.0";
 const LINKER_LLVMS: RangeInclusive<u32> = 21..=23;
 
 /// Debian 12 and later have these; LLVM's major version goes with `rustc-web`.
-const DEBIAN_COMPILER: [&str; 3] = ["rustc-web", "libstd-rust-web-dev-bpf", "llvm-22-dev"];
+const DEBIAN_COMPILER: &str = "rustc-web libstd-rust-web-dev-bpf llvm-22-dev";
 
 /// A complete toolchain for the BPF target.
 #[derive(Debug)]
@@ -136,7 +136,7 @@ impl Toolchain {
         let llvm_prefix = llvm(major).ok_or_else(|| Missing {
             what: format!("LLVM {major} with headers and llvm-strip"),
             cure: if exists("apt-get") {
-                Ok(apt_step(&[format!("llvm-{major}-dev")]))
+                Ok(apt_step(&format!("llvm-{major}-dev")))
             } else {
                 let advice = format!("install LLVM {major} and set LLVM_PREFIX to its folder");
                 Err(advice)
@@ -218,7 +218,7 @@ fn no_compiler(compilers: &[Compiler]) -> Missing {
             found.join("; ")
         ),
         cure: if release.lines().any(|line| line == "ID=debian") {
-            Ok(apt_step(&DEBIAN_COMPILER))
+            Ok(apt_step(DEBIAN_COMPILER))
         } else if exists("rustup") {
             Ok(nightly)
         } else {
@@ -250,25 +250,24 @@ pub(crate) fn exists(program: impl AsRef<Path>) -> bool {
     step!(program.as_ref(), "--version").try_read().is_some()
 }
 
-fn apt_step(packages: &[impl AsRef<str>]) -> Step {
+fn apt_step(packages: &str) -> Step {
     apt::install(step!("apt-get"), packages)
 }
 
 /// Installs those of `packages` that are not installed; needs root.
-pub(crate) fn apt_install(packages: &[impl AsRef<str>]) -> Result<()> {
-    let installed = |package: &str| {
+pub(crate) fn apt_install(packages: &str) -> Result<()> {
+    let is_missing = |package: &&str| {
         let status = step!(
             "dpkg-query --show --showformat=${db:Status-Status}",
-            package
+            *package
         );
-        status.try_read().as_deref() == Some("installed")
+        status.try_read().as_deref() != Some("installed")
     };
-    let names = packages.iter().map(AsRef::as_ref);
-    let missing: Vec<_> = names.filter(|name| !installed(name)).collect();
+    let missing: Vec<_> = packages.split_whitespace().filter(is_missing).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let install = apt_step(&missing);
+    let install = apt_step(&missing.join(" "));
     ensure!(
         Uid::effective().is_root(),
         "cannot install packages: not root; run `{install}` as root"

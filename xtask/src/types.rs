@@ -23,43 +23,19 @@ pub(crate) struct TypesArgs {
 }
 
 /// Structures and unions whose members tcp-status reads, or whose presence says something.
-const STRUCTURES: [&str; 20] = [
-    "bpf_raw_tp_link",
-    "bpf_tcp_iter_batch_item",
-    "bpf_tcp_iter_state",
-    "cgroup",
-    "inet_connection_sock",
-    "inet_ehash_bucket",
-    "inet_hashinfo",
-    "inet_listen_hashbucket",
-    "inet_request_sock",
-    "inet_sock",
-    "inet_timewait_death_row",
-    "inet_timewait_sock",
-    "kernfs_node",
-    "net",
-    "nsproxy",
-    "sock",
-    "spinlock",
-    "task_struct",
-    "tcp_sock",
-    "tp_transition_snapshot",
-];
+const STRUCTURES: &str = "\
+    bpf_raw_tp_link bpf_tcp_iter_batch_item bpf_tcp_iter_state cgroup inet_connection_sock \
+    inet_ehash_bucket inet_hashinfo inet_listen_hashbucket inet_request_sock inet_sock \
+    inet_timewait_death_row inet_timewait_sock kernfs_node net nsproxy sock spinlock task_struct \
+    tcp_sock tp_transition_snapshot";
 
 /// Typed tracepoints and helpers are found by such names; these are how they begin.
-const TYPEDEFS: [&str; 2] = ["btf_trace_inet_sock_set_state", "btf_bpf_get_current_"];
+const TYPEDEFS: &str = "btf_trace_inet_sock_set_state btf_bpf_get_current_";
 
 /// How the functions begin to which programs are attached, or whose presence says something.
-const FUNCTIONS: [&str; 8] = [
-    "__inet_csk_reqsk_queue_",
-    "bpf_iter_tcp",
-    "bpf_prog_",
-    "inet_csk_",
-    "inet_twsk_",
-    "reqsk_",
-    "tcp_conn_request",
-    "tcp_timewait_state_process",
-];
+const FUNCTIONS: &str = "\
+    __inet_csk_reqsk_queue_ bpf_iter_tcp bpf_prog_ inet_csk_ inet_twsk_ reqsk_ tcp_conn_request \
+    tcp_timewait_state_process";
 
 pub(crate) fn run(args: &TypesArgs) -> Result<()> {
     let shown = args.kernel.display();
@@ -146,11 +122,11 @@ impl Type<'_> {
     }
 
     fn is_root(&self) -> bool {
-        let begins = |starts: &[&str]| starts.iter().any(|start| self.name.starts_with(start));
+        let begins = |starts: &str| starts.split(' ').any(|start| self.name.starts_with(start));
         match self.kind() {
-            STRUCT | UNION => STRUCTURES.contains(&self.name),
-            TYPEDEF => begins(&TYPEDEFS),
-            FUNC => begins(&FUNCTIONS),
+            STRUCT | UNION => STRUCTURES.split(' ').any(|name| name == self.name),
+            TYPEDEF => begins(TYPEDEFS),
+            FUNC => begins(FUNCTIONS),
             _ => false,
         }
     }

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Programs of the system: without them, the checks that need them are skipped.
-const PROGRAMS: [&str; 2] = ["lintian", "rpm"];
+const PROGRAMS: &str = "lintian rpm";
 
 const CARGO_DENY: Tool = ("cargo-deny", "0.20.2");
 
@@ -58,7 +58,7 @@ pub(crate) fn run(workspace: &Workspace, args: &PackageArgs) -> Result<ExitCode>
     provide_tools(workspace, &release::TOOLS, args.install)?;
     provide_tools(workspace, &[CARGO_DENY], args.install)?;
     if args.install {
-        apt_install(&PROGRAMS)?;
+        apt_install(PROGRAMS)?;
     }
     let release = Release::of_commit(workspace, args.target.as_deref())?;
     let folder = workspace.target.join("package");

@@ -155,10 +155,10 @@ pub(super) fn provide(
     }
     let missing = programs.iter().filter(|(program, _)| !exists(program));
     let packages: Vec<_> = missing.map(|&(_, package)| package).collect();
-    let names = packages.join(" ");
+    let packages = packages.join(" ");
     ensure!(
         install || packages.is_empty(),
-        "cannot find programs of {names}; add --install, or run: apt-get install {names}"
+        "cannot find programs of {packages}; add --install, or run: apt-get install {packages}"
     );
     if packages.is_empty() {
         return Ok(());
@@ -169,7 +169,7 @@ pub(super) fn provide(
         workspace.target.join("vm/apt-host"),
         &[&release, &backports],
     )?
-    .install(&packages)
+    .install(&names)
 }
 
 /// A static busybox, from its package: the host's own may be missing or not static.

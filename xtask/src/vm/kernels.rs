@@ -32,23 +32,21 @@ pub(super) const MODULES: [&str; 2] = ["inet_diag", "tcp_diag"];
 /// A kernel version as a user writes it: `6.1` is any 6.1, `6.1.176` that one, and `6.12-rt` any
 /// 6.12 with PREEMPT_RT.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Version {
-    numbers: Vec<u64>,
-    realtime: bool,
-}
+pub(crate) struct Version(String);
 
 impl Version {
-    /// How the name of one with PREEMPT_RT ends.
-    const REALTIME: &str = "-rt";
+    fn is_realtime(&self) -> bool {
+        self.0.ends_with("-rt")
+    }
 
     /// Whether a package of version `package`, as in `6.1.176-1`, is of this one.
     fn covers(&self, package: &str) -> bool {
-        numbers(package).starts_with(&self.numbers)
+        numbers(package).starts_with(&numbers(&self.0))
     }
 
     /// The package that depends on the kernel.
     fn metapackage(&self) -> &'static str {
-        if self.realtime { REALTIME } else { CLOUD }
+        if self.is_realtime() { REALTIME } else { CLOUD }
     }
 }
 
@@ -56,22 +54,20 @@ impl FromStr for Version {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let plain = text.strip_suffix(Self::REALTIME);
-        let realtime = plain.is_some();
-        let numbers = plain.unwrap_or(text).split('.');
-        let numbers: Option<Vec<u64>> = numbers.map(|part| part.parse().ok()).collect();
-        match numbers {
-            Some(numbers) if (2..=3).contains(&numbers.len()) => Ok(Self { numbers, realtime }),
-            _ => bail!("not a kernel version: write it like 6.1 or 6.12-rt"),
-        }
+        let parts: Vec<_> = text.trim_end_matches("-rt").split('.').collect();
+        let are_numbers = parts.iter().all(|part| part.parse::<u64>().is_ok());
+        let is_version = are_numbers && (2..=3).contains(&parts.len());
+        ensure!(
+            is_version,
+            "not a kernel version: write it like 6.1 or 6.12-rt"
+        );
+        Ok(Self(text.to_owned()))
     }
 }
 
 impl std::fmt::Display for Version {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let parts: Vec<_> = self.numbers.iter().map(u64::to_string).collect();
-        let flavour = if self.realtime { Self::REALTIME } else { "" };
-        formatter.pad(&(parts.join(".") + flavour))
+        formatter.pad(&self.0)
     }
 }
 
@@ -94,11 +90,7 @@ pub(super) fn get(apt: &Apt, folder: &Path, versions: &[Version]) -> Result<Vec<
             let (suites, offered) = (SUITES.join(", "), offered.join(", "));
             format!("no package of kernel {version} in Debian's {suites}: on offer are {offered}")
         })?;
-        let flavour = if version.realtime {
-            Version::REALTIME
-        } else {
-            ""
-        };
+        let flavour = if version.is_realtime() { "-rt" } else { "" };
         let folder = folder.join(format!("{package}{flavour}"));
         if !folder.is_dir() {
             fetch(apt, version.metapackage(), package, &folder)

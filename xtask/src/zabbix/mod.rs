@@ -33,23 +33,11 @@ use crate::{
 /// The Debian whose packages fit together; their libraries are taken from the host.
 const RELEASE: &str = "bookworm";
 
-const PACKAGES: [&str; 14] = [
-    "zabbix-server-pgsql",
-    "zabbix-agent",
-    "zabbix-agent2",
-    "zabbix-frontend-php",
-    "postgresql-15",
-    "postgresql-client-15",
-    "php8.2-cli",
-    "php8.2-pgsql",
-    "php8.2-mbstring",
-    "php8.2-gd",
-    "php8.2-xml",
-    "php8.2-bcmath",
-    "fonts-dejavu-core",
-    // Graphs are drawn only where the locale en_US is.
-    "locales",
-];
+/// Graphs are drawn only where the locale en_US is.
+const PACKAGES: &str = "\
+    zabbix-server-pgsql zabbix-agent zabbix-agent2 zabbix-frontend-php postgresql-15 postgresql- \
+    client-15 php8.2-cli php8.2-pgsql php8.2-mbstring php8.2-gd php8.2-xml php8.2-bcmath fonts- \
+    dejavu-core locales";
 
 /// A Zabbix version that Debian has packages of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -122,7 +110,7 @@ fn run_versions(workspace: &Workspace, versions: &[Version], install: bool) -> R
         return Ok(totals);
     }
     if install {
-        apt_install(&[pictures::BROWSER])?;
+        apt_install(pictures::BROWSER)?;
     }
     let suites: Vec<_> = versions.iter().map(|version| version.suite()).collect();
     let folder = workspace.target.join("zabbix");
@@ -175,15 +163,14 @@ fn packages(workspace: &Workspace, version: Version) -> PathBuf {
 fn download(apt: &Apt, version: Version, folder: &Path) -> Result<()> {
     // Written when all of them are there.
     let complete = folder.join("complete");
-    let wanted = PACKAGES.join(" ");
-    if fs::read_to_string(&complete).is_ok_and(|present| present == wanted) {
+    if fs::read_to_string(&complete).is_ok_and(|present| present == PACKAGES) {
         return Ok(());
     }
     let (name, suite) = (version.name(), version.suite());
     eprintln!("downloading Zabbix {name} from {suite}");
-    apt.download_missing(suite, &PACKAGES, folder)
+    apt.download_missing(suite, PACKAGES, folder)
         .with_context(|| format!("cannot download Zabbix {name}"))?;
-    files::write(&complete, wanted)
+    files::write(&complete, PACKAGES)
 }
 
 /// Unpacks all packages of `folder` into `tree`.
