@@ -25,8 +25,8 @@ const RECORD: &str = "tcp-status/bpf/sources.sha256";
 
 /// Files and folders that the object is built from.
 const SOURCES: &str = "\
-    tcp-status-common/Cargo.toml tcp-status-common/src tcp-status-ebpf/Cargo.toml tcp-status- \
-    ebpf/src";
+    tcp-status-common/Cargo.toml tcp-status-common/src tcp-status-ebpf/Cargo.toml \
+    tcp-status-ebpf/src";
 
 /// Beginnings of the names of the packages whose code ends up in the object.
 const PACKAGES: &str = "aya-ebpf aya-log-common aya-log-ebpf tcp-status-common tcp-status-ebpf";

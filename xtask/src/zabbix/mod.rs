@@ -35,9 +35,9 @@ const RELEASE: &str = "bookworm";
 
 /// Graphs are drawn only where the locale en_US is.
 const PACKAGES: &str = "\
-    zabbix-server-pgsql zabbix-agent zabbix-agent2 zabbix-frontend-php postgresql-15 postgresql- \
-    client-15 php8.2-cli php8.2-pgsql php8.2-mbstring php8.2-gd php8.2-xml php8.2-bcmath fonts- \
-    dejavu-core locales";
+    zabbix-server-pgsql zabbix-agent zabbix-agent2 zabbix-frontend-php postgresql-15 \
+    postgresql-client-15 php8.2-cli php8.2-pgsql php8.2-mbstring php8.2-gd php8.2-xml php8.2-bcmath \
+    fonts-dejavu-core locales";
 
 /// A Zabbix version that Debian has packages of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
