@@ -112,7 +112,9 @@ fn run_versions(workspace: &Workspace, versions: &[Version], install: bool) -> R
     if install {
         apt_install(pictures::BROWSER)?;
     }
-    let suites: Vec<_> = versions.iter().map(|version| version.suite()).collect();
+    // What a newer version needs beside itself is in the older one's suite.
+    let suites = Version::value_variants().iter();
+    let suites: Vec<_> = suites.map(|version| version.suite()).collect();
     let folder = workspace.target.join("zabbix");
     let apt = Apt::new(folder.join("apt"), &suites)?;
     for &version in versions {
