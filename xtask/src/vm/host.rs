@@ -169,7 +169,7 @@ pub(super) fn provide(
         workspace.target.join("vm/apt-host"),
         &[&release, &backports],
     )?
-    .install(&names)
+    .install(&packages)
 }
 
 /// A static busybox, from its package: the host's own may be missing or not static.
