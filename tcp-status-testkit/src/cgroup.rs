@@ -2,40 +2,42 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read as _},
+    io::{self, BufRead as _, BufReader, Read as _},
     os::unix::fs::MetadataExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::Duration,
 };
 
-use crate::{bulk::find_binary, skip_unprepared};
+use crate::{bulk::find_binary, context, skip_unprepared};
 
 /// A cgroup that exists for as long as this value, if nothing holds it.
 #[derive(Debug)]
 pub struct Cgroup(PathBuf);
 
 impl Cgroup {
-    /// Makes one whose name ends with `name`, in the root of the cgroup2 hierarchy or in another one. Where the
-    /// hierarchy is not there or not ours, says so and gives nothing.
-    #[must_use]
-    pub fn for_test(above: Option<&Self>, name: &str) -> Option<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
+    /// Makes one whose name ends with `name`, in the root of the cgroup2 hierarchy or in another one.
+    ///
+    /// # Errors
+    /// When the hierarchy is not there, or not ours.
+    pub fn new(above: Option<&Self>, name: &str) -> io::Result<Self> {
         let root = match above {
             Some(above) => above.0.clone(),
             None => mount_point()?,
         };
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = root.join(format!("{number}-{}-{name}", std::process::id()));
-        match fs::create_dir(&path) {
-            Ok(()) => Some(Self(path)),
-            Err(error) => {
-                skip_unprepared(&format!("cannot create a cgroup: {error}"));
-                None
-            }
-        }
+        // Process ids are not unique: tests may run in namespaces.
+        let path = root.join(format!("{:08x}-{name}", rand::random::<u32>()));
+        fs::create_dir(&path).map_err(|error| context("create a cgroup", &error))?;
+        Ok(Self(path))
+    }
+
+    /// As [`Cgroup::new`]; where that fails, says so and gives nothing.
+    #[must_use]
+    pub fn for_test(above: Option<&Self>, name: &str) -> Option<Self> {
+        Self::new(above, name)
+            .map_err(|error| skip_unprepared(&error.to_string()))
+            .ok()
     }
 
     /// The inode number of its directory.
@@ -54,6 +56,24 @@ impl Cgroup {
     #[must_use]
     pub fn name(&self) -> String {
         self.0.file_name().unwrap().to_string_lossy().into_owned()
+    }
+
+    /// Runs `work` while this process is in the cgroup: sockets that it makes belong there.
+    ///
+    /// # Errors
+    /// When the kernel does not move the process, or not back.
+    pub fn run<T>(&self, work: impl FnOnce() -> T) -> io::Result<T> {
+        let own = fs::read_to_string("/proc/self/cgroup")?;
+        let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
+        let before = mount_point()?.join(own.unwrap_or_default());
+        let enter = |cgroup: &Path| {
+            fs::write(cgroup.join("cgroup.procs"), "0")
+                .map_err(|error| context("enter a cgroup", &error))
+        };
+        enter(&self.0)?;
+        let result = work();
+        enter(&before)?;
+        Ok(result)
     }
 
     /// Runs `tcp-traffic` in this cgroup and the calling thread's namespace.
@@ -88,17 +108,14 @@ impl Drop for Cgroup {
     }
 }
 
-fn mount_point() -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+fn mount_point() -> io::Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
     let mut lines = mounts.lines().map(|line| line.split(' '));
     let found = lines.find_map(|mut fields| {
         let (path, kind) = (fields.nth(1)?, fields.next()?);
         (kind == "cgroup2").then(|| PathBuf::from(path))
     });
-    if found.is_none() {
-        skip_unprepared("no cgroup2 hierarchy is mounted");
-    }
-    found
+    found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no cgroup2 hierarchy is mounted"))
 }
 
 /// A process with sockets. Ends by itself when this value is dropped: its standard input is a pipe from here.

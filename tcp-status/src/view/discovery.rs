@@ -72,6 +72,8 @@ pub fn cgroups(cgroups: &Cgroups) -> Vec<CgroupMacros<'_>> {
         })
         .collect();
     found.sort_by_key(|one| one.path);
+    // One that was removed may still have sockets when another one is made at its path.
+    found.dedup_by_key(|one| one.path);
     found
 }
 
@@ -104,8 +106,8 @@ fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::ports;
-    use crate::snapshot::{Listener, Snapshot, Tier};
+    use super::{cgroups, ports};
+    use crate::snapshot::{CgroupCounts, CgroupName, Cgroups, Counts, Listener, Snapshot, Tier};
 
     fn listener(address: &str, port: u16) -> Listener {
         let address: std::net::IpAddr = address.parse().unwrap();
@@ -149,5 +151,22 @@ mod tests {
         snapshot.listeners.reverse();
         assert_eq!(ports(&[snapshot]), before);
         assert_eq!(ports(&[]), []);
+    }
+
+    #[test]
+    fn a_cgroup_that_was_made_again_is_one_object() {
+        let one = |(id, path): (u64, &str)| CgroupCounts {
+            id,
+            name: CgroupName::of(path),
+            states: Counts::default(),
+        };
+        let again = [(1, "/b.service"), (2, "/a.service"), (3, "/b.service")];
+        let all = Cgroups {
+            tracked: again.into_iter().map(one).collect(),
+            ..Cgroups::default()
+        };
+        let found = cgroups(&all);
+        let paths: Vec<_> = found.iter().map(|one| one.path).collect();
+        assert_eq!(paths, ["/a.service", "/b.service"]);
     }
 }

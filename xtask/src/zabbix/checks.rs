@@ -1,7 +1,12 @@
 //! What must hold, against the kernel's listing: values, discovered ports, triggers. Each check
 //! returns what it found.
 
-use std::{collections::BTreeSet, slice::from_ref, thread, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    slice::from_ref,
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use tcp_status_testkit::oracle::{Counts, NAMES, st};
@@ -33,10 +38,15 @@ const HIDING: [&str; 2] = [
     "Local ports are nearly used up by outgoing connections",
 ];
 
-/// Parts of the names of the triggers that every port has; only some ports are in trouble.
-const OF_PORTS: [&str; 2] = [
-    "Accept queue is filling up",
-    "Connections stay in CLOSE_WAIT",
+/// How names of what is discovered begin.
+const OF_PORT: &str = "TCP port ";
+const OF_CGROUP: &str = "TCP cgroup ";
+
+/// Parts of the names of the triggers that are discovered; only some ports are in trouble.
+const DISCOVERED: [(&str, &str); 3] = [
+    (OF_PORT, "Accept queue is filling up"),
+    (OF_PORT, "Connections stay in CLOSE_WAIT"),
+    (OF_CGROUP, "Connections stay in CLOSE_WAIT"),
 ];
 
 /// Part of the name of the trigger for drops of which no overflow is the cause: none here.
@@ -146,6 +156,34 @@ pub(super) fn ports_equal(api: &Api, host: &Host, subject: &Subject) -> Result<S
         Ok(compared)
     })?;
     Ok(format!("{} ports, {compared} values", ports.len()))
+}
+
+/// The cgroup of the held sockets is discovered, and its items have the kernel's numbers: no other cgroup has
+/// sockets in the namespace.
+pub(super) fn cgroups_equal(api: &Api, host: &Host, subject: &Subject) -> Result<String> {
+    let path = subject.cgroup();
+    let mut seen = BTreeMap::new();
+    let what = "not as the kernel lists them";
+    until(PATIENCE, api, from_ref(host), what, |host, wrong| {
+        let (listing, items) = (subject.listing()?, host.items(api)?);
+        seen.clear();
+        for (number, state) in keys() {
+            // States that are rare have no item, those of minisockets none either.
+            let Some(item) = items.get(&format!("tcp.status[{state},,{path}]")) else {
+                continue;
+            };
+            let wanted = listing.both(number);
+            if item.value != wanted.to_string() || !item.has_value() || wanted == 0 {
+                wrong.push(format!("{} is {}, not {wanted}", item.key, item.value));
+            }
+            seen.insert(state, wanted);
+        }
+        if !seen.contains_key("closewait") {
+            wrong.push(format!("no items of {path}"));
+        }
+        Ok(seen.len())
+    })?;
+    Ok(format!("{path}: {seen:?}"))
 }
 
 /// Where a tracker answers by itself, it counts the servers' own sockets, which come and go: their
@@ -279,11 +317,8 @@ pub(super) fn triggers_recover(api: &Api, hosts: &[Host]) -> Result<String> {
 
 fn is_about_connections(name: &str) -> bool {
     let mut others = [SCAN, NO_ANSWER, DROPS].into_iter().chain(HIDING);
-    !is_of_a_port(name) && !others.any(|part| name.contains(part))
-}
-
-fn is_of_a_port(name: &str) -> bool {
-    name.starts_with("TCP port")
+    let is_discovered = [OF_PORT, OF_CGROUP].iter().any(|of| name.starts_with(of));
+    !is_discovered && !others.any(|part| name.contains(part))
 }
 
 /// The states: number as in the kernel's listing, name as in keys.

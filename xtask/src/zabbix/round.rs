@@ -197,6 +197,8 @@ impl<'a> Round<'a> {
         for host in counted.iter().filter(|host| host.template == MASTER) {
             let name = format!("ports of {}", host.name);
             totals.check(&name, || checks::ports_equal(api, host, subject));
+            let name = format!("cgroup of {}", host.name);
+            totals.check(&name, || checks::cgroups_equal(api, host, subject));
         }
         totals.check("trigger for a scan fires", || {
             checks::one_fires(api, &hosts.beside, checks::SCAN)

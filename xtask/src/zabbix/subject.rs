@@ -1,5 +1,5 @@
-//! What is tried: the tracker, and sockets in every state in a network namespace of their own,
-//! where nobody else has any.
+//! What is tried: the tracker, and sockets in every state in a network namespace and a cgroup of
+//! their own, where nobody else has any.
 
 use std::{
     io::ErrorKind,
@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tcp_status_testkit::{
     Family,
+    cgroup::Cgroup,
     held_sockets::{HeldSockets, SocketKind, SocketPlan},
     netns::{Netns, set_sysctl, sysctl},
     oracle::{Counts, st},
@@ -34,6 +35,7 @@ const MOST: u32 = 6;
 pub(super) struct Subject<'a> {
     sandbox: &'a Sandbox,
     namespace: Netns,
+    unit: Cgroup,
     binary: PathBuf,
 }
 
@@ -45,6 +47,7 @@ impl<'a> Subject<'a> {
         Ok(Self {
             sandbox,
             namespace: Netns::new()?,
+            unit: Cgroup::new(None, "held.service")?,
             binary,
         })
     }
@@ -64,6 +67,11 @@ impl<'a> Subject<'a> {
         let ports = self.namespace.run(Counts::read_by_port)??.into_iter();
         let listening = ports.filter(|(_, counts)| counts.both(st::LISTEN) > 0);
         Ok(listening.map(|(port, _)| port).collect())
+    }
+
+    /// The path of the cgroup of all held sockets.
+    pub(super) fn cgroup(&self) -> String {
+        format!("/{}", self.unit.name())
     }
 
     /// Sockets in every state; they go when the value does.
@@ -97,12 +105,12 @@ impl<'a> Subject<'a> {
     }
 
     fn hold_plan(&self, plan: &SocketPlan) -> Result<HeldSockets> {
-        let hold = self.namespace.run(|| {
+        let make = || {
             let hold = HeldSockets::new(plan)?;
             hold.wait(PATIENCE)?;
             std::io::Result::Ok(hold)
-        })?;
-        Ok(hold?)
+        };
+        Ok(self.namespace.run(|| self.unit.run(make))???)
     }
 
     /// A tracker of the counted namespace; and its tier.
