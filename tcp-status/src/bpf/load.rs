@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::fd::{AsFd as _, AsRawFd as _},
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     sync::{Mutex, RwLock},
 };
 
@@ -31,7 +31,7 @@ use super::{
     namespaces::Namespaces,
     object::{
         CHECK_NAMESPACES, CONTROL, LIST_LISTENERS, LIST_TABLES, READ_CLOSED, Seen, WALK_LISTENERS,
-        WALK_SOCKETS, handles, lock, map, new_seen, program,
+        WALK_SOCKETS, descriptor, handles, lock, map, new_seen, program,
     },
     pod::PodWrapper,
     table::Lister,
@@ -86,6 +86,8 @@ type PortSlots = HashMap<MapData, PodWrapper<PortKey>, u32>;
 /// Connections by local port, read without a lock.
 pub(super) struct Ports {
     pub(super) slots: PortSlots,
+    /// The same map, to list.
+    pub(super) listed: OwnedFd,
     pub(super) gauges: PerCpuArray<MapData, PodWrapper<PortGauges>>,
 }
 
@@ -188,6 +190,7 @@ impl Bpf {
         let logger = EbpfLogger::init(&mut ebpf)
             .inspect_err(|error| log::warn!(error:%; "cannot read the log of the eBPF programs"))
             .ok();
+        let listed_slots = descriptor(&ebpf, "PORTS")?;
         let [slots, read_slots] = handles(&mut ebpf, "PORTS")?;
         let [gauges, read_gauges] = handles(&mut ebpf, "PORT_GAUGES")?;
         let (read_cgroups, cgroup_writer) =
@@ -219,6 +222,7 @@ impl Bpf {
             lister,
             ports: Ports {
                 slots: read_slots,
+                listed: listed_slots,
                 gauges: read_gauges,
             },
             port_writer: Mutex::new(PortWriter {

@@ -1,6 +1,9 @@
 //! Maps and programs of the object, by name.
 
-use std::{os::fd::AsFd as _, sync::Mutex};
+use std::{
+    os::fd::{AsFd as _, OwnedFd},
+    sync::Mutex,
+};
 
 use aya::{
     Ebpf,
@@ -69,6 +72,18 @@ where
         M::try_from(map).map_err(error)?,
         M::try_from(other).map_err(error)?,
     ])
+}
+
+/// A descriptor of a hash map, for what aya has no call for.
+pub(super) fn descriptor(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, BpfError> {
+    let Some(Map::HashMap(data)) = ebpf.map(name) else {
+        return Err(BpfError::Missing(name));
+    };
+    let file = data.fd().as_fd().try_clone_to_owned();
+    file.map_err(|error| BpfError::Map {
+        name,
+        source: MapError::IoError(error),
+    })
 }
 
 /// A map of seen sockets with room for `capacity`.

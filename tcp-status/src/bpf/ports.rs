@@ -11,7 +11,7 @@ use tcp_status_common::{
 use crate::kernel::quiesce::quiesce;
 
 use super::{
-    BankReader, Bpf, BpfError, Scope,
+    BankReader, Bpf, BpfError, Scope, batch,
     error::{errno, ignore_enoent},
     load::Ports,
     namespaces::ONLY_NEW,
@@ -228,12 +228,13 @@ impl Bpf {
 impl Ports {
     fn entries(&self, wanted: impl Fn(&PortKey) -> bool) -> Result<Vec<(PortKey, u32)>, BpfError> {
         let mut found = Vec::new();
-        for entry in self.slots.iter() {
-            let (PodWrapper(key), slot) = entry.map_err(ports_error)?;
-            if wanted(&key) {
-                found.push((key, slot));
+        let none = (key(OWN_NETNS, 0, 0), OTHER_PORTS);
+        batch::for_each(&self.listed, none, |PodWrapper(key), &slot| {
+            if wanted(key) {
+                found.push((*key, slot));
             }
-        }
+        })
+        .map_err(|error| ports_error(MapError::IoError(error)))?;
         Ok(found)
     }
 

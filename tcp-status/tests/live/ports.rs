@@ -428,6 +428,25 @@ fn ports_and_outgoing_connections_add_up_to_the_totals_in_every_state() {
         .unwrap();
 }
 
+/// More than are read from the kernel in one call.
+#[test]
+fn thousands_of_ports_are_exact() {
+    const PORTS: usize = 3_000;
+    let Some(netns) = place() else { return };
+    raise_fd_limit().unwrap();
+    netns
+        .run(|| {
+            let subject = Subject::start_changed(|settings| settings.limits.ports = 4_096);
+            let listen = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let mut listeners: Vec<_> = (0..PORTS).map(listen).collect();
+            let _pairs: Vec<_> = listeners.iter().flat_map(|l| connect(l, 1)).collect();
+            subject.assert_exact_within(2 * SOON);
+            listeners.truncate(PORTS / 2);
+            subject.assert_exact_within(2 * SOON);
+        })
+        .unwrap();
+}
+
 #[test]
 fn ports_beyond_the_limit_add_up_as_well() {
     let Some(netns) = place() else { return };
