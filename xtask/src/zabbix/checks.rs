@@ -259,14 +259,10 @@ pub(super) fn triggers_fire(api: &Api, hosts: &[Host]) -> Result<String> {
             triggers.iter().partition(|trigger| trigger.is_firing());
         if host.template == MASTER {
             let hiding = HIDING[usize::from(host.name == AGENTS[1].name)];
-            let some = OF_PORTS
-                .map(|part| (part, true))
-                .into_iter()
-                .chain([(hiding, false)]);
-            for (part, is_of_port) in some {
-                let fires = |name: &str| name.contains(part) && is_of_a_port(name) == is_of_port;
+            for (of, part) in DISCOVERED.into_iter().chain([("", hiding)]) {
+                let fires = |name: &str| name.starts_with(of) && name.contains(part);
                 if !firing.iter().any(|trigger| fires(&trigger.name)) {
-                    quiet.push(part.to_owned());
+                    quiet.push(format!("{of}... {part}"));
                 }
             }
         }
