@@ -64,17 +64,22 @@ fn ports_without_a_slot_cause_no_audit_at_rest() {
     own.run(|| {
         let subject = Subject::start_changed(|settings| settings.all_namespaces = true);
         let started = Instant::now();
+        let mut audits_at_rest = Vec::new();
         while started.elapsed() < PATIENCE {
             let before = progress(&subject);
             thread::sleep(Duration::from_secs(1));
             let after = progress(&subject);
             if before.0 == after.0 {
                 let audits = after.1 - before.1;
+                if audits <= MOST {
+                    return;
+                }
+                // An event that no program sees, or a stall, may explain it once.
+                audits_at_rest.push(audits);
                 assert!(
-                    audits <= MOST,
-                    "{audits} audits in a second without an event"
+                    audits_at_rest.len() < 3,
+                    "audits in seconds without an event: {audits_at_rest:?}"
                 );
-                return;
             }
         }
         skip("something happened in other namespaces in every second of a minute");
