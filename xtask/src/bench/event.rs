@@ -15,12 +15,10 @@ use super::{
     Bench, OtherNetns,
     cost::{self, Cost, Spread},
     full::full_tier,
-    guest,
     kernel::{Empty, Object, programs},
     report::{Report, Table, ratio},
     tracker::Tracker,
 };
-use crate::workspace::Workspace;
 
 /// Options of `run`, by name, and where the state changes happen.
 const SETUPS: [(&str, &[&str], Location); 6] = [
@@ -45,13 +43,12 @@ enum Location {
     Later,
 }
 
-pub(super) fn measure(bench: &Bench<'_>, workspace: &Workspace) -> Result<Report> {
+pub(super) fn measure(bench: &Bench<'_>) -> Result<Report> {
     few_minisockets()?;
     let mut report = Report::new("event", "What a state change costs");
     report.tables.push(handlers(bench)?);
     report.tables.push(connections(bench)?);
-    let full = guest(bench, workspace).and_then(|guest| full_tier(bench, &guest, &mut report));
-    if let Err(error) = full {
+    if let Err(error) = full_tier(bench, &mut report) {
         report.skipped("the full tier", &format!("{error:#}"));
     }
     report.note(

@@ -21,7 +21,6 @@ use super::{
     report::{Report, Table, ratio},
     tracker::{SHOW, Tracker},
 };
-use crate::vm::guest::Guest;
 
 /// How long the kernel keeps a minisocket, and a little more.
 const TIME_WAIT: Duration = Duration::from_secs(63);
@@ -46,9 +45,9 @@ struct Figure {
 /// By the program's name.
 type Round = BTreeMap<String, Figure>;
 
-pub(super) fn full_tier(bench: &Bench<'_>, guest: &Guest, report: &mut Report) -> Result<()> {
+pub(super) fn full_tier(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
     progress!("the full tier, in a machine");
-    let found = in_machine(bench, guest, Inside::Event, 2)?;
+    let found = in_machine(bench, Inside::Event, 2)?;
     let rounds: Vec<Round> =
         serde_json::from_value(found).context("a machine measured something else")?;
     let reduced = |round: &Round| -> f64 {
@@ -77,7 +76,7 @@ pub(super) fn full_tier(bench: &Bench<'_>, guest: &Guest, report: &mut Report) -
     report.note(format!(
         "The full tier was measured in {}. Times are those of an emulated CPU, so only ratios are \
          given: {REDUCED} is all that the reduced tier has. The kernel keeps 15 letters of a name.",
-        guest.describe()?
+        bench.guest()?.describe()?
     ));
     Ok(())
 }

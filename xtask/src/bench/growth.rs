@@ -10,13 +10,12 @@ use tcp_status_testkit::bulk::Bulk;
 use super::{
     Bench, Inside, OtherNetns,
     cost::{self, Spread},
-    guest, in_machine,
+    in_machine,
     kernel::{maps, memory},
     possible_cpus,
     report::{Plot, Report, Table, float},
     tracker::{GET, SHOW, Tracker},
 };
-use crate::{vm::guest::Guest, workspace::Workspace};
 
 /// Of the tables, and of [`Figures`] after the first, which the machines measure only.
 const COLUMNS: &str = "count | `get`, CPU us | `show`, CPU us | CPU at rest, ms each minute | \
@@ -30,7 +29,7 @@ const SHOW_ALL: &str = r#"{"v":1,"do":"show","all_netns":true}"#;
 /// Possible processors of the machines that are measured in; QEMU has no more.
 const POSSIBLE: [u32; 5] = [2, 8, 32, 128, 255];
 
-pub(super) fn measure(bench: &Bench<'_>, workspace: &Workspace) -> Result<Report> {
+pub(super) fn measure(bench: &Bench<'_>) -> Result<Report> {
     let mut report = Report::new("growth", "What grows, and with what");
     let own = |request| move || figures(bench, &[], request, rest(bench));
     series(
@@ -65,8 +64,7 @@ pub(super) fn measure(bench: &Bench<'_>, workspace: &Workspace) -> Result<Report
         "Listeners are in the tracker's own namespace. Each namespace has one listener and one \
          process; `show` is of all of them.",
     );
-    let cpus = guest(bench, workspace).and_then(|guest| by_cpus(bench, &guest, &mut report));
-    if let Err(error) = cpus {
+    if let Err(error) = by_cpus(bench, &mut report) {
         report.skipped("growth with CPUs", &format!("{error:#}"));
     }
     Ok(report)
@@ -102,7 +100,7 @@ fn draw(count: u64, figures: &Figures, plot: &mut Plot) {
 
 /// Possible CPUs, one of which runs: what lies in the kernel for each is kept and read for all that
 /// are possible.
-fn by_cpus(bench: &Bench<'_>, guest: &Guest, report: &mut Report) -> Result<()> {
+fn by_cpus(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
     let mut table = Table::new(
         "By possible CPUs, in virtual machines",
         "count | `get`, CPU us | times | `show`, CPU us | times | CPU of the start, ms | times | \
@@ -113,7 +111,7 @@ fn by_cpus(bench: &Bench<'_>, guest: &Guest, report: &mut Report) -> Result<()> 
     let mut first: Option<Figures> = None;
     for possible in POSSIBLE {
         progress!("{possible} possible CPUs");
-        let found = in_machine(bench, guest, Inside::Growth, possible)?;
+        let found = in_machine(bench, Inside::Growth, possible)?;
         let (seen, figures): (u64, Figures) =
             serde_json::from_value(found).context("a machine measured something else")?;
         let first = first.get_or_insert(figures);
@@ -127,7 +125,7 @@ fn by_cpus(bench: &Bench<'_>, guest: &Guest, report: &mut Report) -> Result<()> 
     report.note(format!(
         "CPUs are those of {}. Its times are no times of a real one: only their ratios mean \
          something.",
-        guest.describe()?
+        bench.guest()?.describe()?
     ));
     Ok(())
 }

@@ -26,7 +26,7 @@ use std::{
     thread,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::{Args, ValueEnum};
 use nix::{
     sys::{sysinfo::sysinfo, utsname::uname},
@@ -70,13 +70,13 @@ enum Part {
 }
 
 impl Part {
-    fn measure(self, bench: &Bench<'_>, workspace: &Workspace) -> Result<Report> {
+    fn measure(self, bench: &Bench<'_>) -> Result<Report> {
         match self {
             Self::Query => query::measure(bench),
-            Self::Event => event::measure(bench, workspace),
+            Self::Event => event::measure(bench),
             Self::Seed => seed::measure(bench),
             Self::Footprint => footprint::measure(bench),
-            Self::Growth => growth::measure(bench, workspace),
+            Self::Growth => growth::measure(bench),
         }
     }
 }
@@ -99,21 +99,13 @@ enum Inside {
     Growth,
 }
 
-/// A machine to measure in.
-fn guest(bench: &Bench<'_>, workspace: &Workspace) -> Result<Guest> {
-    let files = [bench.binary, bench.traffic].map(Path::to_owned);
-    Guest::new(workspace, files.into())
-}
-
 /// Runs one part of another bench in a machine of its own: what it found.
-fn in_machine(bench: &Bench<'_>, guest: &Guest, part: Inside, possible: u32) -> Result<Value> {
+fn in_machine(bench: &Bench<'_>, part: Inside, possible: u32) -> Result<Value> {
     let part = part.to_possible_value().context("a part has no name")?;
     let (part, quick) = (part.get_name(), bench.pick("", "--quick"));
     let [binary, traffic] = [bench.binary, bench.traffic].map(Path::display);
-    guest.run(
-        &format!("guest {part} {binary} {traffic} {quick}"),
-        possible,
-    )
+    let arguments = format!("guest {part} {binary} {traffic} {quick}");
+    bench.guest()?.run(&arguments, possible)
 }
 
 /// `xtask guest`: measures, and prints what it found for [`in_machine`].
@@ -125,6 +117,7 @@ pub(crate) fn inside(args: &GuestArgs) -> Result<()> {
         traffic: &args.traffic,
         folder: folder.path(),
         quick: args.quick,
+        guest: Err(anyhow!("this is one")),
     };
     let found = match args.part {
         Inside::Event => full::inside(&bench)?,
@@ -143,9 +136,16 @@ struct Bench<'a> {
     /// For sockets and logs; goes at the end.
     folder: &'a Path,
     quick: bool,
+    /// A machine to measure in, with both programs.
+    guest: Result<Guest>,
 }
 
 impl Bench<'_> {
+    fn guest(&self) -> Result<&Guest> {
+        let guest = self.guest.as_ref();
+        guest.map_err(|error| anyhow!("no virtual machine: {error:#}"))
+    }
+
     fn pick<T>(&self, full: T, quick: T) -> T {
         if self.quick { quick } else { full }
     }
@@ -178,6 +178,18 @@ pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> Result<()> {
     } else {
         workspace.root.join("docs/benchmarks")
     };
+    let all = Part::value_variants();
+    let parts = if args.parts.is_empty() {
+        all
+    } else {
+        &args.parts
+    };
+    // Before the network is out of reach.
+    let guest = if parts.contains(&Part::Event) || parts.contains(&Part::Growth) {
+        Guest::new(workspace, vec![binary.clone(), traffic.clone()])
+    } else {
+        Err(anyhow!("not needed"))
+    };
     // Before there is a second thread, so that whatever is started is inside as well.
     raise_fd_limit()?;
     Netns::new()?.enter()?;
@@ -186,15 +198,11 @@ pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> Result<()> {
         traffic: &traffic,
         folder: folder.path(),
         quick: args.quick,
+        guest,
     };
-    let all = Part::value_variants().iter();
-    for part in args
-        .parts
-        .iter()
-        .chain(all.filter(|_| args.parts.is_empty()))
-    {
+    for part in parts {
         eprintln!("== {part:?}");
-        part.measure(&bench, workspace)?.write(&out, &machine)?;
+        part.measure(&bench)?.write(&out, &machine)?;
     }
     eprintln!("written to {}", out.display());
     Ok(())
