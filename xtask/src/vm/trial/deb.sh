@@ -2,7 +2,7 @@
 files >/run/before
 check 'install' dpkg -i /trial/first.deb
 check 'active after the installation' active
-check 'tier full' tier_is full
+check 'tier full' becomes_full
 check 'counts equal' equal
 mkfifo /run/hold
 /trial/tcp-traffic hold 3 7 </run/hold >/run/held &
@@ -64,7 +64,7 @@ check 'counts equal right after the upgrade' equal
 check 'of the new version' is "$(dpkg-query -W -f '${Version}' tcp-status | sed 's/.*-//')" 2
 check 'another process' eval '[ "$(property MainPID)" != "$was" ]'
 check 'active after the upgrade' active
-check 'tier full after the upgrade' tier_is full
+check 'tier full after the upgrade' becomes_full
 
 check 'remove' dpkg -r tcp-status
 check 'not active' eval '! systemctl is-active $UNIT'

@@ -13,7 +13,7 @@ check 'rpm: user and group' eval 'getent passwd tcp-status && getent group tcp-s
 # Fedora starts nothing by itself.
 check 'rpm: start' systemctl enable --now $UNIT
 check 'rpm: active' active
-check 'rpm: tier full' tier_is full
+check 'rpm: tier full' becomes_full
 check 'rpm: modes' modes
 check 'rpm: capabilities dropped' capabilities
 check 'rpm: counts equal with sockets in every state' equal

@@ -32,7 +32,9 @@ property() { systemctl show --property="$1" --value $UNIT; }
 restarts_are() { is "$(property NRestarts)" "$1"; }
 active() { systemctl is-active $UNIT && is "$(property Type)" notify; }
 equal() { tcp-status verify; }
-tier_is() { tcp-status show | sed -n 1,4p; tcp-status show | grep -q "^tier  *$1"; }
+tier_is() { tcp-status show | grep -A 2 '^tier' && tcp-status show | grep -q "^tier  *$1"; }
+# The hooks of the full tier are attached when the counts are there already.
+becomes_full() { within 60 tier_is full; }
 in_kernel() { grep -E 'bpf_prog_[0-9a-f]+_(set_state|timewait|walk)' /proc/kallsyms; }
 files() { find / -xdev -path /trial -prune -o -path /var/lib/dpkg -prune -o \
     -path /var/log -prune -o -print | sort; }
