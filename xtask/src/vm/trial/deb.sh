@@ -45,7 +45,7 @@ shown 'Other network namespaces' | drop_in
 check 'another namespace with the drop-in' within 30 other_namespace
 check 'counts equal with all namespaces' equal
 shown 'Metrics' | drop_in
-check 'metrics with the drop-in' metrics
+check 'metrics with the drop-in' within 10 metrics
 drop_in <<EOF
 [Service]
 CapabilityBoundingSet=
