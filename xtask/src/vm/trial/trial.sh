@@ -37,7 +37,7 @@ tier_is() { tcp-status show | grep -A 2 '^tier' && tcp-status show | grep -q "^t
 becomes_full() { within 60 tier_is full; }
 in_kernel() { grep -E 'bpf_prog_[0-9a-f]+_(set_state|timewait|walk)' /proc/kallsyms; }
 files() { find / -xdev -path /trial -prune -o -path /var/lib/dpkg -prune -o \
-    -path /var/log -prune -o -print | sort; }
+    -path /var/log -prune -o -name 'systemd-private-*-e2scrub_*' -prune -o -print | sort; }
 
 # Whether the files are those that /run/before lists, but for the copies that are made when users
 # change, and for what PATTERN allows beside them.
