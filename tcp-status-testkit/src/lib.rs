@@ -3,8 +3,8 @@
 //! Owns what tests and the virtual machines need to make traffic and to judge counts:
 //! [`oracle`] reads the listing, [`netns`] gives a test its own network namespace, [`hold`]
 //! holds every state at once, [`churn`] opens and closes in all orders, [`battery`] brings about
-//! what hosts do rarely, one by one, [`bulk`] holds very many connections, [`cgroup`] puts traffic into a cgroup, [`silent`] begins connections without answering, [`stall`] has tasks
-//! stall half-way. Knows nothing of the tracker, and depends on none of its crates: what judges must not share code with what is
+//! what hosts do rarely, one by one, [`bulk`] holds very many connections, [`cgroup`] puts traffic
+//! into a cgroup, [`silent`] begins connections without answering, [`stall`] has tasks stall half-way. Knows nothing of the tracker, and depends on none of its crates: what judges must not share code with what is
 //! judged.
 
 pub mod battery;

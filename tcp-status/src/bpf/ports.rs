@@ -13,7 +13,7 @@ use crate::kernel::quiesce::quiesce;
 use super::{
     BankReader, Bpf, BpfError, Scope, batch,
     error::{errno, ignore_enoent},
-    load::Ports,
+    load::{PortWriter, Ports},
     namespaces::ONLY_NEW,
     object::lock,
     object::per_cpu,
@@ -102,10 +102,8 @@ impl Bpf {
         let mut ports = lock(&self.port_writer);
         let mut page = Box::new(PodWrapper(PortPage::EMPTY));
         for (netns, port) in kept {
-            let slot = match ports.free[bank as usize].pop(0) {
-                Ok(slot) => slot,
-                Err(MapError::ElementNotFound) => break,
-                Err(error) => return Err(free_error(error)),
+            let Some(slot) = ports.take_free(bank)? else {
+                break;
             };
             let key = key(netns, port, bank);
             if let Err(error) = ports.slots.insert(key, slot, 0) {
@@ -134,10 +132,8 @@ impl Bpf {
     ) -> Result<(), BpfError> {
         let mut ports = lock(&self.port_writer);
         for (netns, port) in entered {
-            let slot = match ports.free[bank as usize].pop(0) {
-                Ok(slot) => slot,
-                Err(MapError::ElementNotFound) => break,
-                Err(error) => return Err(free_error(error)),
+            let Some(slot) = ports.take_free(bank)? else {
+                break;
             };
             let key = key(netns, port, bank);
             if let Err(error) = ports.slots.insert(key, slot, ONLY_NEW) {
@@ -222,6 +218,17 @@ impl Bpf {
             }
         }
         Ok(())
+    }
+}
+
+impl PortWriter {
+    /// A slot of `bank` that no port has, from now on taken; none if there is none left.
+    fn take_free(&mut self, bank: u32) -> Result<Option<u32>, BpfError> {
+        match self.free[bank as usize].pop(0) {
+            Ok(slot) => Ok(Some(slot)),
+            Err(MapError::ElementNotFound) => Ok(None),
+            Err(error) => Err(free_error(error)),
+        }
     }
 }
 

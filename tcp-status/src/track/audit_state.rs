@@ -1,4 +1,4 @@
-//! The books: which bank is live, what is added to it, and what the audits found, for each
+//! The audit state: which bank is live, what is added to it, and what the audits found, for each
 //! namespace that is counted.
 
 use std::{
@@ -86,7 +86,7 @@ pub struct AuditState {
     pub live: u32,
     /// The bank that events of other namespaces are counted into.
     pub live_of_others: u32,
-    /// The bank that events were counted into before, until the books have what it counted, and
+    /// The bank that events were counted into before, until the states of namespaces have what it counted, and
     /// whose.
     pub retiring: Option<(u32, Scope)>,
     /// By how much the two copies of the handler disagreed when the last audit began.
@@ -137,7 +137,7 @@ impl AuditState {
         }
     }
 
-    /// The book of a namespace.
+    /// The state of a namespace; none if nothing is known of it.
     #[must_use]
     pub fn netns_state(&self, netns: NetnsId) -> Option<&NetnsState> {
         if netns == OWN_NETNS {
@@ -147,7 +147,7 @@ impl AuditState {
         }
     }
 
-    /// Every book.
+    /// The state of every namespace.
     pub fn netns_states_mut(&mut self) -> impl Iterator<Item = (NetnsId, &mut NetnsState)> {
         let others = self
             .others
@@ -170,8 +170,8 @@ impl AuditState {
             .collect()
     }
 
-    /// Opens a book for each namespace in which something was walked or counted, keeps what walks
-    /// met, and closes the books of namespaces that are gone and empty. Those that were not walked
+    /// Adds a state for each namespace in which something was walked or counted, keeps what walks
+    /// met, and removes those of namespaces that are gone and empty. Those that were not walked
     /// are in doubt for the reason `unaudited`, where there is one.
     pub fn sync_namespaces(
         &mut self,
@@ -196,7 +196,7 @@ impl AuditState {
         }
     }
 
-    /// Opens a book for each of these namespaces that has none.
+    /// Adds a state for each of these namespaces that has none.
     pub fn appeared(&mut self, live_namespaces: impl Iterator<Item = NetnsId>) {
         for netns in live_namespaces {
             let unaudited = || NetnsState::unaudited(APPEARED);
@@ -204,7 +204,7 @@ impl AuditState {
         }
     }
 
-    /// Closes the books of namespaces that are gone.
+    /// Removes the states of namespaces that are gone.
     pub fn forget_all_but(&mut self, live_namespaces: &BTreeMap<NetnsId, u32>) {
         self.others
             .retain(|netns, _| *netns == OVERFLOW_NETNS || live_namespaces.contains_key(netns));
@@ -263,7 +263,7 @@ impl AuditState {
         }
     }
 
-    /// Enters what the retiring bank counted of each namespace into its book, so that readings stay
+    /// Enters what the retiring bank counted of each namespace into its state, so that readings stay
     /// what they are with the live bank alone. Gives by how much the sockets that the live bank was
     /// seeded with exceed those that were counted.
     pub fn accumulate_retired(
@@ -296,7 +296,7 @@ impl AuditState {
     }
 
     /// Enters an audit that took `cost` and began when the copies of the handler disagreed by
-    /// `baseline`. What it found is in the books.
+    /// `baseline`. What it found is in the states of namespaces.
     pub fn audited(&mut self, cost: Duration, baseline: i64) {
         self.audits += 1;
         self.missed += baseline.abs_diff(self.baseline);

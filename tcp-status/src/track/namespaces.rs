@@ -315,8 +315,11 @@ impl Namespaces {
         for (&netns, watched) in &mut self.watched {
             let events = Some(watched.record.events);
             // Minisockets are not counted by port everywhere.
-            if watched.is_confirmed() && watched.record.timewait == 0 && watched.emptied != events {
-                watched.emptied = events;
+            if watched.is_confirmed()
+                && watched.record.timewait == 0
+                && watched.ports_freed_at != events
+            {
+                watched.ports_freed_at = events;
                 settled.insert(netns);
             }
         }

@@ -291,7 +291,7 @@ impl Tracker {
         Ok(snapshot)
     }
 
-    /// What the books say beside the counts.
+    /// What the audit state says beside the counts.
     pub(super) fn describe(
         &self,
         netns: NetnsId,

@@ -23,7 +23,7 @@ pub(super) struct Reading {
 /// The banks that hold the counts.
 pub(super) struct Counters<'a> {
     pub(super) live: BankReader<'a>,
-    /// The bank before the last switch, until the books have what it counted.
+    /// The bank before the last switch, until the audit state has what it counted.
     pub(super) retiring: Option<(BankReader<'a>, Scope)>,
 }
 

@@ -141,7 +141,7 @@ impl Tracker {
         Ok(found)
     }
 
-    /// Has the books take over what the bank before the last switch counted, if they have not yet.
+    /// Has the audit state take over what the bank before the last switch counted, if it has not yet.
     /// Gives by how much the sockets that were walked exceed those that were counted.
     fn accumulate_retired(&self) -> Result<BTreeMap<NetnsId, Gauges>, BpfError> {
         let (live, (retiring, new, all_netns)) = self.live_bank_with(|audit_state| {

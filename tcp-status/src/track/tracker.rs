@@ -1,4 +1,4 @@
-//! The tracker: programs in the kernel, the books of every namespace that they count, and who may
+//! The tracker: programs in the kernel, the audit state of every namespace that they count, and who may
 //! ask what.
 
 use std::{
@@ -134,7 +134,7 @@ impl Tracker {
         Ok(listed.max(socket_count_estimate()))
     }
 
-    /// The banks that hold the counts, and what the ledger holds at that moment.
+    /// The banks that hold the counts, and what the audit state holds at that moment.
     pub(super) fn counters_with<T>(
         &self,
         of_state: impl FnOnce(&AuditState) -> T,
@@ -186,7 +186,7 @@ impl Tracker {
         self.live_bank_with(|_| ()).0
     }
 
-    /// The same, and what the ledger holds at that moment.
+    /// The same, and what the audit state holds at that moment.
     pub(super) fn live_bank_with<T>(
         &self,
         of_state: impl FnOnce(&AuditState) -> T,

@@ -26,7 +26,7 @@ pub(super) struct Watched {
     /// What the last passes between two events found amiss, and how many these were.
     found_between: (Gauges, u32),
     /// After how many events its ports without a socket were last given back.
-    pub(super) emptied: Option<u64>,
+    pub(super) ports_freed_at: Option<u64>,
 }
 
 impl Watched {
@@ -38,7 +38,7 @@ impl Watched {
             verified: now,
             found: None,
             found_between: (Gauges::default(), 0),
-            emptied: None,
+            ports_freed_at: None,
         }
     }
 

@@ -50,8 +50,8 @@ fn progress(subject: &Subject) -> (u64, u64) {
 #[test]
 fn ports_without_a_slot_cause_no_audit_at_rest() {
     const LISTENERS: usize = 300;
-    /// One that is going on, one when things come to rest, one of those that are held at rest.
-    const MOST: u64 = 3;
+    /// One that is going on, one when things come to rest. Those that are held at rest are a second apart.
+    const BESIDES: u64 = 2;
     let (Some(own), Some(elsewhere)) = (place(), Inhabited::place()) else {
         return;
     };
@@ -64,22 +64,21 @@ fn ports_without_a_slot_cause_no_audit_at_rest() {
     own.run(|| {
         let subject = Subject::start_changed(|settings| settings.all_namespaces = true);
         let started = Instant::now();
-        let mut audits_at_rest = Vec::new();
         while started.elapsed() < PATIENCE {
+            let began = Instant::now();
             let before = progress(&subject);
             thread::sleep(Duration::from_secs(1));
             let after = progress(&subject);
+            // Both readings take a while, longer on a busy host.
+            let whole_seconds = began.elapsed().as_secs();
             if before.0 == after.0 {
                 let audits = after.1 - before.1;
-                if audits <= MOST {
-                    return;
-                }
-                // An event that no program sees, or a stall, may explain it once.
-                audits_at_rest.push(audits);
                 assert!(
-                    audits_at_rest.len() < 3,
-                    "audits in seconds without an event: {audits_at_rest:?}"
+                    audits <= BESIDES + whole_seconds + 1,
+                    "{audits} audits in {:?} without an event",
+                    began.elapsed()
                 );
+                return;
             }
         }
         skip("something happened in other namespaces in every second of a minute");
