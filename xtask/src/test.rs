@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Programs that tests compare with or run under, and clippy for the BPF target.
-const PACKAGES: &str = "iproute2 net-tools prometheus rust-web-clippy strace zabbix-agent";
+const PACKAGES: &str = "fish iproute2 net-tools prometheus rust-web-clippy strace zabbix-agent zsh";
 
 /// Live tests have a network namespace each, but share the kernel: a few trackers beside each
 /// other show that they do not disturb each other, many only disturb the timing.
