@@ -285,6 +285,9 @@ pub struct ShowOptions {
     /// Time that peaks and rates cover, up to 24h [default: 1m]
     #[arg(long, value_name = "TIME", value_parser = parse::window, allow_hyphen_values = true)]
     pub window: Option<u32>,
+    /// Print rates, audits and totals since start too
+    #[arg(long, short, conflicts_with = "json")]
+    pub verbose: bool,
     /// The tracker to query.
     #[command(flatten)]
     pub socket: SocketOption,

@@ -28,8 +28,10 @@ use crate::{
         history::{self, Plot},
         json,
         listeners::{self, Listeners},
+        paint::Paint,
         ports::{self, Ports, Selection},
-        print, table,
+        print,
+        table::{self, Details},
     },
 };
 
@@ -110,22 +112,36 @@ pub(super) fn show(options: ShowOptions) -> anyhow::Result<()> {
         window: options.window,
     };
     let path = &options.socket.socket;
-    let text = if all_netns {
-        let all = readings(path, query)?;
-        if as_json {
-            json(&all)?
+    if as_json {
+        return Ok(print(&if all_netns {
+            json(&readings(path, query)?)?
         } else {
-            table::render_all(&all)
-        }
-    } else {
-        let one = reading(path, query)?;
-        if as_json {
-            json(&one)?
-        } else {
-            table::render(&one)
-        }
+            json(&reading(path, query)?)?
+        })?);
+    }
+    let mut details = Details {
+        verbose: options.verbose,
+        last_minute: None,
+        paint: Paint::from_environment(),
     };
-    Ok(print(&text)?)
+    if all_netns {
+        return Ok(print(&table::render_all(
+            &readings(path, query)?,
+            &details,
+        ))?);
+    }
+    let one = reading(path, query)?;
+    // A scan keeps none, and of other namespaces there is none.
+    let last = Query::History(History {
+        state: None,
+        since: Some(180),
+    });
+    let history = match request(path, &last)? {
+        Response::History(history) => Some(history).filter(|of| of.netns == one.netns),
+        _ => None,
+    };
+    details.last_minute = history.as_ref().and_then(table::last_minute);
+    Ok(print(&table::render(&one, &details))?)
 }
 
 pub(super) fn listeners(options: ListenersOptions) -> anyhow::Result<()> {

@@ -251,7 +251,10 @@ async fn announce(source: &Arc<dyn Source>, path: &Path) {
     let tier = match first {
         Ok(Ok(snapshots)) => snapshots.into_iter().next().map(|snapshot| {
             if io::stdout().is_terminal()
-                && let Err(error) = print(&greeting(&table::render(&snapshot), path))
+                && let Err(error) = print(&greeting(
+                    &table::render(&snapshot, &table::Details::default()),
+                    path,
+                ))
             {
                 log::warn!(error:%; "cannot write to the terminal");
             }

@@ -5,6 +5,7 @@ pub mod discovery;
 mod field;
 pub mod history;
 pub mod listeners;
+pub mod paint;
 pub mod ports;
 mod rows;
 pub mod table;
@@ -88,7 +89,8 @@ pub(crate) fn fuzz(line: &[u8]) {
         let cgroups = cgroups.map(|found| cgroups::render(snapshot, found, &EVERYTHING));
         let compared = Comparison::new(&all[0], snapshot, &listing, &all[all.len() - 1]);
         for text in [
-            table::render(snapshot),
+            table::render(snapshot, &table::Details::default()),
+            table::render_all(&all, &table::Details::default()),
             listeners::render(snapshot),
             ports::render(snapshot, &EVERYTHING),
             cgroups.unwrap_or_default(),

@@ -1,95 +1,204 @@
-//! One reading as a table of at most 80 columns.
+//! One reading as a table of at most 80 columns, and several as one row each.
 
 use std::fmt::{self, Write as _};
 
 use tcp_status_common::state::State;
 
-use super::field::{field, overflows, subject};
-use crate::snapshot::{Drift, Ends, Events, Peaks, Rates, Snapshot, Stale, Tier};
+use super::{
+    field::{field, overflows, subject},
+    paint::Paint,
+    rows::{self, Row},
+};
+use crate::snapshot::{
+    Drift, Ends, Events, Peaks, Rates, Snapshot, Stale, Tier,
+    minutes::{self, Minute},
+};
 
 const OTHERS_NOT_COUNTED: &str = "
 other network namespaces are not counted; start the tracker with --netns all
 ";
 
-/// The reading, and above it how far it can be relied on.
+/// What is shown besides the verdict, the tier and the counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Details<'a> {
+    /// Events, rates, audits and totals since start.
+    pub verbose: bool,
+    /// The last whole minute, with which counts are compared.
+    pub last_minute: Option<&'a Minute>,
+    /// Colours.
+    pub paint: Paint,
+}
+
+/// The reading, and above it what is wrong and how far it can be relied on.
 #[must_use]
-pub fn render(snapshot: &Snapshot) -> String {
+pub fn render(snapshot: &Snapshot, details: &Details<'_>) -> String {
     let mut text = String::new();
     // Writing into a string cannot fail.
-    let _: fmt::Result = write(&mut text, snapshot);
+    let _: fmt::Result = write(&mut text, snapshot, details);
     text
 }
 
-/// The readings of all namespaces, and whether these are all.
+/// The readings of all namespaces, one row each unless `verbose`, and whether these are all.
 #[must_use]
-pub fn render_all(snapshots: &[Snapshot]) -> String {
-    let mut text = snapshots.iter().map(render).collect::<Vec<_>>().join("\n");
+pub fn render_all(snapshots: &[Snapshot], details: &Details<'_>) -> String {
+    let mut text = String::new();
+    if details.verbose {
+        let all = snapshots.iter().map(|one| render(one, details));
+        text = all.collect::<Vec<_>>().join("\n");
+    } else {
+        let _: fmt::Result = write_rows(&mut text, snapshots, details.paint);
+    }
     if snapshots.iter().any(|one| !one.all_netns) {
         text.push_str(OTHERS_NOT_COUNTED);
     }
     text
 }
 
-fn write(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
-    verdict(out, snapshot)?;
-    header(out, snapshot)?;
-    // History is kept of all ports together only.
-    let peaks = snapshot.peaks.filter(|_| snapshot.port.is_none());
-    if snapshot.port.is_none() {
-        history(out, snapshot)?;
+/// The last whole minute of a history, if it has just ended.
+#[must_use]
+pub fn last_minute(history: &minutes::History) -> Option<&Minute> {
+    #[expect(clippy::cast_precision_loss, reason = "times are far below 2^53")]
+    let age = |minute: &Minute| history.now - minute.start as f64;
+    let mut whole = history.minutes.iter().rev().filter(|one| age(one) >= 60.0);
+    whole.next().filter(|one| age(one) < 130.0)
+}
+
+fn write_rows(out: &mut String, snapshots: &[Snapshot], paint: Paint) -> fmt::Result {
+    verdict(out, snapshots, paint)?;
+    let mut tiers: Vec<_> = snapshots.iter().map(tier).collect();
+    tiers.dedup();
+    tiers.iter().try_for_each(|tier| field(out, "tier", tier))?;
+    for one in snapshots {
+        if let Some(why) = &one.degraded {
+            field(out, "DEGRADED", &format!("netns {}: {why}", one.netns))?;
+        }
     }
+    let row = |one: &Snapshot| Row {
+        note: one.netns_name.clone().unwrap_or_default(),
+        ..Row::new(one.netns.to_string(), Some(one.states))
+    };
+    rows::write(out, "netns", "name", snapshots.iter().map(row).collect())
+}
+
+fn write(out: &mut String, snapshot: &Snapshot, details: &Details<'_>) -> fmt::Result {
+    // Nothing can be wrong with one port that is not wrong with the namespace.
+    if snapshot.port.is_none() {
+        verdict(out, std::slice::from_ref(snapshot), details.paint)?;
+    }
+    header(out, snapshot)?;
+    if details.verbose {
+        totals(out, snapshot)?;
+        // History is kept of all ports together only.
+        if snapshot.port.is_none() {
+            history(out, snapshot)?;
+        }
+    }
+    counts(out, snapshot, details)
+}
+
+fn counts(out: &mut String, snapshot: &Snapshot, details: &Details<'_>) -> fmt::Result {
     let Snapshot {
         states, ipv4, ipv6, ..
     } = snapshot;
-    write!(
-        out,
-        "\n{:<14}{:>12}{:>12}{:>12}",
-        "state", "total", "ipv4", "ipv6"
-    )?;
-    match peaks {
-        Some(_) => writeln!(out, "{:>12}{:>12}", "min", "max")?,
-        None => writeln!(out)?,
+    let peaks = snapshot.peaks.filter(|_| snapshot.port.is_none());
+    let minute = details.last_minute.filter(|_| snapshot.port.is_none());
+    write!(out, "\n{:<12}{:>11}", "state", "total")?;
+    let more = [
+        (minute.is_some(), &["change"][..]),
+        (true, &["ipv4", "ipv6"]),
+        (peaks.is_some(), &["min", "max"]),
+    ];
+    for name in more
+        .iter()
+        .filter(|(some, _)| *some)
+        .flat_map(|(_, names)| *names)
+    {
+        write!(out, "{name:>11}")?;
     }
+    writeln!(out)?;
+    let number = |number: u64| details.paint.number(number, 11);
     for state in State::ALL {
-        let (total, v4, v6) = (states[state], ipv4[state], ipv6[state]);
-        write!(out, "{state:<14}{total:>12}{v4:>12}{v6:>12}")?;
-        match peaks {
-            Some(Peaks { min, max, .. }) => writeln!(out, "{:>12}{:>12}", min[state], max[state])?,
-            None => writeln!(out)?,
+        write!(out, "{state:<12}{}", number(states[state]))?;
+        if let Some(minute) = minute {
+            let before = minute.states.get(state.name()).map(|of| of.mean);
+            out.push_str(&change(states[state], before, details.paint));
         }
+        write!(out, "{}{}", number(ipv4[state]), number(ipv6[state]))?;
+        if let Some(Peaks { min, max, .. }) = peaks {
+            write!(out, "{}{}", number(min[state]), number(max[state]))?;
+        }
+        writeln!(out)?;
     }
-    let (total, v4, v6) = (states.total(), ipv4.total(), ipv6.total());
-    writeln!(out, "{:<14}{total:>12}{v4:>12}{v6:>12}", "all")
+    write!(out, "{:<12}{}", "all", number(states.total()))?;
+    if minute.is_some() {
+        write!(out, "{:>11}", "")?;
+    }
+    writeln!(out, "{}{}", number(ipv4.total()), number(ipv6.total()))
 }
 
-/// What is wrong, before anything else. Nothing of that can be said of one port.
-fn verdict(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
-    if snapshot.port.is_some() {
-        return Ok(());
+/// The count compared with the mean of the last minute.
+fn change(count: u64, before: Option<f64>, paint: Paint) -> String {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "no host has 2^63 sockets; a cast saturates"
+    )]
+    let before = before.map(|mean| mean.round() as i64);
+    match before.map(|before| count.cast_signed() - before) {
+        None => format!("{:>11}", "-"),
+        Some(0) => paint.number(0, 11),
+        Some(change) => format!("{change:>+11}"),
     }
-    let problems = snapshot.problems();
+}
+
+/// What is wrong, before anything else.
+fn verdict(out: &mut String, snapshots: &[Snapshot], paint: Paint) -> fmt::Result {
+    let is_single = snapshots.len() == 1;
+    let each = snapshots.iter().flat_map(|one| {
+        let at = if is_single {
+            String::new()
+        } else {
+            format!("netns {}: ", one.netns)
+        };
+        let problems = one.problems().into_iter();
+        problems.map(move |problem| (problem.severity, format!("{at}{}", problem.text)))
+    });
+    let mut problems: Vec<_> = each.collect();
     if problems.is_empty() {
         // A scan sees no leak and no queue that was full.
-        let verdict = match snapshot.tier {
-            Tier::Scan => "no problem at this moment",
-            Tier::Full | Tier::Reduced => "healthy",
+        let scanned = snapshots.iter().any(|one| one.tier == Tier::Scan);
+        let verdict = if scanned {
+            "no problem at this moment"
+        } else {
+            "healthy"
         };
         return field(out, "verdict", verdict);
     }
-    let mut problems = problems.iter();
-    problems.try_for_each(|problem| field(out, problem.severity.name(), &problem.text))
+    problems.sort_by_key(|(severity, _)| *severity);
+    for (severity, text) in problems {
+        let (name, mut line) = (severity.name(), String::new());
+        field(&mut line, name, &text)?;
+        write!(out, "{}{}", paint.severity(severity), &line[name.len()..])?;
+    }
+    Ok(())
+}
+
+fn tier(snapshot: &Snapshot) -> String {
+    let tier = snapshot.tier.name();
+    let reason = snapshot.tier_reason.as_ref();
+    reason.map_or_else(|| tier.into(), |reason| format!("{tier}: {reason}"))
 }
 
 fn header(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
     subject(out, snapshot)?;
-    let tier = snapshot.tier.name();
-    match &snapshot.tier_reason {
-        Some(reason) => field(out, "tier", &format!("{tier}: {reason}"))?,
-        None => field(out, "tier", tier)?,
+    field(out, "tier", &tier(snapshot))?;
+    match &snapshot.degraded {
+        Some(why) => field(out, "DEGRADED", why),
+        None => Ok(()),
     }
-    if let Some(why) = &snapshot.degraded {
-        field(out, "DEGRADED", why)?;
-    }
+}
+
+/// Audits, and what happened since start.
+fn totals(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
     // A scan keeps no counts that could drift.
     if snapshot.tier != Tier::Scan {
         field(out, "drift", &drift(&snapshot.drift))?;
@@ -218,12 +327,27 @@ fn drift(drift: &Drift) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use tcp_status_common::state::State;
 
-    use super::render;
+    use super::{Details, last_minute};
     use crate::snapshot::{
         Counts, Events, Overflows, Peaks, Ports, Rates, Snapshot, Stale, Tier, Transitions,
+        minutes::{Extremes, History, Minute},
     };
+
+    fn render(snapshot: &Snapshot) -> String {
+        super::render(snapshot, &Details::default())
+    }
+
+    fn verbose(snapshot: &Snapshot) -> String {
+        let details = Details {
+            verbose: true,
+            ..Details::default()
+        };
+        super::render(snapshot, &details)
+    }
 
     fn snapshot() -> Snapshot {
         let (mut ipv4, mut ipv6) = (Counts::default(), Counts::default());
@@ -240,17 +364,16 @@ mod tests {
 verdict   healthy
 netns     4026531833
 tier      full
-drift     0 corrections, no audit yet
 
-state                total        ipv4        ipv6
-established     4294967305  4294967295          10
+state             total       ipv4       ipv6
+established  4294967305 4294967295         10
 ";
         assert!(text.starts_with(expected), "{text}");
         for state in State::ALL {
             assert!(text.contains(&format!("\n{state} ")), "{text}");
         }
         assert!(
-            text.ends_with("\nall             4294967308  4294967295          13\n"),
+            text.ends_with("\nall          4294967308 4294967295         13\n"),
             "{text}"
         );
     }
@@ -265,7 +388,7 @@ established     4294967305  4294967295          10
         snapshot.drift.corrections = 1;
         snapshot.drift.last_audit_seconds_ago = Some(12);
         snapshot.drift.last_audit_microseconds = Some(1250);
-        let text = render(&snapshot);
+        let text = verbose(&snapshot);
         assert!(
             text.lines().all(|line| line.chars().count() <= 80),
             "{text}"
@@ -330,7 +453,7 @@ established     4294967305  4294967295          10
 
     #[test]
     fn history_is_shown_where_there_is_some() {
-        let text = render(&with_history());
+        let text = verbose(&with_history());
         assert!(
             text.lines().all(|line| line.chars().count() <= 80),
             "{text}"
@@ -347,8 +470,8 @@ established     4294967305  4294967295          10
              ephemeral ports\n",
             "overflows 7 for a full accept queue, 9 drops by listeners in all\n",
             "peaks     min and max of the last 60 s, sampled every 100 ms\n",
-            "\nstate                total        ipv4        ipv6         min         max\n",
-            "\nsynrecv                  0           0           0           0        5000\n",
+            "\nstate             total       ipv4       ipv6        min        max\n",
+            "\nsynrecv               0          0          0          0       5000\n",
         ] {
             assert!(text.contains(part), "{part}{text}");
         }
@@ -367,6 +490,77 @@ established     4294967305  4294967295          10
             netns_name: port.netns_name.clone(),
             ..snapshot()
         };
-        assert_eq!(render(&port), render(&bare));
+        assert_eq!(verbose(&port), verbose(&bare));
+    }
+
+    #[test]
+    fn counts_are_compared_with_the_last_whole_minute() {
+        let minute = |start, mean| Minute {
+            start,
+            seconds: 60.0,
+            degraded: false,
+            states: [(
+                "listen".to_owned(),
+                Extremes {
+                    min: 0,
+                    max: 9,
+                    mean,
+                    max_at: 0.0,
+                },
+            )]
+            .into(),
+            rates: BTreeMap::default(),
+            accept_queues: None,
+            fullest_accept_queue: None,
+        };
+        let mut history = History {
+            schema: 1,
+            netns: 1,
+            now: 300.0,
+            since_seconds: 180,
+            sample_milliseconds: 100,
+            peaks: BTreeMap::default(),
+            minutes: vec![minute(120, 8.0), minute(180, 5.2), minute(241, 3.0)],
+        };
+        let last_minute = last_minute(&history);
+        assert_eq!(last_minute.map(|minute| minute.start), Some(180));
+        let details = Details {
+            last_minute,
+            ..Details::default()
+        };
+        let text = super::render(&snapshot(), &details);
+        for part in [
+            "\nstate             total     change       ipv4       ipv6\n",
+            "\nlisten                3         -2          0          3\n",
+            "\nclosing               0          -          0          0\n",
+            "\nall          4294967308            4294967295         13\n",
+        ] {
+            assert!(text.contains(part), "{part}{text}");
+        }
+        history.now = 400.0;
+        assert_eq!(super::last_minute(&history), None);
+    }
+
+    #[test]
+    fn each_namespace_has_a_row() {
+        let mut flooded = with_history();
+        flooded.ephemeral_ports = None;
+        flooded.states[State::SynRecv] = 300;
+        flooded.degraded = Some("an audit is due".into());
+        let mut scanned = snapshot();
+        scanned.netns = 7;
+        let text = super::render_all(&[scanned, flooded], &Details::default());
+        let expected = "\
+WARNING   netns 4026531833: 300 connections are half-open
+tier      full
+DEGRADED  netns 4026531833: an audit is due
+
+netns             total established synrecv  listen  name
+7             4294967308  4294967305       0       3
+4026531833    4294967608  4294967305     300       3  blue[2Jred
+all           8589934916  8589934610     300       6
+
+other network";
+        assert!(text.starts_with(expected), "{text}");
     }
 }

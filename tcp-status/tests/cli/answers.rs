@@ -58,7 +58,7 @@ fn get_and_show_agree() {
         serde_json::from_str::<Value>(&all).unwrap()[0]["states"].is_object(),
         "{all}"
     );
-    let table = printed(&["show", "--socket", socket]);
+    let table = printed(&["show", "--verbose", "--socket", socket]);
     assert!(
         table.contains("tier      scan: asked for by --backend scan\n"),
         "{table}"

@@ -173,11 +173,21 @@ fn show_has_history_of_all_ports_together() {
     let served = Served::new();
     let table = served.printed(&["show"]);
     for part in [
+        "CRITICAL  port 5432 (web.service): the accept queue is full: 129 wait, limit 128\n",
+        "\ntier      reduced: cannot attach to inet_twsk_kill",
+        "\nsynrecv               3         +3          3          0          0       4096\n",
+    ] {
+        assert!(table.contains(part), "{part}{table}");
+    }
+    for word in ["opened", "stale", "drift", "overflows"] {
+        assert!(!table.contains(word), "{word}: {table}");
+    }
+    let table = served.printed(&["show", "--verbose"]);
+    for part in [
         "\nopened/s  5.0 active, 1234.5 passive, 0.4 failed, over 60 s\n",
         "\nstale     17 in closewait, 2 in finwait2 for over 60 s; walked 4 s ago\n",
         "\noutgoing  231: 31 established, 200 closewait; 28232 ephemeral ports\n",
         "\noverflows 700 for a full accept queue, 750 drops by listeners in all\n",
-        "\nsynrecv                  3           3           0           0        4096\n",
     ] {
         assert!(table.contains(part), "{part}{table}");
     }
@@ -185,6 +195,8 @@ fn show_has_history_of_all_ports_together() {
         table.lines().all(|line| line.chars().count() <= 80),
         "{table}"
     );
+    let all = served.printed(&["show", "--all-netns"]);
+    assert!(all.contains("\n4026532999            8           7 "), "{all}");
     let port = served.printed(&["show", "--port", "443"]);
     for word in ["opened/s", "stale", "peaks", "max"] {
         assert!(!port.contains(word), "{port}");

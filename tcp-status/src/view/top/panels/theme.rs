@@ -52,9 +52,20 @@ impl Theme {
     /// locale.
     #[must_use]
     pub fn from_environment() -> Self {
-        let said = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
         let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(said);
-        Self::new(said("NO_COLOR").is_none(), unicode(locale.as_deref()))
+        Self::new(Self::is_coloured(), unicode(locale.as_deref()))
+    }
+
+    /// Whether the environment allows colours.
+    #[must_use]
+    pub fn is_coloured() -> bool {
+        said("NO_COLOR").is_none() && !Self::is_dumb()
+    }
+
+    /// Whether the terminal can only print lines.
+    #[must_use]
+    pub fn is_dumb() -> bool {
+        said("TERM").is_some_and(|term| term == "dumb")
     }
 
     /// With or without colours and characters beyond ASCII.
@@ -80,6 +91,10 @@ impl Theme {
             cut: if unicode { "…" } else { "~" },
         }
     }
+}
+
+fn said(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// Whether a locale's character set is UTF-8; no locale says nothing against it.
