@@ -240,8 +240,7 @@ pub struct GetOptions {
 #[derive(Args, Debug)]
 pub struct ScopeOptions {
     /// Local port
-    #[arg(long, value_parser = parse::port, allow_hyphen_values = true)]
-    #[arg(add = complete::ports())]
+    #[arg(long, value_parser = parse::port, allow_hyphen_values = true, add = complete::ports())]
     pub port: Option<u16>,
     /// Address family
     #[arg(
@@ -272,8 +271,7 @@ pub struct ShowOptions {
     #[arg(long)]
     pub json: bool,
     /// Local port
-    #[arg(long, value_parser = parse::port, allow_hyphen_values = true)]
-    #[arg(add = complete::ports())]
+    #[arg(long, value_parser = parse::port, allow_hyphen_values = true, add = complete::ports())]
     pub port: Option<u16>,
     /// Network namespace: a name, an inode number or a PID
     #[arg(long, value_name = "NS", value_parser = parse::netns, allow_hyphen_values = true)]
@@ -318,8 +316,7 @@ pub struct ListenersOptions {
     #[arg(long)]
     pub json: bool,
     /// Local port
-    #[arg(long, value_parser = parse::port, allow_hyphen_values = true)]
-    #[arg(add = complete::ports())]
+    #[arg(long, value_parser = parse::port, allow_hyphen_values = true, add = complete::ports())]
     pub port: Option<u16>,
     /// Network namespace: a name, an inode number or a PID
     #[arg(long, value_name = "NS", value_parser = parse::netns, allow_hyphen_values = true)]
@@ -463,8 +460,7 @@ pub struct WhoOptions {
     #[arg(long, value_name = "STATE", value_delimiter = ',', value_parser = parse::StateParser)]
     pub state: Vec<State>,
     /// Local port
-    #[arg(long, value_parser = parse::port, allow_hyphen_values = true)]
-    #[arg(add = complete::ports())]
+    #[arg(long, value_parser = parse::port, allow_hyphen_values = true, add = complete::ports())]
     pub port: Option<u16>,
     /// Bits of an IPv4 address that make up a remote
     #[arg(long, value_name = "BITS", default_value = "32", value_parser = parse::prefix4)]

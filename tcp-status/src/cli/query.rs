@@ -140,7 +140,7 @@ pub(super) fn show(options: ShowOptions) -> anyhow::Result<()> {
         Response::History(history) => Some(history).filter(|of| of.netns == one.netns),
         _ => None,
     };
-    details.last_minute = history.as_ref().and_then(table::last_minute);
+    details.last_minute = history.as_ref().and_then(|of| of.last_whole_minute());
     Ok(print(&table::render(&one, &details))?)
 }
 

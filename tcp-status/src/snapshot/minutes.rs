@@ -52,6 +52,15 @@ pub struct Minute {
     pub fullest_accept_queue: Option<FullestQueue>,
 }
 
+impl Minute {
+    /// When it began, in seconds of Unix time.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "times are far below 2^53")]
+    pub const fn begin(&self) -> f64 {
+        self.start as f64
+    }
+}
+
 /// The largest value of the whole time.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Peak {
@@ -81,6 +90,20 @@ pub struct History {
 }
 
 impl History {
+    /// How many seconds ago a time was.
+    #[must_use]
+    pub fn age(&self, time: f64) -> f64 {
+        self.now - time
+    }
+
+    /// The last whole minute, if it has just ended.
+    #[must_use]
+    pub fn last_whole_minute(&self) -> Option<&Minute> {
+        let age = |minute: &Minute| self.age(minute.begin());
+        let mut whole = self.minutes.iter().rev().filter(|one| age(one) >= 60.0);
+        whole.next().filter(|one| age(one) < 130.0)
+    }
+
     /// Fills in [`History::peaks`].
     #[must_use]
     pub fn with_peaks(mut self) -> Self {

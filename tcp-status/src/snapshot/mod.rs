@@ -18,7 +18,7 @@ pub use ends::{ConnectFailures, ConnectionEnds, Ends};
 pub use groups::{Fullness, Group, MANY_HALF_OPEN};
 pub use history::{DEFAULT_WINDOW, FINE_WINDOW, MAX_WINDOW, Peaks, Rates, Stale};
 pub use listeners::{Listener, Overflows, PortCounts, Ports, Syncookies};
-pub use problems::{Problem, Severity};
+pub use problems::{Problem, Severity, Subject};
 pub use transitions::{Flow, Transitions};
 
 use serde::{Deserialize, Serialize};

@@ -1,8 +1,10 @@
 //! What is wrong in a reading, by the thresholds of the alert rules in `templates/`.
 
+use std::net::IpAddr;
+
 use tcp_status_common::state::State;
 
-use super::{Fullness, Group, MANY_HALF_OPEN, Snapshot};
+use super::{Counts, Fullness, Group, MANY_HALF_OPEN, Snapshot};
 
 /// Connections that their program does not close, from which on it leaks them.
 const LEAKED: u64 = 50;
@@ -30,20 +32,39 @@ impl Severity {
     }
 }
 
+/// What a reading has counts of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A local port that has or had a listener.
+    Port(u16),
+    /// Connections whose local port has no listener.
+    Outgoing,
+    /// A cgroup, by its id.
+    Cgroup(u64),
+    /// All sockets in one state.
+    State(State),
+    /// Connections with one peer.
+    Remote(IpAddr),
+}
+
 /// Something that is wrong at the moment of a reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// How urgent it is.
     pub severity: Severity,
+    /// In one or two words.
+    pub mark: &'static str,
     /// What is wrong, where, and which command says more.
     pub text: String,
+    /// Where, the most telling first.
+    pub at: Vec<Subject>,
 }
 
 impl Snapshot {
     /// What is wrong, the most urgent first; nothing if nothing is.
     #[must_use]
     pub fn problems(&self) -> Vec<Problem> {
-        let mut problems: Vec<_> = self.groups().iter().filter_map(queue_problem).collect();
+        let mut problems: Vec<_> = self.groups().iter().filter_map(Group::problem).collect();
         let rest = [self.half_open(), self.leak(), self.ephemeral_ports_used()];
         problems.extend(rest.into_iter().flatten());
         problems.sort_by_key(|problem| problem.severity);
@@ -56,71 +77,92 @@ impl Snapshot {
         if half_open <= MANY_HALF_OPEN.into() || self.groups().iter().any(at_listeners) {
             return None;
         }
-        warning(format!("{half_open} connections are half-open"))
+        Some(Problem {
+            severity: Severity::Warning,
+            mark: Fullness::SynFilling.name(),
+            text: format!("{half_open} connections are half-open"),
+            at: vec![Subject::State(State::SynRecv)],
+        })
     }
 
     fn leak(&self) -> Option<Problem> {
         let stale = self.stale.filter(|stale| stale.closewait > LEAKED)?;
         let (leaked, seconds) = (stale.closewait, stale.older_than_seconds);
+        let closewait = |states: &Counts| states[State::CloseWait];
         let cgroups = self.cgroups.iter().flat_map(|found| &found.tracked);
-        let most = cgroups.max_by_key(|one| one.states[State::CloseWait]);
-        let most = most.filter(|one| one.states[State::CloseWait] > LEAKED);
-        let owner = most.and_then(|one| one.name.unit.as_ref().or(one.name.path.as_ref()));
+        let cgroup = cgroups.max_by_key(|one| closewait(&one.states));
+        let cgroup = cgroup.filter(|one| closewait(&one.states) > LEAKED);
+        let owner = cgroup.and_then(|one| one.name.unit.as_ref().or(one.name.path.as_ref()));
         let owner = owner.map_or("a program", String::as_str);
-        warning(format!(
-            "{leaked} connections are in closewait for over {seconds} s: {owner} does not close them; \
-             tcp-status who --by process --state closewait"
-        ))
+        let ports = self.ports.tracked.iter();
+        let ports = ports.map(|one| (closewait(&one.states), Subject::Port(one.port)));
+        let outgoing = self.ports.outgoing.iter();
+        let outgoing = outgoing.map(|states| (closewait(states), Subject::Outgoing));
+        let port = ports.chain(outgoing).max_by_key(|(count, _)| *count);
+        let port = port.filter(|(count, _)| *count > LEAKED);
+        let at = cgroup.map(|one| Subject::Cgroup(one.id)).into_iter();
+        let at = at.chain(port.map(|(_, at)| at));
+        Some(Problem {
+            severity: Severity::Warning,
+            mark: "leak",
+            text: format!(
+                "{leaked} connections are in closewait for over {seconds} s: {owner} does not close \
+                 them; tcp-status who --by process --state closewait"
+            ),
+            at: at.chain([Subject::State(State::CloseWait)]).collect(),
+        })
     }
 
     fn ephemeral_ports_used(&self) -> Option<Problem> {
         let ports = u64::from(self.ephemeral_ports.filter(|&ports| ports > 0)?);
         let percent = self.ports.outgoing.as_ref()?.total() * 100 / ports;
-        if percent <= NEARLY_USED {
-            return None;
-        }
-        warning(format!(
-            "outgoing connections are {percent} % of the ephemeral ports; \
-             tcp-status who --by destination"
-        ))
+        (percent > NEARLY_USED).then(|| Problem {
+            severity: Severity::Warning,
+            mark: "no ports",
+            text: format!(
+                "outgoing connections are {percent} % of the ephemeral ports; \
+                 tcp-status who --by destination"
+            ),
+            at: vec![Subject::Outgoing],
+        })
     }
 }
 
-fn warning(text: String) -> Option<Problem> {
-    Some(Problem {
-        severity: Severity::Warning,
-        text,
-    })
-}
-
-/// What is wrong with the queues of the sockets that listen at one address.
-fn queue_problem(group: &Group<'_>) -> Option<Problem> {
-    let fullest = group.sockets.iter().max_by_key(|one| one.fullness())?;
-    let (waiting, limit) = (fullest.accept_queue, fullest.accept_queue_limit);
-    let half_open = fullest.syn_queue.unwrap_or(0);
-    let (severity, what) = match fullest.fullness() {
-        Fullness::Room => return None,
-        Fullness::WasFull => (Severity::Warning, "the accept queue was full".into()),
-        Fullness::SynFilling => (
-            Severity::Warning,
-            format!("{half_open} connections are half-open"),
-        ),
-        Fullness::SynFull => (
-            Severity::Critical,
-            format!("the SYN queue is full: {half_open} half-open"),
-        ),
-        Fullness::Full => (
-            Severity::Critical,
-            format!("the accept queue is full: {waiting} wait, limit {limit}"),
-        ),
-    };
-    let port = fullest.port;
-    let unit = fullest.unit.as_ref();
-    let of = unit.map_or_else(String::new, |unit| format!(" ({unit})"));
-    Some(Problem {
-        severity,
-        text: format!("port {port}{of}: {what}"),
-    })
+impl Group<'_> {
+    /// What is wrong with the queues of the sockets that listen at one address.
+    #[must_use]
+    pub fn problem(&self) -> Option<Problem> {
+        let fullest = self.sockets.iter().max_by_key(|one| one.fullness())?;
+        let (waiting, limit) = (fullest.accept_queue, fullest.accept_queue_limit);
+        let half_open = fullest.syn_queue.unwrap_or(0);
+        let fullness = fullest.fullness();
+        let (severity, what) = match fullness {
+            Fullness::Room => return None,
+            Fullness::WasFull => (Severity::Warning, "the accept queue was full".into()),
+            Fullness::SynFilling => (
+                Severity::Warning,
+                format!("{half_open} connections are half-open"),
+            ),
+            Fullness::SynFull => (
+                Severity::Critical,
+                format!("the SYN queue is full: {half_open} half-open"),
+            ),
+            Fullness::Full => (
+                Severity::Critical,
+                format!("the accept queue is full: {waiting} wait, limit {limit}"),
+            ),
+        };
+        let port = fullest.port;
+        let unit = fullest.unit.as_ref();
+        let of = unit.map_or_else(String::new, |unit| format!(" ({unit})"));
+        let cgroup = fullest.cgroup.map(Subject::Cgroup);
+        Some(Problem {
+            severity,
+            mark: fullness.name(),
+            text: format!("port {port}{of}: {what}"),
+            at: [Subject::Port(port)].into_iter().chain(cgroup).collect(),
+        })
+    }
 }
 
 #[cfg(test)]
@@ -129,7 +171,7 @@ mod tests {
 
     use tcp_status_common::state::State;
 
-    use super::{Problem, Severity};
+    use super::{Severity, Subject};
     use crate::snapshot::{
         CgroupCounts, CgroupName, Cgroups, Counts, Listener, Ports, Snapshot, Stale, Tier,
     };
@@ -200,27 +242,38 @@ mod tests {
         let expected = [
             (
                 Severity::Critical,
+                "FULL",
                 "port 80 (app.service): the accept queue is full: 129 wait, limit 128",
+                &[Subject::Port(80)][..],
             ),
             (
                 Severity::Critical,
+                "SYN FULL",
                 "port 81 (app.service): the SYN queue is full: 256 half-open",
+                &[Subject::Port(81)],
             ),
             (
                 Severity::Warning,
+                "leak",
                 "51 connections are in closewait for over 60 s: leaky.service does not close them; \
                  tcp-status who --by process --state closewait",
+                &[
+                    Subject::Cgroup(7),
+                    Subject::Outgoing,
+                    Subject::State(State::CloseWait),
+                ],
             ),
             (
                 Severity::Warning,
+                "no ports",
                 "outgoing connections are 82 % of the ephemeral ports; tcp-status who --by destination",
+                &[Subject::Outgoing],
             ),
         ];
-        let expected = expected.map(|(severity, text)| Problem {
-            severity,
-            text: text.into(),
-        });
-        assert_eq!(sick.problems(), expected);
+        let problems = sick.problems();
+        let found = problems.iter();
+        let found = found.map(|one| (one.severity, one.mark, one.text.as_str(), &one.at[..]));
+        assert_eq!(found.collect::<Vec<_>>(), expected);
     }
 
     #[test]

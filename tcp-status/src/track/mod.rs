@@ -41,6 +41,7 @@ mod ticker;
 mod timewait_hooks;
 mod tracker;
 mod watched;
+pub mod who;
 mod window_extremes;
 
 pub use audit::Auditor;

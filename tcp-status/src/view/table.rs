@@ -9,10 +9,7 @@ use super::{
     paint::Paint,
     rows::{self, Row},
 };
-use crate::snapshot::{
-    Drift, Ends, Events, Peaks, Rates, Snapshot, Stale, Tier,
-    minutes::{self, Minute},
-};
+use crate::snapshot::{Drift, Ends, Events, Peaks, Rates, Snapshot, Stale, Tier, minutes::Minute};
 
 const OTHERS_NOT_COUNTED: &str = "
 other network namespaces are not counted; start the tracker with --netns all
@@ -52,15 +49,6 @@ pub fn render_all(snapshots: &[Snapshot], details: &Details<'_>) -> String {
         text.push_str(OTHERS_NOT_COUNTED);
     }
     text
-}
-
-/// The last whole minute of a history, if it has just ended.
-#[must_use]
-pub fn last_minute(history: &minutes::History) -> Option<&Minute> {
-    #[expect(clippy::cast_precision_loss, reason = "times are far below 2^53")]
-    let age = |minute: &Minute| history.now - minute.start as f64;
-    let mut whole = history.minutes.iter().rev().filter(|one| age(one) >= 60.0);
-    whole.next().filter(|one| age(one) < 130.0)
 }
 
 fn write_rows(out: &mut String, snapshots: &[Snapshot], paint: Paint) -> fmt::Result {
@@ -331,7 +319,7 @@ mod tests {
 
     use tcp_status_common::state::State;
 
-    use super::{Details, last_minute};
+    use super::Details;
     use crate::snapshot::{
         Counts, Events, Overflows, Peaks, Ports, Rates, Snapshot, Stale, Tier, Transitions,
         minutes::{Extremes, History, Minute},
@@ -522,7 +510,7 @@ established  4294967305 4294967295         10
             peaks: BTreeMap::default(),
             minutes: vec![minute(120, 8.0), minute(180, 5.2), minute(241, 3.0)],
         };
-        let last_minute = last_minute(&history);
+        let last_minute = history.last_whole_minute();
         assert_eq!(last_minute.map(|minute| minute.start), Some(180));
         let details = Details {
             last_minute,
@@ -538,7 +526,7 @@ established  4294967305 4294967295         10
             assert!(text.contains(part), "{part}{text}");
         }
         history.now = 400.0;
-        assert_eq!(super::last_minute(&history), None);
+        assert_eq!(history.last_whole_minute(), None);
     }
 
     #[test]

@@ -187,7 +187,7 @@ fn show_has_history_of_all_ports_together() {
         "\nopened/s  5.0 active, 1234.5 passive, 0.4 failed, over 60 s\n",
         "\nstale     17 in closewait, 2 in finwait2 for over 60 s; walked 4 s ago\n",
         "\noutgoing  231: 31 established, 200 closewait; 28232 ephemeral ports\n",
-        "\noverflows 700 for a full accept queue, 750 drops by listeners in all\n",
+        "\noverflows 701 for a full accept queue, 751 drops by listeners in all\n",
     ] {
         assert!(table.contains(part), "{part}{table}");
     }
@@ -196,7 +196,10 @@ fn show_has_history_of_all_ports_together() {
         "{table}"
     );
     let all = served.printed(&["show", "--all-netns"]);
-    assert!(all.contains("\n4026532999            8           7 "), "{all}");
+    assert!(
+        all.contains("\n4026532999            8           7 "),
+        "{all}"
+    );
     let port = served.printed(&["show", "--port", "443"]);
     for word in ["opened/s", "stale", "peaks", "max"] {
         assert!(!port.contains(word), "{port}");
