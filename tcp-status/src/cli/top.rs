@@ -1,13 +1,20 @@
 //! `top`: whether it can be shown at all, before the terminal is taken.
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    io::{self, IsTerminal as _},
+    thread,
+};
 
 use ratatui::crossterm::terminal;
 
 use super::{args::TopOptions, exit::UsageError, query::reading};
 use crate::{
     serve::protocol::Show,
-    view::top::{self, model::Settings},
+    view::{
+        print,
+        table::{self, Details},
+        top::{self, model::Settings, panels::theme::Theme},
+    },
 };
 
 pub(super) fn top(options: TopOptions) -> anyhow::Result<()> {
@@ -20,16 +27,22 @@ pub(super) fn top(options: TopOptions) -> anyhow::Result<()> {
             return Err(UsageError(why).into());
         }
     }
-    if let Ok((0, _) | (_, 0)) = terminal::size() {
-        let why = "cannot show top: the terminal does not report its size; \
-                   set it with: stty rows 24 columns 80";
-        return Err(UsageError(why.into()).into());
-    }
     let socket = options.socket.socket;
     let query = Show {
         netns: options.netns.clone(),
         ..Show::default()
     };
+    // Such a terminal cannot be drawn on.
+    while Theme::is_dumb() {
+        let one = reading(&socket, query.clone())?;
+        print(&(table::render(&one, &Details::default()) + "\n"))?;
+        thread::sleep(options.interval);
+    }
+    if let Ok((0, _) | (_, 0)) = terminal::size() {
+        let why = "cannot show top: the terminal does not report its size; \
+                   set it with: stty rows 24 columns 80";
+        return Err(UsageError(why.into()).into());
+    }
     let first = reading(&socket, query)?;
     let settings = Settings {
         interval: options.interval,

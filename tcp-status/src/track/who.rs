@@ -65,12 +65,16 @@ impl Walk {
     /// # Errors
     /// [`WalkError`].
     pub fn run(&self) -> Result<Vec<Who>, WalkError> {
+        let own = netns::own().map_err(WalkError::OwnNetns);
         match self.netns.as_deref() {
+            Some(named) if own.as_ref().is_ok_and(|own| own.to_string() == named) => {
+                self.walk(own?)
+            }
             Some(named) => {
                 let target = netns::resolve(named)?;
                 netns::within(&target, || self.walk(target.inode()))?
             }
-            None => self.walk(netns::own().map_err(WalkError::OwnNetns)?),
+            None => self.walk(own?),
         }
     }
 

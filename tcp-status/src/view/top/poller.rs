@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
     sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -13,10 +13,23 @@ use super::{
     error::TopError,
     model::{PollQuery, PollResult},
 };
-use crate::serve::{
-    client::request,
-    protocol::{Query, Response, Show},
+use crate::{
+    serve::{
+        client::request,
+        protocol::{History, Query, Response, Show},
+    },
+    snapshot::{Snapshot, minutes, who::Who},
+    track::who::Walk,
 };
+
+/// How often the history by minute is read again.
+const HISTORY: Duration = Duration::from_secs(30);
+
+/// The least time between two walks.
+const WALK: Duration = Duration::from_secs(2);
+
+/// A walk takes at most one of so many parts of the time.
+const WALK_SHARE: u32 = 20;
 
 /// The polling thread, as the event loop sees it.
 pub(super) struct Poller {
@@ -64,8 +77,8 @@ fn poll_loop(
     next: &Receiver<PollQuery>,
     answers: &UnboundedSender<PollResult>,
 ) {
-    // The first reading is there already.
-    let mut due = Instant::now() + poll_query.interval;
+    let mut due = Instant::now();
+    let mut seldom = Seldom::default();
     loop {
         let wait = due.saturating_duration_since(Instant::now());
         let other = if poll_query.paused {
@@ -84,6 +97,8 @@ fn poll_loop(
         let asked = Instant::now();
         let answered = PollResult {
             result: answer(socket, &poll_query),
+            history: seldom.history(socket, poll_query.span),
+            walked: seldom.walk(poll_query.walk.as_ref()),
             at: Instant::now(),
             poll_query: poll_query.clone(),
         };
@@ -94,7 +109,46 @@ fn poll_loop(
     }
 }
 
-fn answer(socket: &Path, poll_query: &PollQuery) -> Result<Vec<crate::snapshot::Snapshot>, String> {
+/// What is not read with each poll: what was read last, and when it is due again.
+#[derive(Default)]
+struct Seldom {
+    history: Option<(u32, Instant)>,
+    walk: Option<(Walk, Instant)>,
+}
+
+impl Seldom {
+    /// The history, if it is due. A tracker that keeps none is no failure.
+    fn history(&mut self, socket: &Path, span: u32) -> Option<minutes::History> {
+        let now = Instant::now();
+        if matches!(self.history, Some((of, due)) if of == span && now < due) {
+            return None;
+        }
+        self.history = Some((span, now + HISTORY));
+        let query = Query::History(History {
+            state: None,
+            since: Some(span),
+        });
+        match request(socket, &query) {
+            Ok(Response::History(history)) => Some(history),
+            _ => None,
+        }
+    }
+
+    /// What a walk finds, if one is wanted and due.
+    fn walk(&mut self, walk: Option<&Walk>) -> Option<Result<Vec<Who>, String>> {
+        let walk = walk?;
+        let started = Instant::now();
+        if matches!(&self.walk, Some((of, due)) if of == walk && started < *due) {
+            return None;
+        }
+        let found = walk.run().map_err(|error| error.to_string());
+        let pause = WALK.max(started.elapsed() * WALK_SHARE);
+        self.walk = Some((walk.clone(), started + pause));
+        Some(found)
+    }
+}
+
+fn answer(socket: &Path, poll_query: &PollQuery) -> Result<Vec<Snapshot>, String> {
     let query = Query::Show(Show {
         netns: poll_query.netns.clone().filter(|_| !poll_query.all_netns),
         all_netns: poll_query.all_netns,

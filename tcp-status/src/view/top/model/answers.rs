@@ -2,19 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use ratatui::{layout::Size, text::Line};
+use ratatui::text::Line;
 
-use super::{History, Mode, Model, Panel};
+use super::{History, Model, Tab};
 use crate::{
     printable::printable,
-    snapshot::{Severity, Snapshot},
+    snapshot::{Severity, Snapshot, minutes, who::Who},
+    track::who::Walk,
 };
 
 /// The most lines of notices.
 const MAX_NOTICE: u16 = 3;
-
-/// From this height on, several problems have a line each.
-const SEVERAL_FROM: u16 = 24;
 
 /// What to request from the tracker, and how often.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +25,10 @@ pub struct PollQuery {
     pub paused: bool,
     /// Time between polls.
     pub interval: Duration,
+    /// How far back the history by minute has to reach, in seconds.
+    pub span: u32,
+    /// A walk over the sockets, while what it finds is shown.
+    pub walk: Option<Walk>,
 }
 
 /// The result of one poll.
@@ -36,6 +38,10 @@ pub struct PollResult {
     pub poll_query: PollQuery,
     /// The snapshots, or the error.
     pub result: Result<Vec<Snapshot>, String>,
+    /// The history, if it was due and there is one.
+    pub history: Option<minutes::History>,
+    /// What the walk found, if it was due.
+    pub walked: Option<Result<Vec<Who>, String>>,
     /// When it arrived.
     pub at: Instant,
 }
@@ -55,9 +61,11 @@ impl Model {
     pub fn poll_query(&self) -> PollQuery {
         PollQuery {
             netns: self.netns.clone(),
-            all_netns: matches!(self.mode, Mode::Namespaces(_)),
+            all_netns: self.tab == Tab::Namespaces,
             paused: self.paused,
             interval: self.settings.interval,
+            span: self.span(),
+            walk: self.walk(),
         }
     }
 
@@ -66,11 +74,14 @@ impl Model {
         let PollResult {
             poll_query,
             result,
+            history,
+            walked,
             at,
         } = answered;
         if poll_query != self.poll_query() {
             return;
         }
+        self.walked = poll_query.walk.zip(walked).or_else(|| self.walked.take());
         match result {
             Ok(all) if poll_query.all_netns => {
                 let shown = all.iter().find(|one| one.netns == self.reading.netns);
@@ -79,7 +90,6 @@ impl Model {
                 }
                 self.namespaces = all;
                 self.outage = None;
-                self.keep_in_view();
             }
             Ok(all) => match <[Snapshot; 1]>::try_from(all) {
                 Ok([one]) => self.accept_reading(one, at),
@@ -93,20 +103,23 @@ impl Model {
             },
             Err(why) => self.record_outage(why, at),
         }
+        // The tracker keeps that of its own namespace.
+        if let Some(history) = history.filter(|of| of.netns == self.reading.netns) {
+            self.history.set_minutes(history, at);
+        }
     }
 
     fn accept_reading(&mut self, reading: Snapshot, at: Instant) {
         if reading.netns != self.reading.netns {
             self.history = History::default();
+            self.details.clear();
         }
         self.history.add(&reading, at);
+        self.problems = reading.problems();
         self.reading = reading;
         self.read_at = at;
         self.outage = None;
-        if self.panel == Panel::Cgroups && self.reading.cgroups.is_none() {
-            self.panel = Panel::default();
-        }
-        self.keep_in_view();
+        self.record_details();
     }
 
     fn record_outage(&mut self, why: String, at: Instant) {
@@ -114,45 +127,35 @@ impl Model {
         self.outage = Some(Outage { why, lasts });
     }
 
-    /// What stands above the states, the most urgent first, and how urgent it is: an outage alone;
-    /// else what is wrong, or the reason of a lower tier if nothing is.
+    /// What stands above a page, the most urgent first, and how urgent it is: an outage alone; else why a count may
+    /// be off, and the problems, unless the page lists them itself.
     #[must_use]
-    pub fn notices(&self) -> Vec<(Option<Severity>, String)> {
+    pub fn notices(&self) -> Vec<(Severity, String)> {
         if let Some(outage) = &self.outage {
-            return vec![(Some(Severity::Critical), printable(&outage.why))];
+            return vec![(Severity::Critical, printable(&outage.why))];
         }
-        let reading = &self.reading;
-        let problems = reading.problems().into_iter();
-        let problems = problems.map(|problem| (Some(problem.severity), problem.text));
-        let degraded = reading.degraded.iter();
-        let degraded = degraded.map(|why| (Some(Severity::Warning), format!("degraded: {why}")));
-        let mut notices: Vec<_> = problems.chain(degraded).collect();
-        if notices.is_empty() {
-            let reason = reading.tier_reason.iter();
-            notices.extend(reason.map(|why| (None, format!("{}: {why}", reading.tier.name()))));
-        }
-        for (_, text) in &mut notices {
-            *text = printable(text);
-        }
-        notices
+        let lists_them = self.tab == Tab::Overview || self.has_details();
+        let problems = self.problems.iter().filter(|_| !lists_them);
+        let problems = problems.map(|problem| (problem.severity, problem.text.clone()));
+        let degraded = self.reading.degraded.iter();
+        let degraded = degraded.map(|why| (Severity::Warning, format!("degraded: {why}")));
+        let all = problems.chain(degraded);
+        all.map(|(severity, text)| (severity, printable(&text)))
+            .collect()
     }
 
-    /// Lines of the notices on a terminal of this size. An outage gets several: its hint comes last.
+    /// Lines of the notices. An outage gets several: its hint comes last.
     #[must_use]
-    pub fn notice_lines(&self, Size { width, height }: Size) -> u16 {
+    pub fn notice_lines(&self) -> u16 {
         let notices = self.notices();
-        let most = if self.outage.is_some() || height >= SEVERAL_FROM {
-            MAX_NOTICE
-        } else {
-            1
-        };
-        let lines = match (&self.outage, &notices[..]) {
-            (Some(_), [(_, outage)]) if width > 0 => {
-                Line::raw(outage).width() / usize::from(width) + 1
+        let width = usize::from(self.size.width).max(1);
+        match (&self.outage, &notices[..]) {
+            (Some(_), [(_, outage)]) => {
+                let lines = Line::raw(outage).width() / width + 1;
+                u16::try_from(lines).unwrap_or(u16::MAX).min(MAX_NOTICE)
             }
-            _ => notices.len(),
-        };
-        u16::try_from(lines).unwrap_or(u16::MAX).min(most)
+            (_, notices) => u16::from(!notices.is_empty()),
+        }
     }
 }
 
@@ -162,7 +165,7 @@ mod tests {
 
     use tcp_status_common::state::State;
 
-    use super::{Mode, Model, PollQuery, PollResult, Snapshot};
+    use super::{Model, PollQuery, PollResult, Snapshot, Tab};
     use crate::{
         snapshot::Tier,
         view::top::fixtures::{OTHER, OWN, model, reading},
@@ -178,6 +181,8 @@ mod tests {
         model.handle_poll_result(PollResult {
             poll_query,
             result,
+            history: None,
+            walked: None,
             at,
         });
     }
@@ -212,6 +217,8 @@ mod tests {
                 ..asked
             },
             result: Ok(vec![reading(OTHER, 1)]),
+            history: None,
+            walked: None,
             at: start,
         });
         assert_eq!(model.reading().netns, OWN);
@@ -233,11 +240,11 @@ mod tests {
     fn while_one_is_chosen_all_namespaces_are_asked() {
         let start = Instant::now();
         let mut model = model(start);
-        model.mode = Mode::Namespaces(0);
+        model.tab = Tab::Namespaces;
         assert!(model.poll_query().all_netns);
         let all = vec![reading(OTHER, 0), reading(OWN, 3)];
         answer(&mut model, Ok(all), start);
-        assert_eq!(model.namespaces().len(), 2);
+        assert_eq!(model.namespaces.len(), 2);
         assert_eq!((model.reading().netns, model.history().len()), (OWN, 2));
     }
 
@@ -248,18 +255,18 @@ mod tests {
         let mut model = model(start);
         answer(&mut model, Ok(vec![best.clone()]), start);
         assert_eq!(texts(&model), [""; 0]);
-        best.tier = Tier::Scan;
-        best.tier_reason = Some("no BTF".into());
-        answer(&mut model, Ok(vec![best.clone()]), start);
-        assert_eq!(texts(&model), ["scan: no BTF"]);
         best.degraded = Some("an audit is due".into());
         answer(&mut model, Ok(vec![best.clone()]), start);
         assert_eq!(texts(&model), ["degraded: an audit is due"]);
         best.states[State::SynRecv] = 300;
         answer(&mut model, Ok(vec![best]), start);
+        // The overview lists the problem itself.
+        assert_eq!(texts(&model), ["degraded: an audit is due"]);
+        model.tab = Tab::Ports;
         let both = ["300 connections are half-open", "degraded: an audit is due"];
-        assert_eq!(texts(&model), both);
-        let lines = [(80, 24), (80, 23), (0, 24)].map(|size| model.notice_lines(size.into()));
-        assert_eq!(lines, [2, 1, 2]);
+        assert_eq!(
+            (texts(&model), model.notice_lines()),
+            (both.map(String::from).into(), 1)
+        );
     }
 }

@@ -1,12 +1,18 @@
-//! The readings before the last: what sparklines show, and what happened per second between two.
+//! Gauges over time, by the tracker's minutes and then by readings; and what happened per second between two
+//! readings.
 
 use std::{collections::VecDeque, time::Instant};
 
 use tcp_status_common::state::State;
 
-use crate::snapshot::{Counts, Overflows, Snapshot, Transitions};
+#[cfg(test)]
+use crate::snapshot::minutes::Extremes;
+use crate::snapshot::{
+    Counts, Overflows, Snapshot, Transitions,
+    minutes::{self, Minute},
+};
 
-/// How many readings are kept: more than the widest terminal shows.
+/// How many readings are kept.
 const KEPT: usize = 512;
 
 /// What happened per second, from one reading to the next.
@@ -41,19 +47,95 @@ struct Counters {
     syncookies: Option<u64>,
 }
 
+/// One gauge over time.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Series {
+    /// Seconds ago it began and ended to have a value, or its maximum was this.
+    spans: Vec<(f64, f64, u64)>,
+    /// How many seconds are shown.
+    seconds: f64,
+}
+
+impl Series {
+    /// The largest value that is shown; none if nothing is known.
+    #[must_use]
+    pub fn max(&self) -> Option<u64> {
+        let shown = self.spans.iter().filter(|(_, to, _)| *to < self.seconds);
+        shown.map(|(_, _, value)| *value).max()
+    }
+
+    /// The maxima of so many parts of the time, the oldest first; none where nothing is known.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        clippy::cast_sign_loss,
+        reason = "a terminal is not as wide; a cast saturates"
+    )]
+    pub fn parts(&self, count: usize) -> Vec<Option<u64>> {
+        let mut parts = vec![None; count];
+        let part = |ago: f64| (self.seconds - ago) / self.seconds * count as f64;
+        for &(from, to, value) in &self.spans {
+            if to >= self.seconds {
+                continue;
+            }
+            let last = (part(to).ceil() as usize).clamp(1, count);
+            let first = (part(from) as usize).min(last - 1);
+            for part in &mut parts[first..last] {
+                *part = (*part).max(Some(value));
+            }
+        }
+        parts
+    }
+}
+
+/// The last readings of something.
+#[derive(Clone, Debug, Default)]
+pub struct Readings(VecDeque<(Instant, Counts)>);
+
+impl Readings {
+    pub(super) fn add(&mut self, at: Instant, counts: Counts) {
+        self.0.push_back((at, counts));
+        if self.0.len() > KEPT {
+            self.0.pop_front();
+        }
+    }
+
+    /// How many seconds they cover.
+    pub(super) fn known(&self, now: Instant) -> f64 {
+        let first = self
+            .0
+            .front()
+            .map(|(at, _)| now.saturating_duration_since(*at));
+        first.map_or(0.0, |ago| ago.as_secs_f64())
+    }
+
+    /// One state over the last `seconds`.
+    pub(super) fn series(&self, state: State, now: Instant, seconds: f64) -> Series {
+        let ago = |at: Instant| now.saturating_duration_since(at).as_secs_f64();
+        let ends = self.0.iter().skip(1).map(|(at, _)| ago(*at)).chain([0.0]);
+        let spans = self.0.iter().zip(ends);
+        let spans = spans.map(|((at, counts), to)| (ago(*at), to, counts[state]));
+        Series {
+            spans: spans.collect(),
+            seconds,
+        }
+    }
+}
+
 /// Readings of one namespace.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    /// The newest first.
-    gauges: VecDeque<Counts>,
+    readings: Readings,
+    /// What the tracker kept, and when it came.
+    minutes: Option<(Instant, minutes::History)>,
     last: Option<Counters>,
     rates: Option<PerSecond>,
 }
 
 impl History {
     pub(super) fn add(&mut self, reading: &Snapshot, at: Instant) {
-        self.gauges.push_front(reading.states);
-        self.gauges.truncate(KEPT);
+        self.readings.add(at, reading.states);
         let now = reading.transitions.as_ref().map(|transitions| Counters {
             at,
             of: Transitions {
@@ -70,6 +152,10 @@ impl History {
         self.last = now;
     }
 
+    pub(super) fn set_minutes(&mut self, minutes: minutes::History, at: Instant) {
+        self.minutes = Some((at, minutes));
+    }
+
     /// What happened between the last two readings; none where nobody counts, or the tracker was
     /// started anew.
     #[must_use]
@@ -77,21 +163,43 @@ impl History {
         self.rates.as_ref()
     }
 
-    /// A gauge over time, the newest first.
-    pub fn of(&self, state: State) -> impl Iterator<Item = u64> + '_ {
-        self.gauges.iter().map(move |counts| counts[state])
+    /// How many seconds ago the first value was.
+    pub(super) fn known(&self, now: Instant) -> f64 {
+        let minutes = self.minutes.as_ref().map(|(_, history)| history);
+        let first = minutes.and_then(|of| Some(of.age(of.minutes.first()?.begin())));
+        first.unwrap_or(0.0).max(self.readings.known(now))
+    }
+
+    /// The last whole minute.
+    pub(super) fn last_minute(&self) -> Option<&Minute> {
+        self.minutes.as_ref()?.1.last_whole_minute()
+    }
+
+    /// One state over the last `seconds`: by readings as far as they reach, before by minutes.
+    pub(super) fn series(&self, state: State, now: Instant, seconds: f64) -> Series {
+        let mut series = self.readings.series(state, now, seconds);
+        let Some((at, history)) = &self.minutes else {
+            return series;
+        };
+        let since = now.saturating_duration_since(*at).as_secs_f64();
+        let oldest = series.spans.first().map_or(0.0, |(from, _, _)| *from);
+        for minute in &history.minutes {
+            let Some(of) = minute.states.get(state.name()) else {
+                continue;
+            };
+            let from = history.age(minute.begin()) + since;
+            let to = (from - 60.0).max(oldest);
+            if from > to {
+                series.spans.push((from, to, of.max));
+            }
+        }
+        series
     }
 
     /// How many readings there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.gauges.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.gauges.is_empty()
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.readings.0.len()
     }
 }
 
@@ -121,12 +229,14 @@ fn between(before: &Counters, now: &Counters) -> Option<PerSecond> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::{
+        collections::BTreeMap,
+        time::{Duration, Instant},
+    };
 
     use tcp_status_common::state::State;
 
-    use super::{History, KEPT};
-    use crate::snapshot::Transitions;
+    use super::{Extremes, History, KEPT, Minute, Transitions};
     use crate::view::top::fixtures::{OWN, reading};
 
     #[test]
@@ -161,16 +271,54 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_is_first_and_the_oldest_goes() {
+    fn minutes_fill_the_time_before_the_first_reading() {
         let start = Instant::now();
         let mut history = History::default();
-        for i in 0..KEPT as u64 + 10 {
-            let mut one = reading(OWN, 0);
-            one.states[State::SynRecv] = i;
-            history.add(&one, start);
+        let mut one = reading(OWN, 0);
+        for second in 0..30 {
+            one.states[State::SynRecv] = second;
+            history.add(&one, start + Duration::from_secs(second));
+        }
+        let now = start + Duration::from_secs(30);
+        let parts = |history: &History| {
+            let series = history.series(State::SynRecv, now, 120.0);
+            (series.max(), series.parts(4))
+        };
+        let readings = (Some(29), vec![None, None, None, Some(29)]);
+        assert_eq!(parts(&history), readings);
+        let minute = |start, max| {
+            let extremes = Extremes {
+                min: 0,
+                max,
+                mean: 1.0,
+                max_at: 0.0,
+            };
+            Minute {
+                start,
+                seconds: 60.0,
+                degraded: false,
+                states: [("synrecv".to_owned(), extremes)].into(),
+                rates: BTreeMap::default(),
+                accept_queues: None,
+                fullest_accept_queue: None,
+            }
+        };
+        let minutes = crate::snapshot::minutes::History {
+            schema: 1,
+            netns: OWN,
+            now: 629.0,
+            since_seconds: 300,
+            sample_milliseconds: 100,
+            peaks: BTreeMap::default(),
+            // 629 to 569 seconds ago, 89 to 29, and 29 to now: by readings.
+            minutes: vec![minute(0, 900), minute(540, 70), minute(600, 5000)],
+        };
+        history.set_minutes(minutes, now);
+        let filled = (Some(70), vec![None, Some(70), Some(70), Some(29)]);
+        assert_eq!(parts(&history), filled);
+        for _ in 0..KEPT {
+            history.add(&one, now);
         }
         assert_eq!(history.len(), KEPT);
-        let newest: Vec<_> = history.of(State::SynRecv).take(2).collect();
-        assert_eq!(newest, [KEPT as u64 + 9, KEPT as u64 + 8]);
     }
 }

@@ -2,20 +2,29 @@
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::{Action, Mode, Model, Panel};
+use super::{Action, Mode, Model, SPANS, Sort, Tab};
 
 /// Every key, and what it does.
 pub const KEYS: &[(&str, &str)] = &[
-    ("q, Ctrl-C", "quit"),
-    ("p, space", "pause, and go on"),
-    ("Tab", "to the next panel: listeners, ports, cgroups"),
+    ("1-6, Tab, arrows", "tabs; also Shift-Tab"),
+    (
+        "up, down",
+        "move the cursor; also PgUp, PgDn, Home, End, j, k",
+    ),
+    (
+        "Enter",
+        "open the row: its states, unit, remotes, processes",
+    ),
+    ("Esc", "back, or clear the filter"),
     ("s, r", "sort by the next column; the other way round"),
     ("/", "show only rows that contain a text: 443, full, nginx"),
-    ("g", "sockets that share an address: together, or apart"),
+    ("i", "show or fold idle rows"),
+    ("g", "sockets that share an address: together, or each"),
+    ("z", "time that graphs show: 1 h, 5 min, 24 h"),
     ("n", "choose a network namespace"),
-    ("arrows, PgUp", "scroll; also PgDn, Home, End"),
-    ("Esc", "clear the filter, close what is open"),
+    ("p, space", "pause, and go on"),
     ("?, h", "this page"),
+    ("q, Ctrl-C", "quit"),
 ];
 
 /// The longest text of a filter: an IPv6 address and a port.
@@ -40,7 +49,6 @@ impl Model {
                 }
                 _ => {}
             },
-            Mode::Namespaces(chosen) => self.namespaces_key(key.code, chosen),
         }
         Action::Continue
     }
@@ -50,51 +58,55 @@ impl Model {
             KeyCode::Char('q') => return Action::Quit,
             KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.mode = Mode::Help,
             KeyCode::Char('p' | ' ') => self.paused = !self.paused,
-            KeyCode::Char('/') => self.mode = Mode::Filter,
-            // The list is asked for, so a pause ends.
+            KeyCode::Char('/') if self.has_rows() => self.mode = Mode::Filter,
+            // What it shows has to be requested, so a pause ends.
             KeyCode::Char('n') => {
                 self.paused = false;
-                let chosen = |one: &crate::snapshot::Snapshot| one.netns == self.reading.netns;
-                let at = self.namespaces.iter().position(chosen);
-                self.mode = Mode::Namespaces(at.unwrap_or(0));
+                self.show(Tab::Namespaces);
             }
-            KeyCode::Char('g') => {
-                self.ungrouped = !self.ungrouped;
-                self.keep_in_view();
+            KeyCode::Char('g') => self.ungrouped = !self.ungrouped,
+            KeyCode::Char('i') => self.shows_idle = !self.shows_idle,
+            KeyCode::Char('z') => self.span = (self.span + 1) % SPANS.len(),
+            KeyCode::Char(c @ '1'..='6') => {
+                let at = usize::from(c as u8 - b'1');
+                self.show(Tab::ALL[at]);
             }
-            KeyCode::Tab => self.panel = self.panel_at(1),
-            KeyCode::BackTab => self.panel = self.panel_at(-1),
-            KeyCode::Char('s') => match self.panel {
-                Panel::Listeners => self.listeners.next(),
-                Panel::Ports => self.ports.next(),
-                Panel::Cgroups => self.cgroups.next(),
-            },
-            KeyCode::Char('r') => match self.panel {
-                Panel::Listeners => self.listeners.reversed = !self.listeners.reversed,
-                Panel::Ports => self.ports.reversed = !self.ports.reversed,
-                Panel::Cgroups => self.cgroups.reversed = !self.cgroups.reversed,
-            },
-            KeyCode::Esc => self.filter.clear(),
-            KeyCode::Down | KeyCode::Char('j') => self.scroll(|at, _| at + 1),
-            KeyCode::Up | KeyCode::Char('k') => self.scroll(|at, _| at.saturating_sub(1)),
-            KeyCode::PageDown => self.scroll(|at, page| at + page),
-            KeyCode::PageUp => self.scroll(|at, page| at.saturating_sub(page)),
-            KeyCode::Home => self.scroll(|_, _| 0),
-            KeyCode::End => self.scroll(|_, _| usize::MAX),
+            KeyCode::Tab | KeyCode::Right => self.show(self.tab_at(1)),
+            KeyCode::BackTab | KeyCode::Left => self.show(self.tab_at(-1)),
+            KeyCode::Char('s') if self.has_rows() => {
+                let columns = self.table().columns.len();
+                let sort = &mut self.sorts[self.tab as usize];
+                *sort = Sort {
+                    column: (sort.column + 1) % columns,
+                    reversed: false,
+                };
+            }
+            KeyCode::Char('r') if self.has_rows() => {
+                let sort = &mut self.sorts[self.tab as usize];
+                sort.reversed = !sort.reversed;
+            }
+            KeyCode::Enter => self.open(),
+            KeyCode::Esc | KeyCode::Backspace => self.back(),
+            KeyCode::Down | KeyCode::Char('j') => self.move_cursor(|at, _| at + 1),
+            KeyCode::Up | KeyCode::Char('k') => self.move_cursor(|at, _| at.saturating_sub(1)),
+            KeyCode::PageDown => self.move_cursor(|at, page| at + page),
+            KeyCode::PageUp => self.move_cursor(|at, page| at.saturating_sub(page)),
+            KeyCode::Home => self.move_cursor(|_, _| 0),
+            KeyCode::End => self.move_cursor(|_, _| usize::MAX),
             _ => {}
         }
         Action::Continue
     }
 
-    /// The panel that is so many steps from the one in hand, around.
-    fn panel_at(&self, steps: isize) -> Panel {
-        let all = match self.reading.cgroups {
-            Some(_) => &[Panel::Listeners, Panel::Ports, Panel::Cgroups][..],
-            None => &[Panel::Listeners, Panel::Ports],
-        };
-        let at = all.iter().position(|panel| *panel == self.panel);
-        let at = at.unwrap_or(0) + all.len();
-        all[at.saturating_add_signed(steps) % all.len()]
+    /// Whether a table is shown that can be sorted and filtered.
+    fn has_rows(&self) -> bool {
+        self.tab != Tab::Overview && !self.has_details()
+    }
+
+    /// The tab that is so many steps from the one that is shown, around.
+    fn tab_at(&self, steps: isize) -> Tab {
+        let at = self.tab as usize + Tab::ALL.len();
+        Tab::ALL[at.saturating_add_signed(steps) % Tab::ALL.len()]
     }
 
     fn filter_key(&mut self, code: KeyCode) {
@@ -110,31 +122,6 @@ impl Model {
             }
             _ => {}
         }
-        self.keep_in_view();
-    }
-
-    fn namespaces_key(&mut self, code: KeyCode, chosen: usize) {
-        let to = match code {
-            KeyCode::Esc | KeyCode::Char('q' | 'n') => {
-                self.mode = Mode::Watch;
-                return;
-            }
-            KeyCode::Enter => {
-                if let Some(one) = self.namespaces.get(chosen) {
-                    // A name may be given to another namespace, an inode number is its own.
-                    self.netns = Some(one.netns.to_string());
-                }
-                self.mode = Mode::Watch;
-                return;
-            }
-            KeyCode::Down | KeyCode::Char('j') => chosen + 1,
-            KeyCode::Up | KeyCode::Char('k') => chosen.saturating_sub(1),
-            KeyCode::Home => 0,
-            KeyCode::End => usize::MAX,
-            _ => return,
-        };
-        self.mode = Mode::Namespaces(to);
-        self.keep_in_view();
     }
 }
 
@@ -147,9 +134,12 @@ mod tests {
         layout::Size,
     };
 
-    use crate::view::top::{
-        fixtures::{OTHER, OWN, model, reading},
-        model::{Action, Mode, Model, Panel, PollResult},
+    use crate::{
+        snapshot::who::GroupBy,
+        view::top::{
+            fixtures::{FULL, OTHER, OWN, model, reading},
+            model::{Action, Mode, Model, Place, PollResult, Tab},
+        },
     };
 
     fn press(model: &mut Model, code: KeyCode) -> Action {
@@ -165,7 +155,7 @@ mod tests {
     #[test]
     fn quitting_is_always_possible() {
         let mut model = model(Instant::now());
-        for mode in [Mode::Watch, Mode::Filter, Mode::Help, Mode::Namespaces(0)] {
+        for mode in [Mode::Watch, Mode::Filter, Mode::Help] {
             model.mode = mode;
             let control = |c| KeyEvent::new(KeyCode::Char(c), KeyModifiers::CONTROL);
             assert_eq!(model.key(control('c')), Action::Quit);
@@ -179,7 +169,7 @@ mod tests {
     #[test]
     fn a_filter_is_typed_kept_and_cleared() {
         let mut model = model(Instant::now());
-        type_in(&mut model, "/q?");
+        type_in(&mut model, "2/q?");
         assert_eq!((model.filter(), model.mode()), ("q?", Mode::Filter));
         press(&mut model, KeyCode::Backspace);
         press(&mut model, KeyCode::Enter);
@@ -200,64 +190,100 @@ mod tests {
         assert!(!model.poll_query().paused);
     }
 
-    #[test]
-    fn scrolling_ends_where_rows_end() {
-        let mut model = model(Instant::now());
-        model.resize(Size::new(80, 24));
-        press(&mut model, KeyCode::Up);
-        assert_eq!(model.offset(Panel::Listeners), 0);
-        press(&mut model, KeyCode::Down);
-        assert_eq!(model.offset(Panel::Listeners), 1);
-        press(&mut model, KeyCode::End);
-        let rows = model.listener_rows().len();
-        let (end, room) = (model.offset(Panel::Listeners), model.room(Panel::Listeners));
-        assert!(room > 3, "{room}");
-        assert_eq!(end + room, rows);
-        press(&mut model, KeyCode::PageDown);
-        assert_eq!(model.offset(Panel::Listeners), end);
-        // All of them fit.
-        model.resize(Size::new(80, 200));
-        assert_eq!(model.offset(Panel::Listeners), 0);
-        press(&mut model, KeyCode::Tab);
-        assert_eq!(model.panel(), Panel::Ports);
+    /// The key of the row under the cursor.
+    fn chosen(model: &Model) -> Option<String> {
+        let places = model.places();
+        let key = |place: &Place| Some(place.table.rows[place.cursor?].key.clone());
+        places.iter().find_map(key)
     }
 
     #[test]
-    fn tab_goes_around_the_panels_that_there_are() {
+    fn the_cursor_stays_on_its_row_and_ends_where_rows_end() {
         let mut model = model(Instant::now());
-        let around = |model: &mut Model, code| {
-            [(); 3].map(|()| {
-                press(model, code);
-                model.panel()
-            })
+        model.resize(Size::new(80, 24));
+        type_in(&mut model, "3");
+        let rows = || -> Vec<String> {
+            let table = model.places().remove(0).table;
+            table.rows.into_iter().map(|row| row.key).collect()
         };
-        let (listeners, ports, cgroups) = (Panel::Listeners, Panel::Ports, Panel::Cgroups);
-        let forth = around(&mut model, KeyCode::Tab);
-        assert_eq!(forth, [ports, cgroups, listeners]);
-        let back = around(&mut model, KeyCode::BackTab);
-        assert_eq!(back, [cgroups, ports, listeners]);
-        model.reading.cgroups = None;
-        for code in [KeyCode::Tab, KeyCode::BackTab] {
-            assert_eq!(around(&mut model, code), [ports, listeners, ports]);
-            model.panel = listeners;
+        let rows = rows();
+        assert_eq!(chosen(&model).as_ref(), Some(&rows[0]));
+        press(&mut model, KeyCode::Up);
+        assert_eq!(chosen(&model).as_ref(), Some(&rows[0]));
+        press(&mut model, KeyCode::Down);
+        press(&mut model, KeyCode::Down);
+        assert_eq!(chosen(&model).as_ref(), Some(&rows[2]));
+        // In another order, too.
+        type_in(&mut model, "sr");
+        assert_eq!(chosen(&model).as_ref(), Some(&rows[2]));
+        type_in(&mut model, "sssssssssssss");
+        press(&mut model, KeyCode::End);
+        press(&mut model, KeyCode::PageDown);
+        assert_eq!(chosen(&model).as_ref(), rows.last());
+        press(&mut model, KeyCode::Home);
+        assert_ne!(chosen(&model).as_ref(), rows.last());
+        assert!(rows.len() > 30, "{rows:?}");
+    }
+
+    #[test]
+    fn tabs_go_around_and_have_numbers() {
+        let mut model = model(Instant::now());
+        for (code, expected) in [
+            (KeyCode::Tab, Tab::Listeners),
+            (KeyCode::Right, Tab::Ports),
+            (KeyCode::BackTab, Tab::Listeners),
+            (KeyCode::Left, Tab::Overview),
+            (KeyCode::Left, Tab::Remotes),
+            (KeyCode::Tab, Tab::Overview),
+            (KeyCode::Char('4'), Tab::Units),
+            (KeyCode::Char('n'), Tab::Namespaces),
+        ] {
+            press(&mut model, code);
+            assert_eq!(model.tab(), expected, "{code:?}");
         }
+    }
+
+    #[test]
+    fn sockets_are_walked_only_while_what_is_found_is_shown() {
+        let mut model = model(Instant::now());
+        model.resize(Size::new(80, 24));
+        assert_eq!(model.poll_query().walk, None);
+        type_in(&mut model, "6");
+        assert_eq!(model.poll_query().walk.unwrap().by, [GroupBy::Remote]);
+        type_in(&mut model, "2");
+        assert_eq!(model.poll_query().walk, None);
+        press(&mut model, KeyCode::Enter);
+        assert_eq!(model.poll_query().walk.unwrap().port, Some(FULL));
+        // From the listener to its unit.
+        press(&mut model, KeyCode::Enter);
+        assert_eq!(model.poll_query().walk.unwrap().cgroup, Some(4));
+        press(&mut model, KeyCode::Esc);
+        assert_eq!(model.poll_query().walk.unwrap().port, Some(FULL));
+        press(&mut model, KeyCode::Esc);
+        assert_eq!(
+            (model.poll_query().walk, model.tab()),
+            (None, Tab::Listeners)
+        );
     }
 
     #[test]
     fn a_namespace_is_chosen_from_the_list() {
         let start = Instant::now();
         let mut model = model(start);
+        model.resize(Size::new(80, 24));
         press(&mut model, KeyCode::Char('n'));
         let poll_query = model.poll_query();
         model.handle_poll_result(PollResult {
             poll_query,
             result: Ok(vec![reading(OWN, 0), reading(OTHER, 0)]),
+            history: None,
+            walked: None,
             at: start,
         });
         for _ in 0..5 {
             press(&mut model, KeyCode::Down);
         }
-        assert_eq!(model.mode(), Mode::Namespaces(1));
+        assert_eq!(chosen(&model), Some(OTHER.to_string()));
         press(&mut model, KeyCode::Enter);
         let poll_query = model.poll_query();
         assert_eq!(

@@ -1,27 +1,28 @@
 //! The model of `top`: readings and the user's choices. Pure: no terminal, no tracker, no clock.
 
 mod answers;
-mod cgroup_row;
+mod details;
 mod history;
 pub mod keys;
-mod port_row;
-mod rows;
-mod sort;
+mod page;
+mod table;
+mod tabs;
+mod walks;
 
-pub use super::panels::arrange::Panel;
 pub use answers::{Outage, PollQuery, PollResult};
-pub use cgroup_row::{CgroupGroup, CgroupRow};
-pub use history::{History, PerSecond};
-pub use port_row::{PortGroup, PortRow};
-pub use sort::{CgroupSort, ListenerSort, PortSort};
+pub use history::{History, PerSecond, Series};
+pub use page::{Page, Place};
+pub use table::{Cell, Column, Mark, PROBLEM, Row, Sort, Table};
 
 use std::time::{Duration, Instant};
 
 use ratatui::layout::Size;
 
-use self::sort::Sorted;
-use super::panels::arrange::{Arrangement, arrange};
-use crate::snapshot::{Cgroups, Snapshot};
+use self::history::Readings;
+use crate::{
+    snapshot::{Problem, Snapshot, Subject, who::Who},
+    track::who::Walk,
+};
 
 /// Options of `top`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,16 +49,78 @@ pub enum Action {
 /// Input modes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// The panels.
+    /// A page.
     #[default]
     Watch,
     /// The text of the filter.
     Filter,
     /// The help page.
     Help,
-    /// The list of namespaces, with the chosen row.
-    Namespaces(usize),
 }
+
+/// What is shown, unless details are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tab {
+    /// Problems, states, rates, and the start of other tabs.
+    #[default]
+    Overview,
+    /// Listening sockets.
+    Listeners,
+    /// Connections by port.
+    Ports,
+    /// Connections by cgroup.
+    Units,
+    /// Network namespaces.
+    Namespaces,
+    /// Connections by peer.
+    Remotes,
+}
+
+impl Tab {
+    /// In the order of their keys.
+    pub const ALL: [Self; 6] = [
+        Self::Overview,
+        Self::Listeners,
+        Self::Ports,
+        Self::Units,
+        Self::Namespaces,
+        Self::Remotes,
+    ];
+
+    /// Its name, and a short one.
+    #[must_use]
+    pub const fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Overview => ("Overview", "View"),
+            Self::Listeners => ("Listeners", "Listen"),
+            Self::Ports => ("Ports", "Ports"),
+            Self::Units => ("Units", "Units"),
+            Self::Namespaces => ("Namespaces", "Netns"),
+            Self::Remotes => ("Remotes", "Peers"),
+        }
+    }
+}
+
+/// The row that was chosen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Cursor {
+    /// Its number.
+    at: usize,
+    /// Its key, by which it is found again; none while the first row is chosen, whichever that is.
+    key: Option<String>,
+}
+
+/// An opened page.
+#[derive(Debug)]
+struct Details {
+    subject: Subject,
+    cursor: Cursor,
+    /// Its counts, since it was opened.
+    readings: Readings,
+}
+
+/// Times that graphs show, in seconds.
+const SPANS: [u32; 3] = [3600, 300, 86_400];
 
 /// The state of the view.
 #[derive(Debug)]
@@ -65,18 +128,24 @@ pub struct Model {
     settings: Settings,
     netns: Option<String>,
     reading: Snapshot,
+    problems: Vec<Problem>,
     read_at: Instant,
     outage: Option<Outage>,
     namespaces: Vec<Snapshot>,
     history: History,
+    /// What a walk found, and which.
+    walked: Option<(Walk, Result<Vec<Who>, String>)>,
     mode: Mode,
     paused: bool,
-    panel: Panel,
+    tab: Tab,
+    /// What was opened, the last of which is shown.
+    details: Vec<Details>,
+    cursors: [Cursor; Tab::ALL.len()],
+    sorts: [Sort; Tab::ALL.len()],
     filter: String,
     ungrouped: bool,
-    listeners: Sorted<ListenerSort>,
-    ports: Sorted<PortSort>,
-    cgroups: Sorted<CgroupSort>,
+    shows_idle: bool,
+    span: usize,
     size: Size,
 }
 
@@ -86,32 +155,36 @@ impl Model {
     pub fn new(settings: Settings, first: Snapshot, now: Instant) -> Self {
         let mut history = History::default();
         history.add(&first, now);
+        let mut sorts = [Sort::default(); Tab::ALL.len()];
+        // By total: nothing is known to be wrong with a peer.
+        sorts[Tab::Remotes as usize].column = 1;
         Self {
             netns: settings.netns.clone(),
             settings,
+            problems: first.problems(),
             reading: first,
             read_at: now,
             outage: None,
             namespaces: Vec::new(),
             history,
+            walked: None,
             mode: Mode::default(),
             paused: false,
-            panel: Panel::default(),
+            tab: Tab::default(),
+            details: Vec::new(),
+            cursors: Default::default(),
+            sorts,
             filter: String::new(),
             ungrouped: false,
-            listeners: Sorted::default(),
-            ports: Sorted::default(),
-            cgroups: Sorted::default(),
+            shows_idle: false,
+            span: 0,
             size: Size::default(),
         }
     }
 
     /// Sets the size of the terminal.
-    pub fn resize(&mut self, size: Size) {
-        if self.size != size {
-            self.size = size;
-            self.keep_in_view();
-        }
+    pub const fn resize(&mut self, size: Size) {
+        self.size = size;
     }
 
     /// The last reading.
@@ -150,10 +223,16 @@ impl Model {
         self.paused
     }
 
-    /// The focused panel.
+    /// The tab that is shown, or was left for details.
     #[must_use]
-    pub const fn panel(&self) -> Panel {
-        self.panel
+    pub const fn tab(&self) -> Tab {
+        self.tab
+    }
+
+    /// Whether details are shown.
+    #[must_use]
+    pub fn has_details(&self) -> bool {
+        !self.details.is_empty()
     }
 
     /// The filter: a text that rows must contain.
@@ -162,24 +241,8 @@ impl Model {
         &self.filter
     }
 
-    /// The namespaces to choose from.
-    #[must_use]
-    pub fn namespaces(&self) -> &[Snapshot] {
-        &self.namespaces
-    }
-
-    /// Where everything lies on a terminal of this size.
-    #[must_use]
-    pub fn arrangement(&self, size: Size) -> Arrangement {
-        // Filtered or not, so that the panel stays as high.
-        let rows = |all: &Cgroups| all.tracked.len() + 1 + usize::from(all.other.is_some());
-        let rows = self.reading.cgroups.as_ref().map(rows);
-        let rows = rows.map(|rows| u16::try_from(rows).unwrap_or(u16::MAX));
-        arrange(size, self.notice_lines(size), rows)
-    }
-
-    /// Rows that fit into a panel.
-    fn room(&self, panel: Panel) -> usize {
-        self.arrangement(self.size).rows(panel).into()
+    /// The seconds that graphs show.
+    const fn span(&self) -> u32 {
+        SPANS[self.span]
     }
 }

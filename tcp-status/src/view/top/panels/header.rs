@@ -1,9 +1,9 @@
-//! The first line, the lines that warn, and the last line.
+//! The first line, the tabs, the lines that warn, and the last line.
 
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},
-    text::Line,
+    text::{Line, Span},
     widgets::{Paragraph, Wrap},
 };
 
@@ -14,8 +14,11 @@ use super::{
 use crate::{
     printable::printable,
     snapshot::Severity,
-    view::top::model::{Mode, Model},
+    view::top::model::{Mode, Model, Tab},
 };
+
+/// From this width on, tabs have their whole names.
+const NAMES_FROM: u16 = 76;
 
 /// What is shown, how far it can be relied on, and how fresh it is.
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: &Theme) {
@@ -29,9 +32,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: &The
         None => "",
     };
     let left = format!(
-        "tcp-status  tier {}{degraded}  drift {}  netns {netns}",
+        "tcp-status  tier {}{degraded}  netns {netns}",
         reading.tier.name(),
-        reading.drift.corrections,
     );
     let (right, style) = match (model.outage(), model.paused()) {
         (Some(outage), _) => {
@@ -55,12 +57,27 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: &The
     frame.render_widget(Line::styled(right, style), right_area);
 }
 
+/// The tabs, by short names where there is little room.
+pub(super) fn draw_tabs(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: &Theme) {
+    let all = Tab::ALL.iter().enumerate();
+    let spans = all.flat_map(|(at, tab)| {
+        let (long, short) = tab.names();
+        let name = if area.width < NAMES_FROM { short } else { long };
+        let style = match (*tab == model.tab(), model.has_details()) {
+            (true, false) => theme.focused_title,
+            (true, true) => theme.head,
+            (false, _) => theme.plain,
+        };
+        [Span::styled(format!(" {} {name} ", at + 1), style)]
+    });
+    frame.render_widget(Line::from_iter(spans), area);
+}
+
 /// What is wrong, if anything: an outage in all lines, anything else in one line each, as many as fit.
 pub(super) fn draw_notices(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: &Theme) {
     let style = |severity| match severity {
-        Some(Severity::Critical) => theme.alarm,
-        Some(Severity::Warning) => theme.warning,
-        None => theme.dim,
+        Severity::Critical => theme.alarm,
+        Severity::Warning => theme.warning,
     };
     let (width, height) = (usize::from(area.width), usize::from(area.height));
     let notices = model.notices();
@@ -86,10 +103,12 @@ pub(super) fn draw_footer(frame: &mut Frame<'_>, area: Rect, model: &Model, them
     let text = match model.mode() {
         Mode::Filter => format!("/{}_   Enter keeps it, Esc clears it", model.filter()),
         Mode::Help => "Esc closes".into(),
-        Mode::Namespaces(_) => "Enter chooses, Esc closes".into(),
-        Mode::Watch => "q quit  ? help  Tab panel  s sort  / filter  p pause  \
-                        n netns  g group"
-            .into(),
+        Mode::Watch if model.has_details() => {
+            "Esc back  Enter open  up, down choose  z time  p pause  ? help  q quit".into()
+        }
+        Mode::Watch => {
+            "q quit  ? help  1-6 tabs  Enter open  s sort  / filter  i idle  z time  p pause".into()
+        }
     };
     let style = if model.mode() == Mode::Filter {
         theme.warning

@@ -19,7 +19,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: &The
         .iter()
         .map(|(key, does)| {
             Line::from(vec![
-                Span::styled(format!("{key:<14} "), theme.head),
+                Span::styled(format!("{key:<16} "), theme.head),
                 Span::raw(*does),
             ])
         })

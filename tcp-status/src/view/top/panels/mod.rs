@@ -1,82 +1,57 @@
-//! What is drawn, from a [`Model`]: one file for each panel. Knows neither keys nor the tracker.
+//! What is drawn, from a [`Model`]: one file for each part of the screen. Knows neither keys nor the tracker.
 
-pub mod arrange;
-mod cgroups;
+#[cfg(test)]
+mod golden_tests;
+mod graph;
 mod header;
 mod help;
-mod listeners;
-mod namespaces;
 mod number;
-mod ports;
-mod rates;
 #[cfg(test)]
 mod render_tests;
-mod states;
+mod table;
 mod text;
 pub mod theme;
-mod title;
 
-use ratatui::{Frame, layout::Rect, text::Line};
-
-use self::{
-    arrange::{Arrangement, Lower},
-    theme::Theme,
+use ratatui::{
+    Frame,
+    layout::{Rect, Size},
+    text::Line,
 };
-use super::model::{Mode, Model, Panel};
+
+use self::theme::Theme;
+use super::model::{Mode, Model};
+
+/// Below it, nothing can be read.
+const SMALLEST: Size = Size::new(30, 5);
 
 /// Draws everything.
 pub fn draw(frame: &mut Frame<'_>, model: &Model, theme: &Theme) {
     let area = frame.area();
-    let arrangement = model.arrangement(area.as_size());
-    if arrangement.too_small {
+    if area.width < SMALLEST.width || area.height < SMALLEST.height {
         let text = format!("{}x{} is too small", area.width, area.height);
         frame.render_widget(Line::styled(text, theme.alarm), area);
         return;
     }
-    header::draw(frame, arrangement.header, model, theme);
-    header::draw_notices(frame, arrangement.notice, model, theme);
-    states::draw(frame, arrangement.states, model, theme);
-    if let Some(area) = arrangement.rates {
-        rates::draw(frame, area, model, theme);
+    let body = model.body();
+    let line = |y| Rect {
+        y,
+        height: 1,
+        ..area
+    };
+    header::draw(frame, line(0), model, theme);
+    header::draw_tabs(frame, line(1), model, theme);
+    let notices = Rect {
+        y: 2,
+        height: body.y - 2,
+        ..area
+    };
+    header::draw_notices(frame, notices, model, theme);
+    for place in model.places() {
+        table::draw(frame, &place, theme);
     }
-    lower(frame, &arrangement, model, theme);
-    header::draw_footer(frame, arrangement.footer, model, theme);
-    match model.mode() {
-        Mode::Help => help::draw(frame, overlay(area, 76, 22), model, theme),
-        Mode::Namespaces(chosen) => {
-            let rows = u16::try_from(model.namespaces().len()).unwrap_or(u16::MAX);
-            let area = overlay(area, 100, rows.saturating_add(4).max(6));
-            namespaces::draw(frame, area, model, chosen, theme);
-        }
-        Mode::Watch | Mode::Filter => {}
-    }
-}
-
-fn lower(frame: &mut Frame<'_>, arrangement: &Arrangement, model: &Model, theme: &Theme) {
-    match arrangement.lower {
-        Lower::SideBySide {
-            listeners,
-            ports,
-            cgroups,
-        } => {
-            listeners::draw(frame, listeners, model, theme);
-            match cgroups {
-                None if model.panel() == Panel::Cgroups => {
-                    cgroups::draw(frame, ports, model, theme);
-                }
-                None => ports::draw(frame, ports, model, theme),
-                Some(cgroups) => {
-                    ports::draw(frame, ports, model, theme);
-                    cgroups::draw(frame, cgroups, model, theme);
-                }
-            }
-        }
-        Lower::One(area) => match model.panel() {
-            Panel::Listeners => listeners::draw(frame, area, model, theme),
-            Panel::Ports => ports::draw(frame, area, model, theme),
-            Panel::Cgroups => cgroups::draw(frame, area, model, theme),
-        },
-        Lower::None => {}
+    header::draw_footer(frame, line(area.bottom() - 1), model, theme);
+    if model.mode() == Mode::Help {
+        help::draw(frame, overlay(area, 76, 24), model, theme);
     }
 }
 

@@ -5,18 +5,21 @@ use std::time::{Duration, Instant};
 use ratatui::{
     Terminal,
     backend::TestBackend,
-    buffer::Buffer,
+    buffer::{Buffer, Cell},
     crossterm::event::{KeyCode, KeyEvent, KeyModifiers},
     layout::Size,
-    style::Color,
+    style::{Color, Modifier},
 };
 use tcp_status_common::state::State;
 
 use super::{draw, theme::Theme};
 use crate::view::top::{
-    fixtures::{HARMFUL, OTHER, OWN, model, reading},
-    model::{Model, PollResult},
+    fixtures::{HARMFUL, OTHER, OWN, deliver, model, reading},
+    model::Model,
 };
+
+/// Every page, one after the other.
+const PAGES: [&str; 9] = ["", "\n", "\n", "2", "3", "4", "6", "5", "?"];
 
 fn buffer(model: &mut Model, (width, height): (u16, u16), theme: &Theme) -> Buffer {
     model.resize(Size::new(width, height));
@@ -25,41 +28,37 @@ fn buffer(model: &mut Model, (width, height): (u16, u16), theme: &Theme) -> Buff
     terminal.backend().buffer().clone()
 }
 
-fn text(model: &mut Model, size: (u16, u16)) -> String {
-    let buffer = buffer(model, size, &Theme::new(true, true));
+/// A screen, one line each.
+pub(super) fn text(model: &mut Model, size: (u16, u16), theme: &Theme) -> String {
+    let buffer = buffer(model, size, theme);
     let lines = buffer.content.chunks(size.0.into());
-    let line = |cells: &[ratatui::buffer::Cell]| {
-        let line: String = cells.iter().map(ratatui::buffer::Cell::symbol).collect();
+    let line = |cells: &[Cell]| {
+        let line: String = cells.iter().map(Cell::symbol).collect();
         line.trim_end().to_owned() + "\n"
     };
     lines.map(line).collect()
+}
+
+fn shown(model: &mut Model, size: (u16, u16)) -> String {
+    text(model, size, &Theme::new(true, true))
 }
 
 /// After a second reading, a second later.
 fn busy() -> Model {
     let start = Instant::now();
     let mut model = model(start);
-    deliver(
-        &mut model,
-        Ok(vec![reading(OWN, 1)]),
-        start + Duration::from_secs(1),
-    );
+    let at = start + Duration::from_secs(1);
+    deliver(&mut model, Ok(vec![reading(OWN, 1)]), at);
     model
 }
 
-fn deliver(model: &mut Model, result: Result<Vec<crate::snapshot::Snapshot>, String>, at: Instant) {
-    let poll_query = model.poll_query();
-    model.handle_poll_result(PollResult {
-        poll_query,
-        result,
-        at,
-    });
-}
-
-fn press(model: &mut Model, keys: &str) {
+/// Types; a newline is Enter.
+pub(super) fn press(model: &mut Model, keys: &str) {
     for c in keys.chars() {
         let code = match c {
             '\t' => KeyCode::Tab,
+            '\n' => KeyCode::Enter,
+            '\u{1b}' => KeyCode::Esc,
             c => KeyCode::Char(c),
         };
         model.key(KeyEvent::new(code, KeyModifiers::NONE));
@@ -67,22 +66,54 @@ fn press(model: &mut Model, keys: &str) {
 }
 
 #[test]
+fn what_is_wrong_has_the_colour_of_its_severity_and_nothing_else_has() {
+    let mut model = busy();
+    let (size, theme) = ((120, 60), Theme::new(true, true));
+    let mut coloured = |colour| {
+        let drawn = buffer(&mut model, size, &theme);
+        let lines = drawn.content.chunks(size.0.into());
+        let lines = lines.enumerate().filter(|(_, line)| {
+            // The cursor is on the first problem.
+            line.iter()
+                .any(|cell| cell.fg == colour && cell.symbol() != " ")
+        });
+        lines
+            .map(|(_, line)| line[..9].iter().map(Cell::symbol).collect::<String>())
+            .collect::<Vec<_>>()
+    };
+    let full = "FULL     ";
+    // The problem, the port, its unit and the listener.
+    assert_eq!(coloured(Color::Red), [full; 4]);
+    let (was, syn) = ("was full ", "syn      ");
+    let warnings = coloured(Color::Yellow);
+    // The problems, the state, the port and the listener.
+    assert_eq!(warnings, [was, syn, "synrecv  ", was, syn]);
+}
+
+#[test]
+fn the_cursor_is_seen_without_colours() {
+    let mut model = busy();
+    let drawn = buffer(&mut model, (80, 24), &Theme::new(false, true));
+    let reversed = |cell: &&Cell| cell.modifier.contains(Modifier::REVERSED);
+    let line = &drawn.content[2 * 80..3 * 80];
+    assert_eq!(line.iter().filter(reversed).count(), 80);
+}
+
+#[test]
 fn an_ordinary_terminal_shows_what_matters() {
-    let text = text(&mut busy(), (80, 24));
+    let text = shown(&mut busy(), (80, 24));
     for part in [
-        "tcp-status  tier reduced  drift 0  netns 4026531833",
+        "tcp-status  tier reduced  netns 4026531833",
         " every 1s\n",
-        "\nport 5432 (web.service): the accept queue is full: 129 wait, limit 128\n",
-        "\nport 443: the accept queue was full\nport 9100: 896 connections are half-open\n",
-        "\nestablished     1720     1490     2300 ",
-        "passive open    1200  1234\n",
-        "overflows        1.0   701\n",
-        "closewait >60s          17\n",
-        " Listeners 40, 12.0 syncookies/s  by queue ",
-        "1-5 of 34\n",
-        "\nsyn       9100 ",
-        "\nFULL      5432 █████████████    129    128    129      3 127.0.0.1\n",
-        "\nwas full   443 ████░░░░░░░░░    540   2044   1300     12 0.0.0.0 (4 sockets)\n",
+        " 1 Overview  2 Listeners  3 Ports  4 Units  5 Namespaces  6 Remotes\n",
+        "\nFULL     port 5432 (web.service): the accept queue is full: 129 wait, limit 128\n",
+        "\nwas full port 443: the accept queue was full\n",
+        "\nsyn      port 9100: 896 connections are half-open\n",
+        "\nestablished     1720     +595     4321 ",
+        "passive open    1200\n",
+        "overflows         701\n",
+        "closewait >60s     17\n",
+        "\nFULL     5432*     web.service",
         "\nq quit  ? help ",
     ] {
         assert!(text.contains(part), "{part}\n{text}");
@@ -94,94 +125,60 @@ fn an_ordinary_terminal_shows_what_matters() {
 }
 
 #[test]
-fn a_wide_terminal_shows_all_panels_and_families() {
+fn listeners_have_queues_and_can_be_shown_each() {
     let mut model = busy();
-    let whole = text(&mut model, (160, 48));
+    press(&mut model, "2");
+    let listeners = shown(&mut model, (120, 24));
     for part in [
-        "state          total     ipv4     ipv6      min      max",
-        " Listeners 40, 12.0 syncookies/s  by queue ",
-        "\nsyn       9100 ░░░░░░░░░░░░░░      0   4096      0    896   4096 2001:db8:",
-        "     5432*     1142           0        41     1100 ",
-        " Ports 30 of at most 30, * not all counted yet  by total ",
-        "1-22 of 32\n",
-        " Cgroups 4 of at most 256  by total ",
-        "1-5 of 5\n",
-        " cgroup                             total established closewait timewait\n",
-        " orders.service                        75          33        41        0\n",
-        " unattributed                           9           0         0        9\n",
+        "\n Listeners 40, 12.0 syncookies/s ",
+        "\nproblem▼ port  accept    queue  limit   peak    syn     of    uid unit        address\n",
+        "\nFULL     5432  ████████    129    128    129      3    128     32 web.service 127.0.0.1\n",
+        "\nwas full 443   ███░░░░░    540   2044   1300     12   2044     43             0.0.0.0 (4 sockets)\n",
+        " idle listeners, press i\n",
     ] {
-        assert!(whole.contains(part), "{part}\n{whole}");
+        assert!(listeners.contains(part), "{part}\n{listeners}");
     }
-    // Without room for both, the panel in hand is shown.
-    let low = text(&mut model, (160, 24));
+    press(&mut model, "ig");
+    let each = shown(&mut model, (120, 60));
     assert!(
-        low.contains(" Ports 30 ") && !low.contains(" Cgroups "),
-        "{low}"
+        each.contains("1-40 of 40\n") && !each.contains("press i"),
+        "{each}"
     );
-    press(&mut model, "\t\t");
-    let low = text(&mut model, (160, 24));
-    assert!(
-        !low.contains(" Ports 30 ") && low.contains(" Cgroups "),
-        "{low}"
-    );
-}
-
-#[test]
-fn cgroups_are_shown_where_they_are_counted() {
-    let mut model = busy();
-    press(&mut model, "\t\tss");
-    let sorted = text(&mut model, (80, 24));
-    for part in [
-        " Cgroups 4 of at most 256  by closewait ",
-        "\ncgroup                              total established closewait timewait synrecv\n\
-         orders.service                         75          33        41        0       0\n",
-        "\nunattributed                            9           0         0        9       0\n",
-    ] {
-        assert!(sorted.contains(part), "{part}\n{sorted}");
-    }
-    // The other namespace has none.
-    deliver(&mut model, Ok(vec![reading(OTHER, 1)]), Instant::now());
-    let other = text(&mut model, (80, 24));
-    assert!(other.contains(" Listeners 1 "), "{other}");
-    press(&mut model, "\t\t");
-    assert!(text(&mut model, (80, 24)).contains(" Listeners 1 "));
-    let wide = text(&mut model, (160, 48));
-    assert!(!wide.contains("Cgroups"), "{wide}");
-}
-
-#[test]
-fn a_narrow_terminal_loses_columns_and_no_rows() {
-    let text = text(&mut busy(), (60, 20));
-    for part in [
-        "\nport 5432 (web.service): the accept queue is ful… and 2 more\n",
-        "\nestablished     1720     2300 ",
-        "\nclosing ",
-        "passive close   1100  1200\n",
-        "\nFULL      5432 ",
-        "1-3 of 34\n",
-    ] {
-        assert!(text.contains(part), "{part}\n{text}");
-    }
 }
 
 #[test]
 fn ports_are_sorted_and_filtered() {
     let mut model = busy();
-    press(&mut model, "\tss");
-    let sorted = text(&mut model, (80, 24));
+    // By what is wrong, port, unit, total, established, closewait.
+    press(&mut model, "3sssss");
+    let sorted = shown(&mut model, (80, 24));
     for part in [
-        " Ports 30 of at most 30, * not all counted yet  by closewait ",
-        "    port     total established closewait timewait synrecv finwait2 finwait1\n\
-         outgoing*      231          31       200        0 ",
-        "\n    5432*     1142           0        41     1100 ",
+        "\n Ports 30 of at most 30, * not all counted yet ",
+        "\nproblem  port      unit          total established closewait▼ timewait synrecv\n\
+         \x20        outgoing*                 231          31        200        0       0\n\
+         FULL     5432*     web.service    1142           0         41     1100       0\n",
     ] {
         assert!(sorted.contains(part), "{part}\n{sorted}");
     }
-    press(&mut model, "/801");
-    let filtered = text(&mut model, (80, 24));
-    assert!(filtered.contains("  /801 "), "{filtered}");
-    assert!(filtered.contains("1-5 of 11\n"), "{filtered}");
+    press(&mut model, "r/801");
+    let filtered = shown(&mut model, (80, 24));
+    assert!(filtered.contains("1-11 of 11\n"), "{filtered}");
     assert!(filtered.contains("\n/801_   Enter keeps it"), "{filtered}");
+    press(&mut model, "\n\u{1b}");
+    let whole = shown(&mut model, (80, 50));
+    assert!(whole.contains("1-32 of 32\n"), "{whole}");
+}
+
+#[test]
+fn a_namespace_without_cgroups_says_why() {
+    let mut model = busy();
+    let mut other = reading(OTHER, 1);
+    other.cgroups_reason = Some("only those of the tracker's own\u{1b}[2J namespace".into());
+    deliver(&mut model, Ok(vec![other]), Instant::now());
+    press(&mut model, "4");
+    let text = shown(&mut model, (80, 24));
+    let reason = "\n No units: only those of the tracker's own[2J namespace";
+    assert!(text.contains(reason), "{text}");
 }
 
 #[test]
@@ -191,33 +188,46 @@ fn a_tracker_that_is_gone_is_told_and_its_last_numbers_stay() {
     let why = "cannot connect to /run/tcp-status/tcp-status.sock: connection refused; start the \
                tracker: tcp-status run";
     deliver(&mut model, Err(why.into()), gone);
-    let text = text(&mut model, (80, 24));
+    let text = shown(&mut model, (80, 24));
     assert!(
         text.lines().next().unwrap().contains("NO ANSWER FOR 4"),
         "{text}"
     );
-    let cure = "tracker: tcp-status run\n";
-    assert!(text.contains(cure), "{text}");
-    for part in ["\nestablished     1720 ", "1-6 of 34\n"] {
+    for part in ["tracker: tcp-status run\n", "\nestablished     1720 "] {
         assert!(text.contains(part), "{part}\n{text}");
     }
 }
 
 #[test]
-fn overlays_explain_and_let_choose() {
+fn a_walk_that_fails_says_why() {
+    let mut model = busy();
+    press(&mut model, "6");
+    assert!(shown(&mut model, (80, 24)).contains(" Remotes: walking"));
+    let poll_query = model.poll_query();
+    model.handle_poll_result(crate::view::top::model::PollResult {
+        poll_query,
+        result: Ok(vec![reading(OWN, 1)]),
+        history: None,
+        walked: Some(Err("cannot enter it; use\u{7} sudo".into())),
+        at: Instant::now(),
+    });
+    let text = shown(&mut model, (80, 24));
+    assert!(
+        text.contains("\n Remotes: cannot enter it; use sudo"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_help_page_has_keys_and_the_tier() {
     let mut model = busy();
     press(&mut model, "?");
-    let help = text(&mut model, (80, 24));
+    let help = shown(&mut model, (80, 24));
     for part in ["q, Ctrl-C", "tier", "filtered walk "] {
         assert!(help.contains(part), "{part}\n{help}");
     }
-    press(&mut model, "?n");
-    let all = vec![reading(OWN, 1), reading(OTHER, 1)];
-    deliver(&mut model, Ok(all), Instant::now());
-    let list = text(&mut model, (80, 24));
-    for part in ["Network namespaces: 2", "4026532999", "web]0;owned[2J"] {
-        assert!(list.contains(part), "{part}\n{list}");
-    }
+    press(&mut model, "?");
+    assert!(!shown(&mut model, (80, 24)).contains("filtered walk "));
 }
 
 #[test]
@@ -239,11 +249,8 @@ fn a_scan_has_no_rates_and_no_history_no_peaks() {
         let at = Instant::now() + Duration::from_secs(second);
         deliver(&mut model, Ok(vec![scanned.clone()]), at);
     }
-    let text = text(&mut model, (80, 24));
-    for part in [
-        "aborted            -     -\n",
-        "drops              -     -\n",
-    ] {
+    let text = shown(&mut model, (80, 24));
+    for part in ["aborted            -\n", "drops               -\n"] {
         assert!(text.contains(part), "{part}\n{text}");
     }
 }
@@ -251,7 +258,7 @@ fn a_scan_has_no_rates_and_no_history_no_peaks() {
 #[test]
 fn every_size_is_drawn() {
     let mut model = busy();
-    for keys in ["", "\t", "\t", "?", "?n"] {
+    for keys in PAGES {
         press(&mut model, keys);
         for width in [1, 30, 45, 58, 80, 130, 300] {
             for height in [1, 5, 13, 16, 17, 24, 48] {
@@ -259,13 +266,13 @@ fn every_size_is_drawn() {
             }
         }
     }
-    assert_eq!(text(&mut model, (20, 3)), "20x3 is too small\n\n\n");
+    assert_eq!(shown(&mut model, (20, 3)), "20x3 is too small\n\n\n");
 }
 
 #[test]
 fn sixteen_colours_or_none_and_ascii_where_nothing_else_is() {
     let mut model = busy();
-    for keys in ["", "\t", "\t", "?", "?n"] {
+    for keys in PAGES {
         press(&mut model, keys);
         let plain = buffer(&mut model, (160, 48), &Theme::new(false, false));
         for cell in &plain.content {
@@ -287,10 +294,10 @@ fn sixteen_colours_or_none_and_ascii_where_nothing_else_is() {
 fn nothing_of_the_tracker_acts_on_the_terminal() {
     let mut model = busy();
     let at = Instant::now();
-    for keys in ["", "?", "?n"] {
+    for keys in PAGES {
         press(&mut model, keys);
         deliver(&mut model, Err(format!("a{HARMFUL}b\r\nc\u{202e}d")), at);
-        let all = vec![reading(OTHER, 1)];
+        let all = vec![reading(OWN, 1)];
         for size in [(80, 24), (160, 48)] {
             let drawn = buffer(&mut model, size, &Theme::new(true, true));
             let acts = |c: char| c.is_control() || c == '\u{202e}';

@@ -11,10 +11,14 @@ use ratatui::{
 /// How things look.
 #[derive(Clone, Debug)]
 pub struct Theme {
-    /// Titles of panels.
+    /// What has no style of its own.
+    pub plain: Style,
+    /// Titles of tables.
     pub title: Style,
-    /// The title of the panel that keys act on.
+    /// The tab that is shown.
     pub focused_title: Style,
+    /// The row under the cursor.
+    pub cursor: Style,
     /// Names of columns.
     pub head: Style,
     /// What is less important.
@@ -23,8 +27,14 @@ pub struct Theme {
     pub warning: Style,
     /// What must be looked at.
     pub alarm: Style,
-    /// Bars and sparklines.
+    /// Graphs of what is not wrong.
     pub bar: Style,
+    /// Whether there are characters beyond ASCII.
+    pub unicode: bool,
+    /// The mark of the column that sorts, the smallest first.
+    pub ascending: &'static str,
+    /// The same, the largest first.
+    pub descending: &'static str,
     /// Eight heights.
     pub heights: bar::Set<'static>,
     /// A part of a bar that is filled.
@@ -74,13 +84,18 @@ impl Theme {
         let plain = Style::new();
         let colour = |colour: Color| if colours { plain.fg(colour) } else { plain };
         Self {
+            plain,
+            cursor: plain.add_modifier(Modifier::REVERSED),
             title: plain.add_modifier(Modifier::UNDERLINED),
             focused_title: colour(Color::Cyan).add_modifier(Modifier::REVERSED),
             head: colour(Color::Cyan).add_modifier(Modifier::BOLD),
             dim: plain.add_modifier(Modifier::DIM),
-            warning: colour(Color::Yellow).add_modifier(Modifier::BOLD),
-            alarm: colour(Color::Red).add_modifier(Modifier::BOLD | Modifier::REVERSED),
-            bar: colour(Color::Green),
+            warning: colour(Color::Yellow),
+            alarm: colour(Color::Red).add_modifier(Modifier::BOLD),
+            bar: colour(Color::Blue),
+            unicode,
+            ascending: if unicode { "▲" } else { "^" },
+            descending: if unicode { "▼" } else { "v" },
             heights: if unicode {
                 bar::NINE_LEVELS
             } else {

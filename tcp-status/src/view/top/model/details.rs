@@ -1,0 +1,211 @@
+//! What Enter opens: the details of a port, a cgroup, a peer or a state.
+
+use tcp_status_common::state::State;
+
+use super::{
+    Cursor, Details, Model, Page, Readings, Tab,
+    table::{Cell, Row, Sort, Table, column, growing},
+    tabs::{graph_column, problem_row},
+};
+use crate::{
+    printable::printable,
+    snapshot::{Counts, Subject},
+    view::cgroups,
+};
+
+impl Model {
+    /// Opens what the row under the cursor is of; of a namespace, chooses it.
+    pub(super) fn open(&mut self) {
+        let places = self.places();
+        let chosen = places
+            .iter()
+            .find_map(|place| Some(&place.table.rows[place.cursor?]));
+        let Some(row) = chosen else { return };
+        if self.tab == Tab::Namespaces && self.details.is_empty() {
+            // A name may be given to another namespace, an inode number is its own.
+            self.netns = Some(row.key.clone());
+            self.show(Tab::Overview);
+        } else if let Some(subject) = row.opens {
+            self.filter.clear();
+            self.details.push(Details {
+                subject,
+                cursor: Cursor::default(),
+                readings: Readings::default(),
+            });
+            self.walked = None;
+            self.record_details();
+        }
+    }
+
+    /// Leaves the details opened last, or the filter.
+    pub(super) fn back(&mut self) {
+        self.walked = None;
+        if self.details.pop().is_none() {
+            self.filter.clear();
+        }
+    }
+
+    /// Shows a tab, and no details.
+    pub(super) fn show(&mut self, tab: Tab) {
+        self.details.clear();
+        self.walked = None;
+        self.filter.clear();
+        self.tab = tab;
+    }
+
+    /// Adds the last reading to the counts of what is opened.
+    pub(super) fn record_details(&mut self) {
+        let mut all = std::mem::take(&mut self.details);
+        for details in &mut all {
+            let counts = self.counts(details.subject).unwrap_or_default();
+            details.readings.add(self.read_at, counts);
+        }
+        self.details = all;
+    }
+
+    /// The last counts of something; none if it is gone, or no reading has them.
+    fn counts(&self, subject: Subject) -> Option<Counts> {
+        let reading = &self.reading;
+        match subject {
+            Subject::Port(port) => {
+                let mut ports = reading.ports.tracked.iter();
+                ports.find(|one| one.port == port).map(|one| one.states)
+            }
+            Subject::Outgoing => reading.ports.outgoing,
+            Subject::Cgroup(id) => {
+                let mut all = reading.cgroups.iter().flat_map(|found| &found.tracked);
+                all.find(|one| one.id == id).map(|one| one.states)
+            }
+            Subject::State(state) => {
+                let mut counts = Counts::default();
+                counts[state] = reading.states[state];
+                Some(counts)
+            }
+            Subject::Remote(_) => {
+                let (_, found) = self.walked.as_ref()?;
+                let groups = &found.as_ref().ok()?.first()?.groups;
+                let mut sum = Counts::default();
+                groups.iter().for_each(|group| sum += &group.states);
+                Some(sum)
+            }
+        }
+    }
+
+    fn name(&self, subject: Subject) -> String {
+        match subject {
+            Subject::Port(port) => format!("port {port}"),
+            Subject::Outgoing => "outgoing connections".into(),
+            Subject::Cgroup(id) => {
+                let mut all = self.reading.cgroups.iter().flat_map(|found| &found.tracked);
+                let found = all.find(|one| one.id == id);
+                found.map_or_else(
+                    || format!("cgroup {id}, without sockets"),
+                    |one| printable(&cgroups::name(one.id, &one.name)),
+                )
+            }
+            Subject::State(state) => state.name().into(),
+            Subject::Remote(remote) => remote.to_string(),
+        }
+    }
+
+    pub(super) fn details_page(&self, details: &Details) -> Page {
+        let subject = details.subject;
+        let problems = self.problems.iter().filter(|one| one.at.contains(&subject));
+        let rows = problems.map(problem_row).collect();
+        let columns = vec![column("", 8, 0), growing("", 16, 0)];
+        let top = Table {
+            headed: false,
+            selectable: false,
+            ..Table::new(self.name(subject), columns, rows)
+        };
+        let mut ports = self.ports();
+        let mut units = self.units();
+        let fill = match subject {
+            Subject::Port(port) => {
+                let mut listeners = self.listeners();
+                let opens = Some(Subject::Port(port));
+                listeners.rows.retain(|row| row.opens == opens);
+                let of_port = self.reading.listeners.iter().filter(|one| one.port == port);
+                let unit = of_port.filter_map(|one| one.cgroup).next();
+                for row in &mut listeners.rows {
+                    row.opens = unit.map(Subject::Cgroup);
+                }
+                listeners.title = "Listeners".into();
+                vec![listeners, self.who(0, "Remotes"), self.who(1, "Processes")]
+            }
+            Subject::Outgoing => vec![self.who(0, "Destinations"), self.who(1, "Processes")],
+            Subject::Cgroup(id) => {
+                let listeners = self
+                    .reading
+                    .listeners
+                    .iter()
+                    .filter(|one| one.cgroup == Some(id));
+                let own: Vec<_> = listeners.map(|one| Some(Subject::Port(one.port))).collect();
+                ports.rows.retain(|row| own.contains(&row.opens));
+                ports.title = format!("Ports {}", ports.rows.len());
+                ports.sort(Sort::default());
+                ports.fold("ports");
+                vec![ports, self.who(0, "Remotes"), self.who(1, "Processes")]
+            }
+            Subject::Remote(_) => vec![self.who(0, "Ports"), self.who(1, "Processes")],
+            Subject::State(state) => {
+                let (mut remotes, mut processes) =
+                    (self.who(0, "Remotes"), self.who(1, "Processes"));
+                for table in [&mut ports, &mut units, &mut remotes, &mut processes] {
+                    table.lead(state);
+                }
+                vec![ports, units, remotes, processes]
+            }
+        };
+        Page {
+            top,
+            states: self.states_of(details),
+            beside: Vec::new(),
+            fill,
+        }
+    }
+
+    /// The states that the subject has or had since it was opened.
+    fn states_of(&self, details: &Details) -> Table {
+        let known = match details.subject {
+            Subject::State(_) => self.history.known(self.read_at),
+            _ => details.readings.known(self.read_at),
+        };
+        let seconds = self.graph_seconds(known);
+        let columns = vec![
+            column("state", 11, 0),
+            column("total", 8, 0),
+            column("max", 8, 1),
+            graph_column(seconds),
+        ];
+        let counts = self.counts(details.subject).unwrap_or_default();
+        let row = |state: State| {
+            let series = match details.subject {
+                Subject::State(_) => self.history.series(state, self.read_at, seconds),
+                _ => details.readings.series(state, self.read_at, seconds),
+            };
+            let has_any = counts[state] > 0 || series.max() > Some(0);
+            let is_shown = match details.subject {
+                Subject::State(shown) => shown == state,
+                _ => has_any,
+            };
+            is_shown.then(|| Row {
+                cells: vec![
+                    Cell::Text(state.name().into()),
+                    Cell::number(counts[state]),
+                    Cell::Number(series.max()),
+                    Cell::Graph(series),
+                ],
+                ..Row::default()
+            })
+        };
+        Table {
+            selectable: false,
+            ..Table::new(
+                "",
+                columns,
+                State::ALL.into_iter().filter_map(row).collect(),
+            )
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! A page: its tables, where they lie, and the cursor that goes through their rows.
+
+use ratatui::layout::{Constraint, Layout, Rect};
+
+use super::{Cursor, Model, Tab, table::Table};
+
+/// Lines above and below a page: header, tabs, footer.
+const FRAME: u16 = 3;
+
+/// From this height on, a page has rates, and states without sockets.
+const TALL: u16 = 18;
+
+/// From this width on, rates stand beside the states.
+const RATES_FROM: u16 = 58;
+
+/// The least width of a table beside another one.
+const BESIDE: u16 = 62;
+
+/// The least lines of a table, if it has as many.
+const LEAST: u16 = 4;
+
+/// The most lines of a graph.
+const MOST: u16 = 5;
+
+/// Tables from top to bottom.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// What is wrong, or what details are of.
+    pub top: Table,
+    /// The states.
+    pub states: Table,
+    /// Beside the states.
+    pub beside: Vec<Table>,
+    /// Where there is room, one beside the other or one below the other.
+    pub fill: Vec<Table>,
+}
+
+/// A table, where it lies, and the row that the cursor is on.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The table.
+    pub table: Table,
+    /// Where it lies.
+    pub area: Rect,
+    /// The row that the cursor is on.
+    pub cursor: Option<usize>,
+}
+
+impl Model {
+    /// The body of the terminal, below `notices` lines.
+    #[must_use]
+    pub fn body(&self) -> Rect {
+        let above = FRAME - 1 + self.notice_lines();
+        let height = self.size.height.saturating_sub(above + 1);
+        Rect::new(0, above, self.size.width, height)
+    }
+
+    /// Whether there is room for what is less important.
+    pub(super) fn is_tall(&self) -> bool {
+        self.body().height >= TALL
+    }
+
+    /// The tables that are shown.
+    #[must_use]
+    pub fn places(&self) -> Vec<Place> {
+        let page = match self.details.last() {
+            Some(details) => self.details_page(details),
+            None if self.tab == Tab::Overview => self.overview(),
+            None => Page {
+                fill: vec![self.table()],
+                ..Page::default()
+            },
+        };
+        let mut places = page.arrange(self.body());
+        let Cursor { at, key } = self.cursor();
+        let rows = places.iter().enumerate();
+        let rows = rows.filter(|(_, place)| place.table.selectable);
+        let rows: Vec<_> = rows
+            .flat_map(|(i, place)| (0..place.table.rows.len()).map(move |row| (i, row)))
+            .collect();
+        let is_chosen = |(i, row): &(usize, usize)| {
+            let place: &Place = &places[*i];
+            key.as_ref() == Some(&place.table.rows[*row].key)
+        };
+        let found = rows.iter().copied().find(is_chosen);
+        let last = rows.len().saturating_sub(1);
+        let chosen = found.or_else(|| rows.get((*at).min(last)).copied());
+        if let Some((i, row)) = chosen {
+            places[i].cursor = Some(row);
+        }
+        places
+    }
+
+    fn cursor(&self) -> &Cursor {
+        match self.details.last() {
+            Some(details) => &details.cursor,
+            None => &self.cursors[self.tab as usize],
+        }
+    }
+
+    /// Moves the cursor, given the number of its row and how many rows fit.
+    pub(super) fn move_cursor(&mut self, to: impl Fn(usize, usize) -> usize) {
+        let places = self.places();
+        let places = places.iter().filter(|place| place.table.selectable);
+        let (mut keys, mut at, mut room) = (Vec::new(), 0, 0);
+        for place in places {
+            if let Some(row) = place.cursor {
+                at = keys.len() + row;
+                room = usize::from(
+                    place.area.height.saturating_sub(place.table.heads())
+                        / place.table.lines.max(1),
+                );
+            }
+            keys.extend(place.table.rows.iter().map(|row| row.key.clone()));
+        }
+        let at = to(at, room).min(keys.len().saturating_sub(1));
+        let key = keys.get(at).filter(|_| at > 0).cloned();
+        let cursor = Cursor { at, key };
+        match self.details.last_mut() {
+            Some(details) => details.cursor = cursor,
+            None => self.cursors[self.tab as usize] = cursor,
+        }
+    }
+}
+
+impl Page {
+    /// Gives each table its area; those without are left out.
+    fn arrange(self, body: Rect) -> Vec<Place> {
+        let Self {
+            top,
+            mut states,
+            beside,
+            fill,
+        } = self;
+        let columns = usize::from(body.width / BESIDE).clamp(1, fill.len().max(1));
+        let mut stacks = vec![Vec::new(); columns];
+        for (at, table) in fill.into_iter().enumerate() {
+            stacks[at % columns].push(table);
+        }
+        let heights = stacks
+            .iter()
+            .map(|tables| tables.iter().map(Table::height).sum());
+        let fill_height: u16 = heights.max().unwrap_or(0);
+        let top_height = top.height().min((body.height / 3).max(1));
+        let used = top_height
+            .saturating_add(states.height())
+            .saturating_add(fill_height);
+        let spare = body.height.saturating_sub(used);
+        let rows = u16::try_from(states.rows.len()).unwrap_or(u16::MAX).max(1);
+        states.lines = 1 + (spare / rows).min(MOST - 1);
+        let states_height = states.height();
+        let [top_area, states_area, fill_area] = Layout::vertical([
+            Constraint::Length(top_height),
+            Constraint::Max(states_height),
+            Constraint::Fill(1),
+        ])
+        .areas(body);
+        let width = match body.width {
+            _ if beside.is_empty() => 0,
+            0..RATES_FROM => 0,
+            RATES_FROM..130 => 21,
+            _ => 34,
+        };
+        let sides = [Constraint::Fill(1), Constraint::Length(width)];
+        let sides = Layout::horizontal(sides).spacing(u16::from(width > 0));
+        let [states_area, beside_area] = sides.areas(states_area);
+        let mut places = vec![(top, top_area), (states, states_area)];
+        places.extend(stack(beside, beside_area));
+        let areas = Layout::horizontal(vec![Constraint::Fill(1); columns]).spacing(2);
+        let areas = areas.split(fill_area);
+        for (tables, area) in stacks.into_iter().zip(areas.iter()) {
+            places.extend(stack(tables, *area));
+        }
+        let shown = places.into_iter().filter(|(table, area)| {
+            !area.is_empty() && area.height >= table.heads() + u16::from(!table.rows.is_empty())
+        });
+        let place = |(table, area)| Place {
+            table,
+            area,
+            cursor: None,
+        };
+        shown.map(place).collect()
+    }
+}
+
+/// One below the other, each as high as it is while the others have their least.
+fn stack(tables: Vec<Table>, area: Rect) -> impl Iterator<Item = (Table, Rect)> {
+    let least = |table: &Table| table.height().min(LEAST);
+    let mut used = 0;
+    let fits = tables.iter().take_while(|table| {
+        used += least(table);
+        used <= area.height
+    });
+    let fits = fits.count();
+    let mut later: u16 = tables[..fits].iter().map(least).sum();
+    let mut y = area.y;
+    tables.into_iter().take(fits).map(move |table| {
+        later -= least(&table);
+        let most = area.bottom().saturating_sub(y + later);
+        let height = table.height().min(most);
+        let place = Rect { y, height, ..area };
+        y += height;
+        (table, place)
+    })
+}

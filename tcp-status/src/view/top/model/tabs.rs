@@ -1,0 +1,508 @@
+//! The tables of the tabs, from the last reading.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use tcp_status_common::state::State;
+
+use super::{
+    Model, Page, Tab,
+    table::{
+        Cell, Column, Mark, PROBLEM, Row, Sort, Table, column, growing, state_cells, state_columns,
+    },
+};
+use crate::{
+    printable::printable,
+    snapshot::{Counts, Group, Problem, Snapshot, Subject},
+    view::cgroups,
+};
+
+/// The least width of a name.
+pub(super) const NAME: u16 = 16;
+
+impl Model {
+    /// The table of the tab that is shown, sorted, filtered and folded; of the overview, there is none.
+    pub(super) fn table(&self) -> Table {
+        let (mut table, what) = match self.tab {
+            Tab::Overview => (Table::default(), ""),
+            Tab::Listeners => (self.listeners(), "listeners"),
+            Tab::Ports => (self.ports(), "ports"),
+            Tab::Units => (self.units(), "units"),
+            Tab::Namespaces => (self.namespaces(), "namespaces"),
+            Tab::Remotes => (self.who(0, "Remotes"), "remotes"),
+        };
+        table.sort(self.sorts[self.tab as usize]);
+        if !self.filter.is_empty() {
+            table.filter(&self.filter);
+        } else if !self.shows_idle && table.height() > self.body().height {
+            table.fold(what);
+        }
+        table
+    }
+
+    /// The worst that is wrong with any of these.
+    pub(super) fn mark(&self, subjects: &[Subject]) -> Option<Mark> {
+        let mut problems = self.problems.iter();
+        let of = |problem: &&Problem| problem.at.iter().any(|at| subjects.contains(at));
+        problems
+            .find(of)
+            .map(|problem| (problem.severity, problem.mark))
+    }
+
+    pub(super) fn overview(&self) -> Page {
+        let mut problems: Vec<_> = self.problems.iter().map(problem_row).collect();
+        if problems.is_empty() {
+            let healthy = [
+                Cell::Text("healthy".into()),
+                Cell::Text("nothing is wrong".into()),
+            ];
+            problems.push(Row {
+                cells: healthy.into(),
+                ..Row::default()
+            });
+        }
+        let top = Table {
+            headed: false,
+            selectable: !self.problems.is_empty(),
+            ..Table::new("", vec![column("", 8, 0), growing("", NAME, 0)], problems)
+        };
+        let fill = [self.ports(), self.units(), self.listeners()].map(|mut table| {
+            table.sort(Sort::default());
+            table.fold("rows");
+            table.idle = None;
+            table
+        });
+        Page {
+            top,
+            states: self.states(),
+            beside: if self.is_tall() {
+                vec![self.rates(), self.drops()]
+            } else {
+                Vec::new()
+            },
+            fill: fill
+                .into_iter()
+                .filter(|table| !table.rows.is_empty())
+                .collect(),
+        }
+    }
+
+    /// The seconds that graphs show: no more than is known.
+    pub(super) fn graph_seconds(&self, known: f64) -> f64 {
+        const STEP: f64 = 300.0;
+        let known = (known / STEP).ceil().max(1.0) * STEP;
+        known.min(self.span().into())
+    }
+
+    fn states(&self) -> Table {
+        let reading = &self.reading;
+        let seconds = self.graph_seconds(self.history.known(self.read_at));
+        let columns = vec![
+            column("state", 11, 0),
+            column("total", 8, 0),
+            column("change", 8, 3),
+            column("max", 8, 2),
+            graph_column(seconds),
+            column("ipv4", 8, 5),
+            column("ipv6", 8, 6),
+            column("min 1m", 8, 7),
+            column("max 1m", 8, 4),
+        ];
+        let minute = self.history.last_minute();
+        let row = |state: State| {
+            let series = self.history.series(state, self.read_at, seconds);
+            #[expect(clippy::cast_possible_truncation, reason = "no host has 2^63 sockets")]
+            let before = minute
+                .and_then(|minute| Some(minute.states.get(state.name())?.mean.round() as i64));
+            let total = reading.states[state];
+            let peaks = reading.peaks.as_ref();
+            Row {
+                key: state.name().into(),
+                opens: Some(Subject::State(state)),
+                mark: self.state_mark(state),
+                idle: total == 0,
+                cells: vec![
+                    Cell::Text(state.name().into()),
+                    Cell::number(total),
+                    Cell::Change(before.map(|before| total.cast_signed() - before)),
+                    Cell::Number(series.max()),
+                    Cell::Graph(series),
+                    Cell::number(reading.ipv4[state]),
+                    Cell::number(reading.ipv6[state]),
+                    Cell::Number(peaks.map(|of| of.min[state])),
+                    Cell::Number(peaks.map(|of| of.max[state])),
+                ],
+                ..Row::default()
+            }
+        };
+        let rows = State::ALL.map(row).into_iter();
+        let rows = rows.filter(|row| self.is_tall() || !row.idle);
+        Table::new("", columns, rows.collect())
+    }
+
+    /// What is wrong with the sockets in a state, by the problems that are about it.
+    fn state_mark(&self, state: State) -> Option<Mark> {
+        let about = match state {
+            State::SynRecv => &["syn", "SYN FULL"][..],
+            State::CloseWait => &["leak"],
+            _ => return None,
+        };
+        let mut problems = self.problems.iter();
+        let found = problems.find(|one| about.contains(&one.mark))?;
+        Some((found.severity, found.mark))
+    }
+
+    fn rates(&self) -> Table {
+        let (now, mean) = (self.history.rates(), self.reading.rates.as_ref());
+        let window = mean.map_or_else(String::new, |rates| {
+            format!("{:.0} s", rates.window_seconds)
+        });
+        let row = |name: &str, now: Option<f64>, mean: Option<f64>| Row {
+            cells: vec![Cell::Text(name.into()), Cell::Rate(now), Cell::Rate(mean)],
+            ..Row::default()
+        };
+        let rows = vec![
+            row(
+                "active open",
+                now.map(|of| of.active_open),
+                mean.map(|of| of.active_open),
+            ),
+            row(
+                "passive open",
+                now.map(|of| of.passive_open),
+                mean.map(|of| of.passive_open),
+            ),
+            row(
+                "failed open",
+                now.map(|of| of.failed_open),
+                mean.map(|of| of.failed_open),
+            ),
+            row(
+                "active close",
+                now.map(|of| of.active_close),
+                mean.map(|of| of.active_close),
+            ),
+            row(
+                "passive close",
+                now.map(|of| of.passive_close),
+                mean.map(|of| of.passive_close),
+            ),
+            row(
+                "aborted",
+                now.map(|of| of.aborted),
+                mean.map(|of| of.aborted),
+            ),
+        ];
+        Table {
+            selectable: false,
+            ..Table::new(
+                "",
+                number_columns(["per second", "now", &window], [0, 1]),
+                rows,
+            )
+        }
+    }
+
+    /// What queues could not take, and what sits in a state.
+    fn drops(&self) -> Table {
+        let all = self.reading.overflows;
+        // Where the kernel does not report them, nothing grows either.
+        let now = self.history.rates().filter(|_| all.is_some());
+        let stale = self.reading.stale;
+        let limit = stale.map_or(60, |stale| stale.older_than_seconds);
+        let row = |name: String, now: Cell, all: Option<u64>| Row {
+            cells: vec![Cell::Text(name), now, Cell::Number(all)],
+            ..Row::default()
+        };
+        let none = || Cell::Text(String::new());
+        let rows = vec![
+            row(
+                "overflows".into(),
+                Cell::Rate(now.map(|of| of.overflows)),
+                all.map(|all| all.listen_overflows),
+            ),
+            row(
+                "drops".into(),
+                Cell::Rate(now.map(|of| of.drops)),
+                all.map(|all| all.listen_drops),
+            ),
+            Row {
+                mark: self.state_mark(State::CloseWait),
+                ..row(
+                    format!("closewait >{limit}s"),
+                    none(),
+                    stale.map(|of| of.closewait),
+                )
+            },
+            row(
+                format!("finwait2 >{limit}s"),
+                none(),
+                stale.map(|of| of.finwait2),
+            ),
+        ];
+        Table {
+            selectable: false,
+            ..Table::new(
+                "",
+                number_columns(["listeners", "now", "total"], [1, 0]),
+                rows,
+            )
+        }
+    }
+
+    pub(super) fn listeners(&self) -> Table {
+        let columns = vec![
+            column(PROBLEM, 8, 0),
+            column("port", 5, 0),
+            column("accept", 8, 6),
+            column("queue", 6, 1),
+            column("limit", 6, 1),
+            column("peak", 6, 4),
+            column("syn", 6, 5),
+            column("of", 6, 8),
+            column("uid", 6, 9),
+            growing("unit", NAME, 3),
+            growing("address", 9, 2),
+        ];
+        let mut groups = self.reading.groups();
+        if self.ungrouped {
+            groups = groups.into_iter().flat_map(single).collect();
+        }
+        let rows = groups
+            .iter()
+            .enumerate()
+            .map(|(at, group)| listener_row(at, group));
+        let cookies = self.history.rates().and_then(|rates| rates.syncookies);
+        let cookies = cookies.filter(|rate| *rate > 0.0);
+        let cookies = cookies.map_or_else(String::new, |of| format!(", {of:.1} syncookies/s"));
+        let ungrouped = if self.ungrouped { ", each socket" } else { "" };
+        let title = format!(
+            "Listeners {}{ungrouped}{cookies}",
+            self.reading.listeners.len()
+        );
+        Table::new(title, columns, rows.collect())
+    }
+
+    pub(super) fn ports(&self) -> Table {
+        let ports = &self.reading.ports;
+        let mut units = BTreeMap::new();
+        for one in &self.reading.listeners {
+            let unit = units.entry(one.port).or_insert(one.unit.as_deref());
+            *unit = unit.filter(|unit| one.unit.as_deref() == Some(*unit));
+        }
+        let row = |name: String, states: &Counts, opens: Option<Subject>, mark: &str| {
+            let unit = match opens {
+                Some(Subject::Port(port)) => units.get(&port).copied().flatten(),
+                _ => None,
+            };
+            let unit = unit.map(printable).unwrap_or_default();
+            counts_row(
+                format!("{name}{mark}"),
+                Some(unit),
+                states,
+                opens,
+                opens.and_then(|at| self.mark(&[at])),
+            )
+        };
+        let tracked = ports.tracked.iter().map(|one| {
+            let mark = if ports.unaudited.contains(&one.port) {
+                "*"
+            } else {
+                ""
+            };
+            let opens = Some(Subject::Port(one.port));
+            row(one.port.to_string(), &one.states, opens, mark)
+        });
+        let mut rows: Vec<_> = tracked.collect();
+        let mark = if ports.unaudited.is_empty() { "" } else { "*" };
+        let outgoing = ports.outgoing.iter();
+        rows.extend(
+            outgoing.map(|states| row("outgoing".into(), states, Some(Subject::Outgoing), mark)),
+        );
+        rows.extend(ports.other.iter().map(|states| Row {
+            rest: true,
+            ..row("other".into(), states, None, "")
+        }));
+        let limit = ports.limit.filter(|_| ports.other.is_some());
+        let limit = limit.map_or_else(String::new, |limit| format!(" of at most {limit}"));
+        let note = if ports.unaudited.is_empty() {
+            ""
+        } else {
+            ", * not all counted yet"
+        };
+        let title = format!("Ports {}{limit}{note}", ports.tracked.len());
+        Table::new(
+            title,
+            counts_columns(column("port", 9, 0), Some("unit")),
+            rows,
+        )
+    }
+
+    pub(super) fn units(&self) -> Table {
+        let columns = counts_columns(growing("unit", NAME, 0), None);
+        let Some(found) = &self.reading.cgroups else {
+            let reason = self.reading.cgroups_reason.as_deref();
+            let reason = reason.unwrap_or("the tracker does not count them");
+            return Table::new(
+                format!("No units: {}", printable(reason)),
+                columns,
+                Vec::new(),
+            );
+        };
+        let tracked = found.tracked.iter().map(|one| {
+            let name = printable(&cgroups::name(one.id, &one.name));
+            let at = Subject::Cgroup(one.id);
+            let path = one.name.path.as_deref().map(printable).unwrap_or_default();
+            Row {
+                key: one.id.to_string(),
+                search: path,
+                ..counts_row(name, None, &one.states, Some(at), self.mark(&[at]))
+            }
+        });
+        let mut rows: Vec<_> = tracked.collect();
+        let rest = |name: &str, states| Row {
+            rest: true,
+            ..counts_row(name.into(), None, states, None, None)
+        };
+        rows.extend(found.other.iter().map(|states| rest("other", states)));
+        rows.push(rest("unattributed", &found.unattributed));
+        let title = format!("Units {}", found.tracked.len());
+        Table::new(title, columns, rows)
+    }
+
+    fn namespaces(&self) -> Table {
+        let rows = self.namespaces.iter().map(|one: &Snapshot| {
+            let problems = one.problems();
+            let mark = problems.first().map(|first| (first.severity, first.mark));
+            let name = one.netns_name.as_deref().map(printable);
+            counts_row(
+                one.netns.to_string(),
+                Some(name.unwrap_or_default()),
+                &one.states,
+                None,
+                mark,
+            )
+        });
+        let title = match self.namespaces.len() {
+            0 => "Network namespaces: asking".into(),
+            count => format!("Network namespaces {count}, Enter chooses one"),
+        };
+        let columns = counts_columns(column("netns", 10, 0), Some("name"));
+        Table::new(title, columns, rows.collect())
+    }
+}
+
+/// A problem, and what Enter opens.
+pub(super) fn problem_row(problem: &Problem) -> Row {
+    let text = printable(&problem.text);
+    Row {
+        key: format!("{} {:?}", problem.mark, problem.at),
+        opens: problem.at.first().copied(),
+        mark: Some((problem.severity, problem.mark)),
+        cells: vec![Cell::Text(problem.mark.into()), Cell::Text(text)],
+        ..Row::default()
+    }
+}
+
+/// What graphs show, as the name of their column.
+pub(super) fn graph_column(seconds: f64) -> Column {
+    let minutes = seconds / 60.0;
+    let span = if minutes < 60.0 {
+        format!("{minutes:.0} min")
+    } else {
+        format!("{:.1} h", minutes / 60.0).replace(".0", "")
+    };
+    growing(format!("0-max, {span}"), 12, 1)
+}
+
+/// A name and two numbers, of which the second one of `ranks` may be left out.
+fn number_columns([name, left, right]: [&str; 3], ranks: [usize; 2]) -> Vec<Column> {
+    vec![
+        growing(name, 14, 0),
+        column(left, 6, ranks[0]),
+        column(right, 6, ranks[1]),
+    ]
+}
+
+/// What is wrong, a name, a note if there are any, the total and the states.
+fn counts_columns(name: Column, note: Option<&str>) -> Vec<Column> {
+    let mut columns = vec![column(PROBLEM, 8, 0), name];
+    columns.extend(note.map(|note| growing(note, NAME, 3)));
+    columns.extend(state_columns());
+    columns
+}
+
+/// A row of these columns; without a note, there is no column for it.
+pub(super) fn counts_row(
+    name: String,
+    note: Option<String>,
+    states: &Counts,
+    opens: Option<Subject>,
+    mark: Option<Mark>,
+) -> Row {
+    let mut cells = vec![mark_cell(mark), Cell::Text(name.clone())];
+    cells.extend(note.map(Cell::Text));
+    cells.extend(state_cells(states));
+    let total = states.total();
+    Row {
+        key: name,
+        search: String::new(),
+        opens,
+        mark,
+        cells,
+        weight: total,
+        idle: total == states[State::Listen],
+        rest: false,
+    }
+}
+
+fn mark_cell(mark: Option<Mark>) -> Cell {
+    Cell::Text(mark.map_or("", |(_, mark)| mark).into())
+}
+
+fn listener_row(at: usize, group: &Group<'_>) -> Row {
+    let (address, port) = group.address();
+    let mark = group
+        .problem()
+        .map(|problem| (problem.severity, problem.mark));
+    let uid = group
+        .uid()
+        .map_or_else(String::new, |uid| format!(" uid {uid}"));
+    let (queue, limit) = (group.accept_queue(), group.accept_queue_limit());
+    // The kernel admits one more.
+    let room = limit + group.sockets.len() as u64;
+    let several = match group.sockets.len() {
+        1 => address.to_string(),
+        count => format!("{address} ({count} sockets)"),
+    };
+    let half_open = group.syn_queue();
+    Row {
+        key: format!("{address} {port} {at}"),
+        search: format!("{}{uid}", SocketAddr::new(address, port)),
+        opens: Some(Subject::Port(port)),
+        mark,
+        cells: vec![
+            mark_cell(mark),
+            Cell::Text(port.to_string()),
+            Cell::Bar(queue, room),
+            Cell::number(queue),
+            Cell::number(limit),
+            Cell::Number(group.accept_queue_peak()),
+            Cell::Number(half_open),
+            Cell::Number(group.syn_queue_limit()),
+            Cell::Number(group.uid().map(u64::from)),
+            Cell::Text(group.unit().map(printable).unwrap_or_default()),
+            Cell::Text(several),
+        ],
+        weight: group.fullness() as u64 * 10_000_000 + group.taken(),
+        idle: queue == 0
+            && group.accept_queue_peak().unwrap_or(0) == 0
+            && half_open.unwrap_or(0) == 0,
+        rest: false,
+    }
+}
+
+fn single(group: Group<'_>) -> impl Iterator<Item = Group<'_>> {
+    group.sockets.into_iter().map(|socket| Group {
+        sockets: vec![socket],
+    })
+}
