@@ -113,13 +113,14 @@ impl Model {
         if reading.netns != self.reading.netns {
             self.history = History::default();
             self.details.clear();
+            self.watched.clear();
         }
         self.history.add(&reading, at);
         self.problems = reading.problems();
         self.reading = reading;
         self.read_at = at;
         self.outage = None;
-        self.record_details();
+        self.record_watched();
     }
 
     fn record_outage(&mut self, why: String, at: Instant) {

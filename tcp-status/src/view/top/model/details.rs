@@ -3,9 +3,9 @@
 use tcp_status_common::state::State;
 
 use super::{
-    Cursor, Details, Model, Page, Readings, Tab,
+    Cursor, Details, Model, Page, Readings, Series, Tab, WATCHED,
     table::{Cell, Row, Sort, Table, column, growing},
-    tabs::{graph_column, problem_row},
+    tabs::problem_row,
 };
 use crate::{
     printable::printable,
@@ -30,10 +30,11 @@ impl Model {
             self.details.push(Details {
                 subject,
                 cursor: Cursor::default(),
-                readings: Readings::default(),
             });
             self.walked = None;
-            self.record_details();
+            if self.readings(subject).is_none() {
+                self.record_watched();
+            }
         }
     }
 
@@ -53,14 +54,30 @@ impl Model {
         self.tab = tab;
     }
 
-    /// Adds the last reading to the counts of what is opened.
-    pub(super) fn record_details(&mut self) {
-        let mut all = std::mem::take(&mut self.details);
-        for details in &mut all {
-            let counts = self.counts(details.subject).unwrap_or_default();
-            details.readings.add(self.read_at, counts);
+    /// Adds the last reading to the counts of what something is wrong with and of what is opened.
+    pub(super) fn record_watched(&mut self) {
+        let wrong = self.problems.iter().flat_map(|problem| &problem.at);
+        let opened = self.details.iter().map(|details| &details.subject);
+        let new: Vec<_> = wrong.chain(opened).copied().collect();
+        for subject in new {
+            if self.readings(subject).is_none() {
+                self.watched.push((subject, Readings::default()));
+            }
         }
-        self.details = all;
+        let beyond = self.watched.len().saturating_sub(WATCHED);
+        self.watched.drain(..beyond);
+        let mut watched = std::mem::take(&mut self.watched);
+        for (subject, readings) in &mut watched {
+            let counts = self.counts(*subject).unwrap_or_default();
+            readings.add(self.read_at, counts);
+        }
+        self.watched = watched;
+    }
+
+    fn readings(&self, subject: Subject) -> Option<&Readings> {
+        let mut all = self.watched.iter();
+        all.find(|(of, _)| *of == subject)
+            .map(|(_, readings)| readings)
     }
 
     /// The last counts of something; none if it is gone, or no reading has them.
@@ -165,24 +182,27 @@ impl Model {
         }
     }
 
-    /// The states that the subject has or had since it was opened.
+    /// The states that the subject has or had while its counts were kept.
     fn states_of(&self, details: &Details) -> Table {
-        let known = match details.subject {
-            Subject::State(_) => self.history.known(self.read_at),
-            _ => details.readings.known(self.read_at),
+        let readings = self.readings(details.subject);
+        let known = match (details.subject, readings) {
+            (Subject::State(_), _) => self.history.known(self.read_at),
+            (_, Some(readings)) => readings.known(self.read_at),
+            (_, None) => 0.0,
         };
         let seconds = self.graph_seconds(known);
         let columns = vec![
             column("state", 11, 0),
             column("total", 8, 0),
             column("max", 8, 1),
-            graph_column(seconds),
+            self.graph_column(seconds),
         ];
         let counts = self.counts(details.subject).unwrap_or_default();
         let row = |state: State| {
-            let series = match details.subject {
-                Subject::State(_) => self.history.series(state, self.read_at, seconds),
-                _ => details.readings.series(state, self.read_at, seconds),
+            let series = match (details.subject, readings) {
+                (Subject::State(_), _) => self.history.series(state, self.read_at, seconds),
+                (_, Some(readings)) => readings.series(state, self.read_at, seconds),
+                (_, None) => Series::default(),
             };
             let has_any = counts[state] > 0 || series.max() > Some(0);
             let is_shown = match details.subject {

@@ -115,9 +115,10 @@ struct Cursor {
 struct Details {
     subject: Subject,
     cursor: Cursor,
-    /// Its counts, since it was opened.
-    readings: Readings,
 }
+
+/// The most subjects whose counts are kept.
+const WATCHED: usize = 32;
 
 /// Times that graphs show, in seconds.
 const SPANS: [u32; 3] = [3600, 300, 86_400];
@@ -140,6 +141,8 @@ pub struct Model {
     tab: Tab,
     /// What was opened, the last of which is shown.
     details: Vec<Details>,
+    /// The counts of what something is wrong with, and of what was opened.
+    watched: Vec<(Subject, Readings)>,
     cursors: [Cursor; Tab::ALL.len()],
     sorts: [Sort; Tab::ALL.len()],
     filter: String,
@@ -158,7 +161,7 @@ impl Model {
         let mut sorts = [Sort::default(); Tab::ALL.len()];
         // By total: nothing is known to be wrong with a peer.
         sorts[Tab::Remotes as usize].column = 1;
-        Self {
+        let mut model = Self {
             netns: settings.netns.clone(),
             settings,
             problems: first.problems(),
@@ -172,6 +175,7 @@ impl Model {
             paused: false,
             tab: Tab::default(),
             details: Vec::new(),
+            watched: Vec::new(),
             cursors: Default::default(),
             sorts,
             filter: String::new(),
@@ -179,7 +183,9 @@ impl Model {
             shows_idle: false,
             span: 0,
             size: Size::default(),
-        }
+        };
+        model.record_watched();
+        model
     }
 
     /// Sets the size of the terminal.

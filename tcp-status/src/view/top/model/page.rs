@@ -20,7 +20,7 @@ const BESIDE: u16 = 62;
 const LEAST: u16 = 4;
 
 /// The most lines of a graph.
-const MOST: u16 = 5;
+const MOST: u16 = 4;
 
 /// Tables from top to bottom.
 #[derive(Clone, Debug, Default)]
@@ -183,21 +183,33 @@ impl Page {
     }
 }
 
-/// One below the other, each as high as it is while the others have their least.
-fn stack(tables: Vec<Table>, area: Rect) -> impl Iterator<Item = (Table, Rect)> {
+/// One below the other, as many as have their least; what is left is shared evenly among those that need it.
+fn stack(mut tables: Vec<Table>, area: Rect) -> impl Iterator<Item = (Table, Rect)> {
     let least = |table: &Table| table.height().min(LEAST);
-    let mut used = 0;
-    let fits = tables.iter().take_while(|table| {
-        used += least(table);
-        used <= area.height
-    });
-    let fits = fits.count();
-    let mut later: u16 = tables[..fits].iter().map(least).sum();
+    let (mut fits, mut left) = (0, area.height);
+    while let Some(rest) = tables
+        .get(fits)
+        .and_then(|table| left.checked_sub(least(table)))
+    {
+        (fits, left) = (fits + 1, rest);
+    }
+    if fits == 0 {
+        (fits, left) = (1, 0);
+    }
+    tables.truncate(fits);
+    let least = |table: &Table| least(table).min(area.height);
+    let mut heights: Vec<_> = tables.iter().map(least).collect();
+    let mut grows = true;
+    while grows {
+        grows = false;
+        for (height, table) in heights.iter_mut().zip(&tables) {
+            if left > 0 && *height < table.height() {
+                (*height, left, grows) = (*height + 1, left - 1, true);
+            }
+        }
+    }
     let mut y = area.y;
-    tables.into_iter().take(fits).map(move |table| {
-        later -= least(&table);
-        let most = area.bottom().saturating_sub(y + later);
-        let height = table.height().min(most);
+    tables.into_iter().zip(heights).map(move |(table, height)| {
         let place = Rect { y, height, ..area };
         y += height;
         (table, place)

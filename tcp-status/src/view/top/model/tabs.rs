@@ -19,6 +19,9 @@ use crate::{
 /// The least width of a name.
 pub(super) const NAME: u16 = 16;
 
+/// From this width on, graphs are wide.
+const WIDE: u16 = 100;
+
 impl Model {
     /// The table of the tab that is shown, sorted, filtered and folded; of the overview, there is none.
     pub(super) fn table(&self) -> Table {
@@ -88,9 +91,21 @@ impl Model {
 
     /// The seconds that graphs show: no more than is known.
     pub(super) fn graph_seconds(&self, known: f64) -> f64 {
-        const STEP: f64 = 300.0;
-        let known = (known / STEP).ceil().max(1.0) * STEP;
+        let step = if known < 300.0 { 60.0 } else { 300.0 };
+        let known = (known / step).ceil().max(1.0) * step;
         known.min(self.span().into())
+    }
+
+    /// What graphs show, as the name of their column.
+    pub(super) fn graph_column(&self, seconds: f64) -> Column {
+        let minutes = seconds / 60.0;
+        let span = if minutes < 60.0 {
+            format!("{minutes:.0}m")
+        } else {
+            format!("{:.1}h", minutes / 60.0).replace(".0", "")
+        };
+        let least = if self.size.width < WIDE { 12 } else { 30 };
+        growing(format!("0-max, {span}"), least, 1)
     }
 
     fn states(&self) -> Table {
@@ -101,7 +116,7 @@ impl Model {
             column("total", 8, 0),
             column("change", 8, 3),
             column("max", 8, 2),
-            graph_column(seconds),
+            self.graph_column(seconds),
             column("ipv4", 8, 5),
             column("ipv6", 8, 6),
             column("min 1m", 8, 7),
@@ -401,17 +416,6 @@ pub(super) fn problem_row(problem: &Problem) -> Row {
         cells: vec![Cell::Text(problem.mark.into()), Cell::Text(text)],
         ..Row::default()
     }
-}
-
-/// What graphs show, as the name of their column.
-pub(super) fn graph_column(seconds: f64) -> Column {
-    let minutes = seconds / 60.0;
-    let span = if minutes < 60.0 {
-        format!("{minutes:.0} min")
-    } else {
-        format!("{:.1} h", minutes / 60.0).replace(".0", "")
-    };
-    growing(format!("0-max, {span}"), 12, 1)
 }
 
 /// A name and two numbers, of which the second one of `ranks` may be left out.

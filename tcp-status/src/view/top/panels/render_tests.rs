@@ -86,8 +86,8 @@ fn what_is_wrong_has_the_colour_of_its_severity_and_nothing_else_has() {
     assert_eq!(coloured(Color::Red), [full; 4]);
     let (was, syn) = ("was full ", "syn      ");
     let warnings = coloured(Color::Yellow);
-    // The problems, the state, the port and the listener.
-    assert_eq!(warnings, [was, syn, "synrecv  ", was, syn]);
+    // The problems, the state, the port and the listeners.
+    assert_eq!(warnings, [was, syn, "synrecv  ", was, syn, was]);
 }
 
 #[test]
@@ -263,6 +263,12 @@ fn every_size_is_drawn() {
         for width in [1, 30, 45, 58, 80, 130, 300] {
             for height in [1, 5, 13, 16, 17, 24, 48] {
                 buffer(&mut model, (width, height), &Theme::new(true, true));
+                let (places, body) = (model.places(), model.body());
+                for (at, place) in places.iter().enumerate() {
+                    assert_eq!(place.area.intersection(body), place.area);
+                    let mut others = places[..at].iter();
+                    assert!(!others.any(|other| other.area.intersects(place.area)));
+                }
             }
         }
     }

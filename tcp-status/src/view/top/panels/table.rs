@@ -49,18 +49,23 @@ pub(super) fn draw(frame: &mut Frame<'_>, place: &Place, theme: &Theme) {
     };
     let columns = fit(table, below.width);
     let rows = table.rows.iter().enumerate().skip(first).take(room);
+    let undimmed = Theme {
+        dim: theme.plain,
+        bar: theme.plain,
+        ..theme.clone()
+    };
     let rows = rows.map(|(at, row)| {
+        let is_chosen = *cursor == Some(at);
+        let theme = if is_chosen { &undimmed } else { theme };
         let cells = columns
             .iter()
             .map(|(of, width)| cell((table, row), *of, *width, theme));
         let style = style(row, theme);
-        Line_::new(cells)
-            .height(table.lines)
-            .style(if *cursor == Some(at) {
-                style.patch(theme.cursor)
-            } else {
-                style
-            })
+        Line_::new(cells).height(table.lines).style(if is_chosen {
+            style.patch(theme.cursor)
+        } else {
+            style
+        })
     });
     let widths = columns.iter().map(|(_, width)| Constraint::Length(*width));
     let mut widget = Widget::new(rows, widths).column_spacing(1);
@@ -217,7 +222,6 @@ fn cell((table, row): (&Table, &Row), at: usize, width: u16, theme: &Theme) -> T
             let text: Text<'_> = graph.into_iter().map(Line::from).collect();
             match row.mark {
                 Some(_) => text,
-                None if series.max() == Some(0) => text.style(theme.dim),
                 None => text.style(theme.bar),
             }
         }
