@@ -45,7 +45,7 @@ pub enum Command {
     Get(GetOptions),
     /// Print all eleven states, as a table or JSON
     Show(ShowOptions),
-    /// Watch states, rates, listeners and ports live
+    /// Watch problems, states, ports, units and remotes live
     Top(TopOptions),
     /// Print listening sockets and their queues
     Listeners(ListenersOptions),

@@ -27,8 +27,9 @@ is full; syn, it is half full or holds 256. Sockets that share an address by SO_
 one row with their sums, and one row each beneath it.";
 
 pub(super) const TOP: &str = "\
-The key ? lists all keys. NO_COLOR turns colours off; a locale without UTF-8 turns block \
-characters off. Without a terminal, use show or listeners.";
+Enter leads from a problem to its unit, remotes and processes; the key ? lists all keys. NO_COLOR turns \
+colours off; a locale without UTF-8 turns graphs into ASCII. With TERM=dumb, a table is printed each time. \
+Without a terminal, use show or listeners.";
 
 pub(super) const PORTS: &str = "\
 Rows: each port that has or had a listener and has connections; the other listening ports \

@@ -20,7 +20,7 @@ pub const KEYS: &[(&str, &str)] = &[
     ("/", "show only rows that contain a text: 443, full, nginx"),
     ("i", "show or fold idle rows"),
     ("g", "sockets that share an address: together, or each"),
-    ("z", "time that graphs show: 1 h, 5 min, 24 h"),
+    ("z", "time that graphs show: 1h, 5m, 24h"),
     ("n", "choose a network namespace"),
     ("p, space", "pause, and go on"),
     ("?, h", "this page"),

@@ -14,7 +14,7 @@ const TALL: u16 = 18;
 const RATES_FROM: u16 = 58;
 
 /// The least width of a table beside another one.
-const BESIDE: u16 = 62;
+const BESIDE: u16 = 66;
 
 /// The least lines of a table, if it has as many.
 const LEAST: u16 = 4;

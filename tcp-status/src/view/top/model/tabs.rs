@@ -368,13 +368,14 @@ impl Model {
             let at = Subject::Cgroup(one.id);
             let path = one.name.path.as_deref().map(printable).unwrap_or_default();
             Row {
-                key: one.id.to_string(),
+                key: format!("cgroup {}", one.id),
                 search: path,
                 ..counts_row(name, None, &one.states, Some(at), self.mark(&[at]))
             }
         });
         let mut rows: Vec<_> = tracked.collect();
         let rest = |name: &str, states| Row {
+            key: format!("cgroup {name}"),
             rest: true,
             ..counts_row(name.into(), None, states, None, None)
         };

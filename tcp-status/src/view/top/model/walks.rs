@@ -70,7 +70,8 @@ impl Model {
             None => None,
         };
         let Some(found) = found else {
-            return Table::new(format!("{what}: walking"), columns, Vec::new());
+            let state = if self.paused { "paused" } else { "walking" };
+            return Table::new(format!("{what}: {state}"), columns, Vec::new());
         };
         let row = |group: &Group| {
             let opens = match what {
@@ -90,6 +91,7 @@ impl Model {
         if found.rest > 0 {
             let name = format!("{} more", found.rest_groups);
             let mut rest = counts_row(name, None, &found.rest_states, None, None);
+            rest.key = format!("{what} rest");
             rest.rest = true;
             rest.cells.remove(0);
             rows.push(rest);

@@ -95,6 +95,7 @@ fn fit(table: &Table, width: u16) -> Vec<(usize, u16)> {
     let natural: Vec<_> = (0..table.columns.len())
         .map(|at| widest(table, at))
         .collect();
+    let sorts = |at: usize| table.sort.is_some_and(|sort| sort.column == at);
     let least = |at: usize| {
         let Column {
             ref name,
@@ -103,12 +104,12 @@ fn fit(table: &Table, width: u16) -> Vec<(usize, u16)> {
             ..
         } = table.columns[at];
         // Room for the arrow.
-        let sorts = table.sort.is_some_and(|sort| sort.column == at);
-        let width = width + u16::from(sorts && name.len() >= usize::from(width));
+        let width = width + u16::from(sorts(at) && name.len() >= usize::from(width));
         if grows { natural[at].min(width) } else { width }
     };
     let mut order: Vec<_> = (0..table.columns.len()).collect();
-    order.sort_by_key(|at| table.columns[*at].rank);
+    // The column that sorts is shown in any case.
+    order.sort_by_key(|at| (!sorts(*at), table.columns[*at].rank));
     let (mut chosen, mut used) = (Vec::new(), 0_u16);
     for at in order {
         let more = used.saturating_add(least(at) + u16::from(used > 0));
