@@ -33,7 +33,7 @@ impl Severity {
 }
 
 /// What a reading has counts of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
     /// A local port that has or had a listener.
     Port(u16),

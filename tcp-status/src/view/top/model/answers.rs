@@ -116,7 +116,7 @@ impl Model {
             self.watched.clear();
         }
         self.history.add(&reading, at);
-        self.problems = reading.problems();
+        self.set_problems(reading.problems());
         self.reading = reading;
         self.read_at = at;
         self.outage = None;

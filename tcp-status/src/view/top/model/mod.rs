@@ -14,7 +14,10 @@ pub use history::{History, PerSecond, Series};
 pub use page::{Page, Place};
 pub use table::{Cell, Column, Mark, PROBLEM, Row, Sort, Table};
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use ratatui::layout::Size;
 
@@ -130,6 +133,8 @@ pub struct Model {
     netns: Option<String>,
     reading: Snapshot,
     problems: Vec<Problem>,
+    /// The worst that is wrong with each subject.
+    marks: HashMap<Subject, Mark>,
     read_at: Instant,
     outage: Option<Outage>,
     namespaces: Vec<Snapshot>,
@@ -164,7 +169,8 @@ impl Model {
         let mut model = Self {
             netns: settings.netns.clone(),
             settings,
-            problems: first.problems(),
+            problems: Vec::new(),
+            marks: HashMap::new(),
             reading: first,
             read_at: now,
             outage: None,
@@ -184,8 +190,20 @@ impl Model {
             span: 0,
             size: Size::default(),
         };
+        model.set_problems(model.reading.problems());
         model.record_watched();
         model
+    }
+
+    fn set_problems(&mut self, problems: Vec<Problem>) {
+        // The most urgent first: later ones do not replace it.
+        self.marks.clear();
+        for one in &problems {
+            for at in &one.at {
+                self.marks.entry(*at).or_insert((one.severity, one.mark));
+            }
+        }
+        self.problems = problems;
     }
 
     /// Sets the size of the terminal.

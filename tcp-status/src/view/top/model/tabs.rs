@@ -42,15 +42,6 @@ impl Model {
         table
     }
 
-    /// The worst that is wrong with any of these.
-    pub(super) fn mark(&self, subjects: &[Subject]) -> Option<Mark> {
-        let mut problems = self.problems.iter();
-        let of = |problem: &&Problem| problem.at.iter().any(|at| subjects.contains(at));
-        problems
-            .find(of)
-            .map(|problem| (problem.severity, problem.mark))
-    }
-
     pub(super) fn overview(&self) -> Page {
         let mut problems: Vec<_> = self.problems.iter().map(problem_row).collect();
         if problems.is_empty() {
@@ -315,7 +306,7 @@ impl Model {
                 Some(unit),
                 states,
                 opens,
-                opens.and_then(|at| self.mark(&[at])),
+                opens.and_then(|at| self.marks.get(&at).copied()),
             )
         };
         let tracked = ports.tracked.iter().map(|one| {
@@ -370,7 +361,13 @@ impl Model {
             Row {
                 key: format!("cgroup {}", one.id),
                 search: path,
-                ..counts_row(name, None, &one.states, Some(at), self.mark(&[at]))
+                ..counts_row(
+                    name,
+                    None,
+                    &one.states,
+                    Some(at),
+                    self.marks.get(&at).copied(),
+                )
             }
         });
         let mut rows: Vec<_> = tracked.collect();
