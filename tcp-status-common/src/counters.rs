@@ -1,6 +1,6 @@
-//! Layout of the counters: per CPU, per copy of the handler, per bank.
+//! Layout of what is counted, and of what the programs write for user space.
 
-use crate::{control::ContextSlot, state::Family};
+use crate::state::Family;
 
 /// Rows and columns of the flows: the kernel's state numbers 1 to 11, and
 /// [`MINI_FIN_WAIT2`](crate::state::MINI_FIN_WAIT2).
@@ -241,57 +241,6 @@ impl Bank {
     };
 }
 
-/// Who writes a bank. Each writer has its own, since an interrupt may bring one
-/// in while another is half-way through an addition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Writer {
-    /// The first copy of the event handler.
-    First = 0,
-    /// The second copy: counts what the first was skipped for.
-    Second = 1,
-    /// The walk that seeds.
-    Walk = 2,
-    /// What happens to timewait minisockets after their birth, always with bottom halves off.
-    Timewait = 3,
-}
-
-impl Writer {
-    /// How many writers there are.
-    pub const COUNT: u32 = 4;
-}
-
-/// One bank of all writers but the first copy of the handler, which has its banks in [`PerCpu`], on
-/// one CPU.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct SecondaryBanks {
-    /// Of the second copy of the handler.
-    pub second: Bank,
-    /// Of the walk.
-    pub walk: Bank,
-    /// Of what happens to minisockets.
-    pub timewait: Bank,
-}
-
-const _: () = assert!(size_of::<SecondaryBanks>() == 7488);
-
-/// What a writer says of itself since it was loaded, on one CPU.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub struct WriterStats {
-    /// Events that were counted into a live bank.
-    pub counted: u64,
-    /// Events that only this copy saw, of any protocol and namespace: what the kernel skipped the
-    /// first copy for. 0 for all but the second.
-    pub recovered: u64,
-    /// Listeners whose port was not chosen yet when they were reported: until the next walk, their
-    /// connections are in no port's counts.
-    pub unregistered: u64,
-}
-
-const _: () = assert!(size_of::<WriterStats>() == 24);
-
 /// What may fail in the programs. Each failure voids the seeding in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
@@ -373,29 +322,10 @@ impl FailureTotals {
     }
 }
 
-/// What a CPU needs at each event, in one place: a look-up costs more than all that is done there.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct PerCpu {
-    /// Tasks, and interrupts: what one copy of the handler leaves for the other.
-    pub contexts: [ContextSlot; 2],
-    /// The address of an event on its stack, as a number, by the copy that handles it.
-    pub stack_addresses: [u64; 2],
-    /// The address of the tracker's own namespace, in which it is for as long as it runs; 0 until
-    /// an event has shown it.
-    pub own_net: u64,
-    /// By writer.
-    pub writers: [WriterStats; Writer::COUNT as usize],
-    /// The banks of the first copy of the handler.
-    pub first: [Bank; 2],
-}
-
-const _: () = assert!(size_of::<PerCpu>() == 5160);
-
 /// How many ages [`WalkTotals::idle`] tells apart: 0 to 62 seconds, and longer.
 pub const AGES: usize = 64;
 
-/// What a walk met that is no full socket, on one CPU.
+/// What a walk met that is no full socket.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct WalkTotals {
@@ -513,18 +443,6 @@ pub struct ClosedTotals {
 
 const _: () = assert!(size_of::<ClosedTotals>() == 16);
 
-impl WriterStats {
-    /// The sums of both.
-    #[must_use]
-    pub const fn plus(self, other: &Self) -> Self {
-        Self {
-            recovered: self.recovered + other.recovered,
-            counted: self.counted + other.counted,
-            unregistered: self.unregistered + other.unregistered,
-        }
-    }
-}
-
 impl Default for WalkTotals {
     fn default() -> Self {
         Self {
@@ -533,27 +451,6 @@ impl Default for WalkTotals {
             sockets: 0,
             idle: [[0; AGES]; 2],
             seeding: 0,
-        }
-    }
-}
-
-impl WalkTotals {
-    /// The sums of both.
-    #[must_use]
-    pub fn plus(mut self, other: &Self) -> Self {
-        const fn sum(a: [u64; 2], b: [u64; 2]) -> [u64; 2] {
-            [a[0] + b[0], a[1] + b[1]]
-        }
-        for (sums, counts) in self.idle.iter_mut().zip(&other.idle) {
-            for (sum, count) in sums.iter_mut().zip(counts) {
-                *sum += count;
-            }
-        }
-        Self {
-            timewait: sum(self.timewait, other.timewait),
-            finwait2: sum(self.finwait2, other.finwait2),
-            sockets: self.sockets + other.sockets,
-            ..self
         }
     }
 }

@@ -6,5 +6,6 @@ pub mod control;
 pub mod counters;
 pub mod ends;
 pub mod kernel_layout;
+pub mod per_cpu;
 pub mod state;
 pub mod table;

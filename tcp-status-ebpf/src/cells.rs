@@ -4,7 +4,10 @@ use core::{arch::asm, hint::black_box, ptr::read_volatile};
 
 use aya_ebpf::{EbpfContext, cty::c_void};
 use aya_log_ebpf::warn;
-use tcp_status_common::counters::{Failure, PerCpu, STATE_SLOTS, Writer, WriterStats};
+use tcp_status_common::{
+    counters::{Failure, STATE_SLOTS},
+    per_cpu::{PerCpu, Writer, WriterStats},
+};
 
 use crate::{kernel_layout, maps};
 

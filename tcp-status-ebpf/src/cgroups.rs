@@ -4,8 +4,11 @@
 //! A cgroup gets a slot with its first socket in a bank. What works with numbers alone is in global
 //! functions, which the verifier checks once.
 
-use tcp_status_common::counters::{
-    CGROUP_CACHE_ENTRIES, CgroupGauges, Failure, OTHER_CGROUPS, PortGauges, STATE_SLOTS, Writer,
+use tcp_status_common::{
+    counters::{
+        CGROUP_CACHE_ENTRIES, CgroupGauges, Failure, OTHER_CGROUPS, PortGauges, STATE_SLOTS,
+    },
+    per_cpu::Writer,
 };
 
 use crate::{

@@ -13,7 +13,7 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::generated::bpf_get_current_task_btf;
 use tcp_status_common::{
     control::{ContextSlot, EventToken, TASK_SLOTS},
-    counters::{PerCpu, Writer},
+    per_cpu::{PerCpu, Writer},
 };
 
 use crate::{

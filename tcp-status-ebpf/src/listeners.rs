@@ -8,7 +8,8 @@ use core::ptr::{from_ref, read_volatile};
 use aya_ebpf::helpers::generated::bpf_seq_write;
 use tcp_status_common::{
     control::Mode,
-    counters::{ListenerRecord, ListenerWalk, Writer},
+    counters::{ListenerRecord, ListenerWalk},
+    per_cpu::Writer,
     state::Family,
 };
 

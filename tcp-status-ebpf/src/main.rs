@@ -25,7 +25,7 @@ use aya_ebpf::{
     macros::{btf_tracepoint, fentry, fexit},
     programs::{BtfTracePointContext, FEntryContext, FExitContext},
 };
-use tcp_status_common::counters::Writer;
+use tcp_status_common::per_cpu::Writer;
 
 /// Hook: `trace_inet_sock_set_state(const struct sock *sk, const int oldstate, const int
 /// newstate)`, called before the state is stored. Process context with interrupts on, or softirq.

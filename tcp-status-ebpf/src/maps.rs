@@ -3,18 +3,19 @@
 use core::ptr::read_volatile;
 
 use aya_ebpf::{
-    bindings::{BPF_F_NO_PREALLOC, BPF_RB_FORCE_WAKEUP},
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_RB_FORCE_WAKEUP},
     btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, Queue, RingBuf},
+    helpers::bpf_get_smp_processor_id,
     macros::btf_map,
 };
 use tcp_status_common::{
     control::{Control, EventToken, Mode, Segment, TASK_SLOTS},
     counters::{
         CGROUPS_REMEMBERED, CgroupCache, CgroupGauges, ClosedListener, ClosedQuery, ClosedTotals,
-        FailureTotals, ListenerWalk, Namespace, NamespaceQuery, NetnsId, PerCpu, PortGauges,
-        PortKey, PortPage, SecondaryBanks, WalkTotals,
+        FailureTotals, ListenerWalk, Namespace, NamespaceQuery, NetnsId, PortGauges, PortKey,
+        PortPage, WalkTotals,
     },
-    ends::EndCounts,
+    per_cpu::{PerCpu, SecondaryBanks},
     table::{
         Block, Cursor, LISTED_PORTS_AT_ONCE, ListedListener, ListedPort, ListedPortCounts,
         NetnsCounts,
@@ -22,6 +23,7 @@ use tcp_status_common::{
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
+const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 
 /// Address of a socket to the slot of its cgroup (from bit 32 on), that of its port (16 bits) and
 /// its place (lower 16 bits).
@@ -35,8 +37,9 @@ type Cgroups = HashMap<u64, u32, { CGROUPS_REMEMBERED as usize }, NO_PREALLOC>;
 #[unsafe(link_section = ".bss.control")]
 static mut CONTROL: Control = Control::OFF;
 
+/// Two banks for each CPU. The loader says how many CPUs there may be.
 #[btf_map]
-pub(crate) static SECONDARY_BANKS: PerCpuArray<SecondaryBanks, 2> = PerCpuArray::new();
+static SECONDARY_BANKS: Array<SecondaryBanks, 2, MMAPABLE> = Array::new();
 
 /// Namespaces other than the tracker's own. The loader says how many.
 #[btf_map]
@@ -107,8 +110,9 @@ pub(crate) static FREE_CGROUPS_0: Queue<u32, 1> = Queue::new();
 #[btf_map]
 pub(crate) static FREE_CGROUPS_1: Queue<u32, 1> = Queue::new();
 
+/// One for each CPU. The loader says how many there may be.
 #[btf_map]
-pub(crate) static PER_CPU: PerCpuArray<PerCpu, 1> = PerCpuArray::new();
+static PER_CPU: Array<PerCpu, 1, MMAPABLE> = Array::new();
 
 /// Marks of events on the stack of a task that may be moved to another CPU between the two copies.
 #[btf_map]
@@ -132,7 +136,7 @@ pub(crate) static TASK_SEGMENTS: Array<Segment, { TASK_SLOTS as usize }> = Array
 static WAKE: RingBuf<u8, 4096> = RingBuf::new();
 
 #[btf_map]
-pub(crate) static WALK_TOTALS: PerCpuArray<WalkTotals, 1> = PerCpuArray::new();
+pub(crate) static WALK_TOTALS: Array<WalkTotals, 1> = Array::new();
 
 #[btf_map]
 pub(crate) static LISTENER_WALK: Array<ListenerWalk, 1> = Array::new();
@@ -166,10 +170,6 @@ pub(crate) static LISTED_PORTS: HashMap<
     { LISTED_PORTS_AT_ONCE as usize },
     NO_PREALLOC,
 > = HashMap::new();
-
-/// Sockets of the tracker's own namespace that were closed, by reason.
-#[btf_map]
-pub(crate) static ENDS: PerCpuArray<EndCounts, 1> = PerCpuArray::new();
 
 /// The listener that a pass met last.
 #[btf_map]
@@ -237,7 +237,20 @@ pub(crate) fn cgroup_cache(bank: u32) -> *mut CgroupCache {
 /// What this CPU keeps for itself.
 #[inline(always)]
 pub(crate) fn per_cpu() -> Option<*mut PerCpu> {
-    PER_CPU.get_ptr_mut(0)
+    PER_CPU.get_ptr_mut(cpu())
+}
+
+/// What this CPU has in `bank` (0 or 1) of all writers but the first copy of the handler.
+#[inline(always)]
+pub(crate) fn secondary_banks(bank: u32) -> Option<*mut SecondaryBanks> {
+    SECONDARY_BANKS.get_ptr_mut(SecondaryBanks::index(cpu(), bank))
+}
+
+/// Programs stay on their CPU.
+#[inline(always)]
+fn cpu() -> u32 {
+    // SAFETY: no argument, no effect.
+    unsafe { bpf_get_smp_processor_id() }
 }
 
 /// Something happens. That there is no room says that user space knows.

@@ -5,15 +5,15 @@ use core::{hint::black_box, ptr::read_volatile};
 use tcp_status_common::{
     control::Mode,
     counters::{
-        Bank, Failure, NAMESPACES_PER_CHECK, Namespace, NetnsId, OVERFLOW_NETNS, OWN_NETNS, PerCpu,
-        Writer,
+        Bank, Failure, NAMESPACES_PER_CHECK, Namespace, NetnsId, OVERFLOW_NETNS, OWN_NETNS,
     },
+    per_cpu::{PerCpu, Writer},
 };
 
 use crate::{
     cells::{self, CounterCell, E2BIG, EINVAL},
     kernel_layout::{self, Net, Sock, UntypedNet},
-    maps::{self, EMPTY_NAMESPACE, NAMESPACE_QUERY, NAMESPACES, SECONDARY_BANKS},
+    maps::{self, EMPTY_NAMESPACE, NAMESPACE_QUERY, NAMESPACES},
 };
 
 /// `BPF_ANY`: an update that creates or replaces an entry.
@@ -168,7 +168,7 @@ impl NetnsCounters {
                     _ => &raw mut (*self.cpu).first[1],
                 });
             }
-            let others = SECONDARY_BANKS.get_ptr_mut(bank)?;
+            let others = maps::secondary_banks(bank)?;
             Some(match self.writer {
                 Writer::Walk => &raw mut (*others).walk,
                 Writer::Timewait => &raw mut (*others).timewait,

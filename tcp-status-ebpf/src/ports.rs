@@ -4,7 +4,10 @@
 
 use core::hint::black_box;
 
-use tcp_status_common::counters::{OTHER_PORTS, PortGauges, PortKey, Writer};
+use tcp_status_common::{
+    counters::{OTHER_PORTS, PortGauges, PortKey},
+    per_cpu::Writer,
+};
 
 use crate::{
     cells::{self, CounterCell},

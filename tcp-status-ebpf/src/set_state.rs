@@ -6,8 +6,8 @@ use core::hint::black_box;
 use aya_ebpf::{EbpfContext as _, programs::BtfTracePointContext};
 use tcp_status_common::{
     control::Mode,
-    counters::Writer,
     ends::{END_REASONS, EndReason},
+    per_cpu::Writer,
     state::Family,
 };
 
@@ -15,7 +15,7 @@ use crate::{
     cells::{self, CounterCell, bump_stat},
     cgroups, closed_listeners, dedup,
     kernel_layout::{Sock, UntypedSock},
-    maps::{self, ENDS},
+    maps,
     netns_counters::{BPF_ANY, NetnsCounters},
     ports, seed,
 };
@@ -94,11 +94,11 @@ extern "C" fn count_end(from: u32, error: u32, port: u32) -> i32 {
     };
     // Opaque, so that the comparison stays: the verifier wants to see it.
     let index = black_box(reason as usize);
-    if let Some(ends) = ENDS.get_ptr_mut(0)
+    if let Some(cpu) = maps::per_cpu()
         && index < END_REASONS
     {
         // SAFETY: the map gave the pointer; the index is in range.
-        cells::add_atomic(unsafe { (&raw mut (*ends)).cast::<u64>().add(index) }, 1);
+        cells::add_atomic(unsafe { &raw mut (*cpu).ends[index] }, 1);
     }
     0
 }

@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use tcp_status_common::{
     control::{Segment, TASK_SLOTS},
-    counters::Writer,
+    per_cpu::Writer,
     state::{Family, MINI_FIN_WAIT2, State},
 };
 

@@ -3,7 +3,8 @@
 
 use tcp_status_common::{
     control::Mode,
-    counters::{AGES, Failure, IDLE_CLOSE_WAIT, IDLE_FIN_WAIT2, WalkTotals, Writer},
+    counters::{AGES, Failure, IDLE_CLOSE_WAIT, IDLE_FIN_WAIT2, WalkTotals},
+    per_cpu::Writer,
     state::{Family, MINI_FIN_WAIT2, NEW_SYN_RECV, State},
 };
 

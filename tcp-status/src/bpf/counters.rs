@@ -76,6 +76,3 @@ pub(super) type EmptiedOthers = BTreeMap<NetnsId, BankSum>;
 
 /// The map of what failed.
 pub(super) const FAILURES: &str = ".bss.failures";
-
-/// The map of closed sockets by reason.
-pub(super) const ENDS: &str = "ENDS";

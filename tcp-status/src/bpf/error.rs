@@ -41,6 +41,9 @@ pub enum BpfError {
         /// What the kernel said.
         source: MapError,
     },
+    /// How many CPUs there may be is unknown.
+    #[error("cannot read /sys/devices/system/cpu/possible: {0}; mount /sys")]
+    Cpus(io::Error),
     /// The object has no such part.
     #[error("cannot load {0}: not in the eBPF object; rebuild it with cargo xtask build")]
     Missing(&'static str),

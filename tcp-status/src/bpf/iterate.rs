@@ -13,7 +13,6 @@ use tcp_status_common::counters::{ListenerRecord, ListenerWalk, WalkTotals};
 use super::{
     Bpf, BpfError,
     load::SeenSlot,
-    object::per_cpu,
     object::{WALK_LISTENERS, WALK_SOCKETS, lock, new_seen, seen_error},
     pod::{self, PodWrapper},
 };
@@ -63,13 +62,10 @@ impl Bpf {
             source,
         };
         let mut walked = lock(&self.walked);
-        let empty = per_cpu(PodWrapper(empty)).map_err(error)?;
-        walked.set(0, empty, 0).map_err(error)?;
+        walked.set(0, PodWrapper(empty), 0).map_err(error)?;
         self.run(WALK_SOCKETS, OnEagain::Retry, &mut Vec::new())?;
-        let per_cpu = walked.get(&0, 0).map_err(error)?;
-        Ok(per_cpu
-            .iter()
-            .fold(WalkTotals::default(), |sum, cpu| sum.plus(&cpu.0)))
+        let PodWrapper(totals) = walked.get(&0, 0).map_err(error)?;
+        Ok(totals)
     }
 
     /// Visits the listeners of the calling thread's namespace, of which there should be

@@ -15,10 +15,8 @@ use aya_log::EbpfLogger;
 use tcp_status_common::{
     control::{Control, Mode, OtherNamespaces, TASK_SLOTS},
     counters::{
-        FailureTotals, ListenerWalk, NetnsId, OWN_NETNS, PerCpu, PortGauges, PortKey, PortPage,
-        SecondaryBanks, WalkTotals,
+        FailureTotals, ListenerWalk, NetnsId, OWN_NETNS, PortGauges, PortKey, PortPage, WalkTotals,
     },
-    ends::EndCounts,
     kernel_layout::KernelLayout,
     table::LISTED_PORTS_AT_ONCE,
 };
@@ -26,13 +24,14 @@ use tcp_status_common::{
 use super::{
     cgroup_maps::{self, CgroupWriter, Cgroups},
     closed_listeners::Closed,
-    counters::{ENDS, EmptiedOthers, EmptiedOwn, FAILURES},
+    counters::{EmptiedOthers, EmptiedOwn, FAILURES},
     error::{BpfError, verifier_summary},
     namespaces::Namespaces,
     object::{
         CHECK_NAMESPACES, CONTROL, LIST_LISTENERS, LIST_TABLES, READ_CLOSED, Seen, WALK_LISTENERS,
         WALK_SOCKETS, descriptor, handles, lock, map, new_seen, program,
     },
+    own_counters::{OwnCounters, PER_CPU, SECONDARY_BANKS, possible_cpus},
     pod::PodWrapper,
     table::Lister,
     timewait::{self, TimewaitPrograms},
@@ -129,15 +128,13 @@ pub struct Bpf {
     pub(super) control: Mutex<ControlState>,
     pub(super) timewait: TimewaitPrograms,
     pub(super) wake: Mutex<RingBuf<MapData>>,
-    pub(super) counters: PerCpuArray<MapData, PodWrapper<SecondaryBanks>>,
+    pub(super) own: OwnCounters,
     /// What each bank had counted of the tracker's own namespace when it was emptied last.
     pub(super) baseline: [RwLock<EmptiedOwn>; 2],
     /// What each bank had counted of other namespaces when it was emptied last.
     pub(super) emptied_others: [RwLock<EmptiedOthers>; 2],
-    pub(super) cpus: PerCpuArray<MapData, PodWrapper<PerCpu>>,
-    pub(super) ends: PerCpuArray<MapData, PodWrapper<EndCounts>>,
     pub(super) failures: Array<MapData, PodWrapper<FailureTotals>>,
-    pub(super) walked: Mutex<PerCpuArray<MapData, PodWrapper<WalkTotals>>>,
+    pub(super) walked: Mutex<Array<MapData, PodWrapper<WalkTotals>>>,
     pub(super) listeners: Mutex<Array<MapData, PodWrapper<ListenerWalk>>>,
     pub(super) closed: Mutex<Closed>,
     pub(super) seen: Mutex<SeenSlot>,
@@ -168,7 +165,8 @@ impl Bpf {
         limits: MapLimits,
     ) -> Result<Self, BpfError> {
         let layout = PodWrapper(*layout);
-        let mut ebpf = open(&layout, btf, limits)?;
+        let cpus = possible_cpus()?;
+        let mut ebpf = open(&layout, btf, limits, cpus)?;
         let copies = if layout.0.two_copies == 1 { 2 } else { 1 };
         // First: where the kernel refuses these, everything is loaded again without them.
         let timewait = if layout.0.timewait_events == 1 {
@@ -205,11 +203,9 @@ impl Bpf {
             }),
             timewait,
             wake: Mutex::new(map(&mut ebpf, "WAKE")?),
-            counters: map(&mut ebpf, "SECONDARY_BANKS")?,
+            own: OwnCounters::map(&ebpf, cpus)?,
             baseline: Default::default(),
             emptied_others: Default::default(),
-            cpus: map(&mut ebpf, "PER_CPU")?,
-            ends: map(&mut ebpf, ENDS)?,
             failures: map(&mut ebpf, FAILURES)?,
             walked: Mutex::new(map(&mut ebpf, "WALK_TOTALS")?),
             listeners: Mutex::new(map(&mut ebpf, "LISTENER_WALK")?),
@@ -293,6 +289,7 @@ fn open<'a>(
     layout: &'a PodWrapper<KernelLayout>,
     btf: &'a Btf,
     limits: MapLimits,
+    cpus: u32,
 ) -> Result<Ebpf, BpfError> {
     // One slot more, for the ports that have none.
     let slots = limits.ports + 1;
@@ -310,6 +307,8 @@ fn open<'a>(
             "TASK_SEGMENTS",
             if segments_by_task { TASK_SLOTS } else { 1 },
         )
+        .map_max_entries(PER_CPU, cpus)
+        .map_max_entries(SECONDARY_BANKS, 2 * cpus)
         .map_max_entries("PORT_GAUGES", slots * 2)
         .map_max_entries("FREE_PORTS_0", slots)
         .map_max_entries("FREE_PORTS_1", slots)

@@ -12,6 +12,7 @@ mod iterate;
 mod load;
 mod namespaces;
 mod object;
+mod own_counters;
 mod pod;
 mod ports;
 mod reads;

@@ -3,12 +3,12 @@
 use tcp_status_common::{
     control::Control,
     counters::{
-        CgroupCache, CgroupGauges, ClosedListener, ClosedQuery, ClosedTotals, FailureTotals,
-        ListenerRecord, ListenerWalk, Namespace, NamespaceQuery, PerCpu, PortGauges, PortKey,
-        PortPage, SecondaryBanks, WalkTotals,
+        Bank, CgroupCache, CgroupGauges, ClosedListener, ClosedQuery, ClosedTotals, FailureTotals,
+        ListenerRecord, ListenerWalk, Namespace, NamespaceQuery, PortGauges, PortKey, PortPage,
+        WalkTotals,
     },
-    ends::EndCounts,
     kernel_layout::KernelLayout,
+    per_cpu::WriterStats,
     table::{Cursor, ListedListener, ListedPort, ListedPortCounts, NetnsCounts},
 };
 
@@ -27,15 +27,14 @@ macro_rules! plain_data {
 }
 
 plain_data!(
+    Bank,
     CgroupCache,
     CgroupGauges,
     ClosedListener,
     ClosedQuery,
     ClosedTotals,
     Control,
-    PerCpu,
     Cursor,
-    EndCounts,
     FailureTotals,
     KernelLayout,
     NetnsCounts,
@@ -46,11 +45,11 @@ plain_data!(
     ListenerWalk,
     Namespace,
     NamespaceQuery,
-    SecondaryBanks,
     PortGauges,
     PortKey,
     PortPage,
-    WalkTotals
+    WalkTotals,
+    WriterStats
 );
 
 /// The records that a program wrote to its reader.

@@ -2,17 +2,16 @@
 
 use std::{collections::BTreeMap, sync::RwLockReadGuard};
 
-use aya::maps::{MapError, PerCpuValues};
 use tcp_status_common::counters::{
     CLOSED_PER_READ, ClosedListener, ClosedQuery, ClosedTotals, FailureTotals,
     NAMESPACES_PER_CHECK, Namespace, NamespaceQuery, NamespaceRecord, NetnsId, OVERFLOW_NETNS,
-    OWN_NETNS, PerCpu, WriterStats,
+    OWN_NETNS,
 };
 use tcp_status_common::ends::EndCounts;
 
 use super::{
     closed_listeners,
-    counters::{BankSum, ENDS, EmptiedOthers, EmptiedOwn, FAILURES, WriterTotals},
+    counters::{BankSum, EmptiedOthers, EmptiedOwn, FAILURES, WriterTotals},
     error::{BpfError, errno, ignore_enoent},
     iterate::OnEagain,
     load::{Bpf, Scope},
@@ -39,7 +38,7 @@ impl BankReader<'_> {
     /// If the kernel refuses the read.
     pub fn counters(&self, netns: NetnsId) -> Result<BankSum, BpfError> {
         if netns == OWN_NETNS {
-            return Ok(self.bpf.raw_counters(self.own)?.minus(&self.baseline));
+            return Ok(self.bpf.own.bank(self.own).minus(&self.baseline));
         }
         let counted = self.bpf.raw_counters_in(netns, self.others)?;
         Ok(match self.emptied_others.get(&netns) {
@@ -72,28 +71,6 @@ impl Bpf {
         }
     }
 
-    /// What `bank` has ever counted.
-    fn raw_counters(&self, bank: u32) -> Result<BankSum, BpfError> {
-        let mut sum = BankSum::default();
-        for cpu in self.cpus()?.iter() {
-            sum.add(&cpu.0.first[bank as usize]);
-        }
-        let others = self.counters.get(&bank, 0).map_err(counters_error)?;
-        for PodWrapper(cpu) in others.iter() {
-            for writer in [&cpu.second, &cpu.walk, &cpu.timewait] {
-                sum.add(writer);
-            }
-        }
-        Ok(sum)
-    }
-
-    fn cpus(&self) -> Result<PerCpuValues<PodWrapper<PerCpu>>, BpfError> {
-        self.cpus.get(&0, 0).map_err(|source| BpfError::Map {
-            name: "PER_CPU",
-            source,
-        })
-    }
-
     /// Empties `bank`, which no event in `scope` may be using, of all that it has of namespaces and
     /// ports there, once nobody reads it any more. What could not be emptied is left to the next
     /// call.
@@ -103,7 +80,7 @@ impl Bpf {
     pub fn clear(&self, bank: u32, scope: Scope) -> Result<(), BpfError> {
         let mut baseline = self.baseline[bank as usize].write().expect(POISONED);
         // From here on it is counted anew.
-        *baseline = self.raw_counters(bank)?;
+        *baseline = self.own.bank(bank);
         if scope == Scope::All {
             let others = &self.emptied_others[bank as usize];
             *others.write().expect(POISONED) = self.raw_counters_by_netns(bank)?;
@@ -128,36 +105,15 @@ impl Bpf {
 
     /// Sockets of the tracker's own namespace that were closed since the programs were loaded, by
     /// reason.
-    ///
-    /// # Errors
-    /// If the kernel refuses the read.
-    pub fn ends(&self) -> Result<EndCounts, BpfError> {
-        let cpus = self.ends.get(&0, 0);
-        let cpus = cpus.map_err(|source| BpfError::Map { name: ENDS, source })?;
-        let mut sum = EndCounts::default();
-        for PodWrapper(cpu) in cpus.iter() {
-            for (sum, count) in sum.iter_mut().zip(cpu) {
-                *sum += count;
-            }
-        }
-        Ok(sum)
+    #[must_use]
+    pub fn ends(&self) -> EndCounts {
+        self.own.ends()
     }
 
     /// What the writers say of themselves since the programs were loaded.
-    ///
-    /// # Errors
-    /// If the kernel refuses the read.
-    pub fn writers(&self) -> Result<WriterTotals, BpfError> {
-        let all = self
-            .cpus()?
-            .iter()
-            .flat_map(|cpu| cpu.0.writers)
-            .fold(WriterStats::default(), |sum, writer| sum.plus(&writer));
-        Ok(WriterTotals {
-            recovered: all.recovered,
-            counted: all.counted,
-            unregistered: all.unregistered,
-        })
+    #[must_use]
+    pub fn writers(&self) -> WriterTotals {
+        self.own.writers()
     }
 }
 
@@ -366,12 +322,5 @@ impl Bpf {
         };
         let run = |written: &mut Vec<u8>| self.run(LIST_LISTENERS, OnEagain::Stop, written);
         lock(lister).list_listeners(&run)
-    }
-}
-
-fn counters_error(source: MapError) -> BpfError {
-    BpfError::Map {
-        name: "SECONDARY_BANKS",
-        source,
     }
 }

@@ -130,7 +130,7 @@ impl AuditLoop {
     }
 
     fn tick(&mut self, tracker: &Tracker) -> Result<(), RecountError> {
-        let (events, now) = (tracker.bpf.writers()?.counted, Instant::now());
+        let (events, now) = (tracker.bpf.writers().counted, Instant::now());
         if events != self.events {
             (self.events, self.last_event) = (events, now);
         }
@@ -256,7 +256,7 @@ impl AuditLoop {
         tracker: &Tracker,
         suspicion: Option<&Cause>,
     ) -> Result<(), BpfError> {
-        let at_rest = tracker.bpf.writers()?.counted == self.events;
+        let at_rest = tracker.bpf.writers().counted == self.events;
         let mut audit_state = tracker.audit_state_mut();
         let stood = match &self.find_contradiction {
             Some(find_contradiction) => find_contradiction.since.elapsed(),
@@ -408,7 +408,7 @@ impl Tracker {
     fn audit(&self, area: &Area<'_>) -> Result<AuditDiffs, RecountError> {
         let scope = area.scope();
         let timer = CpuTimer::start();
-        let events = self.bpf.writers()?.counted;
+        let events = self.bpf.writers().counted;
         let baseline = copy_mismatch(&self.bpf)?;
         let mut diffs = AuditDiffs::new();
         let aligned = {
@@ -433,7 +433,7 @@ impl Tracker {
                 .max();
             let confirmed = diffs.values().any(AuditDiff::is_confirmed);
             // Amid events, a task that was preempted between two steps explains it as well.
-            if confirmed && settle_time.is_some() && self.bpf.writers()?.counted == events {
+            if confirmed && settle_time.is_some() && self.bpf.writers().counted == events {
                 self.audit_state_mut().degraded_reason =
                     Some("an audit found a difference twice, and looks again".into());
             }

@@ -107,7 +107,7 @@ impl Tracker {
 
     fn seed_by_iterator(&self) -> Result<AuditState, StartError> {
         let (started, timer) = (Instant::now(), CpuTimer::start());
-        let unregistered = self.bpf.writers()?.unregistered;
+        let unregistered = self.bpf.writers().unregistered;
         let targets = self.netns_targets(Scope::All);
         let live = Live {
             own: None,

@@ -300,7 +300,7 @@ impl Tracker {
     ) -> Result<Snapshot, ApiError> {
         let unrecorded = self.unrecorded()?;
         let ends = match netns {
-            OWN_NETNS => Some(Ends::from_counts(&self.bpf.ends().map_err(unavailable)?)),
+            OWN_NETNS => Some(Ends::from_counts(&self.bpf.ends())),
             _ => None,
         };
         let audit_state = self.audit_state();

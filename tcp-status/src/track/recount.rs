@@ -90,7 +90,7 @@ impl Tracker {
             (audit_state.live, audit_state.live_of_others)
         };
         let new = 1 - old;
-        let unregistered = self.bpf.writers()?.unregistered;
+        let unregistered = self.bpf.writers().unregistered;
         let unrecorded = self.bpf.closed_totals()?.unrecorded;
         let targets = self.area_targets(area);
         let live = Live {

@@ -252,7 +252,7 @@ impl Tracker {
             .iter()
             .filter(|(netns, _)| !only_own || *netns == OWN_NETNS);
         let unaudited = ports.any(|port| !walked.contains(port));
-        Ok(unaudited || self.bpf.writers()?.unregistered != unregistered)
+        Ok(unaudited || self.bpf.writers().unregistered != unregistered)
     }
 }
 
@@ -270,14 +270,14 @@ fn socket_count_estimate() -> u64 {
 pub(super) fn copy_mismatch(bpf: &Bpf) -> Result<i64, BpfError> {
     /// How often it is read again because an event came in between.
     const ATTEMPTS: u32 = 10;
-    let mut recovered = bpf.writers()?.recovered;
+    let mut recovered = bpf.writers().recovered;
     let mut copy_mismatch = 0;
     for _ in 0..ATTEMPTS {
         let Ok(skipped) = bpf.skipped() else {
             return Ok(0);
         };
         copy_mismatch = skipped.cast_signed() - recovered.cast_signed();
-        let before = std::mem::replace(&mut recovered, bpf.writers()?.recovered);
+        let before = std::mem::replace(&mut recovered, bpf.writers().recovered);
         if recovered == before {
             break;
         }

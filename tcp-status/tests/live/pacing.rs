@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::maps::{Map, MapData, MapInfo, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, Map, MapData, MapInfo};
 
 use tcp_status::{
     serve::{Source as _, protocol::Show},
@@ -17,7 +17,7 @@ use tcp_status::{
     track::Pace,
 };
 use tcp_status_common::{
-    counters::SecondaryBanks,
+    per_cpu::SecondaryBanks,
     state::{Family, State},
 };
 use tcp_status_testkit::{churn::Churn, long_tests, raise_fd_limit, seed, skip};
@@ -234,16 +234,20 @@ impl Process {
                 MapInfo::from_id(id).is_ok_and(|map| map.name_as_str() == Some("SECONDARY_BANKS"))
             })
             .unwrap();
-        let map = Map::PerCpuArray(MapData::from_id(map).unwrap());
-        let mut counters = PerCpuArray::<_, Value>::try_from(map).unwrap();
+        let map = Map::Array(MapData::from_id(map).unwrap());
+        let mut counters = Array::<_, Value>::try_from(map).unwrap();
         // In the bank that is not live it makes no difference.
         for bank in 0..2 {
-            let mut values: Vec<_> = counters.get(&bank, 0).unwrap().iter().copied().collect();
-            let seeded = &mut values[0].0.walk.seeded[Family::V4.index()];
+            // Of CPUs that counted, any will do.
+            let own = (0..counters.len()).skip(bank).step_by(2);
+            let counted =
+                |index: &u32| counters.get(index, 0).unwrap().0.walk.seeded != [[0; 12]; 2];
+            let index = own.into_iter().find(counted).unwrap_or(bank as u32);
+            let mut value = counters.get(&index, 0).unwrap();
+            let seeded = &mut value.0.walk.seeded[Family::V4.index()];
             seeded[usize::from(from.number())] -= 1;
             seeded[usize::from(to.number())] += 1;
-            let values = PerCpuValues::try_from(values).unwrap();
-            counters.set(bank, values, 0).unwrap();
+            counters.set(index, value, 0).unwrap();
         }
     }
 }
