@@ -120,7 +120,7 @@ impl NamespaceRecord {
     };
 }
 
-/// The sockets of one local port, of one bank, on one CPU. Gauges, not flows: all sums are modulo
+/// The sockets of one local port, of one bank, in one shard. Gauges, not flows: all sums are modulo
 /// 2^32, so that it does not matter on which CPU a socket opens and on which it closes.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -132,20 +132,6 @@ pub struct PortGauges {
 }
 
 const _: () = assert!(size_of::<PortGauges>() == 192);
-
-impl PortGauges {
-    /// No sockets.
-    pub const ZERO: Self = Self {
-        first: [[0; STATE_SLOTS]; Family::COUNT],
-        shared: [[0; STATE_SLOTS]; Family::COUNT],
-    };
-
-    /// The index of what `slot` has in `bank`.
-    #[must_use]
-    pub const fn index(slot: u32, bank: u32) -> u32 {
-        slot * 2 + bank
-    }
-}
 
 /// A local port that has, or had, a listener.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -182,7 +168,7 @@ impl PortPage {
 /// The slot of [`PortGauges`] that all ports share for which there is no slot left.
 pub const OTHER_PORTS: u32 = 0;
 
-/// The full sockets of one cgroup, of one bank, on one CPU. Gauges as [`PortGauges`], of both
+/// The full sockets of one cgroup, of one bank, in one shard. Gauges as [`PortGauges`], of both
 /// families together.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -194,14 +180,6 @@ pub struct CgroupGauges {
 }
 
 const _: () = assert!(size_of::<CgroupGauges>() == 96);
-
-impl CgroupGauges {
-    /// No sockets.
-    pub const ZERO: Self = Self {
-        first: [0; STATE_SLOTS],
-        shared: [0; STATE_SLOTS],
-    };
-}
 
 /// Slots of the cgroups that were looked up last, of one bank: one load instead of a look-up in a
 /// hash map. Entry `id % length` is `id << 16 | slot + 1`, or 0; ids of more than 48 bits have none.

@@ -88,3 +88,32 @@ pub struct PerCpu {
 
 const _: () = assert!(size_of::<PerCpu>() == 5248);
 const _: () = assert!(size_of::<PerCpu>().is_multiple_of(CACHE_LINES));
+
+/// The shards that gauges by port and by cgroup are kept in: one for each CPU that may be online when
+/// the tracker starts, and one that CPUs of higher numbers share. Machines may have many more of these
+/// than ever come, and slots for each would take megabytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Shards {
+    /// CPUs with a shard of their own: those of lower numbers.
+    pub own: u32,
+    /// Slots of ports in each shard.
+    pub ports: u32,
+    /// Slots of cgroups in each shard.
+    pub cgroups: u32,
+}
+
+impl Shards {
+    /// How many shards there are.
+    #[must_use]
+    pub const fn count(&self) -> u32 {
+        self.own + 1
+    }
+
+    /// The index of what `slot` has in `bank`, in a shard of so many `slots`.
+    #[must_use]
+    #[inline(always)]
+    pub const fn index(shard: u32, slots: u32, slot: u32, bank: u32) -> u32 {
+        (shard * slots + slot) * 2 + bank
+    }
+}

@@ -116,10 +116,10 @@ pub(crate) fn add(writer: Writer, cell: *mut u64, by: u64) {
     }
 }
 
-/// The same, to one of 32 bits.
+/// The same, to one of 32 bits, which may be `shared` by CPUs.
 #[inline(always)]
-pub(crate) fn add_u32(cell: *mut u32, by: u32) {
-    if kernel_layout::may_reenter() {
+pub(crate) fn add_u32(cell: *mut u32, by: u32, shared: bool) {
+    if shared || kernel_layout::may_reenter() {
         add_u32_atomic(cell, by);
     } else {
         // SAFETY: as above.

@@ -5,20 +5,18 @@
 //! functions, which the verifier checks once.
 
 use tcp_status_common::{
-    counters::{
-        CGROUP_CACHE_ENTRIES, CgroupGauges, Failure, OTHER_CGROUPS, PortGauges, STATE_SLOTS,
-    },
+    counters::{CGROUP_CACHE_ENTRIES, CgroupGauges, Failure, OTHER_CGROUPS, STATE_SLOTS},
     per_cpu::Writer,
 };
 
 use crate::{
     cells::{self, CounterCell, E2BIG},
     kernel_layout::{self, Sock},
-    maps::{self, CGROUP_GAUGES, CGROUPS_0, CGROUPS_1, FREE_CGROUPS_0, FREE_CGROUPS_1},
+    maps::{self, CGROUPS_0, CGROUPS_1, FREE_CGROUPS_0, FREE_CGROUPS_1, Sharded},
     netns_counters::{BPF_NOEXIST, NetnsCounters},
 };
 
-/// A slot of [`CGROUP_GAUGES`] plus one, or none.
+/// A slot of [`maps::cgroup_gauges`] plus one, or none.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot(u32);
 
@@ -189,24 +187,25 @@ extern "C" fn find_or_register_cgroup(id: u64, bank: u32) -> i32 {
 }
 
 #[inline(always)]
-fn gauges(slot: Slot, bank: u32) -> Option<*mut CgroupGauges> {
+fn gauges(slot: Slot, bank: u32) -> Option<Sharded<CgroupGauges>> {
     if slot == Slot::NONE {
         return None;
     }
-    CGROUP_GAUGES.get_ptr_mut(PortGauges::index(slot.0 - 1, bank & 1))
+    maps::cgroup_gauges(slot.0 - 1, bank)
 }
 
 /// Closed sockets are not counted: what their place holds is never read.
 #[inline(always)]
-fn add(is_first: u32, gauges: *mut CgroupGauges, state: u32, by: i32) {
+fn add(is_first: u32, sharded: Sharded<CgroupGauges>, state: u32, by: i32) {
     let state = cells::opaque(state as usize);
     if state >= STATE_SLOTS {
         return;
     }
+    let Sharded { gauges, shared } = sharded;
     // SAFETY: the map gave the pointer, the state is in range.
     unsafe {
         if is_first == 1 {
-            cells::add_u32(&raw mut (*gauges).first[state], by.cast_unsigned());
+            cells::add_u32(&raw mut (*gauges).first[state], by.cast_unsigned(), shared);
         } else {
             cells::add_u32_atomic(&raw mut (*gauges).shared[state], by.cast_unsigned());
         }

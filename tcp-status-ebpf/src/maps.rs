@@ -15,7 +15,7 @@ use tcp_status_common::{
         FailureTotals, ListenerWalk, Namespace, NamespaceQuery, NetnsId, PortGauges, PortKey,
         PortPage, WalkTotals,
     },
-    per_cpu::{PerCpu, SecondaryBanks},
+    per_cpu::{PerCpu, SecondaryBanks, Shards},
     table::{
         Block, Cursor, LISTED_PORTS_AT_ONCE, ListedListener, ListedPort, ListedPortCounts,
         NetnsCounts,
@@ -31,6 +31,14 @@ pub(crate) type Seen = HashMap<u64, u64, 1>;
 
 /// Slots by cgroup. The loader says how many cgroups there may be.
 type Cgroups = HashMap<u64, u32, { CGROUPS_REMEMBERED as usize }, NO_PREALLOC>;
+
+/// Written by the loader before load; read-only and constant to the verifier afterwards.
+#[unsafe(no_mangle)]
+static SHARDS: Shards = Shards {
+    own: 0,
+    ports: 1,
+    cgroups: 1,
+};
 
 /// Global data: no look-up at each event.
 #[unsafe(no_mangle)]
@@ -67,9 +75,9 @@ static mut PORT_PAGE_0: PortPage = PortPage::EMPTY;
 #[unsafe(link_section = ".bss.ports.1")]
 static mut PORT_PAGE_1: PortPage = PortPage::EMPTY;
 
-/// Two banks for each slot. The loader says how many slots there are.
+/// Two banks for each slot, in [`SHARDS`]. The loader says how many.
 #[btf_map]
-pub(crate) static PORT_GAUGES: PerCpuArray<PortGauges, 2> = PerCpuArray::new();
+static PORT_GAUGES: Array<PortGauges, 2, MMAPABLE> = Array::new();
 
 /// Slots that no port of bank 0 has. The loader says how many there are.
 #[btf_map]
@@ -98,9 +106,9 @@ static mut CGROUP_CACHE_0: CgroupCache = CgroupCache::EMPTY;
 #[unsafe(link_section = ".bss.cgroups.1")]
 static mut CGROUP_CACHE_1: CgroupCache = CgroupCache::EMPTY;
 
-/// Two banks for each slot. The loader says how many slots there are.
+/// Two banks for each slot, in [`SHARDS`]. The loader says how many.
 #[btf_map]
-pub(crate) static CGROUP_GAUGES: PerCpuArray<CgroupGauges, 2> = PerCpuArray::new();
+static CGROUP_GAUGES: Array<CgroupGauges, 2, MMAPABLE> = Array::new();
 
 /// Slots that no cgroup of bank 0 has. The loader says how many there are.
 #[btf_map]
@@ -244,6 +252,42 @@ pub(crate) fn per_cpu() -> Option<*mut PerCpu> {
 #[inline(always)]
 pub(crate) fn secondary_banks(bank: u32) -> Option<*mut SecondaryBanks> {
     SECONDARY_BANKS.get_ptr_mut(SecondaryBanks::index(cpu(), bank))
+}
+
+/// Gauges that this CPU counts in.
+#[derive(Clone, Copy)]
+pub(crate) struct Sharded<T> {
+    pub(crate) gauges: *mut T,
+    /// Other CPUs count there as well.
+    pub(crate) shared: bool,
+}
+
+/// What this CPU has of a port's slot in `bank`.
+#[inline(always)]
+pub(crate) fn port_gauges(slot: u32, bank: u32) -> Option<Sharded<PortGauges>> {
+    let (shard, shared) = shard();
+    // SAFETY: a static of this program.
+    let slots = unsafe { read_volatile(&raw const SHARDS.ports) };
+    let gauges = PORT_GAUGES.get_ptr_mut(Shards::index(shard, slots, slot, bank & 1))?;
+    Some(Sharded { gauges, shared })
+}
+
+/// The same of a cgroup's slot.
+#[inline(always)]
+pub(crate) fn cgroup_gauges(slot: u32, bank: u32) -> Option<Sharded<CgroupGauges>> {
+    let (shard, shared) = shard();
+    // SAFETY: as above.
+    let slots = unsafe { read_volatile(&raw const SHARDS.cgroups) };
+    let gauges = CGROUP_GAUGES.get_ptr_mut(Shards::index(shard, slots, slot, bank & 1))?;
+    Some(Sharded { gauges, shared })
+}
+
+/// The shard of this CPU, and whether others have it as well.
+#[inline(always)]
+fn shard() -> (u32, bool) {
+    // SAFETY: as above.
+    let (cpu, own) = (cpu(), unsafe { read_volatile(&raw const SHARDS.own) });
+    if cpu < own { (cpu, false) } else { (own, true) }
 }
 
 /// Programs stay on their CPU.

@@ -12,11 +12,11 @@ use tcp_status_common::{
 use crate::{
     cells::{self, CounterCell},
     kernel_layout::{Sock, TcpSock},
-    maps::{self, FREE_PORTS_0, FREE_PORTS_1, PORT_GAUGES, PORTS},
+    maps::{self, FREE_PORTS_0, FREE_PORTS_1, PORTS, Sharded},
     netns_counters::{BPF_NOEXIST, NetnsCounters},
 };
 
-/// A slot of [`PORT_GAUGES`], or none: what a port is kept in, in one bank.
+/// A slot of [`maps::port_gauges`] plus one, or none: what a port is kept in, in one bank.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot(u32);
 
@@ -167,25 +167,26 @@ pub(crate) fn adjust(writer: Writer, slot: Slot, bank: u32, cell: CounterCell, b
 }
 
 #[inline(always)]
-fn gauges(slot: Slot, bank: u32) -> Option<*mut PortGauges> {
+fn gauges(slot: Slot, bank: u32) -> Option<Sharded<PortGauges>> {
     if slot == Slot::NONE {
         return None;
     }
-    PORT_GAUGES.get_ptr_mut(PortGauges::index(slot.0 - 1, bank & 1))
+    maps::port_gauges(slot.0 - 1, bank)
 }
 
 /// Closed sockets are not counted: what their place holds is never read.
 #[inline(always)]
-fn add(writer: Writer, gauges: *mut PortGauges, cell: CounterCell, by: i32) {
+fn add(writer: Writer, sharded: Sharded<PortGauges>, cell: CounterCell, by: i32) {
     // A place is in range: there is always one.
     let Some(cell) = cell.recheck_bounds() else {
         return;
     };
     let (family, state, by) = (cell.family(), cell.state(), by.cast_unsigned());
+    let Sharded { gauges, shared } = sharded;
     // SAFETY: the map gave the pointer, a place is in range.
     unsafe {
         match writer {
-            Writer::First => cells::add_u32(&raw mut (*gauges).first[family][state], by),
+            Writer::First => cells::add_u32(&raw mut (*gauges).first[family][state], by, shared),
             // Writers share the cell, and may interrupt each other.
             _ => cells::add_u32_atomic(&raw mut (*gauges).shared[family][state], by),
         }

@@ -4,15 +4,13 @@
 use std::collections::BTreeMap;
 
 use aya::maps::MapError;
-use tcp_status_common::counters::{
-    CgroupCache, CgroupGauges, OTHER_CGROUPS, OWN_NETNS, PortGauges,
-};
+use tcp_status_common::counters::{CgroupCache, OTHER_CGROUPS, OWN_NETNS};
 
 use super::{
     BankReader, Bpf, BpfError, CgroupSum,
-    cgroup_maps::{free_error, gauges_error, slots_error},
+    cgroup_maps::{free_error, slots_error},
     error::ignore_enoent,
-    object::{lock, per_cpu},
+    object::lock,
     pod::PodWrapper,
 };
 
@@ -35,9 +33,9 @@ impl BankReader<'_> {
         let mut sums = CgroupSums::default();
         for (id, slot) in cgroups.entries(bank)? {
             if slot != OTHER_CGROUPS {
-                sums.tracked.insert(id, cgroups.sum(slot, bank)?);
+                sums.tracked.insert(id, cgroups.sum(slot, bank));
             } else if sums.other.is_none() {
-                sums.other = Some(cgroups.sum(slot, bank)?);
+                sums.other = Some(cgroups.sum(slot, bank));
             }
         }
         Ok(sums)
@@ -84,11 +82,7 @@ impl Bpf {
     pub(super) fn clear_cgroups(&self, bank: u32) -> Result<(), BpfError> {
         let mut cgroups = lock(&self.cgroup_writer);
         for (id, slot) in self.cgroups.entries(bank)? {
-            let zeros = per_cpu(PodWrapper(CgroupGauges::ZERO)).map_err(gauges_error)?;
-            cgroups
-                .gauges
-                .set(PortGauges::index(slot, bank), zeros, 0)
-                .map_err(gauges_error)?;
+            self.cgroups.gauges.clear(slot, bank);
             ignore_enoent(cgroups.slots[bank as usize].remove(&id)).map_err(slots_error)?;
             if slot != OTHER_CGROUPS {
                 cgroups.pending_free[bank as usize].push(slot);

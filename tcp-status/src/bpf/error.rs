@@ -41,8 +41,8 @@ pub enum BpfError {
         /// What the kernel said.
         source: MapError,
     },
-    /// How many CPUs there may be is unknown.
-    #[error("cannot read /sys/devices/system/cpu/possible: {0}; mount /sys")]
+    /// How many CPUs there are is unknown.
+    #[error("cannot read /sys/devices/system/cpu: {0}; mount /sys")]
     Cpus(io::Error),
     /// The object has no such part.
     #[error("cannot load {0}: not in the eBPF object; rebuild it with cargo xtask build")]

@@ -8,7 +8,7 @@ use std::{
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{Array, ArrayOfMaps, HashMap, MapData, PerCpuArray, Queue, RingBuf},
+    maps::{Array, ArrayOfMaps, HashMap, MapData, Queue, RingBuf},
     programs::{BtfTracePoint, Iter},
 };
 use aya_log::EbpfLogger;
@@ -18,6 +18,7 @@ use tcp_status_common::{
         FailureTotals, ListenerWalk, NetnsId, OWN_NETNS, PortGauges, PortKey, PortPage, WalkTotals,
     },
     kernel_layout::KernelLayout,
+    per_cpu::Shards,
     table::LISTED_PORTS_AT_ONCE,
 };
 
@@ -26,12 +27,13 @@ use super::{
     closed_listeners::Closed,
     counters::{EmptiedOthers, EmptiedOwn, FAILURES},
     error::{BpfError, verifier_summary},
+    memory::{Gauges, online_cpus, possible_cpus},
     namespaces::Namespaces,
     object::{
         CHECK_NAMESPACES, CONTROL, LIST_LISTENERS, LIST_TABLES, READ_CLOSED, Seen, WALK_LISTENERS,
         WALK_SOCKETS, descriptor, handles, lock, map, new_seen, program,
     },
-    own_counters::{OwnCounters, PER_CPU, SECONDARY_BANKS, possible_cpus},
+    own_counters::{OwnCounters, PER_CPU, SECONDARY_BANKS},
     pod::PodWrapper,
     table::Lister,
     timewait::{self, TimewaitPrograms},
@@ -87,13 +89,12 @@ pub(super) struct Ports {
     pub(super) slots: PortSlots,
     /// The same map, to list.
     pub(super) listed: OwnedFd,
-    pub(super) gauges: PerCpuArray<MapData, PodWrapper<PortGauges>>,
+    pub(super) gauges: Gauges<PortGauges>,
 }
 
-/// The same maps, and what else changes with them.
+/// The maps that change with them.
 pub(super) struct PortWriter {
     pub(super) slots: PortSlots,
-    pub(super) gauges: PerCpuArray<MapData, PodWrapper<PortGauges>>,
     /// Slots of the own namespace's ports, by bank and port.
     pub(super) pages: [Array<MapData, PodWrapper<PortPage>>; 2],
     /// Slots that are free, by bank.
@@ -166,7 +167,13 @@ impl Bpf {
     ) -> Result<Self, BpfError> {
         let layout = PodWrapper(*layout);
         let cpus = possible_cpus()?;
-        let mut ebpf = open(&layout, btf, limits, cpus)?;
+        let shards = PodWrapper(Shards {
+            own: online_cpus()?,
+            // One slot more, for those that have none.
+            ports: limits.ports + 1,
+            cgroups: cgroup_slots(&layout.0, limits) + 1,
+        });
+        let mut ebpf = open(&layout, &shards, btf, limits, cpus)?;
         let copies = if layout.0.two_copies == 1 { 2 } else { 1 };
         // First: where the kernel refuses these, everything is loaded again without them.
         let timewait = if layout.0.timewait_events == 1 {
@@ -190,9 +197,7 @@ impl Bpf {
             .ok();
         let listed_slots = descriptor(&ebpf, "PORTS")?;
         let [slots, read_slots] = handles(&mut ebpf, "PORTS")?;
-        let [gauges, read_gauges] = handles(&mut ebpf, "PORT_GAUGES")?;
-        let (read_cgroups, cgroup_writer) =
-            cgroup_maps::maps(&mut ebpf, cgroup_slots(&layout.0, limits))?;
+        let (read_cgroups, cgroup_writer) = cgroup_maps::maps(&mut ebpf, &shards.0)?;
         let bpf = Self {
             control: Mutex::new(ControlState {
                 map: map(&mut ebpf, CONTROL)?,
@@ -219,11 +224,10 @@ impl Bpf {
             ports: Ports {
                 slots: read_slots,
                 listed: listed_slots,
-                gauges: read_gauges,
+                gauges: Gauges::map(&ebpf, "PORT_GAUGES", shards.0.count(), shards.0.ports)?,
             },
             port_writer: Mutex::new(PortWriter {
                 slots,
-                gauges,
                 pages: [
                     map(&mut ebpf, ".bss.ports.0")?,
                     map(&mut ebpf, ".bss.ports.1")?,
@@ -287,21 +291,22 @@ fn load_walks(ebpf: &mut Ebpf, btf: &Btf, layout: &KernelLayout) -> Result<(), B
 /// The object, with room in its maps for what is kept apart.
 fn open<'a>(
     layout: &'a PodWrapper<KernelLayout>,
+    shards: &'a PodWrapper<Shards>,
     btf: &'a Btf,
     limits: MapLimits,
     cpus: u32,
 ) -> Result<Ebpf, BpfError> {
-    // One slot more, for the ports that have none.
-    let slots = limits.ports + 1;
+    let slots = shards.0.ports;
     // Where no task can be moved between two copies, none leaves a mark of its own.
     let by_task = layout.0.two_copies == 1
         && (layout.0.per_task_tokens == 1 || layout.0.timewait_events == 1);
     let segments_by_task = layout.0.timewait_events == 1 && layout.0.bottom_halves_preemptible == 1;
     let mut loader = EbpfLoader::new();
-    cgroup_maps::set_sizes(&mut loader, cgroup_slots(&layout.0, limits));
+    cgroup_maps::set_sizes(&mut loader, &shards.0);
     loader
         .btf(Some(btf))
         .override_global("KERNEL_LAYOUT", layout, true)
+        .override_global("SHARDS", shards, true)
         .map_max_entries("TASK_TOKENS", if by_task { TASK_SLOTS } else { 1 })
         .map_max_entries(
             "TASK_SEGMENTS",
@@ -309,7 +314,7 @@ fn open<'a>(
         )
         .map_max_entries(PER_CPU, cpus)
         .map_max_entries(SECONDARY_BANKS, 2 * cpus)
-        .map_max_entries("PORT_GAUGES", slots * 2)
+        .map_max_entries("PORT_GAUGES", 2 * shards.0.count() * slots)
         .map_max_entries("FREE_PORTS_0", slots)
         .map_max_entries("FREE_PORTS_1", slots)
         // One more, for those that have no room.

@@ -10,6 +10,7 @@ mod counters;
 mod error;
 mod iterate;
 mod load;
+mod memory;
 mod namespaces;
 mod object;
 mod own_counters;

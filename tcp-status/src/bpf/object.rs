@@ -7,9 +7,8 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{HashMap, Map, MapData, MapError, PerCpuValues},
+    maps::{HashMap, Map, MapData, MapError},
     programs::ProgramError,
-    util::nr_cpus,
 };
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_HASH;
 
@@ -59,7 +58,7 @@ where
 {
     let error = |source| BpfError::Map { name, source };
     let map = ebpf.take_map(name).ok_or(BpfError::Missing(name))?;
-    let (Map::HashMap(data) | Map::PerCpuArray(data)) = &map else {
+    let Map::HashMap(data) = &map else {
         return Err(BpfError::Missing(name));
     };
     let file = data.fd().as_fd().try_clone_to_owned();
@@ -100,10 +99,4 @@ pub(super) const fn seen_error(source: MapError) -> BpfError {
         name: "SEEN",
         source,
     }
-}
-
-/// The same value for every CPU.
-pub(super) fn per_cpu<T: aya::Pod>(value: T) -> Result<PerCpuValues<T>, MapError> {
-    let cpus = nr_cpus().map_err(|(_, error)| MapError::IoError(error))?;
-    PerCpuValues::try_from(vec![value; cpus]).map_err(MapError::IoError)
 }

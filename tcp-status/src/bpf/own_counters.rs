@@ -1,18 +1,9 @@
 //! What the programs counted of the tracker's own namespace, read from their memory: without a call of
 //! the kernel, and nothing of CPUs that counted nothing.
 
-use std::{
-    fs, io,
-    marker::PhantomData,
-    mem::{MaybeUninit, offset_of},
-    os::fd::{AsFd as _, AsRawFd as _},
-};
+use std::mem::offset_of;
 
-use aya::{
-    Ebpf, Pod,
-    maps::{Map, MapError},
-};
-use memmap2::{MmapOptions, MmapRaw};
+use aya::Ebpf;
 use tcp_status_common::{
     counters::Bank,
     ends::EndCounts,
@@ -22,6 +13,7 @@ use tcp_status_common::{
 use super::{
     counters::{BankSum, WriterTotals},
     error::BpfError,
+    memory::Elements,
     pod::PodWrapper,
 };
 
@@ -99,65 +91,5 @@ impl OwnCounters {
     fn counting_cpus(&self) -> impl Iterator<Item = u32> {
         let own_net = |&cpu: &u32| self.cpus.read::<u64>(cpu, offset_of!(PerCpu, own_net));
         (0..self.count).filter(move |cpu| own_net(cpu) != 0)
-    }
-}
-
-/// The memory of an array map, which the programs write.
-struct Elements<T> {
-    memory: MmapRaw,
-    element: PhantomData<T>,
-}
-
-impl<T> Elements<T> {
-    fn map(ebpf: &Ebpf, name: &'static str, count: u32) -> Result<Self, BpfError> {
-        let Some(Map::Array(map)) = ebpf.map(name) else {
-            return Err(BpfError::Missing(name));
-        };
-        let length = count as usize * size_of::<T>();
-        let memory = MmapOptions::new()
-            .len(length)
-            .map_raw_read_only(map.fd().as_fd().as_raw_fd());
-        Ok(Self {
-            memory: memory.map_err(|error| BpfError::Map {
-                name,
-                source: MapError::IoError(error),
-            })?,
-            element: PhantomData,
-        })
-    }
-
-    /// A copy of what lies at `offset` in an element. A program may write it meanwhile, but no word of
-    /// 64 bits is torn.
-    fn read<U: Pod>(&self, index: u32, offset: usize) -> U {
-        const WORD: usize = size_of::<u64>();
-        let start = index as usize * size_of::<T>() + offset;
-        assert!(start.is_multiple_of(WORD) && size_of::<U>().is_multiple_of(WORD));
-        assert!(start + size_of::<U>() <= self.memory.len());
-        let mut copy = MaybeUninit::<U>::uninit();
-        // SAFETY: mapped for as long as `self` exists, aligned to words, and within bounds by the
-        // assertions above; any bytes are valid for what is plain data.
-        unsafe {
-            let words = self.memory.as_ptr().add(start).cast::<u64>();
-            let copied = copy.as_mut_ptr().cast::<u64>();
-            for word in 0..size_of::<U>() / WORD {
-                copied
-                    .add(word)
-                    .write_unaligned(words.add(word).read_volatile());
-            }
-            copy.assume_init()
-        }
-    }
-}
-
-/// One more than the highest number that a CPU may have.
-pub(super) fn possible_cpus() -> Result<u32, BpfError> {
-    const FILE: &str = "/sys/devices/system/cpu/possible";
-    let highest = fs::read_to_string(FILE).and_then(|ranges| {
-        let highest = ranges.trim().rsplit([',', '-']).next().unwrap_or_default();
-        highest.parse::<u32>().map_err(io::Error::other)
-    });
-    match highest {
-        Ok(highest) => Ok(highest + 1),
-        Err(error) => Err(BpfError::Cpus(error)),
     }
 }

@@ -8,7 +8,7 @@ use tcp_status_common::{
         WalkTotals,
     },
     kernel_layout::KernelLayout,
-    per_cpu::WriterStats,
+    per_cpu::{Shards, WriterStats},
     table::{Cursor, ListedListener, ListedPort, ListedPortCounts, NetnsCounts},
 };
 
@@ -48,6 +48,7 @@ plain_data!(
     PortGauges,
     PortKey,
     PortPage,
+    Shards,
     WalkTotals,
     WriterStats
 );

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aya::maps::MapError;
 use tcp_status_common::{
-    counters::{NetnsId, OTHER_PORTS, OWN_NETNS, PortGauges, PortKey, PortPage, STATE_SLOTS},
+    counters::{NetnsId, OTHER_PORTS, OWN_NETNS, PortKey, PortPage, STATE_SLOTS},
     state::{Family, State},
 };
 
@@ -16,11 +16,10 @@ use super::{
     load::{PortWriter, Ports},
     namespaces::ONLY_NEW,
     object::lock,
-    object::per_cpu,
     pod::PodWrapper,
 };
 
-/// The sockets of one port, `[family][state]`, summed over CPUs.
+/// The sockets of one port, `[family][state]`, summed over shards.
 pub type PortSum = [[i64; STATE_SLOTS]; Family::COUNT];
 
 impl BankReader<'_> {
@@ -33,7 +32,7 @@ impl BankReader<'_> {
         let slot = self.bpf.ports.slots.get(&key(netns, port, bank), 0);
         match slot {
             Ok(OTHER_PORTS) | Err(MapError::KeyNotFound) => Ok(None),
-            Ok(slot) => self.bpf.ports.sum(slot, bank).map(Some),
+            Ok(slot) => Ok(Some(self.bpf.ports.sum(slot, bank))),
             Err(error) => Err(ports_error(error)),
         }
     }
@@ -59,7 +58,7 @@ impl BankReader<'_> {
         for (port, slot) in self.entries()? {
             if slot != OTHER_PORTS {
                 let bank = self.bank_of(port.netns);
-                sums.insert((port.netns, port.port), self.bpf.ports.sum(slot, bank)?);
+                sums.insert((port.netns, port.port), self.bpf.ports.sum(slot, bank));
             }
         }
         Ok(sums)
@@ -77,7 +76,7 @@ impl BankReader<'_> {
         if others.is_empty() {
             return Ok(None);
         }
-        let sum = self.bpf.ports.sum(OTHER_PORTS, self.bank_of(OWN_NETNS))?;
+        let sum = self.bpf.ports.sum(OTHER_PORTS, self.bank_of(OWN_NETNS));
         Ok(Some((others, sum)))
     }
 
@@ -154,11 +153,7 @@ impl Bpf {
         let mut ports = lock(&self.port_writer);
         let cleared = |key: &PortKey| u32::from(key.bank) == bank && scope.includes(key.netns);
         for (port, slot) in self.ports.entries(cleared)? {
-            let zeros = per_cpu(PodWrapper(PortGauges::ZERO)).map_err(gauges_error)?;
-            ports
-                .gauges
-                .set(PortGauges::index(slot, bank), zeros, 0)
-                .map_err(gauges_error)?;
+            self.ports.gauges.clear(slot, bank);
             ignore_enoent(ports.slots.remove(&PodWrapper(port))).map_err(ports_error)?;
             if slot != OTHER_PORTS {
                 ports.pending_free[bank as usize].push(slot);
@@ -199,9 +194,7 @@ impl Bpf {
         // Programs that found a slot before may still count there.
         quiesce();
         for (_, slot) in entries {
-            let zeros = per_cpu(PodWrapper(PortGauges::ZERO)).map_err(gauges_error)?;
-            let index = PortGauges::index(slot, bank);
-            ports.gauges.set(index, zeros, 0).map_err(gauges_error)?;
+            self.ports.gauges.clear(slot, bank);
             ports.free[bank as usize]
                 .push(slot, 0)
                 .map_err(free_error)?;
@@ -245,11 +238,10 @@ impl Ports {
         Ok(found)
     }
 
-    fn sum(&self, slot: u32, bank: u32) -> Result<PortSum, BpfError> {
+    fn sum(&self, slot: u32, bank: u32) -> PortSum {
         let mut sum = [[0_u32; STATE_SLOTS]; Family::COUNT];
-        let index = PortGauges::index(slot, bank);
-        for cpu in self.gauges.get(&index, 0).map_err(gauges_error)?.iter() {
-            let gauges = cpu.0.first.iter().zip(&cpu.0.shared);
+        for shard in self.gauges.of(slot, bank) {
+            let gauges = shard.first.iter().zip(&shard.shared);
             for (sums, (first, others)) in sum.iter_mut().zip(gauges) {
                 for (sum, (first, other)) in sums.iter_mut().zip(first.iter().zip(others)) {
                     *sum = sum.wrapping_add(*first).wrapping_add(*other);
@@ -261,7 +253,7 @@ impl Ports {
             // Where sockets come from and go to, not how many there are.
             sums[closed] = 0;
         }
-        Ok(sum.map(|family| family.map(|sum| sum.cast_signed().into())))
+        sum.map(|family| family.map(|sum| sum.cast_signed().into()))
     }
 }
 
@@ -277,13 +269,6 @@ fn key(netns: NetnsId, port: u16, bank: u32) -> PodWrapper<PortKey> {
 fn ports_error(source: MapError) -> BpfError {
     BpfError::Map {
         name: "PORTS",
-        source,
-    }
-}
-
-fn gauges_error(source: MapError) -> BpfError {
-    BpfError::Map {
-        name: "PORT_GAUGES",
         source,
     }
 }
