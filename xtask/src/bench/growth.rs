@@ -1,4 +1,4 @@
-//! Part `growth`: what grows with sockets, listeners, network namespaces and CPUs; the last in
+//! Parts `growth` and `cpus`: what grows with sockets, listeners, network namespaces, and with CPUs, in
 //! virtual machines, since this one has what it has.
 
 use std::{net::TcpListener, thread::sleep, time::Duration};
@@ -64,9 +64,6 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Report> {
         "Listeners are in the tracker's own namespace. Each namespace has one listener and one \
          process; `show` is of all of them.",
     );
-    if let Err(error) = by_cpus(bench, &mut report) {
-        report.skipped("growth with CPUs", &format!("{error:#}"));
-    }
     Ok(report)
 }
 
@@ -100,14 +97,15 @@ fn draw(count: u64, figures: &Figures, plot: &mut Plot) {
 
 /// Possible CPUs, one of which runs: what lies in the kernel for each is kept and read for all that
 /// are possible.
-fn by_cpus(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
+pub(super) fn by_cpus(bench: &Bench<'_>) -> Result<Report> {
+    let mut report = Report::new("cpus", "What grows with possible CPUs");
     let mut table = Table::new(
-        "By possible CPUs, in virtual machines",
+        "In virtual machines",
         "count | `get`, CPU us | times | `show`, CPU us | times | CPU of the start, ms | times | \
          CPU at rest, ms each minute | resident, KiB | maps, KiB",
     );
     let title = "CPU time of one answer, emulated";
-    let mut plot = Plot::new("cpus", title, "possible CPUs", "microseconds");
+    let mut plot = Plot::new("answer", title, "possible CPUs", "microseconds");
     let mut first: Option<Figures> = None;
     for possible in POSSIBLE {
         progress!("{possible} possible CPUs");
@@ -127,7 +125,7 @@ fn by_cpus(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
          something.",
         bench.guest()?.describe()?
     ));
-    Ok(())
+    Ok(report)
 }
 
 /// Measures in the machine that this runs in, where waiting takes no time.

@@ -65,8 +65,10 @@ enum Part {
     Seed,
     /// What the tracker takes at rest
     Footprint,
-    /// What grows with sockets, listeners, namespaces and CPUs
+    /// What grows with sockets, listeners and namespaces
     Growth,
+    /// What grows with possible CPUs, in virtual machines
+    Cpus,
 }
 
 impl Part {
@@ -77,6 +79,7 @@ impl Part {
             Self::Seed => seed::measure(bench),
             Self::Footprint => footprint::measure(bench),
             Self::Growth => growth::measure(bench),
+            Self::Cpus => growth::by_cpus(bench),
         }
     }
 }
@@ -185,7 +188,7 @@ pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> Result<()> {
         &args.parts
     };
     // Before the network is out of reach.
-    let guest = if parts.contains(&Part::Event) || parts.contains(&Part::Growth) {
+    let guest = if parts.contains(&Part::Event) || parts.contains(&Part::Cpus) {
         Guest::new(workspace, vec![binary.clone(), traffic.clone()])
     } else {
         Err(anyhow!("not needed"))
