@@ -1,4 +1,5 @@
-//! Reads a whole hash map in few system calls: aya needs two for each entry.
+//! Reads a whole map in few system calls: aya needs two for each entry, and returns large ones on the
+//! stack.
 
 use std::{
     io,
@@ -8,7 +9,8 @@ use std::{
 /// `BPF_MAP_LOOKUP_BATCH` of `enum bpf_cmd`, since Linux 5.6.
 const LOOKUP_BATCH: libc::c_int = 24;
 
-/// Entries in one call: more than are in any bucket, few enough not to keep a processor for long.
+/// Entries in one call, of a hash map: more than are in any bucket, few enough not to keep a processor
+/// for long.
 const AT_ONCE: u32 = 1024;
 
 /// The part of `union bpf_attr` that the command reads.
@@ -25,19 +27,38 @@ struct Attributes {
     flags: u64,
 }
 
-/// Calls `visit` with every entry. One that is there all the time is visited once.
+/// Calls `visit` with every entry of a hash map. One that is there all the time is visited once.
 ///
 /// # Errors
 /// If the kernel refuses.
 pub(super) fn for_each<K: aya::Pod, V: aya::Pod>(
     map: &OwnedFd,
     empty: (K, V),
+    visit: impl FnMut(&K, &V),
+) -> io::Result<()> {
+    let keys = vec![empty.0; AT_ONCE as usize];
+    let values = vec![empty.1; AT_ONCE as usize];
+    read(map, keys, values, visit)
+}
+
+/// The same of an array, of large elements.
+///
+/// # Errors
+/// If the kernel refuses.
+pub(super) fn for_each_element<V: aya::Pod>(
+    map: &OwnedFd,
+    empty: V,
+    mut visit: impl FnMut(&V),
+) -> io::Result<()> {
+    read(map, vec![0_u32], vec![empty], |_, element| visit(element))
+}
+
+fn read<K: aya::Pod, V: aya::Pod>(
+    map: &OwnedFd,
+    mut keys: Vec<K>,
+    mut values: Vec<V>,
     mut visit: impl FnMut(&K, &V),
 ) -> io::Result<()> {
-    let (mut keys, mut values) = (
-        vec![empty.0; AT_ONCE as usize],
-        vec![empty.1; AT_ONCE as usize],
-    );
     let (mut at, mut next) = (None::<u32>, 0_u32);
     loop {
         let mut attributes = Attributes {
@@ -45,13 +66,13 @@ pub(super) fn for_each<K: aya::Pod, V: aya::Pod>(
             out_batch: &raw mut next as u64,
             keys: keys.as_mut_ptr() as u64,
             values: values.as_mut_ptr() as u64,
-            count: AT_ONCE,
+            count: u32::try_from(keys.len()).unwrap_or(AT_ONCE),
             map: map.as_raw_fd().cast_unsigned(),
             element_flags: 0,
             flags: 0,
         };
         // SAFETY: the kernel writes at most `count` keys and values of the map's sizes, which are those of
-        // `K` and `V`, and of a hash map 4 bytes to `out_batch`.
+        // `K` and `V`, and to `out_batch` 4 bytes, of a bucket or an index.
         let done = unsafe {
             libc::syscall(
                 libc::SYS_bpf,

@@ -45,6 +45,8 @@ static OBJECT: &[u8] =
 
 /// The programs that see state changes, in the order in which they must be attached.
 const HANDLERS: [&str; 2] = ["set_state_first", "set_state_second"];
+/// The slots of the own namespace's ports, by bank.
+const PORT_PAGES: [&str; 2] = [".bss.ports.0", ".bss.ports.1"];
 /// The programs of iterators, each with what it iterates over.
 const WALKS: [(&str, &str); 4] = [
     (WALK_SOCKETS, "tcp"),
@@ -89,13 +91,16 @@ pub(super) struct Ports {
     pub(super) slots: PortSlots,
     /// The same map, to list.
     pub(super) listed: OwnedFd,
+    /// Slots of the own namespace's ports, by bank and port.
+    pub(super) pages: [OwnedFd; 2],
+    /// Whether other namespaces have ports.
+    pub(super) elsewhere: bool,
     pub(super) gauges: Gauges<PortGauges>,
 }
 
 /// The maps that change with them.
 pub(super) struct PortWriter {
     pub(super) slots: PortSlots,
-    /// Slots of the own namespace's ports, by bank and port.
     pub(super) pages: [Array<MapData, PodWrapper<PortPage>>; 2],
     /// Slots that are free, by bank.
     pub(super) free: [Queue<MapData, u32>; 2],
@@ -197,6 +202,7 @@ impl Bpf {
             .ok();
         let listed_slots = descriptor(&ebpf, "PORTS")?;
         let [slots, read_slots] = handles(&mut ebpf, "PORTS")?;
+        let [read_page_0, read_page_1] = PORT_PAGES.map(|name| descriptor(&ebpf, name));
         let (read_cgroups, cgroup_writer) = cgroup_maps::maps(&mut ebpf, &shards.0)?;
         let bpf = Self {
             control: Mutex::new(ControlState {
@@ -224,13 +230,15 @@ impl Bpf {
             ports: Ports {
                 slots: read_slots,
                 listed: listed_slots,
+                pages: [read_page_0?, read_page_1?],
+                elsewhere: layout.0.all_namespaces == 1,
                 gauges: Gauges::map(&ebpf, "PORT_GAUGES", shards.0.count(), shards.0.ports)?,
             },
             port_writer: Mutex::new(PortWriter {
                 slots,
                 pages: [
-                    map(&mut ebpf, ".bss.ports.0")?,
-                    map(&mut ebpf, ".bss.ports.1")?,
+                    map(&mut ebpf, PORT_PAGES[0])?,
+                    map(&mut ebpf, PORT_PAGES[1])?,
                 ],
                 free: [
                     map(&mut ebpf, "FREE_PORTS_0")?,

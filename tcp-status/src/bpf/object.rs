@@ -73,9 +73,9 @@ where
     ])
 }
 
-/// A descriptor of a hash map, for what aya has no call for.
+/// A descriptor of a map, for what aya has no call for.
 pub(super) fn descriptor(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, BpfError> {
-    let Some(Map::HashMap(data)) = ebpf.map(name) else {
+    let Some(Map::HashMap(data) | Map::Array(data)) = ebpf.map(name) else {
         return Err(BpfError::Missing(name));
     };
     let file = data.fd().as_fd().try_clone_to_owned();

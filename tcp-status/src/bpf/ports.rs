@@ -42,11 +42,8 @@ impl BankReader<'_> {
     /// # Errors
     /// If the kernel refuses the read.
     pub fn port_keys(&self) -> Result<BTreeSet<(NetnsId, u16)>, BpfError> {
-        Ok(self
-            .entries()?
-            .iter()
-            .map(|(key, _)| (key.netns, key.port))
-            .collect())
+        let entries = self.entries()?.into_iter();
+        Ok(entries.map(|(port, _)| port).collect())
     }
 
     /// All ports of all namespaces that are kept apart, by namespace and port.
@@ -57,8 +54,8 @@ impl BankReader<'_> {
         let mut sums = BTreeMap::new();
         for (port, slot) in self.entries()? {
             if slot != OTHER_PORTS {
-                let bank = self.bank_of(port.netns);
-                sums.insert((port.netns, port.port), self.bpf.ports.sum(slot, bank));
+                let sum = self.bpf.ports.sum(slot, self.bank_of(port.0));
+                sums.insert(port, sum);
             }
         }
         Ok(sums)
@@ -70,9 +67,9 @@ impl BankReader<'_> {
     /// # Errors
     /// If the kernel refuses the read.
     pub fn other_ports(&self) -> Result<Option<(Vec<u16>, PortSum)>, BpfError> {
-        let entries = self.entries()?;
-        let others = entries.iter().filter(|&&(_, slot)| slot == OTHER_PORTS);
-        let others: Vec<_> = others.map(|(key, _)| key.port).collect();
+        let own = self.bpf.ports.own_slots(self.bank_of(OWN_NETNS))?;
+        let others = own.into_iter().filter(|&(_, slot)| slot == OTHER_PORTS);
+        let others: Vec<_> = others.map(|(port, _)| port).collect();
         if others.is_empty() {
             return Ok(None);
         }
@@ -80,10 +77,21 @@ impl BankReader<'_> {
         Ok(Some((others, sum)))
     }
 
-    fn entries(&self) -> Result<Vec<(PortKey, u32)>, BpfError> {
-        let bank_of = |key: &PortKey| self.bank_of(key.netns);
-        let read = |key: &PortKey| u32::from(key.bank) == bank_of(key);
-        self.bpf.ports.entries(read)
+    /// The ports that are entered, by namespace, and the slot of each.
+    fn entries(&self) -> Result<Vec<((NetnsId, u16), u32)>, BpfError> {
+        let own = self.bpf.ports.own_slots(self.bank_of(OWN_NETNS))?;
+        let own = own
+            .into_iter()
+            .map(|(port, slot)| ((OWN_NETNS, port), slot));
+        let mut entries: Vec<_> = own.collect();
+        if self.bpf.ports.elsewhere {
+            let read = |key: &PortKey| {
+                key.netns != OWN_NETNS && u32::from(key.bank) == self.bank_of(key.netns)
+            };
+            let others = self.bpf.ports.entries(read)?.into_iter();
+            entries.extend(others.map(|(key, slot)| ((key.netns, key.port), slot)));
+        }
+        Ok(entries)
     }
 }
 
@@ -226,6 +234,20 @@ impl PortWriter {
 }
 
 impl Ports {
+    /// The ports of the own namespace in `bank`, and the slot of each: from their page, since the map
+    /// has room for every port, and listing it takes as long as if they were there.
+    fn own_slots(&self, bank: u32) -> Result<Vec<(u16, u32)>, BpfError> {
+        let mut found = Vec::new();
+        let empty = PodWrapper(PortPage::EMPTY);
+        batch::for_each_element(&self.pages[bank as usize], empty, |page| {
+            let slots = (0..=u16::MAX).zip(&page.0.slots);
+            let entered = slots.filter(|&(_, &slot)| slot != 0);
+            found.extend(entered.map(|(port, &slot)| (port, u32::from(slot) - 1)));
+        })
+        .map_err(|error| pages_error(MapError::IoError(error)))?;
+        Ok(found)
+    }
+
     fn entries(&self, wanted: impl Fn(&PortKey) -> bool) -> Result<Vec<(PortKey, u32)>, BpfError> {
         let mut found = Vec::new();
         let none = (key(OWN_NETNS, 0, 0), OTHER_PORTS);

@@ -2,8 +2,8 @@
 //! [`super::socket_path`]'s, what is answered the [`Source`]'s.
 
 use std::{
-    future::pending, io, os::unix::net::UnixListener, path::Path, pin::pin, sync::Arc,
-    time::Duration,
+    future::pending, io, num::NonZero, os::unix::net::UnixListener, path::Path, pin::pin,
+    sync::Arc, thread::available_parallelism, time::Duration,
 };
 
 use tokio::{
@@ -88,6 +88,7 @@ impl Server {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::UnixListener::from_std(listener)?;
         let handler = Protocol {
+            dumps: Calls::new(Arc::clone(&source), &dump_limits(limits)),
             calls: Calls::new(source, &limits),
             waiters: Semaphore::new(limits.connections / 2),
             limits,
@@ -105,9 +106,20 @@ impl Server {
 /// An answer of more bytes lies in pages of its own.
 const LONG: usize = 256 << 10;
 
+/// However many clients want dumps, a processor is left to the event loop.
+fn dump_limits(limits: Limits) -> Limits {
+    let processors = available_parallelism().map_or(1, NonZero::get);
+    Limits {
+        calls: limits.calls.min(processors - 1).max(1),
+        ..limits
+    }
+}
+
 /// The handler of the protocol.
 struct Protocol {
     calls: Calls,
+    /// For what may be large.
+    dumps: Calls,
     /// Clients that wait keep their connections: some are left to others.
     waiters: Semaphore,
     limits: Limits,
@@ -158,7 +170,11 @@ impl Protocol {
         {
             return encode_bounded(&answer.map(Response::Value)?);
         }
-        let line = self.calls.call(move |source| {
+        let calls = match request.query {
+            Query::Get(_) => &self.calls,
+            _ => &self.dumps,
+        };
+        let line = calls.call(move |source| {
             encode_bounded(&match &request.query {
                 Query::Get(query) => source.get(query).map(Response::Value),
                 Query::Show(query) => source.show(query).map(Response::Snapshots),

@@ -237,12 +237,12 @@ impl Process {
         let map = Map::Array(MapData::from_id(map).unwrap());
         let mut counters = Array::<_, Value>::try_from(map).unwrap();
         // In the bank that is not live it makes no difference.
-        for bank in 0..2 {
+        for bank in 0..2_u32 {
             // Of CPUs that counted, any will do.
-            let own = (0..counters.len()).skip(bank).step_by(2);
+            let own = (0..counters.len()).skip(bank as usize).step_by(2);
             let counted =
                 |index: &u32| counters.get(index, 0).unwrap().0.walk.seeded != [[0; 12]; 2];
-            let index = own.into_iter().find(counted).unwrap_or(bank as u32);
+            let index = own.into_iter().find(counted).unwrap_or(bank);
             let mut value = counters.get(&index, 0).unwrap();
             let seeded = &mut value.0.walk.seeded[Family::V4.index()];
             seeded[usize::from(from.number())] -= 1;
