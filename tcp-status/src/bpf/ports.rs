@@ -22,6 +22,9 @@ use super::{
 /// The sockets of one port, `[family][state]`, summed over shards.
 pub type PortSum = [[i64; STATE_SLOTS]; Family::COUNT];
 
+/// A port that is entered, by namespace, and its slot.
+type Entry = ((NetnsId, u16), u32);
+
 impl BankReader<'_> {
     /// The sockets of one port of a namespace; none if the port is not kept apart.
     ///
@@ -77,8 +80,7 @@ impl BankReader<'_> {
         Ok(Some((others, sum)))
     }
 
-    /// The ports that are entered, by namespace, and the slot of each.
-    fn entries(&self) -> Result<Vec<((NetnsId, u16), u32)>, BpfError> {
+    fn entries(&self) -> Result<Vec<Entry>, BpfError> {
         let own = self.bpf.ports.own_slots(self.bank_of(OWN_NETNS))?;
         let own = own
             .into_iter()
