@@ -24,7 +24,7 @@ use tcp_status_testkit::{netns::Netns, skip_unprepared};
 /// What is asked, and how often the client, the tracker for one state, and the tracker for all may
 /// allocate for it.
 const CLIENT: u64 = 4;
-const GET: u64 = 12;
+const GET: u64 = 5;
 const SHOW: u64 = 70;
 
 fn get() -> Query {
