@@ -248,7 +248,9 @@ impl Ports {
                 .step_by(BLOCK)
                 .zip(page.0.slots.chunks(BLOCK));
             for (first, slots) in blocks.filter(|(_, slots)| **slots != [0; BLOCK]) {
-                let slots = (first..=u16::MAX).zip(slots).filter(|&(_, &slot)| slot != 0);
+                let slots = (first..=u16::MAX)
+                    .zip(slots)
+                    .filter(|&(_, &slot)| slot != 0);
                 found.extend(slots.map(|(port, &slot)| (port, u32::from(slot) - 1)));
             }
         })
