@@ -128,7 +128,11 @@ pub(crate) fn full() -> Snapshot {
             limit: 256,
             tracked: vec![CgroupCounts {
                 id: 7,
-                name: CgroupName::of("/system.slice/web.service"),
+                name: CgroupName {
+                    container: Some("c0ffee".into()),
+                    pod: Some("shop/web-0".into()),
+                    ..CgroupName::of("/system.slice/web.service")
+                },
                 states: counts(7),
             }],
             other: Some(counts(8)),

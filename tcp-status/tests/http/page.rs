@@ -79,11 +79,18 @@ fn every_number_is_on_the_page() {
         ("port_connections{port=\"other\",", 5.0),
         ("outgoing_connections{", 6.0),
         (
-            "cgroup_connections{cgroup=\"/system.slice/web.service\",unit=\"web.service\",",
+            "cgroup_connections{cgroup=\"/system.slice/web.service\",unit=\"web.service\",\
+             container=\"c0ffee\",pod=\"shop/web-0\",",
             7.0,
         ),
-        ("cgroup_connections{cgroup=\"other\",unit=\"\",", 8.0),
-        ("cgroup_connections{cgroup=\"unattributed\",unit=\"\",", 9.0),
+        (
+            "cgroup_connections{cgroup=\"other\",unit=\"\",container=\"\",pod=\"\",",
+            8.0,
+        ),
+        (
+            "cgroup_connections{cgroup=\"unattributed\",unit=\"\",container=\"\",pod=\"\",",
+            9.0,
+        ),
     ] {
         for state in State::ALL {
             let series = format!("tcp_status_{series}state=\"{state}\"}}");

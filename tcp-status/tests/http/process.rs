@@ -172,7 +172,7 @@ fn assert_cgroups(connection: &mut Connection, named: &[&Cgroup], listed: usize)
                 continue;
             };
             let mut labels = labels.split('"').skip(1).step_by(2);
-            let [path, _unit, state] = [(); 3].map(|()| labels.next().unwrap());
+            let [path, _unit, _container, _pod, state] = [(); 5].map(|()| labels.next().unwrap());
             sums[usize::from(state.parse::<State>().unwrap().number())] += value;
             paths.insert(path);
         }

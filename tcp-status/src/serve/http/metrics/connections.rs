@@ -9,7 +9,7 @@ use tcp_status_common::state::State::{
 };
 
 use super::{MetricWriter, NetnsSnapshot, Sample};
-use crate::snapshot::{Counts, Stale, StateSeconds, Transitions};
+use crate::snapshot::{CgroupName, Counts, Stale, StateSeconds, Transitions};
 
 /// State changes that TCP knows: their series are there before the first one happens, so that the
 /// first one is seen as an increase.
@@ -200,11 +200,19 @@ fn ports(reading: &NetnsSnapshot) -> Vec<(String, &Counts)> {
 fn write_cgroups(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -> fmt::Result {
     let rows: Vec<_> = snapshots.iter().map(cgroups).collect();
     let states = snapshots.iter().zip(&rows).flat_map(|(reading, rows)| {
-        rows.iter().flat_map(move |(path, unit, counts)| {
+        rows.iter().flat_map(move |(path, name, counts)| {
+            let text = |part: fn(&CgroupName) -> &Option<String>| {
+                let part = name.and_then(|name| part(name).as_deref());
+                part.unwrap_or_default()
+            };
+            let unit = text(|name| &name.unit);
+            let (container, pod) = (text(|name| &name.container), text(|name| &name.pod));
             let sample = move |(state, count): (State, u64)| {
                 let labels = [
                     ("cgroup", path.as_str()),
-                    ("unit", *unit),
+                    ("unit", unit),
+                    ("container", container),
+                    ("pod", pod),
                     ("state", state.name()),
                 ];
                 (&*reading.netns, labels, count)
@@ -215,27 +223,27 @@ fn write_cgroups(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -> 
     });
     writer.gauges(
         ("tcp_status_cgroup_connections", None),
-        "TCP sockets by path of their cgroup, its systemd unit, and state, where there are any; cgroup \
-         other is what is beyond the limit, unattributed what has no cgroup.",
+        "TCP sockets by path of their cgroup, its systemd unit, container and pod, and state, where \
+         there are any; cgroup other is what is beyond the limit, unattributed what has no cgroup.",
         states,
     )
 }
 
-/// Path, unit and counts of each row.
-fn cgroups(reading: &NetnsSnapshot) -> Vec<(String, &str, &Counts)> {
+/// Path, names and counts of each row.
+fn cgroups(reading: &NetnsSnapshot) -> Vec<(String, Option<&CgroupName>, &Counts)> {
     let Some(cgroups) = &reading.of.cgroups else {
         return Vec::new();
     };
     let tracked = cgroups.tracked.iter().map(|one| {
         let path = one.name.path.clone();
         let path = path.unwrap_or_else(|| format!("removed:{}", one.id));
-        (path, one.name.unit.as_deref().unwrap_or(""), &one.states)
+        (path, Some(&one.name), &one.states)
     });
     let other = cgroups
         .other
         .iter()
-        .map(|counts| ("other".into(), "", counts));
-    let unattributed = ("unattributed".into(), "", &cgroups.unattributed);
+        .map(|counts| ("other".into(), None, counts));
+    let unattributed = ("unattributed".into(), None, &cgroups.unattributed);
     tracked.chain(other).chain([unattributed]).collect()
 }
 
