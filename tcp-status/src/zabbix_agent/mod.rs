@@ -15,7 +15,7 @@ pub use plan::{Change, ConfigPlan};
 
 /// What the agent has to read: the file of the repository.
 pub const CONFIGURATION: &str =
-    include_str!("../../../templates/zabbix/userparameter_tcp_status.conf");
+    include_str!("../../templates/zabbix/userparameter_tcp_status.conf");
 
 /// Its name in the agent's folder.
 pub const FILE: &str = "userparameter_tcp_status.conf";
