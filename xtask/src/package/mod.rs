@@ -1,6 +1,7 @@
-//! `cargo xtask package`: a .deb, a .rpm and a tarball of the committed sources, the same bytes
+//! `cargo xtask package`: a .deb, a .rpm, a tarball and an image of the committed sources, the same bytes
 //! wherever they are made, and the checks that they have to pass before anybody installs one.
 
+mod image;
 mod licences;
 mod release;
 
@@ -113,7 +114,7 @@ pub(crate) fn run(workspace: &Workspace, args: &PackageArgs) -> Result<ExitCode>
 
 /// Checks each package with what the system has for its kind: it lists the files that were staged.
 fn check_contents(made: &Made, totals: &mut TestTotals) {
-    let [deb, rpm, tarball, _] = &made.files;
+    let [deb, rpm, tarball, ..] = &made.files;
     for (kind, path, program, args) in [
         ("deb", deb, "dpkg-deb", "--contents"),
         ("rpm", rpm, "rpm", "-q --list --package"),

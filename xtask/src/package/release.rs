@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::licences;
+use super::{image, licences};
 use crate::{
     build::{static_flags, static_triple},
     files,
@@ -51,8 +51,8 @@ pub(super) struct Made {
     pub(super) source: PathBuf,
     /// A folder with a tree of installed files for each kind of package.
     pub(super) staged: PathBuf,
-    /// The .deb, the .rpm, the tarball and the bill of materials.
-    pub(super) files: [PathBuf; 4],
+    /// The .deb, the .rpm, the tarball, the image, the bill of materials and install.sh.
+    pub(super) files: [PathBuf; 6],
 }
 
 impl<'a> Release<'a> {
@@ -150,7 +150,9 @@ impl<'a> Release<'a> {
                 self.deb(REVISION, &staged, &packages)?,
                 self.rpm(REVISION, &staged, &packages)?,
                 self.tarball(&staged, &packages)?,
+                self.image(&staged, &packages)?,
                 bill,
+                source.join("deploy/install.sh"),
             ],
             source,
             staged,
@@ -215,17 +217,43 @@ impl<'a> Release<'a> {
     fn tarball(&self, staged: &Path, to: &Path) -> Result<PathBuf> {
         let name = format!("{NAME}-{VERSION}-{}-linux", self.machine());
         let tar = to.join(format!("{name}.tar"));
-        step!("tar --create --sort=name --format=gnu --mode=go=rX,u+rw,a-s")
-            .with("--owner=0 --group=0 --numeric-owner")
-            .with(format!("--mtime=@{}", self.epoch))
+        self.tar(&tar)
             .with(format!("--transform=s,^rpm,{name},"))
-            .with("--file")
-            .with(&tar)
             .with("rpm")
             .folder(staged)
             .run()?;
         run!("gzip -9 -n -f", &tar)?;
         Ok(tar.with_extension("tar.gz"))
+    }
+
+    /// An OCI layout in a tar archive, as `podman load` takes it.
+    fn image(&self, staged: &Path, to: &Path) -> Result<PathBuf> {
+        let (root, layout) = (staged.join("image"), staged.join("oci"));
+        let layer = staged.join("layer.tar");
+        self.tar(&layer).with("usr").folder(root).run()?;
+        let labels = [
+            ("title", NAME),
+            ("version", VERSION),
+            ("revision", &self.commit),
+            ("source", REPOSITORY),
+            ("licenses", env!("CARGO_PKG_LICENSE")),
+        ];
+        image::write(&layer, self.architecture()?, &labels, &layout)?;
+        let image = to.join(format!("{NAME}-{VERSION}-{}.oci.tar", self.machine()));
+        self.tar(&image)
+            .with("blobs index.json oci-layout")
+            .folder(layout)
+            .run()?;
+        Ok(image)
+    }
+
+    /// Makes an archive whose bytes depend on the names and the contents of files only.
+    fn tar(&self, archive: &Path) -> Step {
+        step!("tar --create --sort=name --format=gnu --mode=go=rX,u+rw,a-s")
+            .with("--owner=0 --group=0 --numeric-owner")
+            .with(format!("--mtime=@{}", self.epoch))
+            .with("--file")
+            .with(archive)
     }
 }
 
@@ -349,7 +377,10 @@ mod tests {
                 "{from}"
             );
             assert!(
-                !kinds.is_empty() && kinds.iter().all(|kind| ["deb", "rpm"].contains(kind)),
+                !kinds.is_empty()
+                    && kinds
+                        .iter()
+                        .all(|kind| ["deb", "rpm", "image"].contains(kind)),
                 "{to}"
             );
         }
