@@ -12,7 +12,7 @@ use clap::Args;
 use crate::{
     lint,
     object::{self, OBJECT, Record, digest},
-    step::run,
+    step::{run, step},
     test_totals::{Outcome, SKIPPED, TestTotals},
     toolchain::{Toolchain, apt_install},
     vm,
@@ -21,7 +21,8 @@ use crate::{
 };
 
 /// Programs that tests compare with or run under, and clippy for the BPF target.
-const PACKAGES: &str = "fish iproute2 net-tools prometheus rust-web-clippy strace zabbix-agent zsh";
+const PACKAGES: &str =
+    "fish iproute2 net-tools prometheus python3-venv rust-web-clippy strace zabbix-agent zsh";
 
 /// Live tests have a network namespace each, but share the kernel: a few trackers beside each
 /// other show that they do not disturb each other, many only disturb the timing.
@@ -54,6 +55,15 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<ExitCode> {
         Err(missing) => Ok(Outcome::Skipped(missing.to_string())),
     });
     lint::check(workspace, &toolchain, &mut totals);
+    totals.check("deploy", || {
+        if step!("python3 -m venv --help").try_read().is_none() {
+            let reason = "no Python with venv; install it on Debian: apt-get install python3-venv";
+            return Ok(Outcome::Skipped(reason.into()));
+        }
+        let tools = workspace.target.join("deploy");
+        step!("deploy/check", tools).folder(&workspace.root).run()?;
+        Ok(().into())
+    });
     totals.check("static binary", || {
         // As it is in the machines: a release would build everything that it is made of once more.
         vm::build(workspace)?;

@@ -151,8 +151,24 @@ fn without_root_it_names_the_cure() {
 }
 
 #[test]
-fn it_installs_this_version() {
-    let text = fs::read_to_string(Path::new(SCRIPT)).unwrap();
-    let version = concat!("version=", env!("CARGO_PKG_VERSION"));
-    assert!(text.lines().any(|line| line == version), "{version}");
+fn everything_installs_this_version() {
+    for (file, before) in [
+        ("install.sh", "version="),
+        ("kubernetes/base/kustomization.yaml", "newTag: "),
+        (
+            "kubernetes/autoscaling.yaml",
+            "image: ghcr.io/tcp-status/tcp-status:",
+        ),
+        (
+            "ansible/roles/tcp_status/defaults/main.yml",
+            "tcp_status_version: ",
+        ),
+    ] {
+        let text = fs::read_to_string(Path::new(SCRIPT).with_file_name(file)).unwrap();
+        let line = format!("{before}{}", env!("CARGO_PKG_VERSION"));
+        assert!(
+            text.lines().any(|it| it.trim_start() == line),
+            "{file}: {line}"
+        );
+    }
 }

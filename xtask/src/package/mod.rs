@@ -28,6 +28,9 @@ use crate::{
 /// Programs of the system: without them, the checks that need them are skipped.
 const PROGRAMS: &str = "lintian rpm";
 
+/// What containers are tried with.
+const RUNTIME: &str = "podman runc";
+
 const CARGO_DENY: Tool = ("cargo-deny", "0.20.2");
 
 /// What cargo-deny prints when it cannot look for known vulnerabilities.
@@ -97,6 +100,19 @@ pub(crate) fn run(workspace: &Workspace, args: &PackageArgs) -> Result<ExitCode>
         });
     }
     if args.trial {
+        if args.install {
+            apt_install(RUNTIME)?;
+        }
+        totals.check("the image in a container", || {
+            let seccomp = made.source.join("deploy/seccomp.json");
+            let [_, _, _, image, ..] = &made.files;
+            image::attempt(
+                image,
+                &release::image_name(),
+                &seccomp,
+                &work.join("podman"),
+            )
+        });
         let upgrade = work.join("upgrade");
         files::create_folder(&upgrade)?;
         let [deb, rpm, ..] = made.files.clone();

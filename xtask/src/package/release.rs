@@ -238,7 +238,13 @@ impl<'a> Release<'a> {
             ("source", REPOSITORY),
             ("licenses", env!("CARGO_PKG_LICENSE")),
         ];
-        image::write(&layer, self.architecture()?, &labels, &layout)?;
+        image::write(
+            &image_name(),
+            &layer,
+            self.architecture()?,
+            &labels,
+            &layout,
+        )?;
         let image = to.join(format!("{NAME}-{VERSION}-{}.oci.tar", self.machine()));
         self.tar(&image)
             .with("blobs index.json oci-layout")
@@ -255,6 +261,12 @@ impl<'a> Release<'a> {
             .with("--file")
             .with(archive)
     }
+}
+
+/// The name of the image, as in `ghcr.io/OWNER/NAME:VERSION`.
+pub(super) fn image_name() -> String {
+    let owner = REPOSITORY.trim_start_matches("https://github.com/");
+    format!("ghcr.io/{owner}:{VERSION}")
 }
 
 /// Builds the binary with every folder of this machine under another name, so that the bytes are
