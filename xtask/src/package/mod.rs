@@ -115,12 +115,15 @@ pub(crate) fn run(workspace: &Workspace, args: &PackageArgs) -> Result<ExitCode>
         });
         let upgrade = work.join("upgrade");
         files::create_folder(&upgrade)?;
-        let [deb, rpm, ..] = made.files.clone();
+        let [deb, rpm, tarball, _, _, installer] = made.files.clone();
         let packages = trial::Packages {
             deb,
             rpm,
             next_deb: release.deb(REVISION + 1, &made.staged, &upgrade)?,
             next_rpm: release.rpm(REVISION + 1, &made.staged, &upgrade)?,
+            tarball,
+            installer,
+            sums: folder.join("SHA256SUMS"),
         };
         trial::run(workspace, &packages, args.install, &mut totals)?;
     }

@@ -37,10 +37,11 @@ const PACKAGES: &str = "systemd,systemd-sysv,iproute2,procps,diffutils,rpm";
 const INIT: &str = include_str!("trial/init.sh");
 
 /// What runs in the machine.
-const SCRIPTS: [(&str, &str); 3] = [
+const SCRIPTS: [(&str, &str); 4] = [
     ("trial.sh", include_str!("trial/trial.sh")),
     ("deb.sh", include_str!("trial/deb.sh")),
     ("rpm.sh", include_str!("trial/rpm.sh")),
+    ("tarball.sh", include_str!("trial/tarball.sh")),
 ];
 
 /// In MiB: the Debian lies in memory, packed and unpacked at first.
@@ -63,6 +64,10 @@ pub(crate) struct Packages {
     /// The same of a higher version.
     pub(crate) next_deb: PathBuf,
     pub(crate) next_rpm: PathBuf,
+    pub(crate) tarball: PathBuf,
+    /// What installs the tarball, beside the checksums.
+    pub(crate) installer: PathBuf,
+    pub(crate) sums: PathBuf,
 }
 
 /// Tries the packages, and counts what went well.
@@ -196,9 +201,14 @@ fn in_machine(
         (&packages.next_deb, "trial/upgrade.deb"),
         (&packages.rpm, "trial/first.rpm"),
         (&packages.next_rpm, "trial/upgrade.rpm"),
+        (&packages.installer, "trial/install.sh"),
+        (&packages.sums, "trial/SHA256SUMS"),
     ] {
         machine.copy(from, to)?;
     }
+    // SHA256SUMS has its name.
+    let name = packages.tarball.file_name().unwrap_or_default().display();
+    machine.copy(&packages.tarball, &format!("trial/{name}"))?;
     for (name, text) in SCRIPTS {
         machine.write(&format!("trial/{name}"), text)?;
     }

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs in the machine, as a service: the life of the packages, and what must hold at each stage,
-# which deb.sh and rpm.sh say. It says "##trial ok NAME" or "##trial failed NAME", and shows what was seen.
+# which a file for each says. It says "##trial ok NAME" or "##trial failed NAME", and shows what was seen.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root DEBIAN_FRONTEND=noninteractive
 export SYSTEMD_PAGER= SYSTEMD_COLORS=0
 UNIT=tcp-status.service
@@ -103,6 +103,7 @@ cat /proc/version
 systemctl --version | head -n 1
 . /trial/deb.sh
 . /trial/rpm.sh
+. /trial/tarball.sh
 journalctl --unit=$UNIT --no-pager --output=cat | tail -n 60
 echo '##trial done'
 systemctl --force --force poweroff
