@@ -5,13 +5,19 @@ pub(crate) mod accept;
 pub(crate) mod calls;
 pub mod client;
 pub(crate) mod connections;
+#[doc(hidden)]
 pub mod http;
 pub mod protocol;
+#[doc(hidden)]
 pub mod socket_path;
+#[doc(hidden)]
 pub mod unix;
+#[doc(hidden)]
 pub mod zabbix;
 
+#[doc(hidden)]
 pub use accept::Limits;
+#[doc(hidden)]
 pub use connections::Timeouts;
 
 use tokio::sync::watch;
