@@ -94,8 +94,7 @@ pub struct RunOptions {
     #[command(flatten)]
     pub socket: SocketOption,
     /// Group of the socket
-    #[arg(long, value_name = "NAME", value_parser = parse::group)]
-    #[arg(add = complete::groups())]
+    #[arg(long, value_name = "NAME", value_parser = parse::group, add = complete::groups())]
     pub socket_group: Option<String>,
     /// Permissions of the socket
     #[arg(long, value_name = "OCTAL", default_value = "0660", value_parser = parse::mode)]
@@ -153,6 +152,9 @@ pub struct RunOptions {
     /// Add metrics under the names of another exporter
     #[arg(long, value_name = "EXPORTER", value_enum, requires = "metrics")]
     pub metrics_compat: Option<CompatOption>,
+    /// Where metrics are pushed.
+    #[command(flatten)]
+    pub push: super::push::PushOptions,
     /// Answer Zabbix passive checks, as in 192.0.2.7:10060
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse::address)]
     #[arg(allow_hyphen_values = true)]

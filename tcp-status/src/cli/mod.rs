@@ -9,6 +9,7 @@ mod man;
 mod panic;
 mod parse;
 mod passive;
+pub mod push;
 mod query;
 mod run;
 mod self_test;

@@ -23,6 +23,7 @@ use super::{
     args::{CompatOption, NamespaceOption, RunOptions},
     panic::{Socket, end_on_panic},
     passive,
+    push::push,
     signals::Signals,
     systemd::{self, notify},
 };
@@ -200,6 +201,7 @@ async fn serve_until_signal(
             },
             serve_metrics(metrics, &running.source, dropped(stopped.clone())),
             passive::serve(zabbix, &running.source, dropped(stopped.clone())),
+            push(&options.push, &running.source, dropped(stopped.clone())),
         )
     };
     select! {

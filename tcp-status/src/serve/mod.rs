@@ -7,6 +7,8 @@ pub mod client;
 pub(crate) mod connections;
 #[doc(hidden)]
 pub mod http;
+#[doc(hidden)]
+pub mod otlp;
 pub mod protocol;
 #[doc(hidden)]
 pub mod socket_path;

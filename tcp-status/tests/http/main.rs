@@ -5,6 +5,7 @@ mod client;
 mod conversation;
 mod fake;
 mod hostile;
+mod otlp;
 mod page;
 mod process;
 mod programs;
