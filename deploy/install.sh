@@ -46,7 +46,8 @@ refuse_packages() {
     [ -z "$root" ] || return 0
     if exists dpkg && dpkg -S /usr/bin/tcp-status >/dev/null 2>&1; then
         fail "cannot change /usr/bin/tcp-status: the .deb owns it; run: apt remove tcp-status"
-    elif exists rpm && rpm -qf /usr/bin/tcp-status >/dev/null 2>&1; then
+    # Debian's rpm makes a database in HOME.
+    elif exists rpm && HOME=$work rpm -qf /usr/bin/tcp-status >/dev/null 2>&1; then
         fail "cannot change /usr/bin/tcp-status: the .rpm owns it; run: dnf remove tcp-status"
     fi
 }
@@ -186,11 +187,11 @@ main() {
     if [ -z "$root" ] && [ $dry_run = 0 ] && [ "$(id -u)" != 0 ]; then
         fail "cannot $action below /: not root; run: sudo sh install.sh $arguments"
     fi
-    refuse_packages
     umask 022
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
     trap 'exit 1' INT TERM HUP
+    refuse_packages
     $action
 }
 
