@@ -2,6 +2,7 @@
 //! of everything that lies in a BPF map. No dependencies, no text beyond names.
 #![cfg_attr(not(test), no_std)]
 
+pub mod accept;
 pub mod control;
 pub mod counters;
 pub mod ends;

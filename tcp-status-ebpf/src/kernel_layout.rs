@@ -222,7 +222,7 @@ pub(crate) struct Sock(pub(crate) *const u8);
 
 impl Sock {
     #[inline(always)]
-    fn read<T: Copy>(self, offset: u32) -> T {
+    pub(crate) fn read<T: Copy>(self, offset: u32) -> T {
         // SAFETY: the verifier knows the type behind the pointer, checks the member, and the
         // kernel turns a fault into a zero.
         unsafe { read_volatile(self.0.add(offset as usize).cast()) }
@@ -484,7 +484,7 @@ impl UntypedNet {
 
 /// A pointer that the verifier knows as `struct tcp_sock *`: everything can be loaded directly.
 #[derive(Clone, Copy)]
-pub(crate) struct TcpSock(Sock);
+pub(crate) struct TcpSock(pub(crate) Sock);
 
 impl TcpSock {
     /// The local port that it has, or had last.

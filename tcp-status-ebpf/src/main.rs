@@ -5,6 +5,7 @@
 // For the atomic addition in `count`.
 #![feature(asm_experimental_arch)]
 
+mod accept;
 mod cells;
 mod cgroups;
 mod closed_listeners;
@@ -26,6 +27,8 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, FEntryContext, FExitContext},
 };
 use tcp_status_common::per_cpu::Writer;
+
+use crate::kernel_layout::Sock;
 
 /// Hook: `trace_inet_sock_set_state(const struct sock *sk, const int oldstate, const int
 /// newstate)`, called before the state is stored. Process context with interrupts on, or softirq.
@@ -76,6 +79,21 @@ fn tw_segment_exit(ctx: FExitContext) -> i32 {
 #[fentry(function = "inet_twsk_kill")]
 fn tw_destroy(ctx: FEntryContext) -> i32 {
     timewait::destroyed(&ctx);
+    0
+}
+
+/// Hook: `struct sock *inet_csk_accept(struct sock *sk, struct proto_accept_arg *arg)`, from 6.10 on.
+/// Process context.
+#[fexit(function = "inet_csk_accept")]
+fn accept_exit(ctx: FExitContext) -> i32 {
+    accept::returned(Sock(ctx.arg(0)), Sock(ctx.arg(2)));
+    0
+}
+
+/// Hook: `struct sock *inet_csk_accept(struct sock *sk, int flags, int *err, bool kern)`, before 6.10.
+#[fexit(function = "inet_csk_accept")]
+fn accept_exit_with_flags(ctx: FExitContext) -> i32 {
+    accept::returned(Sock(ctx.arg(0)), Sock(ctx.arg(4)));
     0
 }
 

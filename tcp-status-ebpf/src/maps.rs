@@ -9,6 +9,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use tcp_status_common::{
+    accept::AcceptTimes,
     control::{Control, EventToken, Mode, Segment, TASK_SLOTS},
     counters::{
         CGROUPS_REMEMBERED, CgroupCache, CgroupGauges, ClosedListener, ClosedQuery, ClosedTotals,
@@ -178,6 +179,10 @@ pub(crate) static LISTED_PORTS: HashMap<
     { LISTED_PORTS_AT_ONCE as usize },
     NO_PREALLOC,
 > = HashMap::new();
+
+/// Accepted connections by local port. The loader says how many ports there may be.
+#[btf_map]
+pub(crate) static ACCEPT_TIMES: HashMap<u32, AcceptTimes, 1, NO_PREALLOC> = HashMap::new();
 
 /// The listener that a pass met last.
 #[btf_map]

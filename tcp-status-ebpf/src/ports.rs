@@ -28,6 +28,12 @@ impl Slot {
         Self(index + 1)
     }
 
+    /// Whether it is of one port.
+    #[inline(always)]
+    pub(crate) fn is_individual(self) -> bool {
+        self != Self::NONE && self != Self::new(OTHER_PORTS)
+    }
+
     /// As the upper bits of a value of the map of seen sockets; slots are fewer than ports.
     #[inline(always)]
     pub(crate) fn pack(self) -> u32 {

@@ -21,7 +21,7 @@ pub mod raw_peer;
 mod sys;
 
 pub use endpoints::Family;
-pub use sys::raise_fd_limit;
+pub use sys::{has_syn_data, raise_fd_limit, take_fast_open};
 
 use std::{
     env,

@@ -87,23 +87,45 @@ pub(crate) fn option(socket: &impl AsRawFd, level: c_int, name: c_int) -> io::Re
     Ok(value)
 }
 
+/// Lets a listener take data from the SYN (TCP Fast Open).
+///
+/// # Errors
+/// What `setsockopt` says.
+pub fn take_fast_open(listener: &impl AsRawFd) -> io::Result<()> {
+    set_option(listener, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, 16)
+}
+
+/// Whether the kernel took data from the SYN of a connection.
+///
+/// # Errors
+/// What `getsockopt` says.
+pub fn has_syn_data(connection: &impl AsRawFd) -> io::Result<bool> {
+    /// `TCPI_OPT_SYN_DATA` of `include/uapi/linux/tcp.h`.
+    const SYN_DATA: u8 = 32;
+    Ok(tcp_info(connection)?.tcpi_options & SYN_DATA != 0)
+}
+
 /// Connections that wait in a listener's accept queue.
 pub(crate) fn accept_queue(listener: &impl AsRawFd) -> io::Result<u32> {
+    // tcp_get_info() puts sk_ack_backlog there for a listener.
+    Ok(tcp_info(listener)?.tcpi_unacked)
+}
+
+fn tcp_info(socket: &impl AsRawFd) -> io::Result<libc::tcp_info> {
     // SAFETY: all-zero bytes are a valid tcp_info: integers only.
     let mut info: libc::tcp_info = unsafe { mem::zeroed() };
     let mut len = length::<libc::tcp_info>();
     // SAFETY: both pointers are to locals, and len is the size of the buffer.
     check(unsafe {
         libc::getsockopt(
-            listener.as_raw_fd(),
+            socket.as_raw_fd(),
             libc::IPPROTO_TCP,
             libc::TCP_INFO,
             ptr::from_mut(&mut info).cast::<c_void>(),
             &raw mut len,
         )
     })?;
-    // tcp_get_info() puts sk_ack_backlog there for a listener.
-    Ok(info.tcpi_unacked)
+    Ok(info)
 }
 
 /// Bytes written that have not been sent once.

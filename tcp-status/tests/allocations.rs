@@ -84,6 +84,7 @@ fn the_tracker_asks_the_allocator_seldom() {
                     cgroups: 256,
                 },
                 attach_later: false,
+                accept_latency: false,
             };
             let running = match start(Backend::Ebpf, settings) {
                 Ok(running) => running,

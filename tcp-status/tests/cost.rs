@@ -20,7 +20,7 @@ use tcp_status_testkit::{netns::Netns, skip, skip_unprepared};
 
 /// Programs that run for each state change, or for each minisocket, and how many instructions
 /// each may have, of all its branches: a part of them runs. What happens rarely is out of line.
-const HANDLERS: [(&str, usize); 7] = [
+const HANDLERS: [(&str, usize); 9] = [
     ("set_state_first", 700),
     ("set_state_second", 700),
     ("tw_create_first", 520),
@@ -28,6 +28,8 @@ const HANDLERS: [(&str, usize); 7] = [
     ("tw_segment_entry", 40),
     ("tw_segment_exit", 430),
     ("tw_destroy", 410),
+    ("accept_exit", 300),
+    ("accept_exit_with_flags", 300),
 ];
 
 /// `BPF_F_NO_PREALLOC`

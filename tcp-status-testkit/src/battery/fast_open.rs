@@ -46,8 +46,7 @@ pub(super) fn held(stage: &mut Stage<'_>) -> io::Result<Verdict> {
 
 fn deaf(ctx: &mut Ctx) -> io::Result<(Listener, Endpoint, Endpoint)> {
     let listener = ctx.listener(Style::PLAIN)?;
-    let socket = &listener.end.socket;
-    sys::set_option(socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, 16)?;
+    sys::take_fast_open(&listener.end.socket)?;
     let (client, target) = listener.client(&mut ctx.rng)?;
     // BPF_RET | BPF_K, 0: keep nothing of any packet, which drops it.
     client

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use aya::Btf;
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -14,11 +15,13 @@ use tcp_status_common::control::{Control, Mode};
 
 use super::{
     Bpf, BpfError,
+    accept::AcceptProgram,
     load::Scope,
     object::{CONTROL, lock},
     pod::PodWrapper,
     timewait,
 };
+use crate::kernel::accept::AcceptForm;
 
 impl Bpf {
     /// From now on, events go where `mode` says.
@@ -107,6 +110,24 @@ impl Bpf {
         let links = links.collect::<Result<Vec<_>, _>>()?;
         self.timewait.links.get_or_init(|| links);
         Ok(())
+    }
+
+    /// Loads the program that measures time in accept queues, for a function of this `form`.
+    ///
+    /// # Errors
+    /// If the kernel refuses it.
+    pub fn load_accept(&self, btf: &Btf, form: AcceptForm) -> Result<(), BpfError> {
+        let program = AcceptProgram::load(&mut lock(&self.ebpf), btf, form)?;
+        self.accept.get_or_init(|| program);
+        Ok(())
+    }
+
+    /// Attaches that program; blocks for as long as the kernel takes. Nothing if it is not loaded.
+    ///
+    /// # Errors
+    /// If the kernel refuses it.
+    pub fn attach_accept(&self) -> Result<(), BpfError> {
+        self.accept.get().map_or(Ok(()), AcceptProgram::attach)
     }
 
     /// From the next [`Bpf::set_mode`] on, `bank` counts timewait minisockets in `scope` if their

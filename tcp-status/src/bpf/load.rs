@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
-    sync::{Mutex, RwLock},
+    sync::{Mutex, OnceLock, RwLock},
 };
 
 use aya::{
@@ -13,6 +13,7 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use tcp_status_common::{
+    accept::AcceptLayout,
     control::{Control, Mode, OtherNamespaces, TASK_SLOTS},
     counters::{
         FailureTotals, ListenerWalk, NetnsId, OWN_NETNS, PortGauges, PortKey, PortPage, WalkTotals,
@@ -23,6 +24,7 @@ use tcp_status_common::{
 };
 
 use super::{
+    accept::{ACCEPT_TIMES, AcceptProgram},
     cgroup_maps::{self, CgroupWriter, Cgroups},
     closed_listeners::Closed,
     counters::{EmptiedOthers, EmptiedOwn, FAILURES},
@@ -133,6 +135,8 @@ pub struct Bpf {
     pub(super) ebpf: Mutex<Ebpf>,
     pub(super) control: Mutex<ControlState>,
     pub(super) timewait: TimewaitPrograms,
+    /// Once it is loaded.
+    pub(super) accept: OnceLock<AcceptProgram>,
     pub(super) wake: Mutex<RingBuf<MapData>>,
     pub(super) own: OwnCounters,
     /// What each bank had counted of the tracker's own namespace when it was emptied last.
@@ -159,7 +163,7 @@ pub struct Bpf {
 impl Bpf {
     /// Loads everything, and attaches all but the programs that follow timewait minisockets:
     /// [`Bpf::attach_timewait`]. Nothing is counted before [`Bpf::set_mode`].
-    /// `inode` is that of the tracker's own namespace.
+    /// `inode` is that of the tracker's own namespace, `accept` for [`Bpf::load_accept`].
     ///
     /// # Errors
     /// If the kernel refuses any part.
@@ -169,6 +173,7 @@ impl Bpf {
         iterator: bool,
         inode: u32,
         limits: MapLimits,
+        accept: Option<AcceptLayout>,
     ) -> Result<Self, BpfError> {
         let layout = PodWrapper(*layout);
         let cpus = possible_cpus()?;
@@ -178,7 +183,7 @@ impl Bpf {
             ports: limits.ports + 1,
             cgroups: cgroup_slots(&layout.0, limits) + 1,
         });
-        let mut ebpf = open(&layout, &shards, btf, limits, cpus)?;
+        let mut ebpf = open(&layout, &shards, btf, (limits, accept), cpus)?;
         let copies = if layout.0.two_copies == 1 { 2 } else { 1 };
         // First: where the kernel refuses these, everything is loaded again without them.
         let timewait = if layout.0.timewait_events == 1 {
@@ -213,6 +218,7 @@ impl Bpf {
                 others: OtherNamespaces::default(),
             }),
             timewait,
+            accept: OnceLock::new(),
             wake: Mutex::new(map(&mut ebpf, "WAKE")?),
             own: OwnCounters::map(&ebpf, cpus)?,
             baseline: Default::default(),
@@ -301,9 +307,15 @@ fn open<'a>(
     layout: &'a PodWrapper<KernelLayout>,
     shards: &'a PodWrapper<Shards>,
     btf: &'a Btf,
-    limits: MapLimits,
+    (limits, accept): (MapLimits, Option<AcceptLayout>),
     cpus: u32,
 ) -> Result<Ebpf, BpfError> {
+    let accept_ports = if accept.is_some() {
+        limits.ports + 1
+    } else {
+        1
+    };
+    let accept = PodWrapper(accept.unwrap_or(AcceptLayout::NONE));
     let slots = shards.0.ports;
     // Where no task can be moved between two copies, none leaves a mark of its own.
     let by_task = layout.0.two_copies == 1
@@ -315,6 +327,8 @@ fn open<'a>(
         .btf(Some(btf))
         .override_global("KERNEL_LAYOUT", layout, true)
         .override_global("SHARDS", shards, true)
+        .override_global("ACCEPT_LAYOUT", &accept, true)
+        .map_max_entries(ACCEPT_TIMES, accept_ports)
         .map_max_entries("TASK_TOKENS", if by_task { TASK_SLOTS } else { 1 })
         .map_max_entries(
             "TASK_SEGMENTS",

@@ -1,6 +1,7 @@
 //! The only module that calls aya: loads the programs, attaches them, reads and writes their
 //! maps, runs their iterators. Knows nothing of what the counts mean.
 
+mod accept;
 mod batch;
 mod cgroup_maps;
 mod cgroups;

@@ -1,6 +1,7 @@
 //! Lets aya copy the shared types in and out of maps.
 
 use tcp_status_common::{
+    accept::{AcceptLayout, AcceptTimes},
     control::Control,
     counters::{
         Bank, CgroupCache, CgroupGauges, ClosedListener, ClosedQuery, ClosedTotals, FailureTotals,
@@ -28,6 +29,8 @@ macro_rules! plain_data {
 
 plain_data!(
     Bank,
+    AcceptLayout,
+    AcceptTimes,
     CgroupCache,
     CgroupGauges,
     ClosedListener,

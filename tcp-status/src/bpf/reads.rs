@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::RwLockReadGuard};
 
+use tcp_status_common::accept::AcceptTimes;
 use tcp_status_common::counters::{
     CLOSED_PER_READ, ClosedListener, ClosedQuery, ClosedTotals, FailureTotals,
     NAMESPACES_PER_CHECK, Namespace, NamespaceQuery, NamespaceRecord, NetnsId, OVERFLOW_NETNS,
@@ -10,6 +11,7 @@ use tcp_status_common::counters::{
 use tcp_status_common::ends::EndCounts;
 
 use super::{
+    accept::AcceptProgram,
     closed_listeners,
     counters::{BankSum, EmptiedOthers, EmptiedOwn, FAILURES, WriterTotals},
     error::{BpfError, errno, ignore_enoent},
@@ -108,6 +110,26 @@ impl Bpf {
     #[must_use]
     pub fn ends(&self) -> EndCounts {
         self.own.ends()
+    }
+
+    /// What was accepted in the tracker's own namespace since [`Bpf::attach_accept`], by local port;
+    /// [`OTHER_PORT`](tcp_status_common::accept::OTHER_PORT) is all that are not counted individually.
+    ///
+    /// # Errors
+    /// If the kernel refuses the read.
+    pub fn accept_times(&self) -> Result<BTreeMap<u32, AcceptTimes>, BpfError> {
+        let accept = self.accept.get();
+        accept.map_or_else(|| Ok(BTreeMap::new()), AcceptProgram::times)
+    }
+
+    /// Forgets what was accepted at ports that are `gone`.
+    ///
+    /// # Errors
+    /// If the kernel refuses the update.
+    pub fn forget_accept_times(&self, gone: impl Fn(u32) -> bool) -> Result<(), BpfError> {
+        self.accept
+            .get()
+            .map_or(Ok(()), |accept| accept.forget(gone))
     }
 
     /// What the writers say of themselves since the programs were loaded.

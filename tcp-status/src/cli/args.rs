@@ -129,13 +129,15 @@ pub struct RunOptions {
     #[arg(long, value_name = "COUNT", default_value = "256", value_parser = parse::max_cgroups)]
     #[arg(allow_hyphen_values = true)]
     pub max_cgroups: u32,
+    /// Measure the time that connections wait for accept()
+    #[arg(long)]
+    pub accept_latency: bool,
     /// Maximum number of other network namespaces with --netns all
     #[arg(long, value_name = "COUNT", default_value = "1024", value_parser = parse::max_namespaces)]
     #[arg(allow_hyphen_values = true)]
     pub max_namespaces: u32,
     /// Serve Prometheus metrics over HTTP without authentication, as in 127.0.0.1:9889
-    #[arg(long, value_name = "ADDR:PORT", value_parser = parse::address)]
-    #[arg(allow_hyphen_values = true)]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse::address, allow_hyphen_values = true)]
     pub metrics: Option<SocketAddr>,
     /// Further host names accepted in HTTP requests
     #[arg(long, value_name = "NAME", value_delimiter = ',', requires = "metrics")]
@@ -156,8 +158,7 @@ pub struct RunOptions {
     #[command(flatten)]
     pub push: super::push::PushOptions,
     /// Answer Zabbix passive checks, as in 192.0.2.7:10060
-    #[arg(long, value_name = "ADDR:PORT", value_parser = parse::address)]
-    #[arg(allow_hyphen_values = true)]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse::address, allow_hyphen_values = true)]
     pub zabbix: Option<SocketAddr>,
     /// Peers whose passive checks are answered [default: this host]
     #[arg(long, value_name = "CIDR", value_parser = parse::network, value_delimiter = ',')]

@@ -34,6 +34,7 @@ const SETTINGS: Settings = Settings {
     },
     // The tier that follows is what is asked for.
     attach_later: false,
+    accept_latency: false,
 };
 
 pub(super) fn check(options: &CheckOptions) -> anyhow::Result<Verdict> {

@@ -77,6 +77,7 @@ fn settings(options: &RunOptions) -> Settings {
             cgroups: options.max_cgroups,
         },
         attach_later: true,
+        accept_latency: options.accept_latency,
     }
 }
 

@@ -102,6 +102,15 @@ impl<'a> Types<'a> {
         (kind(word(bytes, 4)?) == ARRAY).then(|| word(bytes, TYPE + 8))?
     }
 
+    /// How many parameters a function has.
+    pub(super) fn parameters(&self, function: u32) -> Option<u32> {
+        const PROTOTYPE: u32 = 13;
+        let mut steps = STEPS;
+        let of = word(self.unnamed(function, &mut steps)?, 8)?;
+        let information = word(self.unnamed(of, &mut steps)?, 4)?;
+        (kind(information) == PROTOTYPE).then_some(information & 0xffff)
+    }
+
     /// The type of a member, without its other names.
     fn type_of(&self, id: u32, path: &str) -> Option<&'a [u8]> {
         let mut steps = STEPS;
@@ -259,6 +268,17 @@ mod tests {
         }
         bytes.extend(STRINGS);
         bytes
+    }
+
+    #[test]
+    fn a_function_has_as_many_parameters_as_its_prototype() {
+        const PROTOTYPE: u32 = 13 << 24;
+        const FUNCTION: u32 = 12 << 24;
+        let parameters = [0; 8];
+        let types = [&[0, PROTOTYPE | 4, 0], &parameters[..], &[1, FUNCTION, 1]].concat();
+        let bytes = btf(&types);
+        let types = Types::read(&bytes).unwrap();
+        assert_eq!((types.parameters(2), types.parameters(1)), (Some(4), None));
     }
 
     #[test]

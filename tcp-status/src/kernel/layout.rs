@@ -11,7 +11,10 @@ use nix::{
 };
 use tcp_status_common::kernel_layout::KernelLayout;
 
-use super::btf::{MemberLocation, Types};
+use super::{
+    accept::AcceptHook,
+    btf::{MemberLocation, Types},
+};
 
 /// Where the kernel shows its own types.
 pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -64,6 +67,8 @@ pub struct KernelTypes {
     /// The functions in which timewait minisockets are born, change and end, as far as this
     /// kernel lacks them.
     pub missing_timewait_hooks: Vec<&'static str>,
+    /// What measuring time in accept queues needs, or why this kernel does not have it.
+    pub accept: Result<AcceptHook, String>,
 }
 
 /// Where timewait minisockets are born, change and end.
@@ -107,6 +112,7 @@ impl KernelTypes {
                 .into_iter()
                 .filter(|hook| !has(hook, BtfKind::Func))
                 .collect(),
+            accept: AcceptHook::of(btf, types, jiffies_per_second()),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What the kernel offers and what it lists, read from user space.
 
+pub mod accept;
 mod btf;
 pub mod cgroups;
 pub mod facts;

@@ -2,7 +2,10 @@
 
 use tcp_status_common::kernel_layout::KernelLayout;
 
-use super::facts::{Capabilities, Facts};
+use super::{
+    accept::AcceptHook,
+    facts::{Capabilities, Facts},
+};
 use crate::snapshot::Tier;
 
 /// What the user wants.
@@ -53,6 +56,8 @@ pub struct EbpfPlan {
     pub reason: Option<String>,
     /// Why sockets are not counted by cgroup.
     pub cgroups_reason: Option<String>,
+    /// What measures time in accept queues, or why nothing does.
+    pub accept: Result<AcceptHook, String>,
 }
 
 impl EbpfPlan {
@@ -70,6 +75,7 @@ impl EbpfPlan {
     pub fn reduced(mut self, reason: String) -> Self {
         self.layout.timewait_events = 0;
         self.split = SplitMethod::Walk;
+        self.accept = Err(format!("the tier is reduced: {reason}"));
         self.reason = Some(reason);
         self
     }
@@ -148,6 +154,7 @@ fn ebpf(facts: &Facts) -> Result<EbpfPlan, String> {
         split: SplitMethod::Events,
         reason: None,
         cgroups_reason,
+        accept: types.accept.clone(),
     };
     if !types.tcp_iterator {
         let reason = "the kernel has no TCP iterator, which timewait events need for their seed";
@@ -197,6 +204,7 @@ mod tests {
                 tcp_iterator_skips: false,
                 current_task_btf: true,
                 missing_timewait_hooks: Vec::new(),
+                accept: Err("no hook".into()),
             }),
             capabilities: Some(Capabilities::from_mask(u64::MAX)),
             lockdown: None,

@@ -1,5 +1,6 @@
 //! One consistent reading: the model behind text, JSON and metrics.
 
+mod accept_latency;
 mod cgroups;
 pub mod compare;
 mod counts;
@@ -12,6 +13,7 @@ mod problems;
 mod transitions;
 pub mod who;
 
+pub use accept_latency::AcceptLatency;
 pub use cgroups::{CgroupCounts, CgroupName, Cgroups};
 pub use counts::{Counts, StateSeconds};
 pub use ends::{ConnectFailures, ConnectionEnds, Ends};
@@ -138,6 +140,13 @@ pub struct Snapshot {
     /// Why connections are not counted by cgroup; none where they are.
     #[serde(default)]
     pub cgroups_reason: Option<String>,
+    /// Time in accept queues by local port, in ascending order, all ports beyond the limit first; none
+    /// where it is not measured. Ports at which nothing was accepted have no row.
+    #[serde(default)]
+    pub accept_latency: Option<Vec<AcceptLatency>>,
+    /// Why it is not measured; none where it is.
+    #[serde(default)]
+    pub accept_latency_reason: Option<String>,
 }
 
 impl Snapshot {
@@ -174,6 +183,8 @@ impl Snapshot {
             ports: Ports::default(),
             cgroups: None,
             cgroups_reason: None,
+            accept_latency: None,
+            accept_latency_reason: None,
         }
     }
 }

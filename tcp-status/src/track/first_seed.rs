@@ -10,6 +10,7 @@ use aya::Btf;
 use tcp_status_common::{control::Mode, counters::OWN_NETNS};
 
 use super::{
+    accept_latency::AcceptMeter,
     audit_state::{AuditState, SKIPPED},
     cpu_time::CpuTimer,
     gauge::Gauges,
@@ -19,7 +20,7 @@ use super::{
     start_error::StartError,
     sync::POISONED,
     timewait_hooks::TimewaitHooks,
-    tracker::{Settings, Tracker, copy_mismatch},
+    tracker::{Settings, Tracker, attach, copy_mismatch},
 };
 use crate::{
     bpf::{Bpf, BpfError, Scope},
@@ -59,22 +60,28 @@ impl Tracker {
             plan.layout.counts_cgroups = 0;
             plan.cgroups_reason = Some("switched off by --max-cgroups 0".into());
         }
-        let (bpf, plan) = match Bpf::load(&plan.layout, btf, iterator, inode, settings.limits) {
+        let load = |plan: &EbpfPlan| {
+            let accept = plan.accept.as_ref().ok().map(|hook| hook.layout);
+            let accept = accept.filter(|_| settings.accept_latency);
+            Bpf::load(&plan.layout, btf, iterator, inode, settings.limits, accept)
+        };
+        let (bpf, plan) = match load(&plan) {
             Err(refused @ BpfError::Timewait { .. }) => {
                 let plan = plan.reduced(refused.to_string());
-                let bpf = Bpf::load(&plan.layout, btf, iterator, inode, settings.limits)?;
-                (bpf, plan)
+                (load(&plan)?, plan)
             }
             loaded => (loaded?, plan),
         };
         let hooks = TimewaitHooks::new(&plan);
-        if hooks.are_pending() && !settings.attach_later {
-            hooks.attach(|| bpf.attach_timewait());
+        let accept = AcceptMeter::load(&bpf, btf, &plan, settings.accept_latency);
+        if !settings.attach_later {
+            attach(&bpf, &hooks, &accept);
         }
         hooks.log();
         let tracker = Self {
             bpf,
             hooks,
+            accept,
             plan,
             settings,
             inode,

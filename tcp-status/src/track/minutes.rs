@@ -113,10 +113,11 @@ impl Accumulator {
         } else {
             max
         };
+        // Bounds of what is not known may cross each other; the mean lies between the true extremes.
         #[expect(clippy::cast_possible_truncation, reason = "a mean needs few digits")]
         Some(Extreme {
-            min: exact(min),
-            max: exact(max),
+            min: exact(min.min(mean)),
+            max: exact(max.max(mean)),
             mean: mean as f32,
             max_at,
         })
@@ -165,7 +166,7 @@ impl Current {
     reason = "a cast saturates, and counts are not negative"
 )]
 const fn whole(value: f64) -> u32 {
-    value as u32
+    value.round() as u32
 }
 
 /// One sample.
@@ -579,6 +580,27 @@ mod tests {
         let one = minutes.report(50_000, UNIX + 50_000, 1, Some(State::Listen));
         assert_eq!((one.len(), one[0].states.len()), (1, 1));
         assert!(one[0].rates.is_empty() && one[0].accept_queues.is_none());
+    }
+
+    /// In the reduced tier, bounds of what is not known between two walks may cross each other.
+    #[test]
+    fn a_mean_lies_between_its_extremes() {
+        let state = State::TimeWait;
+        let mut minutes = Minutes::new(0, UNIX);
+        for (now, [least, count, most]) in [(0, [3, 20, 45]), (10_000, [0, 30, 37])] {
+            let [least, counts, most] = [least, count, most].map(|number| {
+                let mut counts = Counts::default();
+                counts[state] = number;
+                counts
+            });
+            let range = GaugeRange { least, most };
+            minutes.record(now, Sample::new(counts, range, opened(0), &[]));
+        }
+        minutes.extend(20_000);
+        let of = minutes.report(20_000, UNIX + 20_000, 60, Some(state))[0].states[state.name()];
+        assert_eq!((of.min, of.mean, of.max), (25, 25.0, 25), "{of:?}");
+        let extremes = minutes.extremes(20_000, 3600).unwrap();
+        assert_eq!((extremes.min[state], extremes.max[state]), (25, 25));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Keeps the counts: seeding, auditing, and what is put together for an answer.
 
+mod accept_latency;
 mod api_error;
 mod assemble;
 mod audit;

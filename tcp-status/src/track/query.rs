@@ -39,6 +39,10 @@ const OVERFLOW_NAME: &str = "(beyond --max-namespaces)";
 /// Why there are no counts by cgroup of another namespace.
 const OTHER_NETNS: &str = "only sockets of the tracker's network namespace are counted by cgroup";
 
+/// Why there is no accept latency of another namespace.
+const OTHER_NETNS_LATENCY: &str =
+    "accept latency is measured only in the tracker's network namespace";
+
 impl Tracker {
     /// The counts of a namespace, as far as `state` needs them and `staleness` allows.
     pub(super) fn counts(
@@ -230,6 +234,10 @@ impl Tracker {
             let counts = self.port_row(netns, &[port], (split, &gauges), &half_open);
             let mut listeners = whole.listeners;
             listeners.retain(|listener| listener.port == port);
+            let mut accept_latency = whole.accept_latency;
+            if let Some(ports) = &mut accept_latency {
+                ports.retain(|one| one.port == Some(port));
+            }
             let Snapshot { tier, netns, .. } = whole;
             Ok(Some(Snapshot {
                 tier_reason: whole.tier_reason,
@@ -239,6 +247,8 @@ impl Tracker {
                 port: Some(port),
                 drift: whole.drift,
                 listeners,
+                accept_latency,
+                accept_latency_reason: whole.accept_latency_reason,
                 ports: Ports {
                     outgoing: None,
                     other: None,
@@ -283,6 +293,10 @@ impl Tracker {
             self.set_units(&mut listeners);
         }
         if netns == OWN_NETNS {
+            if snapshot.accept_latency_reason.is_none() {
+                let measured = self.accept.read(&self.bpf).map_err(unavailable)?;
+                snapshot.accept_latency = Some(measured);
+            }
             let range = self.gauge_range(netns, split, &snapshot.states, &aux)?;
             let mut samples = lock(&self.samples);
             samples.annotate(window, &reading, &range, &mut snapshot, &mut listeners);
@@ -313,6 +327,10 @@ impl Tracker {
         let (tier, tier_reason) = self.hooks.tier();
         let mut snapshot = Snapshot {
             tier_reason,
+            accept_latency_reason: match netns {
+                OWN_NETNS => self.accept.reason(),
+                _ => Some(OTHER_NETNS_LATENCY.into()),
+            },
             netns_name: name,
             all_netns: self.settings.all_namespaces,
             transitions: Some(reading.transitions.clone()),

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, thread, time::Duration};
 use tcp_status_common::state::State;
 
 use super::{
+    accept_latency::forget_all_but,
     audit_diff::AuditDiff,
     audit_state::RetiredBank,
     gauge::Gauges,
@@ -138,6 +139,9 @@ impl Tracker {
         let mut found = self.accumulate_retired()?;
         self.hooks.bank_switched(self.bpf.counts_timewait(new));
         found.retain(|netns, _| walks.contains_key(netns));
+        if self.settings.accept_latency {
+            forget_all_but(&self.live_bank().port_keys()?, &self.bpf)?;
+        }
         Ok(found)
     }
 

@@ -34,6 +34,9 @@ use crate::{
 /// Why there are no counts by cgroup.
 const NO_CGROUPS: &str = "connections are counted by cgroup only with eBPF";
 
+/// Why no time in accept queues is measured.
+pub(super) const NO_ACCEPT_LATENCY: &str = "accept latency is measured only in tier full";
+
 /// How long a walk answers without another one.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -321,6 +324,7 @@ impl Source for Scan {
             degraded: self.degraded(began),
             port: query.port,
             cgroups_reason: Some(NO_CGROUPS.into()),
+            accept_latency_reason: Some(NO_ACCEPT_LATENCY.into()),
             overflows: walk.overflows,
             syncookies: walk.syncookies,
             ephemeral_ports: walk.ephemeral_ports,

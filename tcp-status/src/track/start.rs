@@ -5,10 +5,11 @@ use std::{fs, sync::Arc, thread};
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::{
+    accept_latency,
     audit::Auditor,
     memory,
     sampler::Sampler,
-    scan::Scan,
+    scan::{NO_ACCEPT_LATENCY, Scan},
     start_error::StartError,
     tracker::{Settings, Tracker},
 };
@@ -109,6 +110,9 @@ fn address_space_shortage() -> Option<String> {
 fn scan(backend: Backend, reason: String, settings: &Settings) -> Running {
     if backend == Backend::Auto {
         log::warn!(reason = reason.as_str(); "eBPF unavailable: every query scans all sockets");
+    }
+    if settings.accept_latency {
+        accept_latency::warn(format!("{NO_ACCEPT_LATENCY}: {reason}"));
     }
     Running {
         source: Arc::new(Scan::new(reason, settings.pace.share_on_demand())),

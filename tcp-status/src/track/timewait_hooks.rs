@@ -53,6 +53,14 @@ impl TimewaitHooks {
         }
     }
 
+    /// Why the tier stays reduced, if it does.
+    pub(super) fn refusal(&self) -> Option<String> {
+        match &*lock(&self.0) {
+            Stage::Absent(reason) => reason.clone(),
+            _ => None,
+        }
+    }
+
     /// Whether seeding a bank makes the tier full.
     pub(super) fn need_seeding(&self) -> bool {
         *lock(&self.0) == Stage::Attached
@@ -108,6 +116,7 @@ mod tests {
             walk_skips: false,
             split: SplitMethod::Events,
             cgroups_reason: None,
+            accept: Err(String::new()),
             reason: None,
         })
     }

@@ -10,6 +10,7 @@ use std::{
 use tcp_status_common::counters::{NamespaceRecord, NetnsId, OVERFLOW_NETNS, OWN_NETNS};
 
 use super::{
+    accept_latency::AcceptMeter,
     audit_state::{APPEARED, AuditState, UNREACHABLE},
     cgroup_names::Names,
     gauge::{self, Gauges},
@@ -46,6 +47,8 @@ pub struct Settings {
     /// Seed first, and attach the hooks of timewait minisockets in the background, however long
     /// the kernel takes.
     pub attach_later: bool,
+    /// Measure the time that connections wait for `accept()`.
+    pub accept_latency: bool,
 }
 
 /// Counts network namespaces by events. Dropping it takes everything out of the kernel.
@@ -53,6 +56,7 @@ pub struct Tracker {
     pub(super) bpf: Bpf,
     pub(super) plan: EbpfPlan,
     pub(super) hooks: TimewaitHooks,
+    pub(super) accept: AcceptMeter,
     pub(super) settings: Settings,
     /// Inode number of the tracker's own namespace.
     pub(super) inode: u32,
@@ -79,9 +83,7 @@ impl Tracker {
     /// Attaches what [`Settings::attach_later`] has left, if anything; an audit that is held
     /// afterwards makes the tier full. Blocks for as long as the kernel takes.
     pub fn attach_pending(&self) {
-        if self.hooks.are_pending() {
-            self.hooks.attach(|| self.bpf.attach_timewait());
-        }
+        attach(&self.bpf, &self.hooks, &self.accept);
     }
 
     pub(super) fn audit_state(&self) -> RwLockReadGuard<'_, AuditState> {
@@ -253,6 +255,14 @@ impl Tracker {
             .filter(|(netns, _)| !only_own || *netns == OWN_NETNS);
         let unaudited = ports.any(|port| !walked.contains(port));
         Ok(unaudited || self.bpf.writers().unregistered != unregistered)
+    }
+}
+
+/// Attaches what is attached to functions, if that is due. Blocks for as long as the kernel takes.
+pub(super) fn attach(bpf: &Bpf, hooks: &TimewaitHooks, accept: &AcceptMeter) {
+    if hooks.are_pending() {
+        hooks.attach(|| bpf.attach_timewait());
+        accept.attach(hooks.refusal(), || bpf.attach_accept());
     }
 }
 

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::field::{field, overflows, subject};
 use crate::{
     printable::printable,
-    snapshot::{Fullness, Group, Listener, Overflows, Snapshot, Syncookies},
+    snapshot::{AcceptLatency, Fullness, Group, Listener, Overflows, Snapshot, Syncookies},
 };
 
 /// The JSON form: a part of [`Snapshot`]'s, with the same schema.
@@ -22,6 +22,8 @@ pub struct Listeners<'a> {
     overflows: Option<Overflows>,
     syncookies: Option<Syncookies>,
     listeners: &'a [Listener],
+    accept_latency: Option<&'a [AcceptLatency]>,
+    accept_latency_reason: Option<&'a str>,
 }
 
 impl<'a> From<&'a Snapshot> for Listeners<'a> {
@@ -33,6 +35,8 @@ impl<'a> From<&'a Snapshot> for Listeners<'a> {
             overflows: snapshot.overflows,
             syncookies: snapshot.syncookies,
             listeners: &snapshot.listeners,
+            accept_latency: snapshot.accept_latency.as_deref(),
+            accept_latency_reason: snapshot.accept_latency_reason.as_deref(),
         }
     }
 }
@@ -67,11 +71,25 @@ fn write(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
         "sockets",
         &format!("{sockets} at {addresses}; accept queue full: {full}; SYN queue full: {flooded}"),
     )?;
+    let latency = snapshot.accept_latency.as_deref();
     let title = format!(
-        "{:<8}{:>6} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7}  address",
-        "", "port", "queue", "limit", "peak", "syn", "of", "uid"
+        "{:<8}{:>6} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7}{}  address",
+        "",
+        "port",
+        "queue",
+        "limit",
+        "peak",
+        "syn",
+        "of",
+        "uid",
+        latency.map_or_else(String::new, |_| percentiles(
+            ["p50 ms", "p99 ms"].map(Into::into)
+        ))
     );
-    let mut lines: Vec<_> = groups.iter().flat_map(rows).collect();
+    let mut lines: Vec<_> = groups
+        .iter()
+        .flat_map(|group| rows(group, latency))
+        .collect();
     let has_units = lines.iter().any(|(_, unit)| unit.is_some());
     lines.insert(0, (title, has_units.then_some("unit")));
     let longest = lines.iter().map(|(line, _)| line.len()).max().unwrap_or(0);
@@ -86,8 +104,12 @@ fn write(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
 }
 
 /// The line of a group, and those of its sockets if there are several; each with its unit, where it is known.
-fn rows<'a>(group: &Group<'a>) -> Vec<(String, Option<&'a str>)> {
+fn rows<'a>(
+    group: &Group<'a>,
+    latency: Option<&[AcceptLatency]>,
+) -> Vec<(String, Option<&'a str>)> {
     let (address, port) = group.address();
+    let latency = latency.map(|ports| accept_latency(ports, port));
     let count = group.sockets.len();
     let together = Row {
         port: port.to_string(),
@@ -98,6 +120,7 @@ fn rows<'a>(group: &Group<'a>) -> Vec<(String, Option<&'a str>)> {
         syn: group.syn_queue(),
         syn_limit: group.syn_queue_limit(),
         uid: group.uid(),
+        latency: latency.clone().unwrap_or_default(),
         address: match count {
             1 => address.to_string(),
             _ => format!("{address}  {count} sockets together"),
@@ -117,11 +140,32 @@ fn rows<'a>(group: &Group<'a>) -> Vec<(String, Option<&'a str>)> {
             syn: socket.syn_queue.map(u64::from),
             syn_limit: socket.syn_queue_limit.map(u64::from),
             uid: socket.uid,
+            // They share the one of their port.
+            latency: latency
+                .as_ref()
+                .map_or_else(String::new, |_| percentiles(<_>::default())),
             address: format!("  {number} of {count}"),
         };
         lines.push((apart.to_string(), socket.unit.as_deref()));
     }
     lines
+}
+
+/// Median and 99th percentile of a port; dashes where nothing was accepted.
+fn accept_latency(ports: &[AcceptLatency], port: u16) -> String {
+    let milliseconds = |seconds: f64| match seconds * 1000.0 {
+        few if few < 10.0 => format!("{few:.1}"),
+        many => format!("{many:.0}"),
+    };
+    let found = ports.iter().find(|one| one.port == Some(port));
+    percentiles(found.map_or_else(
+        || ["-", "-"].map(Into::into),
+        |one| [one.p50_seconds, one.p99_seconds].map(milliseconds),
+    ))
+}
+
+fn percentiles([p50, p99]: [String; 2]) -> String {
+    format!(" {p50:>7} {p99:>7}")
 }
 
 /// What stands beside each other.
@@ -134,6 +178,8 @@ struct Row {
     syn: Option<u64>,
     syn_limit: Option<u64>,
     uid: Option<u32>,
+    /// Two columns, or none.
+    latency: String,
     address: String,
 }
 
@@ -147,12 +193,13 @@ impl fmt::Display for Row {
             port,
             queue,
             limit,
+            latency,
             address,
             ..
         } = self;
         write!(
             f,
-            "{mark:<8}{port:>6} {queue:>7} {limit:>7} {peak:>7} {syn:>7} {of:>7} {uid:>7}  {address}"
+            "{mark:<8}{port:>6} {queue:>7} {limit:>7} {peak:>7} {syn:>7} {of:>7} {uid:>7}{latency}  {address}"
         )
     }
 }
@@ -160,7 +207,7 @@ impl fmt::Display for Row {
 #[cfg(test)]
 mod tests {
     use super::{Listeners, render};
-    use crate::snapshot::{Listener, Overflows, Snapshot, Syncookies, Tier};
+    use crate::snapshot::{AcceptLatency, Listener, Overflows, Snapshot, Syncookies, Tier};
 
     fn listener(address: &str, port: u16, queue: u32) -> Listener {
         Listener {
@@ -229,12 +276,33 @@ SYN FULL  8443       0     128       5     128     128    1000  ::1             
     }
 
     #[test]
+    fn accept_latency_has_columns_where_it_is_measured() {
+        let mut measured = snapshot();
+        let mut buckets = [0; 13];
+        (buckets[0], buckets[5]) = (90, 10);
+        measured.accept_latency = Some(vec![AcceptLatency::new(Some(443), buckets, 1.0)]);
+        let text = render(&measured);
+        let rows: Vec<_> = text.lines().skip(5).collect();
+        assert_eq!(
+            rows,
+            [
+                "          port   queue   limit    peak     syn      of     uid  p50 ms  p99 ms  address                 unit",
+                "FULL       443     130     256     134       -       -    1000     0.6      95  ::  2 sockets together",
+                "FULL               129     128     129       -       -    1000                    1 of 2                web.service",
+                "                     1     128       5       -       -    1000                    2 of 2",
+                "SYN FULL  8443       0     128       5     128     128    1000       -       -  ::1                     a.service",
+                "          8080       3     128       5       -       -    1000       -       -  ::1",
+            ]
+        );
+    }
+
+    #[test]
     fn json_is_a_part_of_the_whole_reading() {
         let snapshot = snapshot();
         let part = serde_json::to_value(Listeners::from(&snapshot)).unwrap();
         let whole = serde_json::to_value(&snapshot).unwrap();
         let part = part.as_object().unwrap();
-        assert_eq!(part.len(), 6);
+        assert_eq!(part.len(), 8);
         for (key, value) in part {
             assert_eq!(value, &whole[key], "{key}");
         }

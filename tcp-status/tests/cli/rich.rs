@@ -9,8 +9,8 @@ use tcp_status::{
         protocol::{ApiError, Get, History, Show},
     },
     snapshot::{
-        CgroupCounts, CgroupName, Counts, Flow, Listener, Overflows, Peaks, PortCounts, Rates,
-        Snapshot, Stale, Syncookies, Tier, Transitions,
+        AcceptLatency, CgroupCounts, CgroupName, Counts, Flow, Listener, Overflows, Peaks,
+        PortCounts, Rates, Snapshot, Stale, Syncookies, Tier, Transitions,
         minutes::{self, Extremes, FullestQueue, Minute},
     },
 };
@@ -205,6 +205,10 @@ fn other(step: u64) -> Snapshot {
         transitions: Some(transitions(step)),
         degraded: Some("an audit is due".into()),
         listeners: vec![listener("10.9.8.7", 8888, [0, 16, 1])],
+        accept_latency: Some(vec![
+            AcceptLatency::new(None, [1; 13], 30.0),
+            AcceptLatency::new(Some(8888), [7; 13], 200.0),
+        ]),
         ..Snapshot::of(Tier::Full, OTHER, [ipv4, Counts::default()])
     }
 }

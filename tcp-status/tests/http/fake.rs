@@ -16,11 +16,12 @@ use tcp_status::{
         protocol::{ApiError, Get, Show},
     },
     snapshot::{
-        CgroupCounts, CgroupName, Cgroups, Counts, Drift, Ends, Events, Flow, Listener, Overflows,
-        Peaks, PortCounts, Ports, Snapshot, Stale, StateSeconds, Syncookies, Tier, Transitions,
+        AcceptLatency, CgroupCounts, CgroupName, Cgroups, Counts, Drift, Ends, Events, Flow,
+        Listener, Overflows, Peaks, PortCounts, Ports, Snapshot, Stale, StateSeconds, Syncookies,
+        Tier, Transitions,
     },
 };
-use tcp_status_common::state::State;
+use tcp_status_common::{accept::BUCKETS, state::State};
 
 /// A different number for each state: 100 times `factor` and the state's own.
 pub(crate) fn counts(factor: u64) -> Counts {
@@ -46,6 +47,15 @@ pub(crate) fn listener(address: IpAddr, port: u16, [queue, limit, peak]: [u32; 3
         cgroup: None,
         unit: None,
     }
+}
+
+/// Numbers of connections by bucket.
+fn waited(filled: &[(usize, u64)]) -> [u64; BUCKETS] {
+    let mut buckets = [0; BUCKETS];
+    for &(bucket, count) in filled {
+        buckets[bucket] = count;
+    }
+    buckets
 }
 
 /// A namespace in which everything is known.
@@ -138,6 +148,11 @@ pub(crate) fn full() -> Snapshot {
             other: Some(counts(8)),
             unattributed: counts(9),
         }),
+        accept_latency: Some(vec![
+            AcceptLatency::new(None, waited(&[(3, 2)]), 0.04),
+            AcceptLatency::new(Some(22), waited(&[(0, 1)]), 0.0),
+            AcceptLatency::new(Some(8080), waited(&[(0, 5), (5, 3), (12, 1)]), 12.25),
+        ]),
         ..Snapshot::of(Tier::Full, 4_026_531_833, [counts(1), counts(2)])
     }
 }

@@ -189,6 +189,51 @@ fn sockets_of_one_address_are_one_series() {
 }
 
 #[test]
+fn accept_latency_is_a_histogram_of_each_port() {
+    let page = parsed(vec![full()]);
+    let kind = page.kinds.get("tcp_status_accept_latency_seconds");
+    assert_eq!(kind.map(String::as_str), Some("histogram"));
+    let of = |suffix: &str, labels: &str| {
+        page.value(&format!(
+            "tcp_status_accept_latency_seconds_{suffix}{{port={labels}}}"
+        ))
+    };
+    for (labels, value) in [
+        ("\"8080\",le=\"0.001\"", 5.0),
+        ("\"8080\",le=\"0.05\"", 5.0),
+        ("\"8080\",le=\"0.1\"", 8.0),
+        ("\"8080\",le=\"10\"", 8.0),
+        ("\"8080\",le=\"+Inf\"", 9.0),
+        ("\"other\",le=\"0.01\"", 0.0),
+        ("\"other\",le=\"0.025\"", 2.0),
+    ] {
+        assert_eq!(of("bucket", labels), value, "{labels}");
+    }
+    assert_eq!(
+        (of("count", "\"8080\""), of("sum", "\"8080\"")),
+        (9.0, 12.25)
+    );
+    assert_eq!(
+        page.series("tcp_status_accept_latency_seconds_bucket"),
+        3 * 13
+    );
+    // Beyond the limit of ports, the rest is one more.
+    let limited = Options {
+        max_ports: 1,
+        ..Options::default()
+    };
+    let [text, _] = pages(vec![full()], limited);
+    let page = Page::parse(&text);
+    let count = |port: &str| {
+        page.value(&format!(
+            "tcp_status_accept_latency_seconds_count{{port=\"{port}\"}}"
+        ))
+    };
+    assert_eq!((count("8080"), count("other")), (9.0, 3.0));
+    assert_eq!(page.series("tcp_status_accept_latency_seconds_count"), 2);
+}
+
+#[test]
 fn what_no_sampler_saw_of_accept_queues_has_no_series() {
     let mut unsampled = full();
     for listener in &mut unsampled.listeners {
@@ -252,6 +297,7 @@ fn what_is_not_known_is_left_out_and_what_is_none_is_zero() {
         ("tcp_status_outgoing_connections", 0),
         ("tcp_status_ephemeral_ports", 0),
         ("tcp_status_accept_queue_length", 0),
+        ("tcp_status_accept_latency_seconds_count", 0),
         ("node_tcp_connection_states", 0),
     ] {
         assert_eq!(page.series(metric), series, "{metric}");

@@ -129,6 +129,64 @@ fn a_full_accept_queue_is_seen() {
         .unwrap();
 }
 
+/// Where the tier has it, as a series; elsewhere the option is accepted, and the log and the JSON say
+/// why it has none.
+#[test]
+fn accept_latency_has_a_series_or_a_reason() {
+    let Some(netns) = Netns::for_test() else {
+        return;
+    };
+    netns
+        .run(|| {
+            for backend in ["scan", "auto"] {
+                let options = [
+                    "--accept-latency",
+                    "--backend",
+                    backend,
+                    "--metrics",
+                    "127.0.0.1:0",
+                ];
+                let tracker = Tracker::start(&options);
+                let socket = tracker.socket.to_str().unwrap();
+                let listed = || -> serde_json::Value {
+                    let text = printed(&["listeners", "--json", "--socket", socket]);
+                    serde_json::from_str(&text).unwrap()
+                };
+                let began = Instant::now();
+                while listed()["accept_latency_reason"] == "attaching" {
+                    assert!(began.elapsed() < PATIENCE);
+                }
+                // The first page is of a connection that was accepted by then.
+                let page = || Page::parse(&get(tracker.address(), "/metrics").body);
+                drop(page());
+                let series = page().series("tcp_status_accept_latency_seconds_count");
+                let listed = listed();
+                let Some(reason) = listed["accept_latency_reason"].as_str() else {
+                    assert!(
+                        series > 0 && listed["accept_latency"].is_array(),
+                        "{listed}"
+                    );
+                    continue;
+                };
+                assert_eq!(
+                    (series, &listed["accept_latency"]),
+                    (0, &serde_json::Value::Null)
+                );
+                assert!(reason.contains("tier"), "{reason}");
+                let text = printed(&["listeners", "--socket", socket]);
+                assert!(!text.contains("p99"), "{text}");
+                if backend == "scan" {
+                    let warned = tracker
+                        .log
+                        .iter()
+                        .filter(|line| line.contains("accept latency"));
+                    assert_eq!(warned.count(), 1, "{:?}", tracker.log);
+                }
+            }
+        })
+        .unwrap();
+}
+
 #[test]
 fn the_busiest_cgroups_have_series_and_the_rest_is_other() {
     let (Some(netns), Some(busy), Some(calm)) = (

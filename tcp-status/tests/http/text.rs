@@ -40,9 +40,18 @@ impl Page {
                 _ => {
                     let (series, value) = line.rsplit_once(' ').unwrap();
                     let name = series.split('{').next().unwrap();
-                    let stem = name.trim_end_matches("_total").trim_end_matches("_info");
-                    assert!([name, stem].contains(&family), "{line} in {family}");
-                    let before = page.samples.insert(series.into(), value.parse().unwrap());
+                    let suffixes = match &*page.kinds[family] {
+                        "histogram" => ["_bucket", "_sum", "_count"],
+                        _ => ["", "_total", "_info"],
+                    };
+                    let suffix = name.strip_prefix(family);
+                    let is_of = suffix.is_some_and(|suffix| suffixes.contains(&suffix));
+                    assert!(is_of, "{line} in {family}");
+                    let series = match name.ends_with("_bucket") {
+                        true => bucket(series),
+                        false => series.into(),
+                    };
+                    let before = page.samples.insert(series, value.parse().unwrap());
                     assert_eq!(before, None, "again: {line}");
                 }
             }
@@ -66,4 +75,14 @@ impl Page {
             .filter(|series| series.split('{').next() == Some(metric))
             .count()
     }
+}
+
+/// A bucket as the text format writes it: in OpenMetrics its bound comes first, and is always a fraction.
+fn bucket(series: &str) -> String {
+    let (name, labels) = series.split_once('{').unwrap();
+    let labels = labels.trim_end_matches('}').split(',');
+    let (bounds, mut labels): (Vec<_>, Vec<_>) = labels.partition(|label| label.starts_with("le="));
+    let bound = bounds[0].replace(".0\"", "\"");
+    labels.push(&bound);
+    format!("{name}{{{}}}", labels.join(","))
 }

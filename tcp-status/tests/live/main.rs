@@ -1,6 +1,7 @@
 //! The tracker on the running kernel, one network namespace per test. The oracle is the kernel's
 //! own listing, read by code that the tracker does not share.
 
+mod accept_latency;
 mod attaching;
 mod battery;
 mod between_polls;

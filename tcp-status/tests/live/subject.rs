@@ -113,6 +113,7 @@ pub fn settings(pace: Pace) -> Settings {
             cgroups: 256,
         },
         attach_later: false,
+        accept_latency: false,
     }
 }
 
@@ -150,9 +151,17 @@ impl Subject {
 
     /// With settings that the test changes.
     pub fn start_changed(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::start_planned(|plan| plan, change)
+    }
+
+    /// Both.
+    pub fn start_planned(
+        plan: impl FnOnce(EbpfPlan) -> EbpfPlan,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
         let mut settings = settings(ATTENTIVE);
         change(&mut settings);
-        Self::start_set(|plan| plan, settings)
+        Self::start_set(plan, settings)
     }
 
     fn start_set(change: impl FnOnce(EbpfPlan) -> EbpfPlan, settings: Settings) -> Self {

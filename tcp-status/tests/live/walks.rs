@@ -39,7 +39,7 @@ fn only_the_walks_of_a_seeding_change_the_bank_that_is_seeded() {
                 cgroups: 0,
             };
             let own = netns::own().unwrap();
-            let bpf = Bpf::load(&host, &btf.unwrap(), true, own, limits).unwrap();
+            let bpf = Bpf::load(&host, &btf.unwrap(), true, own, limits, None).unwrap();
             bpf.resize_seen_map(64).unwrap();
             let first = Mode::new(Some(0), Some(1));
             for mode in [first, first.second_pass()] {

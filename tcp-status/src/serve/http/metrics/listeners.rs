@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use prometheus_client::encoding::EncodeGaugeValue;
+use prometheus_client::{encoding::EncodeGaugeValue, registry::Unit};
 
 use super::{MetricWriter, NetnsSnapshot};
-use crate::snapshot::{Group, Listener, Overflows, Syncookies};
+use crate::snapshot::{AcceptLatency, Group, Listener, Overflows, Syncookies};
 
 /// Of the socket that is worst off: a full one among empty ones turns clients away. None where nothing
 /// samples the queues.
@@ -83,6 +83,7 @@ pub(super) fn write(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) 
          cookie; of all sockets together.",
         |group| group.syn_queue_limit(),
     )?;
+    write_accept_latency(writer, snapshots)?;
     write_overflows(writer, snapshots)?;
     write_syncookies(writer, snapshots)
 }
@@ -101,6 +102,29 @@ fn family<V: EncodeGaugeValue>(
         })
     });
     writer.gauges((name, None), help, samples)
+}
+
+fn write_accept_latency(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -> fmt::Result {
+    let rows: Vec<_> = snapshots
+        .iter()
+        .flat_map(|one| {
+            let ports = one.of.accept_latency.iter().flatten();
+            ports.map(|latency| (&*one.netns, port_label(latency.port), latency))
+        })
+        .collect();
+    writer.histograms(
+        ("tcp_status_accept_latency", Some(Unit::Seconds)),
+        "Time that connections waited for accept(), by local port, in whole jiffies; port other is what \
+         is beyond the limit of ports.",
+        rows.iter().map(|(netns, port, latency)| {
+            let buckets = AcceptLatency::bounds().zip(latency.buckets).collect();
+            (*netns, [("port", port.as_str())], (latency.sum_seconds, buckets))
+        }),
+    )
+}
+
+fn port_label(port: Option<u16>) -> String {
+    port.map_or_else(|| "other".into(), |port| port.to_string())
 }
 
 fn write_overflows(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -> fmt::Result {

@@ -175,6 +175,24 @@ impl MetricWriter<'_> {
         )
     }
 
+    /// The value is the sum and the number of observations in each bucket, from bound to bound.
+    fn histograms<'s, const N: usize>(
+        &mut self,
+        (name, unit): (&str, Option<Unit>),
+        help: &str,
+        samples: impl IntoIterator<Item = Sample<'s, N, (f64, Vec<(f64, u64)>)>>,
+    ) -> fmt::Result {
+        self.family(
+            (name, unit, help),
+            MetricType::Histogram,
+            samples,
+            |mut sample, (sum, buckets)| {
+                let count = buckets.iter().map(|(_, count)| count).sum();
+                sample.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+            },
+        )
+    }
+
     /// `_info` is added to the name; the value is always 1.
     fn infos<'s, const N: usize>(
         &mut self,
