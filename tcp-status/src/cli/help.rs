@@ -23,7 +23,7 @@ pub(super) const LISTENERS: &str = "\
 Columns: queue is the accept queue, limit its limit (the kernel admits one more), peak the \
 longest accept queue within the window, syn the half-open connections, of their limit. Marks: \
 FULL, the accept queue is full; was full, it was full within the window; SYN FULL, the SYN queue \
-is full; syn, it is half full or holds 256. Sockets that share an address by SO_REUSEPORT have \
+is full; syn, it holds more than 256. Sockets that share an address by SO_REUSEPORT have \
 one row with their sums, and one row each beneath it.";
 
 pub(super) const TOP: &str = "\

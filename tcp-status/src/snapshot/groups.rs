@@ -11,7 +11,7 @@ pub enum Fullness {
     Room,
     /// The accept queue was full within the window of [`super::Peaks`].
     WasFull,
-    /// The SYN queue is half full, or has [`MANY_HALF_OPEN`].
+    /// The SYN queue has more than [`MANY_HALF_OPEN`].
     SynFilling,
     /// The SYN queue is full: the kernel drops the next SYN, or answers it with a cookie.
     SynFull,
@@ -19,7 +19,7 @@ pub enum Fullness {
     Full,
 }
 
-/// Half-open connections from which on a listener is marked, whatever its limit.
+/// Half-open connections above which a listener is marked, whatever its limit.
 pub const MANY_HALF_OPEN: u32 = 256;
 
 impl Fullness {
@@ -42,15 +42,13 @@ impl Listener {
     #[must_use]
     pub fn fullness(&self) -> Fullness {
         let half_open = self.syn_queue.unwrap_or(0);
-        let reaches = |part: u32| {
-            let limit = self.syn_queue_limit.map(|limit| limit.div_ceil(part));
-            half_open > 0 && limit.is_some_and(|limit| half_open >= limit)
-        };
+        let is_syn_full =
+            half_open > 0 && self.syn_queue_limit.is_some_and(|limit| half_open >= limit);
         if self.accept_queue > self.accept_queue_limit {
             Fullness::Full
-        } else if reaches(1) {
+        } else if is_syn_full {
             Fullness::SynFull
-        } else if half_open >= MANY_HALF_OPEN || reaches(2) {
+        } else if half_open > MANY_HALF_OPEN {
             Fullness::SynFilling
         } else if self.accept_queue_peak > Some(self.accept_queue_limit) {
             Fullness::WasFull
@@ -221,11 +219,10 @@ mod tests {
             };
             listener.fullness()
         };
-        assert_eq!(half_open(Some(63), 128), Fullness::Room);
-        assert_eq!(half_open(Some(64), 128), Fullness::SynFilling);
-        assert_eq!(half_open(Some(127), 128), Fullness::SynFilling);
+        assert_eq!(half_open(Some(127), 128), Fullness::Room);
         assert_eq!(half_open(Some(128), 128), Fullness::SynFull);
-        assert_eq!(half_open(Some(896), 4096), Fullness::SynFilling);
+        assert_eq!(half_open(Some(256), 4096), Fullness::Room);
+        assert_eq!(half_open(Some(257), 4096), Fullness::SynFilling);
         assert_eq!(half_open(Some(0), 0), Fullness::Room);
         assert_eq!(half_open(None, 0), Fullness::Room);
     }

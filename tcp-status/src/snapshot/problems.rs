@@ -1,4 +1,4 @@
-//! What is wrong in a reading, by the thresholds of the alert rules in `templates/`.
+//! What is wrong in a reading, by the thresholds of `templates/rules.json`.
 
 use std::net::IpAddr;
 
@@ -6,10 +6,10 @@ use tcp_status_common::state::State;
 
 use super::{Counts, Fullness, Group, MANY_HALF_OPEN, Snapshot};
 
-/// Connections that their program does not close, from which on it leaks them.
+/// Connections that their program does not close, above which it leaks them.
 const LEAKED: u64 = 50;
 
-/// Share of the ephemeral ports, in percent, from which on they are nearly used up.
+/// Share of the ephemeral ports, in percent, above which they are nearly used up.
 const NEARLY_USED: u64 = 80;
 
 /// How urgent a problem is, the most urgent first.
@@ -115,8 +115,9 @@ impl Snapshot {
 
     fn ephemeral_ports_used(&self) -> Option<Problem> {
         let ports = u64::from(self.ephemeral_ports.filter(|&ports| ports > 0)?);
-        let percent = self.ports.outgoing.as_ref()?.total() * 100 / ports;
-        (percent > NEARLY_USED).then(|| Problem {
+        let outgoing = self.ports.outgoing.as_ref()?.total();
+        let percent = outgoing * 100 / ports;
+        (outgoing * 100 > NEARLY_USED * ports).then(|| Problem {
             severity: Severity::Warning,
             mark: "no ports",
             text: format!(
@@ -284,13 +285,16 @@ mod tests {
             panic!("{:?}", flooded.problems());
         };
         assert_eq!(one.text, "257 connections are half-open");
-        flooded.listeners = vec![listener(80, 0, 250)];
+        flooded.listeners = vec![Listener {
+            syn_queue_limit: Some(512),
+            ..listener(80, 0, 257)
+        }];
         let [one] = &flooded.problems()[..] else {
             panic!("{:?}", flooded.problems());
         };
         assert_eq!(
             one.text,
-            "port 80 (app.service): 250 connections are half-open"
+            "port 80 (app.service): 257 connections are half-open"
         );
     }
 }

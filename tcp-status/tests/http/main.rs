@@ -10,6 +10,7 @@ mod page;
 mod process;
 mod programs;
 mod prometheus;
+mod rules;
 mod templates;
 mod text;
 mod tracker;

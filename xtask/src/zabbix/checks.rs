@@ -13,7 +13,6 @@ use tcp_status_testkit::oracle::{Counts, NAMES, st};
 
 use super::{
     api::{Api, Host, MASTER},
-    servers::AGENTS,
     subject::Subject,
 };
 use crate::process::wait_for;
@@ -31,12 +30,6 @@ pub(super) const SCAN: &str = "Tier is degraded";
 
 /// Part of the name of the trigger for a tracker that does not answer.
 pub(super) const NO_ANSWER: &str = "does not answer";
-
-/// Triggers of which one hides the other: each fires on the hosts of one of the agents.
-const HIDING: [&str; 2] = [
-    "Many local ports are held by outgoing connections",
-    "Local ports are nearly used up by outgoing connections",
-];
 
 /// How names of what is discovered begin.
 const OF_PORT: &str = "TCP port ";
@@ -258,8 +251,7 @@ pub(super) fn triggers_fire(api: &Api, hosts: &[Host]) -> Result<String> {
         let (firing, others): (Vec<_>, Vec<_>) =
             triggers.iter().partition(|trigger| trigger.is_firing());
         if host.template == MASTER {
-            let hiding = HIDING[usize::from(host.name == AGENTS[1].name)];
-            for (of, part) in DISCOVERED.into_iter().chain([("", hiding)]) {
+            for (of, part) in DISCOVERED {
                 let fires = |name: &str| name.starts_with(of) && name.contains(part);
                 if !firing.iter().any(|trigger| fires(&trigger.name)) {
                     quiet.push(format!("{of}... {part}"));
@@ -312,9 +304,11 @@ pub(super) fn triggers_recover(api: &Api, hosts: &[Host]) -> Result<String> {
 }
 
 fn is_about_connections(name: &str) -> bool {
-    let mut others = [SCAN, NO_ANSWER, DROPS].into_iter().chain(HIDING);
     let is_discovered = [OF_PORT, OF_CGROUP].iter().any(|of| name.starts_with(of));
-    !is_discovered && !others.any(|part| name.contains(part))
+    !is_discovered
+        && ![SCAN, NO_ANSWER, DROPS]
+            .iter()
+            .any(|part| name.contains(part))
 }
 
 /// The states: number as in the kernel's listing, name as in keys.

@@ -25,16 +25,11 @@ const LOW: [(&str, &str); 3] = [
     ("{$TCP.STATUS.SYNRECV.MAX.WARN}", "0"),
     ("{$TCP.STATUS.SYNSENT.MAX.WARN}", "0"),
 ];
-const LOW_MASTER: [(&str, &str); 3] = [
+const LOW_MASTER: [(&str, &str); 4] = [
     ("{$TCP.STATUS.SURGE.MIN}", "0"),
     ("{$TCP.STATUS.OVERFLOWS.PERIOD}", "1m"),
     ("{$TCP.STATUS.OVERFLOWS.MAX.WARN}", "0"),
-];
-
-/// One hides the other: each is tried on the hosts of one of the agents.
-const HIDING: [(&str, &str); 2] = [
     ("{$TCP.STATUS.PORTS.PUSED.MAX.WARN}", "0"),
-    ("{$TCP.STATUS.PORTS.PUSED.MAX.CRIT}", "0"),
 ];
 
 /// Open connections of the past hour, which a round has no time to wait for.
@@ -148,10 +143,10 @@ impl<'a> Round<'a> {
                 let name = format!("{name}{suffix}");
                 Host::create(&self.api, &name, port, template, macros)
             };
-            for (agent, hiding) in AGENTS.iter().zip(HIDING) {
+            for agent in &AGENTS {
                 let mut macros = LOW.to_vec();
                 if template == MASTER {
-                    macros.extend(LOW_MASTER.into_iter().chain([hiding]));
+                    macros.extend(LOW_MASTER);
                 }
                 counted.push(create(agent.name, agent.port, &macros)?);
             }

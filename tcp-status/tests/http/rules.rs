@@ -1,0 +1,478 @@
+//! `templates/rules.json` against everything that follows from it: alerts of Prometheus, triggers
+//! and macros of Zabbix, problems of `show`, runbooks, and the table in the user documentation.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+};
+
+use serde::Deserialize;
+use serde_json::Number;
+use tcp_status::snapshot::{Counts, Listener, Severity, Snapshot, Stale, Tier};
+use tcp_status_common::state::State;
+
+use crate::templates::{manual, rules_file, template, tokens, values};
+
+const MACRO: &str = "{$TCP.STATUS.";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    rules: Vec<Rule>,
+}
+
+/// One thing that can be wrong.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rule {
+    id: String,
+    /// When it fires; `{0}` stands for the first limit.
+    text: String,
+    limits: Vec<Limit>,
+    /// How long it must hold.
+    r#for: Option<String>,
+    /// How long events are summed up.
+    within: Option<String>,
+    /// What a number is compared with, or how long something must have been there.
+    compared_with: Option<String>,
+    severity: String,
+    /// Of `docs/troubleshooting.md`.
+    section: String,
+    prometheus: Vec<String>,
+    not_in_prometheus: Option<String>,
+    zabbix: Vec<String>,
+    not_in_zabbix: Option<String>,
+    /// How `show` and `top` mark it.
+    show: Option<String>,
+    /// What they look at instead of the limits.
+    show_when: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Limit {
+    above: Number,
+    unit: String,
+    r#macro: Option<String>,
+}
+
+impl Limit {
+    /// As PromQL compares with it; a tier is a label there.
+    fn in_prometheus(&self) -> Option<f64> {
+        match self.unit.as_str() {
+            "tier" => None,
+            "%" => Some(self.above.as_f64()? / 100.0),
+            _ => self.above.as_f64(),
+        }
+    }
+}
+
+impl Rule {
+    fn period(&self) -> Option<u64> {
+        assert!(self.r#for.is_none() || self.within.is_none(), "{}", self.id);
+        let period = self.r#for.as_ref().or(self.within.as_ref());
+        period.map(|text| seconds(text).unwrap())
+    }
+
+    fn runbook(&self) -> String {
+        let repository = env!("CARGO_PKG_REPOSITORY");
+        let page = "blob/main/docs/troubleshooting.md";
+        format!("{repository}/{page}#{}", self.section)
+    }
+
+    /// Periods in an expression or a text are the rule's.
+    fn check_periods(&self, text: &str) {
+        let compared_with = self.compared_with.as_deref().and_then(seconds);
+        for found in periods(text) {
+            let known = [self.period(), compared_with].contains(&Some(found));
+            assert!(known, "{}: {found} s in {text}", self.id);
+        }
+    }
+
+    /// `N minutes` and `N %` in a text are the rule's.
+    fn check_text(&self, text: &str) {
+        let words: Vec<_> = text.split_whitespace().collect();
+        for pair in words.windows(2) {
+            let Ok(number) = pair[0].parse::<u64>() else {
+                continue;
+            };
+            let known = match pair[1].trim_end_matches(['"', '.', ',', ':', ')']) {
+                "minutes" => self.period() == Some(number * 60),
+                "%" => self
+                    .limits
+                    .iter()
+                    .any(|limit| limit.above.as_u64() == Some(number)),
+                _ => true,
+            };
+            assert!(known, "{}: {pair:?} in {text}", self.id);
+        }
+    }
+}
+
+/// `5m` and the like.
+fn seconds(text: &str) -> Option<u64> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let unit = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86400,
+        _ => return None,
+    };
+    Some(number.parse::<u64>().ok()? * unit)
+}
+
+fn periods(text: &str) -> BTreeSet<u64> {
+    text.split(|c: char| !c.is_ascii_alphanumeric())
+        .filter_map(seconds)
+        .collect()
+}
+
+fn table() -> Vec<Rule> {
+    let table: Table = serde_json::from_str(&template("rules.json")).unwrap();
+    table.rules
+}
+
+/// The rule of each alert or trigger; all have one.
+fn by_name(rules: &[Rule], names: impl Fn(&Rule) -> &Vec<String>) -> BTreeMap<&str, &Rule> {
+    let mut found = BTreeMap::new();
+    for rule in rules {
+        for name in names(rule) {
+            let other = found.insert(name.as_str(), rule);
+            assert!(other.is_none(), "{name} is in two rules");
+        }
+    }
+    found
+}
+
+/// Entries of lists in a YAML file of ours that begin with a key.
+fn entries(text: &str, key: &str) -> Vec<String> {
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let lines: Vec<_> = text.lines().collect();
+    let starts = (0..lines.len()).filter(|&i| lines[i].trim().starts_with(&format!("- {key}: ")));
+    let entry = |start: usize| {
+        let below = lines[start + 1..].iter();
+        let below = below.take_while(|line| line.is_empty() || indent(line) > indent(lines[start]));
+        let entry: Vec<_> = [lines[start]].iter().chain(below).copied().collect();
+        entry.join("\n")
+    };
+    starts.map(entry).collect()
+}
+
+/// The first value of a key in an entry, without quotes.
+fn value(entry: &str, key: &str) -> Option<String> {
+    let value = values(entry, key).into_iter().next()?;
+    Some(value.trim_matches('\'').into())
+}
+
+#[test]
+fn every_rule_is_in_prometheus_and_in_zabbix_or_says_why_not() {
+    let rules = table();
+    let runbooks = manual("troubleshooting.md");
+    let headings = runbooks.lines().filter_map(|line| line.strip_prefix("## "));
+    let sections: BTreeSet<_> = headings
+        .map(|title| title.to_lowercase().replace(' ', "-"))
+        .collect();
+    let ids: BTreeSet<_> = rules.iter().map(|rule| &rule.id).collect();
+    assert_eq!(ids.len(), rules.len());
+    for rule in &rules {
+        let id = &rule.id;
+        let sides = [
+            (&rule.prometheus, &rule.not_in_prometheus),
+            (&rule.zabbix, &rule.not_in_zabbix),
+        ];
+        for (names, reason) in sides {
+            let is_absent = reason.as_ref().is_some_and(|reason| reason.len() > 10);
+            assert_eq!(names.is_empty(), is_absent, "{id}");
+        }
+        assert!(sections.contains(&rule.section), "{id}");
+        assert!(
+            ["critical", "warning", "info"].contains(&&*rule.severity),
+            "{id}"
+        );
+    }
+}
+
+#[test]
+fn alerts_are_as_the_table_has_them() {
+    let rules = table();
+    let mut expected = by_name(&rules, |rule| &rule.prometheus);
+    for alert in entries(&rules_file(), "alert") {
+        let name = value(&alert, "alert").unwrap();
+        let rule = expected.remove(name.as_str());
+        let rule = rule.unwrap_or_else(|| panic!("{name} is in no rule"));
+        let expression = value(&alert, "expr").unwrap();
+        let limits: Vec<_> = rule
+            .limits
+            .iter()
+            .filter_map(Limit::in_prometheus)
+            .collect();
+        for limit in &limits {
+            let compared = format!("> {limit}");
+            assert!(expression.contains(&compared), "{name}: {compared}");
+        }
+        // 0 and 1 say whether something is there, or full.
+        let numbers = tokens(&expression).into_iter();
+        let numbers = numbers.filter_map(|token| token.parse::<f64>().ok());
+        for number in numbers.filter(|number| ![0.0, 1.0].contains(number)) {
+            assert!(limits.contains(&number), "{name}: {number}");
+        }
+        assert_eq!(value(&alert, "for"), rule.r#for, "{name}");
+        rule.check_periods(&expression);
+        if let Some(within) = &rule.within {
+            assert!(expression.contains(&format!("[{within}]")), "{name}");
+        }
+        rule.check_text(&value(&alert, "description").unwrap());
+        assert_eq!(value(&alert, "severity").unwrap(), rule.severity, "{name}");
+        assert_eq!(value(&alert, "runbook_url").unwrap(), rule.runbook());
+    }
+    assert!(expected.is_empty(), "no alerts: {:?}", expected.keys());
+}
+
+/// What both templates have of a trigger.
+struct Trigger {
+    name: String,
+    event_name: String,
+    expression: String,
+    priority: String,
+    url: String,
+}
+
+type Macros = BTreeMap<String, String>;
+
+/// Triggers and macros of the template for 6.0.
+fn newer() -> (Vec<Trigger>, Macros) {
+    let text = template("zabbix/template_tcp_status_6.0.yaml");
+    let is_trigger = |entry: &String| {
+        let second = entry.lines().nth(1);
+        second.is_some_and(|line| line.trim().starts_with("expression: "))
+    };
+    let triggers = entries(&text, "uuid").into_iter().filter(is_trigger);
+    let trigger = |entry: String| {
+        let get = |key| value(&entry, key).unwrap_or_default();
+        Trigger {
+            name: get("name"),
+            event_name: get("event_name"),
+            expression: get("expression"),
+            priority: get("priority"),
+            url: get("url"),
+        }
+    };
+    let macros = entries(&text, "macro").into_iter();
+    let of = |entry: String| Some((value(&entry, "macro")?, value(&entry, "value")?));
+    (
+        triggers.map(trigger).collect(),
+        macros.filter_map(of).collect(),
+    )
+}
+
+/// Those of the template for 3.0.
+fn classic() -> (Vec<Trigger>, Macros) {
+    let text = template("zabbix/template_tcp_status_3.0.xml");
+    let tag = |entry: &str, name: &str| {
+        let (_, rest) = entry.split_once(&format!("<{name}>")).unwrap();
+        rest.split_once('<').unwrap().0.replace("&gt;", ">")
+    };
+    let trigger = |entry: &str| Trigger {
+        name: tag(entry, "name"),
+        event_name: String::new(),
+        // Periods are seconds without a unit.
+        expression: tag(entry, "expression").replace(')', "s)"),
+        priority: match tag(entry, "priority").as_str() {
+            "1" => "INFO".into(),
+            "2" => "WARNING".into(),
+            "4" => "HIGH".into(),
+            other => panic!("priority {other}"),
+        },
+        url: tag(entry, "url"),
+    };
+    let triggers = text.split("<trigger>").skip(1).map(trigger);
+    let macros = text.split("<macro>{").skip(1);
+    let of = |entry: &str| {
+        (
+            format!("{{{}", entry.split('<').next().unwrap()),
+            tag(entry, "value"),
+        )
+    };
+    (triggers.collect(), macros.map(of).collect())
+}
+
+/// The macros that an expression names, without their context.
+fn macros_in(expression: &str) -> BTreeSet<String> {
+    let rest = expression.split(MACRO).skip(1);
+    let name = |rest: &str| rest.split([':', '}']).next().unwrap().to_owned();
+    rest.map(name).collect()
+}
+
+fn check_triggers((triggers, defaults): &(Vec<Trigger>, Macros)) -> BTreeSet<String> {
+    let rules = table();
+    let expected = by_name(&rules, |rule| &rule.zabbix);
+    let mut used = BTreeSet::new();
+    for trigger in triggers {
+        let name = &trigger.name;
+        let rule = expected.get(name.as_str());
+        let rule = rule.unwrap_or_else(|| panic!("{name} is in no rule"));
+        let expand = |text: &str| {
+            let known = defaults.iter();
+            known.fold(text.to_owned(), |text, (of, to)| text.replace(of, to))
+        };
+        let expanded = expand(&trigger.expression);
+        rule.check_periods(&expanded);
+        let period = rule.period();
+        assert!(
+            period.is_none_or(|period| periods(&expanded).contains(&period)),
+            "{name}: {expanded}"
+        );
+        rule.check_periods(&expand(&trigger.event_name));
+        let mut named = macros_in(&trigger.expression);
+        used.extend(named.iter().map(|name| format!("{MACRO}{name}}}")));
+        named.retain(|name| seconds(&defaults[&format!("{MACRO}{name}}}")]).is_none());
+        let limits = rule.limits.iter();
+        let limits: BTreeSet<_> = limits.filter_map(|limit| limit.r#macro.clone()).collect();
+        assert_eq!(named, limits, "{name}");
+        for limit in &rule.limits {
+            let above = limit.above.to_string();
+            match &limit.r#macro {
+                Some(name) => assert_eq!(defaults[&format!("{MACRO}{name}}}")], above, "{name}"),
+                None => assert!(trigger.expression.ends_with(&format!(">{above}")), "{name}"),
+            }
+        }
+        let priority = match rule.severity.as_str() {
+            "critical" => "HIGH",
+            "warning" => "WARNING",
+            _ => "INFO",
+        };
+        assert_eq!(trigger.priority, priority, "{name}");
+        assert_eq!(trigger.url, rule.runbook(), "{name}");
+        assert!(trigger.url.len() <= 255, "longer than Zabbix 6.0 stores");
+    }
+    let thresholds = defaults.keys().filter(|name| name.starts_with(MACRO));
+    for name in thresholds.filter(|name| !name.ends_with("MATCHES}")) {
+        assert!(used.contains(name), "no trigger uses {name}");
+    }
+    triggers
+        .iter()
+        .map(|trigger| trigger.name.clone())
+        .collect()
+}
+
+#[test]
+fn triggers_and_macros_are_as_the_table_has_them() {
+    let found = check_triggers(&newer());
+    let rules = table();
+    let named = rules.iter().flat_map(|rule| rule.zabbix.clone());
+    assert_eq!(found, named.collect());
+    assert!(check_triggers(&classic()).len() >= 4);
+}
+
+/// A reading with `n` of what a mark is about.
+fn reading(mark: &str, n: u64) -> Snapshot {
+    let mut snapshot = Snapshot::of(Tier::Full, 1, [Counts::default(); 2]);
+    let queue = u32::try_from(n).unwrap();
+    let mut listener = Listener {
+        family: 4,
+        address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        port: 80,
+        uid: None,
+        reuseport: false,
+        accept_queue: 0,
+        accept_queue_limit: 128,
+        accept_queue_peak: None,
+        syn_queue: None,
+        syn_queue_limit: Some(128),
+        cgroup: None,
+        unit: None,
+    };
+    match mark {
+        "syn" => snapshot.states[State::SynRecv] = n,
+        "SYN FULL" => listener.syn_queue = Some(queue),
+        "FULL" => listener.accept_queue = queue,
+        "was full" => listener.accept_queue_peak = Some(queue),
+        "leak" => {
+            snapshot.stale = Some(Stale {
+                closewait: n,
+                finwait2: 0,
+                older_than_seconds: 60,
+                walked_seconds_ago: 0,
+            });
+        }
+        "no ports" => {
+            let mut outgoing = Counts::default();
+            outgoing[State::TimeWait] = n;
+            snapshot.ports.outgoing = Some(outgoing);
+            snapshot.ephemeral_ports = Some(1000);
+        }
+        _ => panic!("no reading for {mark}"),
+    }
+    snapshot.listeners = vec![listener];
+    snapshot
+}
+
+#[test]
+fn show_reports_a_problem_above_the_limit_of_its_rule() {
+    for rule in table() {
+        let Some(mark) = rule.show.as_deref() else {
+            continue;
+        };
+        let limit = match (mark, &rule.show_when) {
+            // Full is the limit of a SYN queue, and one more than that of an accept queue.
+            ("SYN FULL", Some(_)) => 127,
+            ("FULL" | "was full", Some(_)) => 128,
+            // Of 1000 ports.
+            ("no ports", None) => rule.limits[0].above.as_u64().unwrap() * 10,
+            (_, None) => rule.limits[0].above.as_u64().unwrap(),
+            _ => panic!("{mark} with show_when"),
+        };
+        assert_eq!(reading(mark, limit).problems(), [], "{mark}");
+        let problems = reading(mark, limit + 1).problems();
+        let severity = match rule.severity.as_str() {
+            "critical" => Severity::Critical,
+            _ => Severity::Warning,
+        };
+        assert_eq!(problems.len(), 1, "{mark}");
+        assert_eq!((problems[0].mark, problems[0].severity), (mark, severity));
+    }
+}
+
+#[test]
+fn the_documentation_has_the_table() {
+    let row = |rule: &Rule| {
+        let mut text = rule.text.clone();
+        for (i, limit) in rule.limits.iter().enumerate() {
+            let spelled = limit.above.to_string();
+            let spelled = match &limit.r#macro {
+                Some(name) => format!("{spelled} (`{name}`)"),
+                None => spelled,
+            };
+            text = text.replace(&format!("{{{i}}}"), &spelled);
+        }
+        let period = match (&rule.r#for, &rule.within) {
+            (Some(time), _) => format!(", for {time}"),
+            (_, Some(time)) => format!(", within {time}"),
+            _ => String::new(),
+        };
+        let list = |names: &[String]| match names {
+            [] => "-".into(),
+            _ => names.join(", "),
+        };
+        let alerts: Vec<_> = rule
+            .prometheus
+            .iter()
+            .map(|name| format!("`{name}`"))
+            .collect();
+        // Prototypes have the name of the trigger, with their port or cgroup before it.
+        let triggers = rule.zabbix.iter().take(1);
+        let triggers: Vec<_> = triggers
+            .map(|name| name.split_once(": ").unwrap().1.to_owned())
+            .collect();
+        let (alerts, triggers) = (list(&alerts), list(&triggers));
+        let severity = &rule.severity;
+        format!("| {text}{period} | {severity} | {alerts} | {triggers} |\n")
+    };
+    let expected: String = table().iter().map(row).collect();
+    let page = manual("alerts.md");
+    assert!(
+        page.contains(&expected),
+        "docs/alerts.md needs:\n{expected}"
+    );
+}
