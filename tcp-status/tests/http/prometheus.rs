@@ -203,6 +203,7 @@ fn assert_queries() {
             ("$instance", ".*"),
             ("$netns", ".*"),
             ("$port", ".*"),
+            ("$cgroup", ".*"),
         ] {
             filled = filled.replace(variable, value);
         }

@@ -11,7 +11,7 @@ use serde_json::Number;
 use tcp_status::snapshot::{Counts, Listener, Severity, Snapshot, Stale, Tier};
 use tcp_status_common::state::State;
 
-use crate::templates::{manual, rules_file, template, tokens, values};
+use crate::templates::{dashboard, manual, rules_file, template, tokens, values};
 
 const MACRO: &str = "{$TCP.STATUS.";
 
@@ -431,6 +431,32 @@ fn show_reports_a_problem_above_the_limit_of_its_rule() {
         };
         assert_eq!(problems.len(), 1, "{mark}");
         assert_eq!((problems[0].mark, problems[0].severity), (mark, severity));
+    }
+}
+
+#[test]
+fn the_dashboard_colours_by_the_rules() {
+    let rules = table();
+    let (_, panels) = dashboard();
+    for (title, color, id) in [
+        ("Fullest SYN queue", "red", "syn-queue-full"),
+        ("Ephemeral ports used", "orange", "ephemeral-ports"),
+        ("CLOSE_WAIT, stale", "orange", "close-wait-leak"),
+        ("Fullest accept queue", "orange", "accept-queue-filling"),
+        ("Turned away, 5 min", "red", "accept-queue-overflow"),
+    ] {
+        let panel = panels.iter().find(|panel| panel["title"] == title).unwrap();
+        let rule = rules.iter().find(|rule| rule.id == id).unwrap();
+        // A queue without a limit of its own is full at all of it.
+        let limit = rule.limits.first().map_or(Some(1.0), Limit::in_prometheus);
+        let steps = &panel["fieldConfig"]["defaults"]["thresholds"]["steps"];
+        let step = steps
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|step| step["color"] == color);
+        assert_eq!(step.unwrap()["value"].as_f64(), limit, "{title}");
+        assert_eq!(rule.severity == "critical", color == "red", "{title}");
     }
 }
 

@@ -35,14 +35,15 @@ pub(crate) fn rules() -> Vec<String> {
     values(&rules_file(), "expr")
 }
 
-/// The dashboard, and its panels without the rows.
-fn dashboard() -> (Value, Vec<Value>) {
+/// The dashboard, and its panels: those of collapsed rows are inside of the rows.
+pub(crate) fn dashboard() -> (Value, Vec<Value>) {
     let dashboard: Value = serde_json::from_str(&template("grafana/tcp-status.json")).unwrap();
     let panels = dashboard["panels"].as_array().unwrap().iter();
-    let panels = panels
-        .filter(|panel| panel["type"] != "row")
-        .cloned()
-        .collect();
+    let panels = panels.flat_map(|panel| match panel["type"].as_str().unwrap() {
+        "row" => panel["panels"].as_array().unwrap().clone(),
+        _ => vec![panel.clone()],
+    });
+    let panels = panels.collect();
     (dashboard, panels)
 }
 
@@ -259,12 +260,15 @@ fn the_dashboard_is_sound() {
     };
     assert_eq!(
         names(&dashboard["templating"]["list"], "name"),
-        ["datasource", "instance", "netns", "port"]
+        ["datasource", "instance", "netns", "port", "cgroup"]
     );
     let mut ids = BTreeSet::new();
-    let mut taken = BTreeMap::new();
     let mut titles = BTreeSet::new();
-    for panel in dashboard["panels"].as_array().unwrap() {
+    let rows = dashboard["panels"].as_array().unwrap().iter();
+    let rows = rows.filter(|panel| panel["type"] == "row");
+    let collapsed: Vec<_> = rows.clone().map(|row| row["collapsed"] == true).collect();
+    assert!(!collapsed[0] && collapsed[1..].iter().all(|&it| it) && collapsed.len() > 5);
+    for panel in rows.chain(&panels) {
         let title = panel["title"].as_str().unwrap();
         assert!(
             ids.insert(panel["id"].as_u64().unwrap()),
@@ -276,10 +280,19 @@ fn the_dashboard_is_sound() {
             place("w") > 0 && place("h") > 0 && place("x") + place("w") <= 24,
             "{title}"
         );
-        for x in place("x")..place("x") + place("w") {
-            for y in place("y")..place("y") + place("h") {
-                let other = taken.insert((x, y), title);
-                assert_eq!(other, None, "under {title}");
+    }
+    // What is visible at once: a row that opens moves the rows below it.
+    let visible = dashboard["panels"].as_array().unwrap();
+    let hidden = visible.iter().filter_map(|row| row["panels"].as_array());
+    for shown in hidden.chain([visible]) {
+        let mut taken = BTreeMap::new();
+        for panel in shown {
+            let place = |key: &str| panel["gridPos"][key].as_u64().unwrap();
+            for x in place("x")..place("x") + place("w") {
+                for y in place("y")..place("y") + place("h") {
+                    let other = taken.insert((x, y), &panel["title"]);
+                    assert_eq!(other, None, "under {}", panel["title"]);
+                }
             }
         }
     }
