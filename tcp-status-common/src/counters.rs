@@ -318,9 +318,11 @@ pub struct WalkTotals {
     pub idle: [[u64; AGES]; 2],
     /// 1 if the walk is part of a seeding, which counts sockets, else 0. Written by user space.
     pub seeding: u64,
+    /// Entries since the walk was interrupted last.
+    pub uninterrupted: u64,
 }
 
-const _: () = assert!(size_of::<WalkTotals>() == 1072);
+const _: () = assert!(size_of::<WalkTotals>() == 1080);
 
 /// Row of CLOSE_WAIT in [`WalkTotals::idle`].
 pub const IDLE_CLOSE_WAIT: usize = 0;
@@ -429,6 +431,7 @@ impl Default for WalkTotals {
             sockets: 0,
             idle: [[0; AGES]; 2],
             seeding: 0,
+            uninterrupted: 0,
         }
     }
 }

@@ -328,7 +328,7 @@ impl Sock {
     /// For members of what `struct sock_common` is the head of: the verifier refuses a
     /// direct load behind the end of the type that it knows.
     #[inline(always)]
-    fn probe<T>(self, offset: u32) -> Result<T, i32> {
+    pub(crate) fn probe<T>(self, offset: u32) -> Result<T, i32> {
         // SAFETY: the helper checks the address.
         unsafe { bpf_probe_read_kernel(self.0.add(offset as usize).cast()) }
     }

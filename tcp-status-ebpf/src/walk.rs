@@ -1,6 +1,9 @@
 //! The walk over all sockets: visits every entry of the namespace once, and counts those that no
 //! event has shown, if it is part of a seeding.
 
+use core::ptr::{from_ref, read_volatile};
+
+use aya_ebpf::helpers::generated::bpf_seq_write;
 use tcp_status_common::{
     control::Mode,
     counters::{AGES, Failure, IDLE_CLOSE_WAIT, IDLE_FIN_WAIT2, WalkTotals},
@@ -11,7 +14,7 @@ use tcp_status_common::{
 use crate::{
     cells::{self, CounterCell},
     cgroups, closed_listeners,
-    kernel_layout::Sock,
+    kernel_layout::{self, Sock},
     maps::{self, WALK_TOTALS},
     netns_counters::NetnsCounters,
     seed,
@@ -34,20 +37,53 @@ pub(crate) struct TcpIterContext {
     pub(crate) uid: u32,
 }
 
+/// Entries after which the walk goes back to user space: kernels without preemption give the CPU to
+/// nobody else before, and a million entries take a second.
+const AT_ONCE: u64 = 1024;
+
 #[inline(always)]
 pub(crate) fn visit(ctx: &TcpIterContext) {
     if ctx.sk_common.is_null() {
         return;
     }
-    let sock = Sock(ctx.sk_common);
-    let Some(family) = Family::from_address_family(sock.address_family()) else {
-        return;
-    };
     let Some(walked) = WALK_TOTALS.get_ptr_mut(0) else {
         return;
     };
     // SAFETY: the map gave the pointer; one walk at a time, nothing else writes it.
     let walked = unsafe { &mut *walked };
+    let sock = Sock(ctx.sk_common);
+    count(sock, walked);
+    walked.uninterrupted += 1;
+    if walked.uninterrupted >= AT_ONCE && ends_bucket(sock) {
+        walked.uninterrupted = 0;
+        interrupt(ctx);
+    }
+}
+
+/// Whether nothing follows a connection in its bucket; never where BTF does not tell.
+#[inline(always)]
+fn ends_bucket(sock: Sock) -> bool {
+    let node = kernel_layout::skc_nulls_node();
+    let is_end = |next: u64| next & 1 == 1;
+    node != 0 && sock.state() != LISTEN && sock.probe(node).is_ok_and(is_end)
+}
+
+/// The reader has room for one byte: with it, the kernel returns from `read()`. The next one goes on at
+/// the first entry of the next bucket, however buckets change meanwhile.
+#[inline(always)]
+fn interrupt(ctx: &TcpIterContext) {
+    // SAFETY: the kernel gives a valid `struct bpf_iter_meta`, whose first member is the file.
+    let file = unsafe { read_volatile(ctx.meta.cast::<*mut _>()) };
+    let byte = 0_u8;
+    // SAFETY: the byte is on the stack.
+    unsafe { bpf_seq_write(file, from_ref(&byte).cast(), 1) };
+}
+
+#[inline(always)]
+fn count(sock: Sock, walked: &mut WalkTotals) {
+    let Some(family) = Family::from_address_family(sock.address_family()) else {
+        return;
+    };
     let seeding = walked.seeding == 1;
     if seeding && maps::mode().is_some_and(Mode::is_second_pass) && !may_be_unlisted(sock.state()) {
         return;

@@ -37,7 +37,7 @@ impl Bpf {
         map.set(0, none, 0).map_err(seen_error)
     }
 
-    /// Visits every entry once; blocks for about a microsecond per socket.
+    /// Visits every entry once; blocks for about a microsecond per socket, in many short reads.
     ///
     /// # Errors
     /// If the kernel refuses the walk.
@@ -163,7 +163,7 @@ pub(super) fn read(
     on_interruption: OnEagain,
     written: &mut Vec<u8>,
 ) -> io::Result<()> {
-    let mut buffer = [0; 4096];
+    let mut buffer = vec![0; on_interruption.room()];
     loop {
         match file.read(&mut buffer) {
             Ok(0) => return Ok(()),
@@ -184,6 +184,17 @@ pub(super) fn read(
 pub(super) enum OnEagain {
     Retry,
     Stop,
+}
+
+impl OnEagain {
+    /// Bytes for what the program writes: a walk over all sockets writes one when it is to be
+    /// interrupted, which it is when the reader has no more room.
+    const fn room(self) -> usize {
+        match self {
+            Self::Retry => 1,
+            Self::Stop => 4096,
+        }
+    }
 }
 
 fn link_error(source: LinkError) -> ProgramError {

@@ -195,6 +195,7 @@ fn kernel_layout(btf: &Btf, types: &Types<'_>) -> Result<KernelLayout, String> {
         cgroup_kn: cgroups.cgroup_kn,
         kernfs_id: cgroups.kernfs_id,
         hz: jiffies_per_second(),
+        skc_nulls_node: offset("sock", "__sk_common.skc_nulls_node").unwrap_or(0),
         ..tables(btf, types).unwrap_or_default()
     })
 }
@@ -289,7 +290,6 @@ fn tables(btf: &Btf, types: &Types<'_>) -> Option<KernelLayout> {
         listener_array,
         listener_stride,
         listener_head: listener_head / 8,
-        skc_nulls_node,
         sk_uid: offset("sock", "sk_uid")?,
         ..KernelLayout::default()
     })
