@@ -42,14 +42,6 @@ impl AcceptLatency {
         let bounds = BOUNDS.iter().map(|&bound| f64::from(bound) / 1e6);
         bounds.chain([f64::INFINITY])
     }
-
-    /// Adds what was counted of another port.
-    pub fn add(&mut self, other: &Self) {
-        let buckets = self.buckets.iter().zip(&other.buckets);
-        let buckets: Vec<_> = buckets.map(|(a, b)| a + b).collect();
-        let buckets = buckets.try_into().unwrap_or(self.buckets);
-        *self = Self::new(self.port, buckets, self.sum_seconds + other.sum_seconds);
-    }
 }
 
 /// As `histogram_quantile()` of Prometheus; 0 of nothing.
@@ -97,16 +89,5 @@ mod tests {
         // Longer than the last bound.
         assert_near(of(&[(BUCKETS - 1, 1)]).p99_seconds, 10.0);
         assert_near(of(&[]).p50_seconds, 0.0);
-    }
-
-    #[test]
-    fn ports_can_be_added() {
-        let mut sum = of(&[(0, 1), (12, 2)]);
-        sum.add(&of(&[(0, 3)]));
-        assert_eq!(
-            (sum.port, sum.accepted, sum.buckets[0], sum.buckets[12]),
-            (Some(443), 6, 4, 2)
-        );
-        assert_near(sum.sum_seconds, 3.0);
     }
 }

@@ -23,6 +23,8 @@ pub use listeners::{Listener, Overflows, PortCounts, Ports, Syncookies};
 pub use problems::{Problem, Severity, Subject};
 pub use transitions::{Flow, Transitions};
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 use tcp_status_common::state::Family;
 
@@ -147,6 +149,23 @@ pub struct Snapshot {
     /// Why it is not measured; none where it is.
     #[serde(default)]
     pub accept_latency_reason: Option<String>,
+}
+
+/// A name for each namespace, no two the same: an inode number where there is none, or where
+/// another one has it as well.
+#[must_use]
+pub fn netns_names(snapshots: &[Snapshot]) -> Vec<String> {
+    let (mut seen, mut twice) = (HashSet::new(), HashSet::new());
+    for name in snapshots.iter().filter_map(|one| one.netns_name.as_deref()) {
+        if !seen.insert(name) {
+            twice.insert(name);
+        }
+    }
+    let name = |one: &Snapshot| match one.netns_name.as_deref() {
+        Some(name) if !name.is_empty() && !twice.contains(name) => name.into(),
+        _ => one.netns.to_string(),
+    };
+    snapshots.iter().map(name).collect()
 }
 
 impl Snapshot {

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use hyper::body::Bytes;
 use tokio::{
     pin, select,
     time::{Instant, MissedTickBehavior, interval, sleep_until},
@@ -24,8 +25,11 @@ use super::{Limits, Source, calls::Calls, protocol::Show};
 
 pub use request::{Target, TargetError};
 
-/// Readings that wait for the collector; the oldest is dropped for a new one.
+/// Readings that wait for the collector; the oldest are dropped for a new one.
 const QUEUE: usize = 60;
+
+/// What they may take together, in bytes; one alone may take more.
+const QUEUE_BYTES: usize = 8 << 20;
 
 /// The first pause after a failure; doubled after each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -48,8 +52,17 @@ pub async fn push(
         select! {
             biased;
             () = &mut shutdown => return,
-            _ = ticks.tick() => exporter.read().await,
-            () = sleep_until(exporter.next), if !exporter.queue.is_empty() => exporter.send().await,
+            _ = ticks.tick() => select! {
+                biased;
+                () = &mut shutdown => return,
+                // However long it took, what was read is sent before the next.
+                () = exporter.read() => ticks.reset(),
+            },
+            () = sleep_until(exporter.next), if !exporter.queue.is_empty() => select! {
+                biased;
+                () = &mut shutdown => return,
+                () = exporter.send() => {}
+            },
         }
     }
 }
@@ -59,7 +72,7 @@ struct Exporter<'a> {
     calls: Calls,
     host: String,
     start: u64,
-    queue: VecDeque<String>,
+    queue: VecDeque<Bytes>,
     /// When the oldest is sent.
     next: Instant,
     /// The last pause; zero while the collector takes everything.
@@ -88,24 +101,29 @@ impl<'a> Exporter<'a> {
             all_netns: true,
             ..Show::default()
         };
-        let call = self.calls.call(move |source| source.show(&query));
-        let snapshots = match call.await.flatten() {
-            Ok(snapshots) => snapshots,
-            Err(error) => {
-                log::debug!(error:%; "no reading to push");
-                return;
-            }
-        };
-        let times = Times {
-            start: self.start,
-            now: now(),
-        };
-        if self.queue.len() == QUEUE {
-            self.queue.pop_front();
+        let (host, start) = (self.host.clone(), self.start);
+        // It may be megabytes: put together outside of the event loop.
+        let call = self.calls.call(move |source| {
+            let snapshots = source.show(&query)?;
+            let times = Times { start, now: now() };
+            Ok(payload::body(&host, &snapshots, times))
+        });
+        match call.await.flatten() {
+            Ok(body) => self.enqueue(body.into()),
+            Err(error) => log::debug!(error:%; "no reading to push"),
+        }
+    }
+
+    fn enqueue(&mut self, body: Bytes) {
+        let mut bytes = body.len() + self.queue.iter().map(Bytes::len).sum::<usize>();
+        while self.queue.len() >= QUEUE || bytes > QUEUE_BYTES {
+            let Some(oldest) = self.queue.pop_front() else {
+                break;
+            };
+            bytes -= oldest.len();
             self.lost += 1;
         }
-        self.queue
-            .push_back(payload::body(&self.host, &snapshots, times));
+        self.queue.push_back(body);
     }
 
     /// Sends the oldest reading.
@@ -186,5 +204,8 @@ mod tests {
         }
         assert_eq!((exporter.queue.len(), exporter.lost), (QUEUE, 5));
         assert!(!exporter.queue.contains(&oldest));
+        exporter.enqueue(vec![0; QUEUE_BYTES].into());
+        exporter.enqueue(vec![0; QUEUE_BYTES].into());
+        assert_eq!((exporter.queue.len(), exporter.lost), (1, 66));
     }
 }

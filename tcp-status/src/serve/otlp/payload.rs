@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use crate::snapshot::{Counts, Snapshot};
+use crate::snapshot::{Counts, Snapshot, netns_names};
 
 /// Cumulative: each point counts from the start.
 const CUMULATIVE: u8 = 2;
@@ -131,12 +131,11 @@ fn of_each(
     times: Times,
     add: impl Fn(&Snapshot, &mut Points<'_>),
 ) -> Vec<Value> {
-    let points = snapshots.iter().flat_map(|one| {
-        let inode = one.netns.to_string();
-        let name = one.netns_name.as_deref().unwrap_or(&inode);
+    let named = snapshots.iter().zip(netns_names(snapshots));
+    let points = named.flat_map(|(one, name)| {
         let mut points = Points {
             times,
-            netns: one.all_netns.then_some(name),
+            netns: one.all_netns.then_some(&*name),
             all: Vec::new(),
         };
         add(one, &mut points);

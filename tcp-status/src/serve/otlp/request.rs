@@ -31,7 +31,8 @@ pub struct Target {
 /// Not the URL of a collector.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "use http://ADDRESS:PORT, as in http://127.0.0.1:4318; a local collector has names and TLS"
+    "not the address of a collector; use http://ADDRESS:PORT, as in http://127.0.0.1:4318, without a \
+     query: a local collector has names, TLS and tokens"
 )]
 pub struct TargetError;
 
@@ -41,8 +42,8 @@ impl FromStr for Target {
     fn from_str(text: &str) -> Result<Self, TargetError> {
         let uri: Uri = text.parse().map_err(|_| TargetError)?;
         let address = uri.authority().map(|it| it.as_str().parse());
-        match (uri.scheme_str(), address) {
-            (Some("http"), Some(Ok(address))) => Ok(Self {
+        match (uri.scheme_str(), address, uri.query()) {
+            (Some("http"), Some(Ok(address)), None) => Ok(Self {
                 address,
                 path: match uri.path() {
                     "/" => "/v1/metrics".to_owned(),
@@ -75,7 +76,7 @@ pub(super) enum Delivery {
 }
 
 /// Sends one request.
-pub(super) async fn post(target: &Target, body: String) -> Delivery {
+pub(super) async fn post(target: &Target, body: Bytes) -> Delivery {
     let later = |why: String| Delivery::Later { why, after: None };
     match timeout(LIMIT, exchange(target, body)).await {
         Ok(Ok(delivery)) => delivery,
@@ -86,7 +87,7 @@ pub(super) async fn post(target: &Target, body: String) -> Delivery {
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-async fn exchange(target: &Target, body: String) -> Result<Delivery, Error> {
+async fn exchange(target: &Target, body: Bytes) -> Result<Delivery, Error> {
     let stream = TcpStream::connect(target.address).await?;
     let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
     // It ends with the sender; why it failed, the sender says.
@@ -94,7 +95,7 @@ async fn exchange(target: &Target, body: String) -> Result<Delivery, Error> {
     let request = Request::post(&target.path)
         .header(header::HOST, target.address.to_string())
         .header(header::CONTENT_TYPE, "application/json")
-        .body(Full::new(Bytes::from(body)))?;
+        .body(Full::new(body))?;
     let response = sender.send_request(request).await;
     let delivery = match response {
         Ok(response) => delivery(response).await,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::snapshot::{AcceptLatency, Counts, Snapshot};
+use crate::snapshot::{Counts, Snapshot};
 
 /// What decides which ports are listed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,14 +32,8 @@ pub(super) fn limit_ports(snapshot: &mut Snapshot, max: usize) {
     };
     snapshot.listeners.retain(|one| listed.contains(&one.port));
     if let Some(ports) = &mut snapshot.accept_latency {
-        let is_listed = |one: &AcceptLatency| one.port.is_some_and(|port| listed.contains(&port));
-        let (mut kept, others): (Vec<_>, Vec<_>) = ports.drain(..).partition(is_listed);
-        let sum = others.into_iter().reduce(|mut sum, one| {
-            sum.add(&one);
-            sum
-        });
-        kept.extend(sum.map(|sum| AcceptLatency { port: None, ..sum }));
-        *ports = kept;
+        // Which ports are listed changes, so a sum of the others would fall, which counters must not.
+        ports.retain(|one| one.port.is_none_or(|port| listed.contains(&port)));
     }
     let ports = &mut snapshot.ports;
     aggregate(&mut ports.tracked, &mut ports.other, |one| {

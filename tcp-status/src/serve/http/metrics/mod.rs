@@ -9,7 +9,7 @@ mod tracker;
 
 pub(super) use process::StartTime;
 
-use std::{collections::HashSet, fmt, iter::Peekable, time::Duration};
+use std::{fmt, iter::Peekable, time::Duration};
 
 use prometheus_client::{
     collector::Collector,
@@ -22,7 +22,7 @@ use prometheus_client::{
 };
 
 use super::negotiation::Format;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, netns_names};
 
 /// Which labels and names there are.
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +73,7 @@ impl Page {
             bounded::limit_cgroups(snapshot, labels.cgroups);
         }
         let names = if labels.netns || snapshots.len() > 1 {
-            names(&snapshots)
+            netns_names(&snapshots)
                 .into_iter()
                 .map(|name| vec![("netns", name)])
                 .collect()
@@ -115,22 +115,6 @@ impl Collector for Page {
         tracker::write_own(&mut writer, &self.scrapes)?;
         process::write(&mut writer, self.scrapes.started)
     }
-}
-
-/// A name for each namespace, no two the same: an inode number where there is none, or where
-/// another one has it as well.
-fn names(snapshots: &[Snapshot]) -> Vec<String> {
-    let (mut seen, mut twice) = (HashSet::new(), HashSet::new());
-    for name in snapshots.iter().filter_map(|one| one.netns_name.as_deref()) {
-        if !seen.insert(name) {
-            twice.insert(name);
-        }
-    }
-    let name = |one: &Snapshot| match one.netns_name.as_deref() {
-        Some(name) if !name.is_empty() && !twice.contains(name) => name.into(),
-        _ => one.netns.to_string(),
-    };
-    snapshots.iter().map(name).collect()
 }
 
 /// Of what is of the process, not of a namespace.
