@@ -1,6 +1,9 @@
 //! Gauges by local port: reading them, and giving out the slots that they are kept in.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 use aya::maps::MapError;
 use tcp_status_common::{
@@ -237,8 +240,20 @@ impl PortWriter {
 
 impl Ports {
     /// The ports of the own namespace in `bank`, and the slot of each: from their page, since the map
-    /// has room for every port, and listing it takes as long as if they were there.
+    /// has room for every port, and listing it takes as long as if they were there. Before 5.15 the kernel
+    /// wants contiguous memory for a page, and may have none.
     fn own_slots(&self, bank: u32) -> Result<Vec<(u16, u32)>, BpfError> {
+        match self.slots_in_page(bank) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
+                let own = |key: &PortKey| key.netns == OWN_NETNS && u32::from(key.bank) == bank;
+                let entries = self.entries(own)?.into_iter();
+                Ok(entries.map(|(key, slot)| (key.port, slot)).collect())
+            }
+            listed => listed.map_err(|error| pages_error(MapError::IoError(error))),
+        }
+    }
+
+    fn slots_in_page(&self, bank: u32) -> io::Result<Vec<(u16, u32)>> {
         const BLOCK: usize = 64;
         let mut found = Vec::new();
         let empty = PodWrapper(PortPage::EMPTY);
@@ -253,8 +268,7 @@ impl Ports {
                     .filter(|&(_, &slot)| slot != 0);
                 found.extend(slots.map(|(port, &slot)| (port, u32::from(slot) - 1)));
             }
-        })
-        .map_err(|error| pages_error(MapError::IoError(error)))?;
+        })?;
         Ok(found)
     }
 

@@ -3,7 +3,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
     path::PathBuf,
     time::Duration,
@@ -167,8 +167,15 @@ fn time(text: &str) -> Option<Duration> {
     seconds().or_else(|| humantime::parse_duration(text).ok())
 }
 
+/// Brackets may stand around either kind, for those who do not know which they have.
 pub(super) fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    let bracketed = || {
+        let (address, port) = text.strip_prefix('[')?.split_once("]:")?;
+        let address: Ipv4Addr = address.parse().ok()?;
+        Some((address, port.parse().ok()?).into())
+    };
     text.parse()
+        .or_else(|error| bracketed().ok_or(error))
         .map_err(|_| "not an address and port; use numbers, such as 127.0.0.1:9889 or [::1]:9889")
 }
 
@@ -391,6 +398,8 @@ mod tests {
         for text in ["127.0.0.1:9889", "[::1]:9889", "0.0.0.0:0", "[fe80::1%2]:1"] {
             assert_eq!(address(text).unwrap().to_string(), text);
         }
+        let bracketed = address("[192.0.2.7]:9889").unwrap();
+        assert_eq!(bracketed.to_string(), "192.0.2.7:9889");
         for text in [
             "",
             ":9889",

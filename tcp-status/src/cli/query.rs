@@ -136,8 +136,8 @@ pub(super) fn show(options: ShowOptions) -> anyhow::Result<()> {
         state: None,
         since: Some(180),
     });
-    let history = match request(path, &last)? {
-        Response::History(history) => Some(history).filter(|of| of.netns == one.netns),
+    let history = match request(path, &last) {
+        Ok(Response::History(history)) => Some(history).filter(|of| of.netns == one.netns),
         _ => None,
     };
     details.last_minute = history.as_ref().and_then(|of| of.last_whole_minute());

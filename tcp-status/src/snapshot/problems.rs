@@ -1,6 +1,6 @@
 //! What is wrong in a reading, by the thresholds of `templates/rules.json`.
 
-use std::net::IpAddr;
+use std::{collections::HashSet, net::IpAddr};
 
 use tcp_status_common::state::State;
 
@@ -68,6 +68,9 @@ impl Snapshot {
         let rest = [self.half_open(), self.leak(), self.ephemeral_ports_used()];
         problems.extend(rest.into_iter().flatten());
         problems.sort_by_key(|problem| problem.severity);
+        // Of a port that listens at several addresses.
+        let mut seen = HashSet::new();
+        problems.retain(|problem| seen.insert((problem.mark, problem.at.clone())));
         problems
     }
 
@@ -239,7 +242,13 @@ mod tests {
             outgoing: Some(counts),
             ..Ports::default()
         };
-        sick.listeners = vec![listener(80, 129, 0), listener(81, 0, 256)];
+        // At two addresses, which have one cause.
+        sick.listeners = vec![
+            listener(80, 129, 0),
+            listener(80, 129, 0),
+            listener(81, 0, 256),
+        ];
+        sick.listeners[1].address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let expected = [
             (
                 Severity::Critical,

@@ -140,7 +140,12 @@ impl Tracker {
         self.hooks.bank_switched(self.bpf.counts_timewait(new));
         found.retain(|netns, _| walks.contains_key(netns));
         if self.settings.accept_latency {
-            forget_all_but(&self.live_bank().port_keys()?, &self.bpf)?;
+            // The banks are switched: what is found counts, and the next recount forgets as well.
+            let ports = self.live_bank().port_keys();
+            let forgotten = ports.and_then(|ports| forget_all_but(&ports, &self.bpf));
+            if let Err(error) = forgotten {
+                log::debug!(error:%; "times of closed ports are kept until the next audit");
+            }
         }
         Ok(found)
     }

@@ -68,8 +68,11 @@ impl Model {
         self.watched.drain(..beyond);
         let mut watched = std::mem::take(&mut self.watched);
         for (subject, readings) in &mut watched {
-            let counts = self.counts(*subject).unwrap_or_default();
-            readings.add(self.read_at, counts);
+            let counts = self.counts(*subject);
+            // What no reading has is unknown of a remote, and none of anything else.
+            if counts.is_some() || !matches!(subject, Subject::Remote(_)) {
+                readings.add(self.read_at, counts.unwrap_or_default());
+            }
         }
         self.watched = watched;
     }
@@ -98,8 +101,9 @@ impl Model {
                 counts[state] = reading.states[state];
                 Some(counts)
             }
-            Subject::Remote(_) => {
-                let (_, found) = self.walked.as_ref()?;
+            Subject::Remote(remote) => {
+                let walked = self.walked.as_ref();
+                let (_, found) = walked.filter(|(walk, _)| walk.remote == Some(remote))?;
                 let groups = &found.as_ref().ok()?.first()?.groups;
                 let mut sum = Counts::default();
                 groups.iter().for_each(|group| sum += &group.states);

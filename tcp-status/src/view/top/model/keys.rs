@@ -99,7 +99,8 @@ impl Model {
     }
 
     /// Whether a table is shown that can be sorted and filtered.
-    fn has_rows(&self) -> bool {
+    #[must_use]
+    pub fn has_rows(&self) -> bool {
         self.tab != Tab::Overview && !self.has_details()
     }
 

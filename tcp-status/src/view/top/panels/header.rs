@@ -106,6 +106,9 @@ pub(super) fn draw_footer(frame: &mut Frame<'_>, area: Rect, model: &Model, them
         Mode::Watch if model.has_details() => {
             "Esc back  Enter open  up, down choose  z time  p pause  ? help  q quit".into()
         }
+        Mode::Watch if !model.has_rows() => {
+            "q quit  ? help  1-6 tabs  Enter open  up, down choose  z time  p pause".into()
+        }
         Mode::Watch => {
             "q quit  ? help  1-6 tabs  Enter open  s sort  / filter  i idle  z time  p pause".into()
         }
