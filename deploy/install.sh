@@ -97,6 +97,7 @@ provide() {
 # Replaces a file in one step: a running program keeps the old one.
 place() {
     mkdir -p "$root/${1%/*}"
+    placing=$root/$1.new
     cp "$work/tree/$1" "$root/$1.new"
     case $1 in usr/bin/*) chmod 755 "$root/$1.new" ;; *) chmod 644 "$root/$1.new" ;; esac
     mv -f "$root/$1.new" "$root/$1"
@@ -133,6 +134,8 @@ install() {
     if [ -f "$root/$list" ]; then
         grep -vxF -f "$work/files" "$root/$list" | remove_files
     fi
+    # First, so that what was interrupted can be removed.
+    place $list
     while read -r file; do
         place "$file"
     done <"$work/files"
@@ -158,8 +161,10 @@ uninstall() {
     echo 'keep user and group tcp-status, and drop-ins in /etc/systemd/system'
     confirm
     if has_systemd; then systemctl disable --now $unit; fi
-    cp "$root/$list" "$work/files"
+    # The list goes last, so that what was interrupted can be repeated.
+    grep -vxF $list "$root/$list" >"$work/files"
     remove_files <"$work/files"
+    echo $list | remove_files
     if has_systemd; then systemctl daemon-reload; fi
     echo 'removed'
 }
@@ -189,7 +194,8 @@ main() {
     fi
     umask 022
     work=$(mktemp -d)
-    trap 'rm -rf "$work"' EXIT
+    placing=
+    trap 'rm -rf "$work" ${placing:+"$placing"}' EXIT
     trap 'exit 1' INT TERM HUP
     refuse_packages
     $action

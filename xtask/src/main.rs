@@ -58,7 +58,8 @@ enum Command {
     Soak(soak::SoakArgs),
     /// The tests on several kernels, each in a virtual machine
     Vm(vm::VmArgs),
-    /// A .deb, a .rpm and a static tarball of what is committed, in target/package
+    /// A .deb, a .rpm, a static tarball and an image of what is committed, in target/package
+    #[command(visible_alias = "release")]
     Package(package::PackageArgs),
     /// Agent, template and tracker with real Zabbix servers, on loopback
     Zabbix(zabbix::ZabbixArgs),

@@ -60,6 +60,11 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<ExitCode> {
             let reason = "no Python with venv; install it on Debian: apt-get install python3-venv";
             return Ok(Outcome::Skipped(reason.into()));
         }
+        if !cfg!(target_arch = "x86_64") {
+            return Ok(Outcome::Skipped(
+                "there is a kubectl for x86-64 only".into(),
+            ));
+        }
         let tools = workspace.target.join("deploy");
         step!("deploy/check", tools).folder(&workspace.root).run()?;
         Ok(().into())

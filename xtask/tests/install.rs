@@ -108,6 +108,21 @@ fn installs_upgrades_and_removes() {
 }
 
 #[test]
+fn an_interrupted_installation_can_be_removed() {
+    let sandbox = Sandbox::new();
+    sandbox.release(&["usr/bin/tcp-status", "usr/share/man/PAGE"]);
+    // Where a folder should be.
+    let obstacle = sandbox.root.join("usr/share/man");
+    fs::create_dir_all(obstacle.parent().unwrap()).unwrap();
+    fs::write(&obstacle, "").unwrap();
+    assert!(!sandbox.install().0);
+    fs::remove_file(&obstacle).unwrap();
+    let (ok, printed) = sandbox.run(&["--uninstall", "--yes"]);
+    assert!(ok, "{printed}");
+    assert_eq!(sandbox.files(), [""; 0]);
+}
+
+#[test]
 fn changes_nothing_unless_the_checksum_is_right_and_consent_is_given() {
     let sandbox = Sandbox::new();
     sandbox.release(&["usr/bin/tcp-status"]);
