@@ -153,8 +153,9 @@ impl Traffic {
     /// When it failed.
     pub fn end(mut self) {
         drop(self.child.stdin.take());
-        self.output.read_to_end(&mut Vec::new()).unwrap();
+        let mut said = String::new();
+        self.output.read_to_string(&mut said).unwrap();
         let status = self.child.wait().unwrap();
-        assert!(status.success(), "{status}");
+        assert!(status.success(), "{status}: {said}");
     }
 }
