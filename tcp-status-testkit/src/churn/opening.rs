@@ -74,7 +74,11 @@ pub(super) fn listen_again(ctx: &mut Ctx) -> io::Result<()> {
         sys::disconnect(&listener.end.socket)?;
     }
     drop(waiting);
-    listener.listen_again()?;
+    match listener.listen_again() {
+        // Another listener has taken the port meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Ok(()),
+        result => result?,
+    }
     drop(ctx.connect(&listener, 1)?);
     listener.accept()?.read_to_end()
 }

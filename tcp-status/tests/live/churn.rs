@@ -11,7 +11,10 @@ use tcp_status_testkit::{
     raise_fd_limit, seed,
 };
 
-use crate::subject::{SOON, Subject, place, turn};
+use crate::{
+    subject::{SOON, Subject, is_virtual, place, turn},
+    witness::Witness,
+};
 
 fn churn() -> Churn {
     Churn {
@@ -82,6 +85,7 @@ fn audits_under_churn_leave_the_counts_exact_and_the_totals_growing() {
     netns
         .run(|| {
             // Many audits: a slow machine would hold few in so short a time.
+            let mut witness = Witness::start().unwrap();
             let subject = Subject::start_with(|plan| plan, 0.5);
             let churn = churn().start().unwrap();
             let mut last = subject.snapshot();
@@ -108,12 +112,16 @@ fn audits_under_churn_leave_the_counts_exact_and_the_totals_growing() {
             subject.assert_exact_within(SOON);
             let end = subject.snapshot();
             assert!(end.drift.audits >= 2, "{:?}", end.drift);
+            let events = end.events.unwrap();
+            let hidden = witness.hidden(events.counted);
             println!(
-                "{} connections, {:?}, {:?}",
+                "{} connections, {events:?}, {hidden} hidden, {:?}",
                 report.connections(),
-                end.events,
                 end.drift
             );
+            // In a machine the hooks of minisockets are counted as events as well.
+            let explained = is_virtual() || end.drift.corrections <= 2 * (events.missed + hidden);
+            assert!(explained, "{:?}", end.drift);
         })
         .unwrap();
 }

@@ -23,3 +23,4 @@ mod split;
 mod states;
 mod subject;
 mod walks;
+mod witness;

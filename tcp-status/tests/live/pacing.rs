@@ -50,8 +50,9 @@ fn progress(subject: &Subject) -> (u64, u64) {
 #[test]
 fn ports_without_a_slot_cause_no_audit_at_rest() {
     const LISTENERS: usize = 300;
-    /// One that is going on, one when things come to rest. Those that are held at rest are a second apart.
-    const BESIDES: u64 = 2;
+    /// Seconds without an event after which what the start leaves to confirm is confirmed: its hooks
+    /// are attached, its ports seeded.
+    const SETTLING: usize = 5;
     let (Some(own), Some(elsewhere)) = (place(), Inhabited::place()) else {
         return;
     };
@@ -63,23 +64,25 @@ fn ports_without_a_slot_cause_no_audit_at_rest() {
         .unwrap();
     own.run(|| {
         let subject = Subject::start_changed(|settings| settings.all_namespaces = true);
-        let started = Instant::now();
+        let (started, mut unsettled) = (Instant::now(), Vec::new());
         while started.elapsed() < PATIENCE {
             let began = Instant::now();
             let before = progress(&subject);
             thread::sleep(Duration::from_secs(1));
             let after = progress(&subject);
-            // Both readings take a while, longer on a busy host.
-            let whole_seconds = began.elapsed().as_secs();
-            if before.0 == after.0 {
-                let audits = after.1 - before.1;
-                assert!(
-                    audits <= BESIDES + whole_seconds + 1,
-                    "{audits} audits in {:?} without an event",
-                    began.elapsed()
-                );
+            if before.0 != after.0 {
+                continue;
+            }
+            // Both readings take a while, longer on a busy host. Audits at rest are a second apart.
+            let (audits, whole_seconds) = (after.1 - before.1, began.elapsed().as_secs());
+            if audits <= whole_seconds + 1 {
                 return;
             }
+            unsettled.push(audits);
+            assert!(
+                unsettled.len() < SETTLING,
+                "{unsettled:?} audits in seconds without an event"
+            );
         }
         skip("something happened in other namespaces in every second of a minute");
     })
