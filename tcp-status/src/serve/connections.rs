@@ -99,6 +99,7 @@ impl ConnectionTable {
         self.entries().insert(id, entry);
         Connection {
             id,
+            peer,
             table: Arc::clone(self),
         }
     }
@@ -163,10 +164,16 @@ impl ConnectionTable {
 #[derive(Debug)]
 pub(crate) struct Connection {
     id: ConnectionId,
+    peer: Peer,
     table: Arc<ConnectionTable>,
 }
 
 impl Connection {
+    /// Who is at the other end.
+    pub(crate) const fn peer(&self) -> Peer {
+        self.peer
+    }
+
     /// From now on the connection is kept.
     pub(crate) fn request_started(&self) {
         self.table.enter(self.id, State::InFlight);

@@ -2,12 +2,20 @@
 //! [`super::socket_path`]'s, what is answered the [`Source`]'s.
 
 use std::{
-    future::pending, io, num::NonZero, os::unix::net::UnixListener, path::Path, pin::pin,
-    sync::Arc, thread::available_parallelism, time::Duration,
+    future::pending,
+    io,
+    num::NonZero,
+    os::{fd::AsFd as _, unix::net::UnixListener},
+    path::Path,
+    pin::pin,
+    sync::Arc,
+    thread::available_parallelism,
+    time::Duration,
 };
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::{
-    io::AsyncReadExt as _,
+    io::{AsyncReadExt as _, Interest},
     net::UnixStream,
     select,
     sync::Semaphore,
@@ -19,7 +27,7 @@ use super::{
     Source,
     accept::{self, Handler, Limits},
     calls::Calls,
-    connections::Connection,
+    connections::{Connection, Peer},
     protocol::{
         ApiError, Get, MAX_REQUEST, MAX_RESPONSE, Query, Request, Response, Wait, encode, malformed,
     },
@@ -134,12 +142,15 @@ impl Handler<UnixStream> for Protocol {
                 Ok(Request {
                     query: Query::Wait(wait),
                     ..
-                }) => match self.wait(&wait, &mut stream).await {
+                }) => match self.wait(&wait, &mut stream, connection.peer()).await {
                     Some(answer) => answer.and_then(|answer| encode_bounded(&answer)),
                     // The client has left.
                     None => return,
                 },
-                request => self.answer(request).await,
+                request => select! {
+                    answer = self.answer(request, connection.peer()) => answer,
+                    () = left(&stream) => return,
+                },
             },
             Some(Ok(Input::TooLong)) => Err(malformed(&format!("longer than {MAX_REQUEST} bytes"))),
             Some(Ok(Input::CutShort)) => Err(malformed("ends without a newline")),
@@ -163,7 +174,11 @@ impl Handler<UnixStream> for Protocol {
 
 impl Protocol {
     /// The line of an answer. Large ones are encoded where they are put together, not in the event loop.
-    async fn answer(&self, request: Result<Request, ApiError>) -> Result<Vec<u8>, ApiError> {
+    async fn answer(
+        &self,
+        request: Result<Request, ApiError>,
+        peer: Peer,
+    ) -> Result<Vec<u8>, ApiError> {
         let request = request?;
         if let Query::Get(query) = &request.query
             && let Some(answer) = self.calls.source().try_get(query)
@@ -172,9 +187,9 @@ impl Protocol {
         }
         let calls = match request.query {
             Query::Get(_) => &self.calls,
-            _ => &self.dumps,
+            _ => self.dumps_of(peer)?,
         };
-        let line = calls.call(move |source| {
+        let line = calls.call(peer, move |source| {
             encode_bounded(&match &request.query {
                 Query::Get(query) => source.get(query).map(Response::Value),
                 Query::Show(query) => source.show(query).map(Response::Snapshots),
@@ -185,12 +200,25 @@ impl Protocol {
         line.await.flatten()
     }
 
+    /// For a dump, unless the user has so many in flight that too few connections are left to others.
+    fn dumps_of(&self, peer: Peer) -> Result<&Calls, ApiError> {
+        let most = self.limits.connections / 4;
+        if self.dumps.in_flight(peer) < most {
+            return Ok(&self.dumps);
+        }
+        Err(ApiError::unavailable(format!(
+            "cannot query the tracker: {most} requests of this user are not answered yet; \
+             try again later"
+        )))
+    }
+
     /// Waits until the number is what the client waits for, or the time is up; none if the client
     /// leaves before.
     async fn wait(
         &self,
         wait: &Wait,
         stream: &mut UnixStream,
+        peer: Peer,
     ) -> Option<Result<Response, ApiError>> {
         let Ok(_waiter) = self.waiters.try_acquire() else {
             let why = "cannot wait: as many clients wait as may; try again later";
@@ -200,7 +228,7 @@ impl Protocol {
         let deadline = wait.limit().map(|limit| Instant::now() + limit);
         let mut met_since = None;
         loop {
-            let value = match self.number(&wait.of).await {
+            let value = match self.number(&wait.of, peer).await {
                 Ok(value) => value,
                 Err(error) => return Some(Err(error)),
             };
@@ -236,15 +264,27 @@ impl Protocol {
         }
     }
 
-    async fn number(&self, query: &Get) -> Result<u64, ApiError> {
+    async fn number(&self, query: &Get, peer: Peer) -> Result<u64, ApiError> {
         match self.calls.source().try_get(query) {
             Some(value) => value,
             None => {
                 let query = query.clone();
-                let value = self.calls.call(move |source| source.get(&query));
+                let value = self.calls.call(peer, move |source| source.get(&query));
                 value.await.flatten()
             }
         }
+    }
+}
+
+/// Completes once the client has closed its socket; never if it has sent more, or has only finished to
+/// write.
+async fn left(stream: &UnixStream) {
+    // Without an event that is asked for, `poll()` reports that both directions are closed.
+    let mut closed = [PollFd::new(stream.as_fd(), PollFlags::empty())];
+    let ready = stream.ready(Interest::READABLE).await;
+    let polled = ready.is_ok() && poll(&mut closed, PollTimeout::ZERO) == Ok(1);
+    if !polled {
+        pending::<()>().await;
     }
 }
 

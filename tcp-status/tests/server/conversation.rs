@@ -12,7 +12,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
     thread,
@@ -20,16 +20,19 @@ use std::{
 };
 
 use rand::{RngExt as _, seq::IndexedRandom as _};
-use tcp_status::serve::{
-    Limits, Timeouts,
-    client::request,
-    protocol::{ApiError, ApiErrorKind, MAX_REQUEST, Query, Response, Show},
-    unix::Server,
+use tcp_status::{
+    serve::{
+        Limits, Source, Timeouts,
+        client::request,
+        protocol::{ApiError, ApiErrorKind, Get, MAX_REQUEST, Query, Response, Show},
+        unix::Server,
+    },
+    snapshot::{Snapshot, Tier},
 };
 use tcp_status_common::state::State;
 use tcp_status_testkit::skip_unprepared;
 
-use crate::{Running, get, limits};
+use crate::{Running, bind, get, limits};
 
 /// Sends bytes as they are and returns all that comes back.
 fn raw(path: &Path, bytes: &[u8], end: bool) -> String {
@@ -277,6 +280,88 @@ fn a_crowd_of_another_user_displaces_nobody_else() {
         skip_unprepared("only root can connect as another user");
     }
     assert_eq!(failed, [""; 0]);
+}
+
+/// Counts dumps, each of which takes a while.
+#[derive(Default)]
+struct Slow(AtomicUsize);
+
+impl Source for Slow {
+    fn get(&self, query: &Get) -> Result<u64, ApiError> {
+        query.state().map(|state| state.number().into())
+    }
+
+    fn show(&self, _query: &Show) -> Result<Vec<Snapshot>, ApiError> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        thread::sleep(Duration::from_millis(200));
+        Ok(vec![Snapshot::of(Tier::Full, 1, <_>::default())])
+    }
+}
+
+/// Sends as many requests for a dump as one user may have in flight, and reads no answer.
+fn dumps(path: &Path, number: usize) -> Vec<UnixStream> {
+    let dump = |_| {
+        let mut stream = UnixStream::connect(path).unwrap();
+        stream.write_all(b"{\"v\":1,\"do\":\"show\"}\n").unwrap();
+        stream
+    };
+    (0..number).map(dump).collect()
+}
+
+#[test]
+fn a_dump_that_nobody_waits_for_any_more_is_not_made() {
+    let base = tempfile::tempdir().unwrap();
+    let path = base.path().join("s");
+    let source = Arc::new(Slow::default());
+    let server = Running::serve_source(&path, bind(&path).unwrap(), Arc::<Slow>::clone(&source));
+    drop(dumps(&path, 60));
+    let began = Instant::now();
+    request(&path, &Query::Show(Show::default())).unwrap();
+    // Those that were going on when their clients left.
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        began.elapsed()
+    );
+    let made = source.0.load(Ordering::Relaxed);
+    assert!(made < 30, "{made} dumps");
+    server.stop();
+}
+
+#[test]
+fn a_user_with_many_dumps_in_flight_delays_no_other_user() {
+    let base = tempfile::tempdir().unwrap();
+    let path = base.path().join("s");
+    fs::set_permissions(base.path(), Permissions::from_mode(0o755)).unwrap();
+    let server = Server::bind(&path, None, 0o666, limits()).unwrap();
+    let server = Running::serve_source(&path, server, Arc::new(Slow::default()));
+    let greedy = {
+        let path = path.clone();
+        thread::spawn(move || {
+            become_user(65_534).ok()?;
+            let waiting = dumps(&path, 300);
+            let refused = request(&path, &Query::Show(Show::default()));
+            Some((waiting, refused))
+        })
+    };
+    let Some((waiting, refused)) = greedy.join().unwrap() else {
+        server.stop();
+        return skip_unprepared("only root can connect as another user");
+    };
+    assert!(
+        matches!(&refused, Ok(Response::Error(error)) if error.message.contains("64 requests")),
+        "{refused:?}"
+    );
+    let began = Instant::now();
+    let answer = request(&path, &Query::Show(Show::default())).unwrap();
+    assert!(matches!(answer, Response::Snapshots(_)), "{answer:?}");
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        began.elapsed()
+    );
+    drop(waiting);
+    server.stop();
 }
 
 /// Whoever sends a byte too many reads the answer to its end, without a reset.

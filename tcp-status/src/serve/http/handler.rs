@@ -23,6 +23,7 @@ use crate::{
     printable::printable,
     serve::{
         calls::Calls,
+        connections::Peer,
         protocol::{ApiError, Show},
     },
     snapshot::Snapshot,
@@ -67,23 +68,24 @@ impl MetricsHandler {
     pub(super) async fn answer<B: Body>(
         &self,
         request: &Request<B>,
+        peer: Peer,
     ) -> Result<Response<Full<Bytes>>, Infallible> {
         if !self.hosts.may_serve(request) {
             return Ok(refuse(FOREIGN_HOST));
         }
         Ok(match route(request) {
             Ok(Route::Index) => plain(StatusCode::OK, INDEX.into()),
-            Ok(Route::Metrics { format, window }) => self.metrics(format, window).await,
-            Ok(Route::Healthz) => self.health(false).await,
-            Ok(Route::Readyz) => self.health(true).await,
+            Ok(Route::Metrics { format, window }) => self.metrics(format, window, peer).await,
+            Ok(Route::Healthz) => self.health(false, peer).await,
+            Ok(Route::Readyz) => self.health(true, peer).await,
             Err(refused) => refuse(refused),
         })
     }
 
-    async fn metrics(&self, format: Format, window: u32) -> Response<Full<Bytes>> {
+    async fn metrics(&self, format: Format, window: u32, peer: Peer) -> Response<Full<Bytes>> {
         self.scrapes.fetch_add(1, Relaxed);
         let (labels, scrapes) = (self.labels, self.scrapes());
-        let page = self.read(window, move |snapshots, took| {
+        let page = self.read(window, peer, move |snapshots, took| {
             Page::new(snapshots, labels, Scrapes { took, ..scrapes }).render(format)
         });
         match page.await {
@@ -106,8 +108,8 @@ impl MetricsHandler {
 
     /// Answers `/healthz`, or `/readyz` if `exact`. A degraded tracker is alive: its next audit corrects the
     /// counts, a restart does not.
-    async fn health(&self, exact: bool) -> Response<Full<Bytes>> {
-        let degraded = self.calls.call(|source| source.degraded());
+    async fn health(&self, exact: bool, peer: Peer) -> Response<Full<Bytes>> {
+        let degraded = self.calls.call(peer, |source| source.degraded());
         match degraded.await.flatten() {
             Ok(None) => plain(StatusCode::OK, "ok\n".into()),
             Ok(Some(degraded)) if exact => unavailable(&format!("degraded: {degraded}")),
@@ -120,6 +122,7 @@ impl MetricsHandler {
     async fn read<T: Send + 'static>(
         &self,
         window: u32,
+        peer: Peer,
         make: impl FnOnce(Vec<Snapshot>, Duration) -> T + Send + 'static,
     ) -> Result<T, ApiError> {
         let query = Show {
@@ -127,7 +130,7 @@ impl MetricsHandler {
             window: Some(window),
             ..Show::default()
         };
-        let call = self.calls.call(move |source| {
+        let call = self.calls.call(peer, move |source| {
             let began = Instant::now();
             source
                 .show(&query)

@@ -178,7 +178,7 @@ impl Handler<TcpStream> for Pages {
     async fn handle(&self, stream: TcpStream, connection: &Connection) {
         let service = service_fn(async |request: Request<Incoming>| {
             connection.request_started();
-            let answer = self.handler.answer(&request).await;
+            let answer = self.handler.answer(&request, connection.peer()).await;
             connection.response_ready();
             answer
         });

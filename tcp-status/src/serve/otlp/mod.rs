@@ -21,7 +21,7 @@ use self::{
     payload::Times,
     request::{Delivery, post},
 };
-use super::{Limits, Source, calls::Calls, protocol::Show};
+use super::{Limits, Source, calls::Calls, connections::Peer, protocol::Show};
 
 pub use request::{Target, TargetError};
 
@@ -103,7 +103,7 @@ impl<'a> Exporter<'a> {
         };
         let (host, start) = (self.host.clone(), self.start);
         // It may be megabytes: put together outside of the event loop.
-        let call = self.calls.call(move |source| {
+        let call = self.calls.call(Peer::User(0), move |source| {
             let snapshots = source.show(&query)?;
             let times = Times { start, now: now() };
             Ok(payload::body(&host, &snapshots, times))

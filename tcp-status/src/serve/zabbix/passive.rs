@@ -214,17 +214,17 @@ impl Handler<TcpStream> for PassiveChecks {
             None => return,
         };
         connection.request_started();
-        if let Ok(answer) = self.answer(request).await {
+        if let Ok(answer) = self.answer(request, connection.peer()).await {
             connection.respond(&mut stream, &answer).await;
         }
     }
 }
 
 impl PassiveChecks {
-    async fn answer(&self, request: Request) -> serde_json::Result<Vec<u8>> {
+    async fn answer(&self, request: Request, peer: Peer) -> serde_json::Result<Vec<u8>> {
         let request = Arc::new(request);
         let asked = Arc::clone(&request);
-        let values = self.calls.call(move |source| {
+        let values = self.calls.call(peer, move |source| {
             let value = |key: &String| ItemKey::parse(key)?.answer(source);
             asked.keys().iter().map(value).collect()
         });
