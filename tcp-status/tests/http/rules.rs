@@ -11,7 +11,7 @@ use serde_json::Number;
 use tcp_status::snapshot::{Counts, Listener, Severity, Snapshot, Stale, Tier};
 use tcp_status_common::state::State;
 
-use crate::templates::{dashboard, manual, rules_file, template, tokens, values};
+use crate::templates::{DASHBOARDS, dashboard, manual, rules_file, template, tokens, values};
 
 const MACRO: &str = "{$TCP.STATUS.";
 
@@ -436,15 +436,17 @@ fn show_reports_a_problem_above_the_limit_of_its_rule() {
 }
 
 #[test]
-fn the_dashboard_colours_by_the_rules() {
+fn dashboards_colour_by_the_rules() {
     let rules = table();
-    let (_, panels) = dashboard();
+    let panels = DASHBOARDS.map(|name| dashboard(name).1).concat();
     for (title, color, id) in [
         ("Fullest SYN queue", "red", "syn-queue-full"),
         ("Ephemeral ports used", "orange", "ephemeral-ports"),
         ("CLOSE_WAIT, stale", "orange", "close-wait-leak"),
         ("Fullest accept queue", "orange", "accept-queue-filling"),
         ("Turned away, 5 min", "red", "accept-queue-overflow"),
+        ("Fullest SYN queues", "red", "syn-queue-full"),
+        ("Fullest accept queues", "orange", "accept-queue-filling"),
     ] {
         let panel = panels.iter().find(|panel| panel["title"] == title).unwrap();
         let rule = rules.iter().find(|rule| rule.id == id).unwrap();

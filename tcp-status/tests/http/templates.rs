@@ -35,9 +35,13 @@ pub(crate) fn rules() -> Vec<String> {
     values(&rules_file(), "expr")
 }
 
-/// The dashboard, and its panels: those of collapsed rows are inside of the rows.
-pub(crate) fn dashboard() -> (Value, Vec<Value>) {
-    let dashboard: Value = serde_json::from_str(&template("grafana/tcp-status.json")).unwrap();
+/// The dashboards: of one host, and of all.
+pub(crate) const DASHBOARDS: [&str; 2] = ["tcp-status", "tcp-status-fleet"];
+
+/// A dashboard, and its panels: those of collapsed rows are inside of the rows.
+pub(crate) fn dashboard(name: &str) -> (Value, Vec<Value>) {
+    let dashboard: Value =
+        serde_json::from_str(&template(&format!("grafana/{name}.json"))).unwrap();
     let panels = dashboard["panels"].as_array().unwrap().iter();
     let panels = panels.flat_map(|panel| match panel["type"].as_str().unwrap() {
         "row" => panel["panels"].as_array().unwrap().clone(),
@@ -47,12 +51,12 @@ pub(crate) fn dashboard() -> (Value, Vec<Value>) {
     (dashboard, panels)
 }
 
-/// Every query of the dashboard.
+/// Every query of the dashboards.
 pub(crate) fn queries() -> Vec<String> {
     let targets = |panel: &Value| panel["targets"].as_array().unwrap().clone();
-    let (_, panels) = dashboard();
-    let expressions = panels.iter().flat_map(targets);
-    expressions
+    let panels = DASHBOARDS.into_iter().flat_map(|name| dashboard(name).1);
+    panels
+        .flat_map(|panel| targets(&panel))
         .map(|target| target["expr"].as_str().unwrap().to_owned())
         .collect()
 }
@@ -245,29 +249,68 @@ fn promtool_accepts_the_rules_and_their_tests_pass() {
 }
 
 #[test]
-fn the_dashboard_is_sound() {
-    let (dashboard, panels) = dashboard();
+fn the_dashboard_of_a_host_has_collapsed_rows() {
+    let (dashboard, _) = dashboard("tcp-status");
+    assert_eq!(
+        names(&dashboard["templating"]["list"], "name"),
+        ["datasource", "instance", "netns", "port", "cgroup"]
+    );
+    let rows = dashboard["panels"].as_array().unwrap().iter();
+    let rows = rows.filter(|panel| panel["type"] == "row");
+    let collapsed: Vec<_> = rows.map(|row| row["collapsed"] == true).collect();
+    assert!(!collapsed[0] && collapsed[1..].iter().all(|&it| it) && collapsed.len() > 5);
+}
+
+/// Each query of the fleet names few series, however many hosts there are, and leads to their own.
+#[test]
+fn the_dashboard_of_all_hosts_shows_twenty_of_them() {
+    let (dashboard, panels) = dashboard("tcp-status-fleet");
+    assert_eq!(
+        names(&dashboard["templating"]["list"], "name"),
+        ["datasource", "instance"]
+    );
+    for panel in &panels {
+        let expression = panel["targets"][0]["expr"].as_str().unwrap();
+        if panel["type"] == "stat" {
+            assert!(expression.starts_with("count(") || expression.starts_with("sum("));
+        } else {
+            let few = ["topk(20, ", "bottomk(20, "];
+            assert!(
+                few.iter().any(|few| expression.starts_with(few)),
+                "{expression}"
+            );
+            let link = &panel["fieldConfig"]["defaults"]["links"][0]["url"];
+            let link = link.as_str().unwrap();
+            assert!(link.starts_with("/d/tcp-status?var-instance="), "{link}");
+        }
+    }
+}
+
+fn names(list: &Value, key: &str) -> Vec<String> {
+    let all = list.as_array().unwrap().iter();
+    all.filter_map(|one| Some(one[key].as_str()?.to_owned()))
+        .collect()
+}
+
+#[test]
+fn dashboards_are_sound() {
+    for name in DASHBOARDS {
+        assert_sound(name);
+    }
+}
+
+fn assert_sound(name: &str) {
+    let (dashboard, panels) = dashboard(name);
     assert!(
         dashboard["schemaVersion"].as_u64().unwrap() >= 38,
         "Grafana 10"
     );
     assert_eq!(dashboard["id"], Value::Null);
-    assert_eq!(dashboard["uid"], "tcp-status");
-    let names = |list: &Value, key: &str| -> Vec<String> {
-        let all = list.as_array().unwrap().iter();
-        all.filter_map(|one| Some(one[key].as_str()?.to_owned()))
-            .collect()
-    };
-    assert_eq!(
-        names(&dashboard["templating"]["list"], "name"),
-        ["datasource", "instance", "netns", "port", "cgroup"]
-    );
+    assert_eq!(dashboard["uid"], name);
     let mut ids = BTreeSet::new();
     let mut titles = BTreeSet::new();
     let rows = dashboard["panels"].as_array().unwrap().iter();
     let rows = rows.filter(|panel| panel["type"] == "row");
-    let collapsed: Vec<_> = rows.clone().map(|row| row["collapsed"] == true).collect();
-    assert!(!collapsed[0] && collapsed[1..].iter().all(|&it| it) && collapsed.len() > 5);
     for panel in rows.chain(&panels) {
         let title = panel["title"].as_str().unwrap();
         assert!(
