@@ -59,6 +59,12 @@ pub struct KernelLayout {
     pub skc_rcv_saddr: u32,
     /// `struct sock_common`: `skc_v6_rcv_saddr`, 16 bytes.
     pub skc_v6_rcv_saddr: u32,
+    /// `struct sock_common`: `skc_daddr`, 4 bytes: the peer's address.
+    pub skc_daddr: u32,
+    /// `struct sock_common`: `skc_v6_daddr`, 16 bytes: the same of IPv6, IPv4 mapped.
+    pub skc_v6_daddr: u32,
+    /// `struct sock_common`: `skc_dport`, 2 bytes: the peer's port, in the order of the network.
+    pub skc_dport: u32,
     /// `struct sock`: `sk_ack_backlog`, 4 bytes.
     pub sk_ack_backlog: u32,
     /// `struct sock`: `sk_max_ack_backlog`, 4 bytes.
@@ -70,6 +76,8 @@ pub struct KernelLayout {
     /// `struct inet_sock`: `inet_sport`, 2 bytes, in the order of the network; kept when the port
     /// is given back.
     pub inet_sport: u32,
+    /// `struct tcp_sock`: `packets_out`, 4 bytes: segments that are not acknowledged, a SYN included.
+    pub packets_out: u32,
     /// `struct tcp_sock`: `rcv_tstamp`, 4 bytes: jiffies at the peer's last acknowledgement.
     pub rcv_tstamp: u32,
     /// `struct inet_timewait_sock`: `tw_substate`, 1 byte.
@@ -121,4 +129,4 @@ pub struct KernelLayout {
     pub sk_uid: u32,
 }
 
-const _: () = assert!(size_of::<KernelLayout>() == 212);
+const _: () = assert!(size_of::<KernelLayout>() == 228);

@@ -1,6 +1,9 @@
 //! Reading the running kernel's structures at the offsets that its BTF gave.
 
-use core::ptr::{addr_of, read_volatile};
+use core::{
+    mem::zeroed,
+    ptr::{addr_of, read_volatile},
+};
 
 use aya_ebpf::helpers::{
     bpf_probe_read_kernel, bpf_probe_read_kernel_buf,
@@ -16,59 +19,12 @@ use tcp_status_common::{
 /// Written by the loader before load; read-only and constant to the verifier afterwards.
 #[unsafe(no_mangle)]
 static KERNEL_LAYOUT: KernelLayout = KernelLayout {
-    sk_protocol: 0,
-    sk_protocol_mask: 0,
-    skc_family: 0,
-    skc_num: 0,
-    skc_net: 0,
-    net_inum: 0,
-    net_cookie: 0,
-    net_hash_mix: 0,
-    net_count: 0,
-    thread_size: 0,
-    recursion_guard: 0,
-    two_copies: 0,
     per_task_tokens: 1,
     bottom_halves_preemptible: 1,
-    timewait_events: 0,
-    all_namespaces: 0,
-    counts_cgroups: 0,
-    sk_cgrp_data: 0,
-    cgroup_is_tagged: 0,
-    cgroup_kn: 0,
-    kernfs_id: 0,
-    skc_state: 0,
-    skc_rcv_saddr: 0,
-    skc_v6_rcv_saddr: 0,
-    sk_ack_backlog: 0,
-    sk_max_ack_backlog: 0,
-    sk_reuseport_cb: 0,
-    sk_err: 0,
-    inet_sport: 0,
-    rcv_tstamp: 0,
-    tw_substate: 0,
-    icsk_qlen: 0,
-    skc_listener: 0,
-    task_stack: 0,
-    task_pid: 0,
     hz: 1,
-    lists_tables: 0,
-    task_nsproxy: 0,
-    nsproxy_net: 0,
-    net_death_row: 0,
-    death_row_pointer: 0,
-    death_row_hashinfo: 0,
-    death_row_timewait: 0,
-    death_row_none: 0,
-    hashinfo_ehash: 0,
-    hashinfo_ehash_mask: 0,
-    hashinfo_listeners: 0,
-    hashinfo_lhash2_mask: 0,
-    listener_array: 0,
     listener_stride: 1,
-    listener_head: 0,
-    skc_nulls_node: 0,
-    sk_uid: 0,
+    // SAFETY: integers only.
+    ..unsafe { zeroed() }
 };
 
 /// A member of [`KERNEL_LAYOUT`], not folded by the compiler: the loader changes it after the build.
@@ -325,6 +281,19 @@ impl Sock {
         self.probe(layout!(skc_v6_rcv_saddr))
     }
 
+    /// The peer's address, that of IPv4 mapped to IPv6, and its port: of a connection, or of a
+    /// `connect()` that fails.
+    #[inline(always)]
+    pub(crate) fn peer(self, family: usize) -> Result<([u8; 16], u16), i32> {
+        let address = if family == Family::V4.index() {
+            let [a, b, c, d] = self.read::<u32>(layout!(skc_daddr)).to_ne_bytes();
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+        } else {
+            self.probe(layout!(skc_v6_daddr))?
+        };
+        Ok((address, u16::from_be(self.read(layout!(skc_dport)))))
+    }
+
     /// For members of what `struct sock_common` is the head of: the verifier refuses a
     /// direct load behind the end of the type that it knows.
     #[inline(always)]
@@ -491,6 +460,12 @@ impl TcpSock {
     #[inline(always)]
     pub(crate) fn last_port(self) -> u16 {
         u16::from_be(self.0.read(layout!(inet_sport)))
+    }
+
+    /// Segments that the peer has not acknowledged, a SYN included.
+    #[inline(always)]
+    pub(crate) fn packets_out(self) -> u32 {
+        self.0.read(layout!(packets_out))
     }
 
     /// Request sockets that wait at a listener. The kernel's number may be below zero, as above.

@@ -10,6 +10,7 @@ mod cells;
 mod cgroups;
 mod closed_listeners;
 mod dedup;
+mod ends;
 mod kernel_layout;
 mod listed_listeners;
 mod listeners;

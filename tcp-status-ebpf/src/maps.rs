@@ -16,6 +16,7 @@ use tcp_status_common::{
         FailureTotals, ListenerWalk, Namespace, NamespaceQuery, NetnsId, PortGauges, PortKey,
         PortPage, WalkTotals,
     },
+    ends::{DESTINATIONS, Destination, NoLocalPort},
     per_cpu::{PerCpu, SecondaryBanks, Shards},
     table::{
         Block, Cursor, LISTED_PORTS_AT_ONCE, ListedListener, ListedPort, ListedPortCounts,
@@ -183,6 +184,15 @@ pub(crate) static LISTED_PORTS: HashMap<
 /// Accepted connections by local port. The loader says how many ports there may be.
 #[btf_map]
 pub(crate) static ACCEPT_TIMES: HashMap<u32, AcceptTimes, 1, NO_PREALLOC> = HashMap::new();
+
+/// `connect()` that failed for want of a local port, by destination.
+#[btf_map]
+pub(crate) static NO_LOCAL_PORT: HashMap<
+    Destination,
+    NoLocalPort,
+    { DESTINATIONS as usize },
+    NO_PREALLOC,
+> = HashMap::new();
 
 /// The listener that a pass met last.
 #[btf_map]

@@ -1,19 +1,12 @@
 //! One state change of one full socket. What happens rarely is out of line: what runs each time
 //! stays together, and small.
 
-use core::hint::black_box;
-
 use aya_ebpf::{EbpfContext as _, programs::BtfTracePointContext};
-use tcp_status_common::{
-    control::Mode,
-    ends::{END_REASONS, EndReason},
-    per_cpu::Writer,
-    state::Family,
-};
+use tcp_status_common::{control::Mode, per_cpu::Writer, state::Family};
 
 use crate::{
     cells::{self, CounterCell, bump_stat},
-    cgroups, closed_listeners, dedup,
+    cgroups, closed_listeners, dedup, ends,
     kernel_layout::{Sock, UntypedSock},
     maps,
     netns_counters::{BPF_ANY, NetnsCounters},
@@ -80,28 +73,11 @@ fn transition(sock: Sock, counters: NetnsCounters, mode: Mode, from: CounterCell
     if let Some(bank) = mode.seed() {
         seed::transition(counters, bank, sock, to.pack(), port);
     }
-    if to.is_closed() && counters.is_own() {
-        count_end(from.pack(), sock.error(), port.into());
+    if to.is_closed() {
+        ends::closed(counters, sock, from, port);
     }
 }
 
-/// A socket was closed that was in `from`, which is packed: why. Returns 0.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn count_end(from: u32, error: u32, port: u32) -> i32 {
-    let Some(reason) = EndReason::of(from & 0xff, error, port) else {
-        return 0;
-    };
-    // Opaque, so that the comparison stays: the verifier wants to see it.
-    let index = black_box(reason as usize);
-    if let Some(cpu) = maps::per_cpu()
-        && index < END_REASONS
-    {
-        // SAFETY: the map gave the pointer; the index is in range.
-        cells::add_atomic(unsafe { &raw mut (*cpu).ends[index] }, 1);
-    }
-    0
-}
 /// A port gets a listener: from now on its connections are counted. That there is no room for it
 /// is not reported: a walk would find none either.
 #[inline(never)]

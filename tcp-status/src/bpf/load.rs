@@ -28,6 +28,7 @@ use super::{
     cgroup_maps::{self, CgroupWriter, Cgroups},
     closed_listeners::Closed,
     counters::{EmptiedOthers, EmptiedOwn, FAILURES},
+    ends::{Destinations, destinations},
     error::{BpfError, verifier_summary},
     memory::{Gauges, online_cpus, possible_cpus},
     namespaces::Namespaces,
@@ -148,6 +149,7 @@ pub struct Bpf {
     pub(super) listeners: Mutex<Array<MapData, PodWrapper<ListenerWalk>>>,
     pub(super) closed: Mutex<Closed>,
     pub(super) seen: Mutex<SeenSlot>,
+    pub(super) destinations: Mutex<Destinations>,
     pub(super) namespaces: Mutex<Namespaces>,
     /// None where only one namespace is counted, or where the tables cannot be listed.
     pub(super) lister: Option<Mutex<Lister>>,
@@ -231,6 +233,7 @@ impl Bpf {
                 map: map(&mut ebpf, "SEEN")?,
                 none: new_seen(1)?,
             }),
+            destinations: Mutex::new(destinations(&mut ebpf)?),
             namespaces: Mutex::new(Namespaces::new(&mut ebpf)?),
             lister,
             ports: Ports {

@@ -8,6 +8,7 @@ mod cgroups;
 mod closed_listeners;
 mod control;
 mod counters;
+mod ends;
 mod error;
 mod iterate;
 mod load;

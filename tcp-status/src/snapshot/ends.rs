@@ -1,5 +1,10 @@
 //! Why connections were not made, and how they ended, since start.
 
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
+
 use serde::{Deserialize, Serialize};
 use tcp_status_common::ends::{EndCounts, EndReason};
 
@@ -43,6 +48,25 @@ pub struct ConnectionEnds {
     pub reset_locally: u64,
     /// The peer no longer answered.
     pub timed_out: u64,
+}
+
+/// Where to connects failed for want of a local port, since start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoLocalPortDestination {
+    /// Address; one of IPv4, too, where a socket of IPv6 wanted there.
+    pub address: IpAddr,
+    /// Port.
+    pub port: u16,
+    /// How many.
+    pub failures: u64,
+    /// Seconds since the last one.
+    pub last_seconds_ago: u64,
+}
+
+impl fmt::Display for NoLocalPortDestination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        SocketAddr::new(self.address, self.port).fmt(f)
+    }
 }
 
 impl Ends {

@@ -16,7 +16,7 @@ pub mod who;
 pub use accept_latency::AcceptLatency;
 pub use cgroups::{CgroupCounts, CgroupName, Cgroups};
 pub use counts::{Counts, StateSeconds};
-pub use ends::{ConnectFailures, ConnectionEnds, Ends};
+pub use ends::{ConnectFailures, ConnectionEnds, Ends, NoLocalPortDestination};
 pub use groups::{Fullness, Group, MANY_HALF_OPEN};
 pub use history::{DEFAULT_WINDOW, FINE_WINDOW, MAX_WINDOW, Peaks, Rates, Stale};
 pub use listeners::{Listener, Overflows, PortCounts, Ports, Syncookies};
@@ -114,6 +114,10 @@ pub struct Snapshot {
     /// Why connections were not made or ended; none without events, as for a single port, and in
     /// other namespaces than the tracker's own.
     pub ends: Option<Ends>,
+    /// Where to connects failed for want of a local port, the last one first, of the last 64 of all
+    /// namespaces; none without events, as for a single port.
+    #[serde(default)]
+    pub no_local_port_destinations: Option<Vec<NoLocalPortDestination>>,
     /// Results of the audits.
     pub drift: Drift,
     /// Extremes within the window; none where nothing is sampled.
@@ -190,6 +194,7 @@ impl Snapshot {
             transitions: None,
             events: None,
             ends: None,
+            no_local_port_destinations: None,
             drift: Drift::default(),
             peaks: None,
             rates: None,

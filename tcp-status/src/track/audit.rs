@@ -147,6 +147,7 @@ impl AuditLoop {
             tracker.bpf.flush_log();
             tracker.sample_at_rest();
             tracker.name_cgroups()?;
+            tracker.forget_destinations()?;
             if now - self.forgot >= FORGET && self.last_event >= self.forgot {
                 self.forgot = now;
                 tracker.live_namespaces()?;

@@ -22,6 +22,7 @@ mod memory;
 mod minutes;
 mod namespaces;
 mod netns_targets;
+mod no_local_port;
 mod outside;
 mod ports;
 mod query;

@@ -313,6 +313,8 @@ impl Tracker {
         counts: FamilyCounts,
     ) -> Result<Snapshot, ApiError> {
         let unrecorded = self.unrecorded()?;
+        // Before the total, which so is no less than theirs.
+        let destinations = self.no_local_port(netns).map_err(unavailable)?;
         let ends = match netns {
             OWN_NETNS => Some(Ends::from_counts(&self.bpf.ends())),
             _ => None,
@@ -339,6 +341,7 @@ impl Tracker {
                 missed: audit_state.missed,
             }),
             ends,
+            no_local_port_destinations: Some(destinations),
             ..Snapshot::of(tier, self.inode(netns), counts)
         };
         match audit_state.netns_state(netns) {

@@ -1,17 +1,21 @@
 //! Why connections fail and how they end, against what the kernel says to those who use them.
 
 use std::{
+    collections::BTreeMap,
     io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     thread,
     time::{Duration, Instant},
 };
 
 use socket2::{Domain, Socket, Type};
-use tcp_status::snapshot::{ConnectFailures, ConnectionEnds, Ends};
+use tcp_status::snapshot::{ConnectFailures, ConnectionEnds, Ends, NoLocalPortDestination};
 use tcp_status_testkit::netns::{cut_off, set_sysctl};
 
-use crate::subject::{SOON, Subject, place};
+use crate::{
+    namespaces::{self, Inhabited},
+    subject::{SOON, Subject, place},
+};
 
 fn socket() -> Socket {
     Socket::new(Domain::IPV4, Type::STREAM, None).unwrap()
@@ -144,6 +148,161 @@ fn connects_without_a_local_port_are_counted() {
                 ..Ends::default()
             };
             assert_ends(&subject, &before, &expected);
+        })
+        .unwrap();
+}
+
+/// How often connects failed for want of a local port, by destination, and connections that keep
+/// the ports.
+#[derive(Default)]
+struct Failed {
+    counts: BTreeMap<(IpAddr, u16), u64>,
+    _open: Vec<Socket>,
+}
+
+impl Failed {
+    /// Connects until so many connects have failed.
+    fn connect(&mut self, domain: Domain, to: SocketAddr, failures: u64) {
+        let destination = (to.ip().to_canonical(), to.port());
+        while self.counts.get(&destination) < Some(&failures) {
+            let socket = Socket::new(domain, Type::STREAM, None).unwrap();
+            match error_of(socket.connect(&to.into())) {
+                0 => self._open.push(socket),
+                errno => {
+                    assert_eq!(errno, libc::EADDRNOTAVAIL);
+                    *self.counts.entry(destination).or_default() += 1;
+                }
+            }
+        }
+    }
+
+    /// What a tracker found is what connects said.
+    fn assert_found(&self, found: Vec<NoLocalPortDestination>) {
+        assert!(
+            found.iter().all(|one| one.last_seconds_ago < 60),
+            "{found:?}"
+        );
+        let found = found.into_iter();
+        let found = found.map(|one| ((one.address, one.port), one.failures));
+        assert_eq!(found.collect::<BTreeMap<_, _>>(), self.counts);
+    }
+}
+
+/// Connects of both families to several destinations of the calling thread's namespace.
+fn fail_by_destination() -> Failed {
+    set_sysctl("ipv4/ip_local_port_range", "40000 40003").unwrap();
+    let (v4, v6) = (Domain::IPV4, Domain::IPV6);
+    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 8080)).unwrap();
+    let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 5432)).unwrap();
+    let at = |address: IpAddr| SocketAddr::new(address, 8080);
+    let mut failed = Failed::default();
+    failed.connect(v4, other.local_addr().unwrap(), 31);
+    failed.connect(v4, at(Ipv4Addr::LOCALHOST.into()), 3);
+    failed.connect(v4, at(Ipv4Addr::new(127, 0, 0, 9).into()), 1);
+    failed.connect(v6, at(Ipv6Addr::LOCALHOST.into()), 4);
+    // To where a socket of IPv4 wanted as well.
+    let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped();
+    failed.connect(v6, at(mapped.into()), 5);
+    drop((listener, other));
+    failed
+}
+
+#[test]
+fn connects_without_a_local_port_are_counted_by_destination() {
+    let Some(netns) = place() else { return };
+    netns
+        .run(|| {
+            let subject = Subject::start();
+            let failed = fail_by_destination();
+            let snapshot = subject.snapshot();
+            let total = snapshot.ends.unwrap().no_local_port;
+            let destinations = snapshot.no_local_port_destinations.unwrap();
+            assert_eq!(total, failed.counts.values().sum::<u64>());
+            let last = &destinations[0];
+            assert_eq!(
+                (last.address, last.port),
+                (Ipv4Addr::LOCALHOST.into(), 8080)
+            );
+            failed.assert_found(destinations);
+        })
+        .unwrap();
+}
+
+#[test]
+fn destinations_of_other_namespaces_are_told_apart() {
+    let (Some(own), Some(other)) = (place(), Inhabited::place()) else {
+        return;
+    };
+    own.run(|| {
+        let subject = Subject::start_changed(|settings| settings.all_namespaces = true);
+        let failed = other.run(fail_by_destination).unwrap();
+        let found = namespaces::of(&subject, &other).unwrap();
+        failed.assert_found(found.no_local_port_destinations.unwrap());
+        let own = subject.snapshot().no_local_port_destinations;
+        assert_eq!(own, Some(Vec::new()));
+    })
+    .unwrap();
+}
+
+#[test]
+fn only_the_last_destinations_are_kept() {
+    const KEPT: usize = 64;
+    let Some(netns) = place() else { return };
+    netns
+        .run(|| {
+            set_sysctl("ipv4/ip_local_port_range", "40000 40000").unwrap();
+            let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 8080)).unwrap();
+            let subject = Subject::start_attentive();
+            let mut failed = Failed::default();
+            let to: Vec<_> = (1..=100)
+                .map(|last| SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 8080)))
+                .collect();
+            for to in &to {
+                failed.connect(Domain::IPV4, *to, 1);
+            }
+            let found = subject.snapshot().no_local_port_destinations.unwrap();
+            let addresses = found.iter().map(|one| one.address);
+            let last = to.iter().rev().take(KEPT).map(SocketAddr::ip);
+            assert_eq!(addresses.collect::<Vec<_>>(), last.collect::<Vec<_>>());
+            // What was forgotten counts anew; each is tried once, for then it is among the last.
+            let started = Instant::now();
+            let forgotten = to.iter().any(|to| {
+                thread::sleep(Duration::from_millis(100));
+                failed.connect(Domain::IPV4, *to, 2);
+                let found = subject.snapshot().no_local_port_destinations.unwrap();
+                assert_eq!((found.len(), found[0].address), (KEPT, to.ip()));
+                assert!(started.elapsed() < SOON, "{found:?}");
+                found[0].failures == 1
+            });
+            assert!(forgotten);
+            drop(listener);
+        })
+        .unwrap();
+}
+
+#[test]
+fn a_socket_that_had_a_port_before_fails_for_want_of_one() {
+    let Some(netns) = place() else { return };
+    netns
+        .run(|| {
+            set_sysctl("ipv4/ip_local_port_range", "40000 40000").unwrap();
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 8080)).unwrap();
+            let refusing = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
+            let subject = Subject::start();
+            let again = socket();
+            assert_eq!(
+                error_of(again.connect(&refusing.into())),
+                libc::ECONNREFUSED
+            );
+            let address = listener.local_addr().unwrap();
+            let _open = TcpStream::connect(address).unwrap();
+            let errno = error_of(again.connect(&address.into()));
+            let ends = subject.snapshot().ends.unwrap();
+            assert_eq!(
+                (errno, ends.no_local_port),
+                (libc::EADDRNOTAVAIL, 1),
+                "{ends:?}"
+            );
         })
         .unwrap();
 }

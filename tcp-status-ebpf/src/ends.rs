@@ -1,0 +1,92 @@
+//! Why a socket was closed, and where to those wanted that found no local port. Out of line: most
+//! state changes close no socket.
+
+use core::hint::black_box;
+
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use tcp_status_common::{
+    counters::NetnsId,
+    ends::{Destination, END_REASONS, EndReason, NoLocalPort},
+};
+
+use crate::{
+    cells::{self, CounterCell},
+    kernel_layout::Sock,
+    maps::{self, NO_LOCAL_PORT},
+    netns_counters::{BPF_NOEXIST, NetnsCounters},
+};
+
+/// A socket was closed that was in `from` and has, or had, the local `port`.
+#[inline(always)]
+pub(crate) fn closed(counters: NetnsCounters, sock: Sock, from: CounterCell, port: u16) {
+    let own = counters.is_own().into();
+    // A socket that had a port before still shows it.
+    let found_none = from.is_syn_sent()
+        && sock.port() == 0
+        && sock.as_tcp().is_some_and(|tcp| tcp.packets_out() == 0);
+    let port = if found_none { 0 } else { port.into() };
+    let reason = count(from.pack(), sock.error(), port, own);
+    if reason == EndReason::NoLocalPort as u32 {
+        record_destination(counters.netns, sock, from.family());
+    }
+}
+
+/// Counts why, where it is a socket of the tracker's `own` namespace. Returns the reason, or
+/// [`END_REASONS`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn count(from: u32, error: u32, port: u32, own: u32) -> u32 {
+    let Some(reason) = EndReason::of(from & 0xff, error, port) else {
+        return END_REASONS as u32;
+    };
+    // Opaque, so that the comparison stays: the verifier wants to see it.
+    let index = black_box(reason as usize);
+    if own == 1
+        && let Some(cpu) = maps::per_cpu()
+        && index < END_REASONS
+    {
+        // SAFETY: the map gave the pointer; the index is in range.
+        cells::add_atomic(unsafe { &raw mut (*cpu).ends[index] }, 1);
+    }
+    reason as u32
+}
+
+/// The kernel clears the destination only after it has closed the socket.
+#[inline(never)]
+fn record_destination(netns: NetnsId, sock: Sock, family: usize) {
+    let Ok((address, port)) = sock.peer(family) else {
+        return;
+    };
+    let destination = Destination {
+        netns,
+        address,
+        port,
+        padding: [0; 3],
+    };
+    // SAFETY: no arguments.
+    let last = unsafe { bpf_ktime_get_ns() };
+    if !count_failure(&destination, last) {
+        let first = NoLocalPort { failures: 1, last };
+        if NO_LOCAL_PORT
+            .insert(destination, first, BPF_NOEXIST)
+            .is_err()
+        {
+            // Another CPU was first, or there is no room.
+            count_failure(&destination, last);
+        }
+    }
+}
+
+/// Whether there was an entry.
+#[inline(always)]
+fn count_failure(destination: &Destination, last: u64) -> bool {
+    let Some(entry) = NO_LOCAL_PORT.get_ptr_mut(destination) else {
+        return false;
+    };
+    // SAFETY: the map gave the pointer; whoever writes the time writes nearly the same.
+    unsafe {
+        cells::add_atomic(&raw mut (*entry).failures, 1);
+        (*entry).last = last;
+    }
+    true
+}

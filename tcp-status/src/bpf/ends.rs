@@ -1,0 +1,61 @@
+//! Destinations of connects that failed for want of a local port.
+
+use aya::{
+    Ebpf,
+    maps::{HashMap, MapData, MapError},
+};
+use tcp_status_common::ends::{Destination, NoLocalPort};
+
+use super::{
+    error::{BpfError, ignore_enoent},
+    load::Bpf,
+    object::{lock, map},
+    pod::PodWrapper,
+};
+
+const NO_LOCAL_PORT: &str = "NO_LOCAL_PORT";
+
+/// The map of them.
+pub(super) type Destinations = HashMap<MapData, PodWrapper<Destination>, PodWrapper<NoLocalPort>>;
+
+pub(super) fn destinations(ebpf: &mut Ebpf) -> Result<Destinations, BpfError> {
+    map(ebpf, NO_LOCAL_PORT)
+}
+
+impl Bpf {
+    /// Where to connects failed for want of a local port, the last one first.
+    ///
+    /// # Errors
+    /// If the kernel refuses the read.
+    pub fn no_local_port(&self) -> Result<Vec<(Destination, NoLocalPort)>, BpfError> {
+        sorted(&lock(&self.destinations))
+    }
+
+    /// Forgets all but the last `kept`.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn forget_destinations(&self, kept: usize) -> Result<(), BpfError> {
+        let mut destinations = lock(&self.destinations);
+        let all = sorted(&destinations)?;
+        for (destination, _) in all.into_iter().skip(kept) {
+            ignore_enoent(destinations.remove(&PodWrapper(destination))).map_err(error)?;
+        }
+        Ok(())
+    }
+}
+
+fn sorted(destinations: &Destinations) -> Result<Vec<(Destination, NoLocalPort)>, BpfError> {
+    let entries = destinations.iter();
+    let entries = entries.map(|entry| entry.map(|(of, failed)| (of.0, failed.0)));
+    let mut all: Vec<_> = entries.collect::<Result<_, _>>().map_err(error)?;
+    all.sort_unstable_by_key(|(_, failed)| std::cmp::Reverse(failed.last));
+    Ok(all)
+}
+
+fn error(source: MapError) -> BpfError {
+    BpfError::Map {
+        name: NO_LOCAL_PORT,
+        source,
+    }
+}
