@@ -4,13 +4,16 @@ use std::{collections::HashSet, net::IpAddr};
 
 use tcp_status_common::state::State;
 
-use super::{Counts, Fullness, Group, MANY_HALF_OPEN, Snapshot};
+use super::{Counts, Fullness, Group, MANY_HALF_OPEN, NoLocalPortDestination, Snapshot};
 
 /// Connections that their program does not close, above which it leaks them.
 const LEAKED: u64 = 50;
 
 /// Share of the ephemeral ports, in percent, above which they are nearly used up.
 const NEARLY_USED: u64 = 80;
+
+/// Seconds since the last `connect()` that found no local port, below which that is a problem.
+const NO_LOCAL_PORT_PERIOD: u64 = 300;
 
 /// How urgent a problem is, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,7 +68,9 @@ impl Snapshot {
     #[must_use]
     pub fn problems(&self) -> Vec<Problem> {
         let mut problems: Vec<_> = self.groups().iter().filter_map(Group::problem).collect();
-        let rest = [self.half_open(), self.leak(), self.ephemeral_ports_used()];
+        let ports = self.no_local_port();
+        let ports = ports.or_else(|| self.ephemeral_ports_used());
+        let rest = [self.half_open(), self.leak(), ports];
         problems.extend(rest.into_iter().flatten());
         problems.sort_by_key(|problem| problem.severity);
         // Of a port that listens at several addresses.
@@ -113,6 +118,24 @@ impl Snapshot {
                  them; tcp-status who --by process --state closewait"
             ),
             at: at.chain([Subject::State(State::CloseWait)]).collect(),
+        })
+    }
+
+    fn no_local_port(&self) -> Option<Problem> {
+        let all = self.no_local_port_destinations.as_deref()?;
+        let recent = |one: &&NoLocalPortDestination| one.last_seconds_ago < NO_LOCAL_PORT_PERIOD;
+        let last = all.iter().find(recent)?.last_seconds_ago;
+        let most = all.iter().filter(recent).max_by_key(|one| one.failures)?;
+        let listed = all.iter().map(|one| one.failures).sum();
+        let total = self.ends.map_or(listed, |ends| ends.no_local_port);
+        Some(Problem {
+            severity: Severity::Critical,
+            mark: "NO PORTS",
+            text: format!(
+                "connects fail for want of a local port: {total} since start, most to {most}, the \
+                 last {last} s ago; tcp-status who --by destination"
+            ),
+            at: vec![Subject::Outgoing],
         })
     }
 
@@ -177,7 +200,8 @@ mod tests {
 
     use super::{Severity, Subject};
     use crate::snapshot::{
-        CgroupCounts, CgroupName, Cgroups, Counts, Listener, Ports, Snapshot, Stale, Tier,
+        CgroupCounts, CgroupName, Cgroups, Counts, Listener, NoLocalPortDestination, Ports,
+        Snapshot, Stale, Tier,
     };
 
     fn snapshot() -> Snapshot {
@@ -284,6 +308,33 @@ mod tests {
         let found = problems.iter();
         let found = found.map(|one| (one.severity, one.mark, one.text.as_str(), &one.at[..]));
         assert_eq!(found.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn connects_that_find_no_port_are_a_problem_for_a_while() {
+        let to = |port, failures, last_seconds_ago| NoLocalPortDestination {
+            address: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9)),
+            port,
+            failures,
+            last_seconds_ago,
+        };
+        let mut full = snapshot();
+        full.no_local_port_destinations = Some(vec![to(80, 1, 2), to(5432, 30, 9), to(1, 99, 300)]);
+        full.ephemeral_ports = Some(10);
+        let mut outgoing = Counts::default();
+        outgoing[State::TimeWait] = 10;
+        full.ports.outgoing = Some(outgoing);
+        let [one] = &full.problems()[..] else {
+            panic!("{:?}", full.problems());
+        };
+        assert_eq!(one.severity, Severity::Critical);
+        assert_eq!(
+            one.text,
+            "connects fail for want of a local port: 130 since start, most to 10.0.0.9:5432, the \
+             last 2 s ago; tcp-status who --by destination"
+        );
+        full.no_local_port_destinations = Some(vec![to(1, 99, 300)]);
+        assert_eq!(full.problems()[0].mark, "no ports");
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Lines of a name and its value, wrapped at the width of a terminal: what stands above tables.
 
-use std::fmt::{self, Write as _};
+use std::{
+    cmp::Reverse,
+    fmt::{self, Write as _},
+};
 
 use crate::printable::printable;
 use crate::snapshot::Snapshot;
@@ -39,6 +42,26 @@ pub(super) fn subject(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
         Some(port) => field(out, "port", &port.to_string()),
         None => Ok(()),
     }
+}
+
+/// Where to most connects failed for want of a local port, if any did.
+pub(super) fn no_local_port(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
+    const SHOWN: usize = 3;
+    let all = snapshot.no_local_port_destinations.iter().flatten();
+    let mut all: Vec<_> = all.collect();
+    if all.is_empty() {
+        return Ok(());
+    }
+    all.sort_by_key(|one| Reverse(one.failures));
+    let shown = all.iter().take(SHOWN).map(|one| {
+        let (failures, ago) = (one.failures, one.last_seconds_ago);
+        format!("{failures} to {one}, the last {ago} s ago")
+    });
+    let mut text = shown.collect::<Vec<_>>().join("; ");
+    if let Some(more) = all.len().checked_sub(SHOWN).filter(|&more| more > 0) {
+        write!(text, "; {more} more")?;
+    }
+    field(out, "no port", &text)
 }
 
 /// What the queues of listeners could not take, where it is known.

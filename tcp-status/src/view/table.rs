@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use tcp_status_common::state::State;
 
 use super::{
-    field::{field, overflows, subject},
+    field::{field, no_local_port, overflows, subject},
     paint::Paint,
     rows::{self, Row},
 };
@@ -202,6 +202,7 @@ fn totals(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
     if let Some(ends) = &snapshot.ends {
         self::ends(out, ends)?;
     }
+    no_local_port(out, snapshot)?;
     if let Some(Events { counted, missed }) = &snapshot.events {
         field(
             out,

@@ -9,8 +9,8 @@ use tcp_status::{
         protocol::{ApiError, Get, History, Show},
     },
     snapshot::{
-        AcceptLatency, CgroupCounts, CgroupName, Counts, Flow, Listener, Overflows, Peaks,
-        PortCounts, Rates, Snapshot, Stale, Syncookies, Tier, Transitions,
+        AcceptLatency, CgroupCounts, CgroupName, Counts, Flow, Listener, NoLocalPortDestination,
+        Overflows, Peaks, PortCounts, Rates, Snapshot, Stale, Syncookies, Tier, Transitions,
         minutes::{self, Extremes, FullestQueue, Minute},
     },
 };
@@ -190,6 +190,12 @@ fn own(step: u64) -> Snapshot {
             queue_full_cookies: 40 + 12 * step,
             queue_full_drops: 0,
         }),
+        no_local_port_destinations: Some(vec![NoLocalPortDestination {
+            address: std::net::Ipv6Addr::LOCALHOST.into(),
+            port: 5432,
+            failures: 2,
+            last_seconds_ago: 400,
+        }]),
         ephemeral_ports: Some(28_232),
         listeners: listeners(),
         ports: ports(),

@@ -17,8 +17,8 @@ use tcp_status::{
     },
     snapshot::{
         AcceptLatency, CgroupCounts, CgroupName, Cgroups, Counts, Drift, Ends, Events, Flow,
-        Listener, Overflows, Peaks, PortCounts, Ports, Snapshot, Stale, StateSeconds, Syncookies,
-        Tier, Transitions,
+        Listener, NoLocalPortDestination, Overflows, Peaks, PortCounts, Ports, Snapshot, Stale,
+        StateSeconds, Syncookies, Tier, Transitions,
     },
 };
 use tcp_status_common::{accept::BUCKETS, state::State};
@@ -58,6 +58,22 @@ fn waited(filled: &[(usize, u64)]) -> [u64; BUCKETS] {
     buckets
 }
 
+fn port(port: u16, factor: u64) -> PortCounts {
+    PortCounts {
+        port,
+        states: counts(factor),
+    }
+}
+
+fn destination(failures: u64) -> NoLocalPortDestination {
+    NoLocalPortDestination {
+        address: Ipv6Addr::from_bits(failures.into()).into(),
+        port: 5432,
+        failures,
+        last_seconds_ago: 3,
+    }
+}
+
 /// A namespace in which everything is known.
 pub(crate) fn full() -> Snapshot {
     let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::UNSPECIFIED.into());
@@ -76,6 +92,7 @@ pub(crate) fn full() -> Snapshot {
             no_local_port: 2,
             ..Ends::default()
         }),
+        no_local_port_destinations: Some((1..=12).map(destination).collect()),
         drift: Drift {
             corrections: 1166,
             corrections_by_state: counts(1),
@@ -120,16 +137,7 @@ pub(crate) fn full() -> Snapshot {
         ],
         ports: Ports {
             limit: Some(2),
-            tracked: vec![
-                PortCounts {
-                    port: 22,
-                    states: counts(3),
-                },
-                PortCounts {
-                    port: 8080,
-                    states: counts(4),
-                },
-            ],
+            tracked: vec![port(22, 3), port(8080, 4)],
             outgoing: Some(counts(6)),
             other: Some(counts(5)),
             unaudited: vec![9090],

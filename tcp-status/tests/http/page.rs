@@ -162,6 +162,14 @@ fn every_number_is_on_the_page() {
     assert_eq!(page.series("tcp_status_connect_failures_total"), 6);
     assert_eq!(page.series("tcp_status_connection_ends_total"), 4);
     assert_eq!(page.series("tcp_status_no_local_port_total"), 1);
+    // Those with the most of twelve.
+    let by_destination = "tcp_status_no_local_port_by_destination_total";
+    assert_eq!(page.series(by_destination), 10);
+    for failures in [3, 12] {
+        let labels = format!("address=\"::{failures:x}\",port=\"5432\"");
+        let value = page.value(&format!("{by_destination}{{{labels}}}"));
+        assert!((value - f64::from(failures)).abs() < 0.5, "{value}");
+    }
     assert_eq!(page.series("tcp_status_state_seconds_total"), 11);
 }
 

@@ -8,7 +8,9 @@ use std::{
 
 use serde::Deserialize;
 use serde_json::Number;
-use tcp_status::snapshot::{Counts, Listener, Severity, Snapshot, Stale, Tier};
+use tcp_status::snapshot::{
+    Counts, Listener, NoLocalPortDestination, Severity, Snapshot, Stale, Tier,
+};
 use tcp_status_common::state::State;
 
 use crate::templates::{DASHBOARDS, dashboard, manual, rules_file, template, tokens, values};
@@ -396,6 +398,15 @@ fn reading(mark: &str, n: u64) -> Snapshot {
                 older_than_seconds: 60,
                 walked_seconds_ago: 0,
             });
+        }
+        "NO PORTS" => {
+            let to = NoLocalPortDestination {
+                address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+                port: 5432,
+                failures: n,
+                last_seconds_ago: 299,
+            };
+            snapshot.no_local_port_destinations = Some(if n > 0 { vec![to] } else { Vec::new() });
         }
         "no ports" => {
             let mut outgoing = Counts::default();

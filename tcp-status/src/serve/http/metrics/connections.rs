@@ -1,6 +1,6 @@
 //! Connections: by state and family, by port, their changes, their peaks, and those that sit.
 
-use std::fmt;
+use std::{cmp::Reverse, fmt};
 
 use prometheus_client::registry::Unit;
 use tcp_status_common::state::State::{
@@ -111,12 +111,38 @@ fn write_ends(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -> fmt
         "connect() that failed because every local port that it may choose is in use.",
         ends().map(|(netns, ends)| (netns, [], ends.no_local_port)),
     )?;
+    write_destinations(writer, snapshots)?;
     writer.counters(
         ("tcp_status_connection_ends", None),
         "Connections that ended, by reason; closed is the normal one.",
         ends().flat_map(|(netns, ends)| {
             let by_reason = ends.connection_ends.by_reason().into_iter();
             by_reason.map(move |(reason, count)| (netns, [("reason", reason)], count))
+        }),
+    )
+}
+
+/// Of those without a local port: those with the most, so that a page stays short.
+fn write_destinations(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -> fmt::Result {
+    const MOST: usize = 10;
+    let all = snapshots.iter().flat_map(|one| {
+        let here = one.of.no_local_port_destinations.iter().flatten();
+        here.map(|to| (&*one.netns, to))
+    });
+    let mut all: Vec<_> = all.collect();
+    all.sort_by_key(|(_, to)| Reverse(to.failures));
+    let most = all.iter().take(MOST);
+    let most = most.map(|(netns, to)| {
+        let (address, port) = (to.address.to_string(), to.port.to_string());
+        (*netns, address, port, to.failures)
+    });
+    let most: Vec<_> = most.collect();
+    writer.counters(
+        ("tcp_status_no_local_port_by_destination", None),
+        "The same by destination: those with the most.",
+        most.iter().map(|(netns, address, port, failures)| {
+            let labels = [("address", address.as_str()), ("port", port.as_str())];
+            (*netns, labels, *failures)
         }),
     )
 }
