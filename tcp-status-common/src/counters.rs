@@ -1,6 +1,6 @@
 //! Layout of what is counted, and of what the programs write for user space.
 
-use crate::state::Family;
+use crate::{ends::ConnectionEndCounts, state::Family};
 
 /// Rows and columns of the flows: the kernel's state numbers 1 to 11, and
 /// [`MINI_FIN_WAIT2`](crate::state::MINI_FIN_WAIT2).
@@ -129,9 +129,11 @@ pub struct PortGauges {
     pub first: [[u32; STATE_SLOTS]; Family::COUNT],
     /// What all other writers did; every addition is atomic.
     pub shared: [[u32; STATE_SLOTS]; Family::COUNT],
+    /// Connections that ended while the bank was live, by reason; every addition is atomic.
+    pub ends: ConnectionEndCounts,
 }
 
-const _: () = assert!(size_of::<PortGauges>() == 192);
+const _: () = assert!(size_of::<PortGauges>() == 224);
 
 /// A local port that has, or had, a listener.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

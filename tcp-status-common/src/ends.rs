@@ -35,6 +35,15 @@ pub enum EndReason {
 /// How many reasons there are.
 pub const END_REASONS: usize = 11;
 
+/// The first reason of a connection that ended; those before it are of connects that failed.
+pub const FIRST_CONNECTION_END: usize = EndReason::Closed as usize;
+
+/// How many reasons a connection may end for.
+pub const CONNECTION_END_REASONS: usize = END_REASONS - FIRST_CONNECTION_END;
+
+/// How many connections ended for each of these.
+pub type ConnectionEndCounts = [u64; CONNECTION_END_REASONS];
+
 /// How many full sockets were closed for each [`EndReason`].
 pub type EndCounts = [u64; END_REASONS];
 

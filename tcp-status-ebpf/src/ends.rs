@@ -14,40 +14,48 @@ use crate::{
     kernel_layout::Sock,
     maps::{self, NO_LOCAL_PORT},
     netns_counters::{BPF_NOEXIST, NetnsCounters},
+    ports::{self, Slot},
 };
 
 /// A socket was closed that was in `from` and has, or had, the local `port`.
 #[inline(always)]
-pub(crate) fn closed(counters: NetnsCounters, sock: Sock, from: CounterCell, port: u16) {
-    let own = counters.is_own().into();
+pub(crate) fn closed(
+    counters: NetnsCounters,
+    sock: Sock,
+    from: CounterCell,
+    port: u16,
+    (slot, bank): (Slot, u32),
+) {
+    let own = u32::from(counters.is_own()) << 16;
     // A socket that had a port before still shows it.
     let found_none = from.is_syn_sent()
         && sock.port() == 0
         && sock.as_tcp().is_some_and(|tcp| tcp.packets_out() == 0);
     let port = if found_none { 0 } else { port.into() };
-    let reason = count(from.pack(), sock.error(), port, own);
+    let reason = count(from.pack() | own, sock.error(), port, slot.number(), bank);
     if reason == EndReason::NoLocalPort as u32 {
         record_destination(counters.netns, sock, from.family());
     }
 }
 
-/// Counts why, where it is a socket of the tracker's `own` namespace. Returns the reason, or
-/// [`END_REASONS`].
+/// Counts why: at the port of the slot, if it has one; and in all, if bit 16 of `from` says that it is a
+/// socket of the tracker's own namespace. Returns the reason, or a number that is none.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn count(from: u32, error: u32, port: u32, own: u32) -> u32 {
+extern "C" fn count(from: u32, error: u32, port: u32, slot: u32, bank: u32) -> u32 {
     let Some(reason) = EndReason::of(from & 0xff, error, port) else {
-        return END_REASONS as u32;
+        return u32::MAX;
     };
     // Opaque, so that the comparison stays: the verifier wants to see it.
     let index = black_box(reason as usize);
-    if own == 1
+    if from >> 16 == 1
         && let Some(cpu) = maps::per_cpu()
         && index < END_REASONS
     {
         // SAFETY: the map gave the pointer; the index is in range.
         cells::add_atomic(unsafe { &raw mut (*cpu).ends[index] }, 1);
     }
+    ports::count_end(Slot::from_number(slot), bank, reason as usize);
     reason as u32
 }
 

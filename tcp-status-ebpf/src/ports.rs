@@ -6,6 +6,7 @@ use core::hint::black_box;
 
 use tcp_status_common::{
     counters::{OTHER_PORTS, PortGauges, PortKey},
+    ends::{CONNECTION_END_REASONS, FIRST_CONNECTION_END},
     per_cpu::Writer,
 };
 
@@ -32,6 +33,17 @@ impl Slot {
     #[inline(always)]
     pub(crate) fn is_individual(self) -> bool {
         self != Self::NONE && self != Self::new(OTHER_PORTS)
+    }
+
+    /// As an argument of a global function.
+    #[inline(always)]
+    pub(crate) fn number(self) -> u32 {
+        self.0
+    }
+
+    #[inline(always)]
+    pub(crate) fn from_number(number: u32) -> Self {
+        Self(number)
     }
 
     /// As the upper bits of a value of the map of seen sockets; slots are fewer than ports.
@@ -162,6 +174,19 @@ pub(crate) fn count_transition(
         add(writer, gauges, from, -1);
     }
     add(writer, gauges, to, 1);
+}
+
+/// A connection of the port ended, for the reason of this index.
+#[inline(always)]
+pub(crate) fn count_end(slot: Slot, bank: u32, reason: usize) {
+    // Opaque, so that the comparison stays: the verifier wants to see it.
+    let index = black_box(reason.wrapping_sub(FIRST_CONNECTION_END));
+    if let Some(Sharded { gauges, .. }) = gauges(slot, bank)
+        && index < CONNECTION_END_REASONS
+    {
+        // SAFETY: the map gave the pointer; the index is in range.
+        cells::add_atomic(unsafe { &raw mut (*gauges).ends[index] }, 1);
+    }
 }
 
 /// One socket more (`by` 1) or less (-1).

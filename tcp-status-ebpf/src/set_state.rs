@@ -10,7 +10,8 @@ use crate::{
     kernel_layout::{Sock, UntypedSock},
     maps,
     netns_counters::{BPF_ANY, NetnsCounters},
-    ports, seed,
+    ports::{self, Slot},
+    seed,
 };
 
 /// The tracepoint reports MPTCP and SCTP sockets as well; these are no TCP entries.
@@ -57,9 +58,11 @@ fn transition(sock: Sock, counters: NetnsCounters, mode: Mode, from: CounterCell
     if to.is_listening() {
         register_listener_port(counters, mode, port);
     }
+    let mut kept = (Slot::NONE, 0);
     if let Some(bank) = mode.live() {
+        kept = (ports::slot(counters, bank, port), bank);
         counters.count_transition(bank, from, to);
-        ports::count_transition(writer, ports::slot(counters, bank, port), bank, from, to);
+        ports::count_transition(writer, kept.0, bank, from, to);
         cgroups::count_transition(counters, sock, bank, from, to);
         bump_stat!(counters.cpu, writer, counted);
     }
@@ -74,7 +77,7 @@ fn transition(sock: Sock, counters: NetnsCounters, mode: Mode, from: CounterCell
         seed::transition(counters, bank, sock, to.pack(), port);
     }
     if to.is_closed() {
-        ends::closed(counters, sock, from, port);
+        ends::closed(counters, sock, from, port, kept);
     }
 }
 

@@ -28,7 +28,7 @@ pub(crate) use control::wait;
 pub use counters::{BankSum, WriterTotals};
 pub use error::BpfError;
 pub use load::{Bpf, MapLimits, Scope};
-pub use ports::PortSum;
+pub use ports::{PortEnds, PortSum};
 pub use reads::BankReader;
 pub use table::{ListenerListing, Listing};
 

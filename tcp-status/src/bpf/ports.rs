@@ -8,6 +8,7 @@ use std::{
 use aya::maps::MapError;
 use tcp_status_common::{
     counters::{NetnsId, OTHER_PORTS, OWN_NETNS, PortKey, PortPage, STATE_SLOTS},
+    ends::ConnectionEndCounts,
     state::{Family, State},
 };
 
@@ -24,6 +25,9 @@ use super::{
 
 /// The sockets of one port, `[family][state]`, summed over shards.
 pub type PortSum = [[i64; STATE_SLOTS]; Family::COUNT];
+
+/// Connections that ended, by port and reason.
+pub type PortEnds = BTreeMap<u16, ConnectionEndCounts>;
 
 /// A port that is entered, by namespace, and its slot.
 type Entry = ((NetnsId, u16), u32);
@@ -65,6 +69,18 @@ impl BankReader<'_> {
             }
         }
         Ok(sums)
+    }
+
+    /// Connections that ended at the ports of a namespace that are kept apart, while the bank was live.
+    ///
+    /// # Errors
+    /// If the kernel refuses the read.
+    pub fn port_ends(&self, netns: NetnsId) -> Result<PortEnds, BpfError> {
+        let bank = self.bank_of(netns);
+        let entries = self.entries()?.into_iter();
+        let here = entries.filter(|&((of, _), slot)| of == netns && slot != OTHER_PORTS);
+        let ends = here.map(|((_, port), slot)| (port, self.bpf.ports.ends(slot, bank)));
+        Ok(ends.collect())
     }
 
     /// The ports of the own namespace that have no slot, and their sockets together; none if all
@@ -282,6 +298,16 @@ impl Ports {
         })
         .map_err(|error| ports_error(MapError::IoError(error)))?;
         Ok(found)
+    }
+
+    fn ends(&self, slot: u32, bank: u32) -> ConnectionEndCounts {
+        let mut sum = ConnectionEndCounts::default();
+        for shard in self.gauges.of(slot, bank) {
+            for (sum, count) in sum.iter_mut().zip(shard.ends) {
+                *sum += count;
+            }
+        }
+        sum
     }
 
     fn sum(&self, slot: u32, bank: u32) -> PortSum {

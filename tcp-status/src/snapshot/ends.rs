@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tcp_status_common::ends::{EndCounts, EndReason};
+use tcp_status_common::ends::{ConnectionEndCounts, EndCounts, EndReason};
 
 /// Full sockets that were closed since start, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,12 +84,9 @@ impl Ends {
                 other: of(EndReason::ConnectOther),
             },
             no_local_port: of(EndReason::NoLocalPort),
-            connection_ends: ConnectionEnds {
-                closed: of(EndReason::Closed),
-                reset_by_peer: of(EndReason::ResetByPeer),
-                reset_locally: of(EndReason::ResetLocally),
-                timed_out: of(EndReason::TimedOut),
-            },
+            connection_ends: ConnectionEnds::from_counts(
+                counts.last_chunk().expect("the last reasons are of ends"),
+            ),
         }
     }
 }
@@ -110,6 +107,18 @@ impl ConnectFailures {
 }
 
 impl ConnectionEnds {
+    /// From what the programs counted, in their order.
+    #[must_use]
+    pub const fn from_counts(counts: &ConnectionEndCounts) -> Self {
+        let [closed, reset_by_peer, reset_locally, timed_out] = *counts;
+        Self {
+            closed,
+            reset_by_peer,
+            reset_locally,
+            timed_out,
+        }
+    }
+
     /// Each with its name.
     #[must_use]
     pub const fn by_reason(&self) -> [(&'static str, u64); 4] {

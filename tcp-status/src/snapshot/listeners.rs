@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::Counts;
+use super::{ConnectionEnds, Counts};
 
 /// One listening socket. Sockets that share an address by `SO_REUSEPORT` are listed individually.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +47,9 @@ pub struct PortCounts {
     pub port: u16,
     /// Both families.
     pub states: Counts,
+    /// Connections that ended since the port got its first listener; none without events.
+    #[serde(default)]
+    pub connection_ends: Option<ConnectionEnds>,
 }
 
 /// Connections by local port: ports that have, or had, a listener, and all others together. At rest the rows

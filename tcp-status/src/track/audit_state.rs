@@ -14,7 +14,7 @@ use tcp_status_common::{
 
 use super::{gauge::Gauges, idle_ages::IdleAges, schedule::Cause, seed::Walks};
 use crate::{
-    bpf::{BankSum, Scope},
+    bpf::{BankSum, PortEnds, Scope},
     snapshot::{Counts, Drift},
 };
 
@@ -38,6 +38,8 @@ pub struct NetnsState {
     pub ports: Arc<BTreeMap<u16, Gauges>>,
     /// Flows of banks that are no longer live.
     pub accumulated: BankSum,
+    /// Ends of connections, by port, that these counted.
+    pub port_ends: Arc<PortEnds>,
     /// Why its counts are in doubt until an audit has looked.
     pub degraded_reason: Option<String>,
     /// How long connections had been silent when a walk last met them.
@@ -75,6 +77,8 @@ impl NetnsState {
 pub struct RetiredBank {
     /// All that was counted.
     pub counted: BankSum,
+    /// Ends of connections, by port.
+    pub port_ends: PortEnds,
     /// The sockets at the moment of the switch.
     pub seeded: Gauges,
 }
@@ -272,10 +276,17 @@ impl AuditState {
     ) -> BTreeMap<NetnsId, Gauges> {
         let mut found = BTreeMap::new();
         for (netns, netns_state) in self.netns_states_mut() {
-            if let Some(RetiredBank { counted, seeded }) = counts.get(&netns) {
+            if let Some(retired) = counts.get(&netns) {
+                let RetiredBank {
+                    counted, seeded, ..
+                } = retired;
                 let missing = *seeded - (Gauges::of(counted) + netns_state.base);
                 netns_state.accumulated = counted.plus_flows(&netns_state.accumulated);
                 netns_state.base = -missing;
+                let ends = Arc::make_mut(&mut netns_state.port_ends);
+                add_ends(ends, &retired.port_ends);
+                // Their counters are gone, or begin anew.
+                ends.retain(|port, _| retired.port_ends.contains_key(port));
                 found.insert(netns, missing);
             }
         }
@@ -336,6 +347,14 @@ impl AuditState {
                 let cause = self.suspicion.as_ref();
                 cause.map(|cause| format!("{cause}; the next audit corrects what that changed"))
             })
+    }
+}
+
+/// Adds counts by port and reason to others.
+pub fn add_ends(sums: &mut PortEnds, counts: &PortEnds) {
+    for (port, counts) in counts {
+        let sums = sums.entry(*port).or_default().iter_mut();
+        sums.zip(counts).for_each(|(sum, count)| *sum += count);
     }
 }
 

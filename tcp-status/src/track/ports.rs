@@ -8,19 +8,20 @@ use tcp_status_common::state::Family;
 use super::{
     api_error::unavailable,
     assemble::{FamilyCounts, assemble_port},
+    audit_state::add_ends,
     gauge::Gauges,
     queues::{self, HalfOpen},
     split::{Split, SplitCache},
     tracker::Tracker,
 };
 use crate::{
-    bpf::BpfError,
+    bpf::{BpfError, PortEnds},
     kernel::plan::{SeedMethod, SplitMethod},
     serve::{
         Source as _,
         protocol::{ApiError, Show},
     },
-    snapshot::{Counts, PortCounts, Ports},
+    snapshot::{ConnectionEnds, Counts, PortCounts, Ports},
 };
 use tcp_status_common::counters::{NetnsId, OWN_NETNS};
 
@@ -56,9 +57,13 @@ impl Tracker {
             false => None,
         };
         let other = other.map(|(ports, sum)| (ports, sum.into()));
+        let mut ends = self.port_ends(netns).map_err(unavailable)?;
         let counts = |(&port, gauges): (&u16, &Gauges)| PortCounts {
             port,
             states: both(self.port_row(netns, &[port], (split, gauges), half_open)),
+            connection_ends: Some(ConnectionEnds::from_counts(
+                &ends.remove(&port).unwrap_or_default(),
+            )),
         };
         let other_row = |(ports, gauges): &(Vec<u16>, Gauges)| {
             both(self.port_row(netns, ports, (split, gauges), half_open))
@@ -126,6 +131,19 @@ impl Tracker {
         });
         let sum = live.port(netns, port).map_err(unavailable)?;
         Ok(sum.map(|sum| Gauges::from(sum) + base.unwrap_or_default()))
+    }
+
+    /// Connections that ended at the ports of a namespace since each got its first listener.
+    fn port_ends(&self, netns: NetnsId) -> Result<PortEnds, BpfError> {
+        let (counters, before) = self.counters_with(|audit_state| {
+            let netns_state = audit_state.netns_state(netns)?;
+            Some(Arc::clone(&netns_state.port_ends))
+        });
+        let mut ends = counters.port_ends(netns)?;
+        if let Some(before) = before {
+            add_ends(&mut ends, &before);
+        }
+        Ok(ends)
     }
 
     pub(super) fn ports_by_namespace(&self) -> Result<AllPorts, ApiError> {

@@ -3,9 +3,9 @@
 //! The audit state is locked only to select the banks, never while the kernel is read. A bank is not emptied while it
 //! is read: the audit waits, readers never do.
 
-use super::gauge::Gauges;
+use super::{audit_state::add_ends, gauge::Gauges};
 use crate::{
-    bpf::{BankReader, BankSum, BpfError, Scope},
+    bpf::{BankReader, BankSum, BpfError, PortEnds, Scope},
     snapshot::Transitions,
 };
 use tcp_status_common::counters::NetnsId;
@@ -38,5 +38,16 @@ impl Counters<'_> {
             }
             _ => self.live.counters(netns),
         }
+    }
+
+    /// Connections that ended at the ports of a namespace while the banks were live.
+    pub(super) fn port_ends(&self, netns: NetnsId) -> Result<PortEnds, BpfError> {
+        let mut ends = self.live.port_ends(netns)?;
+        if let Some((retiring, scope)) = &self.retiring
+            && scope.includes(netns)
+        {
+            add_ends(&mut ends, &retiring.port_ends(netns)?);
+        }
+        Ok(ends)
     }
 }

@@ -180,8 +180,12 @@ impl Tracker {
             if first_timewait {
                 seeded = seeded.without_minisockets();
             }
-            let counted = old.counters(netns)?;
-            counts.insert(netns, RetiredBank { counted, seeded });
+            let retired = RetiredBank {
+                counted: old.counters(netns)?,
+                port_ends: old.port_ends(netns)?,
+                seeded,
+            };
+            counts.insert(netns, retired);
         }
         Ok(self.audit_state_mut().accumulate_retired(&counts))
     }

@@ -282,7 +282,11 @@ impl Walk {
         for (&port, listing) in &self.listing.ports {
             let states = listing.total();
             if states[State::Listen] > 0 {
-                tracked.push(PortCounts { port, states });
+                tracked.push(PortCounts {
+                    port,
+                    states,
+                    connection_ends: None,
+                });
             } else {
                 outgoing += &states;
             }

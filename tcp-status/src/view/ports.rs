@@ -9,7 +9,7 @@ use super::{
     field::{field, subject},
     rows,
 };
-use crate::snapshot::{Counts, PortCounts, Snapshot};
+use crate::snapshot::{ConnectionEnds, Counts, PortCounts, Snapshot};
 
 /// What the rows are sorted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +55,7 @@ struct Row<'a> {
     /// The systemd unit of its listeners; none where they have several, or it is not known.
     unit: Option<&'a str>,
     states: Counts,
+    connection_ends: Option<ConnectionEnds>,
 }
 
 /// Listening ports that are not listed, together.
@@ -95,6 +96,7 @@ impl<'a> Ports<'a> {
                     port: one.port,
                     unit: units.get(&one.port).copied().flatten(),
                     states: one.states,
+                    connection_ends: one.connection_ends,
                 });
             }
         }

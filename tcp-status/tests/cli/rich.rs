@@ -9,8 +9,9 @@ use tcp_status::{
         protocol::{ApiError, Get, History, Show},
     },
     snapshot::{
-        AcceptLatency, CgroupCounts, CgroupName, Counts, Flow, Listener, NoLocalPortDestination,
-        Overflows, Peaks, PortCounts, Rates, Snapshot, Stale, Syncookies, Tier, Transitions,
+        AcceptLatency, CgroupCounts, CgroupName, ConnectionEnds, Counts, Flow, Listener,
+        NoLocalPortDestination, Overflows, Peaks, PortCounts, Rates, Snapshot, Stale, Syncookies,
+        Tier, Transitions,
         minutes::{self, Extremes, FullestQueue, Minute},
     },
 };
@@ -309,6 +310,7 @@ fn ports() -> tcp_status::snapshot::Ports {
             (State::CloseWait, u64::from(port == FULL) * 41),
             (State::Listen, 1),
         ]),
+        connection_ends: Some(ConnectionEnds::from_counts(&[90, 8, 7, 6])),
     };
     tcp_status::snapshot::Ports {
         limit: Some(30),

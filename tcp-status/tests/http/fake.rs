@@ -16,9 +16,9 @@ use tcp_status::{
         protocol::{ApiError, Get, Show},
     },
     snapshot::{
-        AcceptLatency, CgroupCounts, CgroupName, Cgroups, Counts, Drift, Ends, Events, Flow,
-        Listener, NoLocalPortDestination, Overflows, Peaks, PortCounts, Ports, Snapshot, Stale,
-        StateSeconds, Syncookies, Tier, Transitions,
+        AcceptLatency, CgroupCounts, CgroupName, Cgroups, ConnectionEnds, Counts, Drift, Ends,
+        Events, Flow, Listener, NoLocalPortDestination, Overflows, Peaks, PortCounts, Ports,
+        Snapshot, Stale, StateSeconds, Syncookies, Tier, Transitions,
     },
 };
 use tcp_status_common::{accept::BUCKETS, state::State};
@@ -62,6 +62,10 @@ fn port(port: u16, factor: u64) -> PortCounts {
     PortCounts {
         port,
         states: counts(factor),
+        connection_ends: Some(ConnectionEnds {
+            reset_by_peer: factor - 3,
+            ..ConnectionEnds::default()
+        }),
     }
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::Path};
 
 use tcp_status::{
     serve::http::Options,
-    snapshot::{Counts, PortCounts, Ports, Snapshot, Tier},
+    snapshot::{ConnectionEnds, Counts, PortCounts, Ports, Snapshot, Tier},
 };
 use tcp_status_common::state::State;
 
@@ -161,6 +161,8 @@ fn every_number_is_on_the_page() {
     // One for each reason, happened or not, so that the first one is seen as an increase.
     assert_eq!(page.series("tcp_status_connect_failures_total"), 6);
     assert_eq!(page.series("tcp_status_connection_ends_total"), 4);
+    // Of the port at which any ended.
+    assert_eq!(page.series("tcp_status_port_connection_ends_total"), 4);
     assert_eq!(page.series("tcp_status_no_local_port_total"), 1);
     // Those with the most of twelve.
     let by_destination = "tcp_status_no_local_port_by_destination_total";
@@ -263,6 +265,7 @@ fn a_port_has_series_only_for_states_that_it_has() {
                 counts[state] = count;
                 counts
             }),
+        connection_ends: None,
     };
     let page = parsed(vec![Snapshot {
         ports: Ports {
@@ -440,6 +443,7 @@ fn crowded() -> Snapshot {
             2999 => counts(90),
             _ => states,
         },
+        connection_ends: Some(ConnectionEnds::from_counts(&[4, 3, 2, 1])),
     };
     // An idle port on which a connection waits.
     let queue = |port| {
@@ -501,6 +505,8 @@ fn the_page_is_bounded_however_many_ports_listen() {
         assert_eq!(waits, max_ports > 0);
         assert_eq!(ports.contains("2999"), max_ports > 0);
         assert!(!text.contains("port=\"2000\",state=\"closed\""));
+        let ends = page.series("tcp_status_port_connection_ends_total");
+        assert_eq!(ends, 4 * (listed - 1), "{max_ports}");
     }
 }
 

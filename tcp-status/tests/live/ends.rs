@@ -9,6 +9,7 @@ use std::{
 };
 
 use socket2::{Domain, Socket, Type};
+use tcp_status::serve::{Source as _, protocol::Show};
 use tcp_status::snapshot::{ConnectFailures, ConnectionEnds, Ends, NoLocalPortDestination};
 use tcp_status_testkit::netns::{cut_off, set_sysctl};
 
@@ -303,6 +304,126 @@ fn a_socket_that_had_a_port_before_fails_for_want_of_one() {
                 (libc::EADDRNOTAVAIL, 1),
                 "{ends:?}"
             );
+        })
+        .unwrap();
+}
+
+/// A listener, connections of which end at its port for different reasons.
+struct Ending {
+    listener: TcpListener,
+    ended: ConnectionEnds,
+}
+
+impl Ending {
+    fn new() -> Self {
+        Self {
+            listener: listener().0,
+            ended: ConnectionEnds::default(),
+        }
+    }
+
+    fn port(&self) -> u16 {
+        self.listener.local_addr().unwrap().port()
+    }
+
+    fn pair(&self) -> (TcpStream, TcpStream) {
+        let client = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
+        (client, self.listener.accept().unwrap().0)
+    }
+
+    fn end(&mut self, closed: u64, reset_by_peer: u64, reset_locally: u64) {
+        for i in 0..closed {
+            let (mut first, mut second) = self.pair();
+            if i % 2 == 0 {
+                (first, second) = (second, first);
+            }
+            first.shutdown(Shutdown::Write).unwrap();
+            second.read_to_end(&mut Vec::new()).unwrap();
+        }
+        let reset = |resetting: TcpStream, mut other: TcpStream| {
+            let linger = Some(Duration::ZERO);
+            Socket::from(resetting).set_linger(linger).unwrap();
+            assert_eq!(error_of(other.read(&mut [0])), libc::ECONNRESET);
+        };
+        for _ in 0..reset_by_peer {
+            let (client, server) = self.pair();
+            reset(client, server);
+        }
+        for _ in 0..reset_locally {
+            let (client, server) = self.pair();
+            reset(server, client);
+        }
+        self.ended.closed += closed;
+        self.ended.reset_by_peer += reset_by_peer;
+        self.ended.reset_locally += reset_locally;
+    }
+
+    /// The peer is silent for too long.
+    fn time_out(&mut self) {
+        let (_client, mut server) = self.pair();
+        let limited = Socket::from(server.try_clone().unwrap());
+        let limit = Some(Duration::from_millis(300));
+        limited.set_tcp_user_timeout(limit).unwrap();
+        cut_off().unwrap();
+        server.write_all(b"x").unwrap();
+        assert_eq!(error_of(server.read(&mut [0])), libc::ETIMEDOUT);
+        self.ended.timed_out += 1;
+    }
+
+    /// Waits until both the reading of all ports and that of this one are right.
+    fn assert_counted(&self, subject: &Subject) {
+        let started = Instant::now();
+        loop {
+            let all = subject.snapshot();
+            let port = Some(self.port());
+            let show = Show {
+                port,
+                ..Show::default()
+            };
+            let alone = subject.tracker.show(&show).unwrap().remove(0);
+            let found = [all, alone].map(|one| {
+                let mut rows = one.ports.tracked.into_iter();
+                rows.find(|row| Some(row.port) == port)?.connection_ends
+            });
+            if found == [Some(self.ended); 2] {
+                return;
+            }
+            let expected = self.ended;
+            assert!(started.elapsed() < SOON, "{found:?}, not {expected:?}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+#[test]
+fn ends_of_connections_are_counted_by_port_across_audits() {
+    let Some(netns) = place() else { return };
+    netns
+        .run(|| {
+            let mut before = Ending::new();
+            let subject = Subject::start_attentive();
+            let mut after = Ending::new();
+            let mut audits = 0;
+            for round in 0..3 {
+                before.end(5 + round, 3, 2);
+                after.end(1, 4, 6 + round);
+                for one in [&before, &after] {
+                    one.assert_counted(&subject);
+                }
+                // What was counted before a bank is switched, is part of what is counted after it.
+                let started = Instant::now();
+                while subject.snapshot().drift.audits <= audits {
+                    assert!(started.elapsed() < 10 * SOON, "no audit");
+                    thread::sleep(Duration::from_millis(20));
+                }
+                audits = subject.snapshot().drift.audits;
+                for one in [&before, &after] {
+                    one.assert_counted(&subject);
+                }
+            }
+            before.time_out();
+            before.assert_counted(&subject);
+            after.assert_counted(&subject);
         })
         .unwrap();
 }

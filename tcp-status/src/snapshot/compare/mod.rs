@@ -391,6 +391,7 @@ mod tests {
         let port = |port, established| PortCounts {
             port,
             states: counts(&[(State::Established, established)]),
+            connection_ends: None,
         };
         let tracked = |established| {
             let mut snapshot = reading(&[(State::Established, 5)], &[]);

@@ -177,6 +177,7 @@ fn write_ports(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -> fm
          port other is what is beyond the limit of ports.",
         states,
     )?;
+    write_port_ends(writer, snapshots)?;
     let outgoing = snapshots.iter().flat_map(|one| {
         let counts = one.of.ports.outgoing.iter();
         let states = counts.flat_map(|counts| by_state(one, counts));
@@ -210,6 +211,29 @@ fn write_ports(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -> fm
         snapshots
             .iter()
             .map(|one| (&*one.netns, [], one.of.ports.unaudited.len())),
+    )
+}
+
+/// Of ports at which any connection ended, for each reason.
+fn write_port_ends(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -> fmt::Result {
+    let all = snapshots.iter().flat_map(|one| {
+        let ports = one.of.ports.tracked.iter();
+        ports.filter_map(|port| {
+            let reasons = port.connection_ends?.by_reason();
+            let any = reasons.iter().any(|(_, count)| *count > 0);
+            any.then(|| (&*one.netns, port.port.to_string(), reasons))
+        })
+    });
+    let all: Vec<_> = all.collect();
+    writer.counters(
+        ("tcp_status_port_connection_ends", None),
+        "Connections that ended by local port, of listed ports, and reason.",
+        all.iter().flat_map(|(netns, port, reasons)| {
+            let labels = |reason| [("port", port.as_str()), ("reason", reason)];
+            reasons
+                .iter()
+                .map(move |&(reason, count)| (*netns, labels(reason), count))
+        }),
     )
 }
 
