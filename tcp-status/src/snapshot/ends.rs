@@ -69,6 +69,43 @@ impl fmt::Display for NoLocalPortDestination {
     }
 }
 
+/// The destination that uses up the most ephemeral ports, and when it will have used up all.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FullestDestination {
+    /// Local address, address and port of the peer, as `who --by destination` has them.
+    pub destination: String,
+    /// Ephemeral ports that its connections used at the last walk, TIME_WAIT included.
+    pub used_ports: u64,
+    /// How many there are.
+    pub ephemeral_ports: u32,
+    /// By how many the last walks, three or more, found more each time, per second; none if they did not.
+    pub ports_per_second: Option<f64>,
+    /// Seconds from now until all are used up, if that goes on; none if it is not known.
+    pub seconds_until_exhausted: Option<u64>,
+    /// Seconds since the last walk.
+    pub walked_seconds_ago: u64,
+}
+
+impl fmt::Display for FullestDestination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            destination,
+            used_ports,
+            ephemeral_ports,
+            ..
+        } = self;
+        write!(
+            f,
+            "{destination} uses {used_ports} of {ephemeral_ports} ephemeral ports"
+        )?;
+        match self.seconds_until_exhausted {
+            Some(seconds @ 0..120) => write!(f, ", all in {seconds} s at this rate"),
+            Some(seconds) => write!(f, ", all in {} min at this rate", seconds / 60),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Ends {
     /// From what the programs counted.
     #[must_use]

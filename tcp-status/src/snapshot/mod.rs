@@ -16,7 +16,7 @@ pub mod who;
 pub use accept_latency::AcceptLatency;
 pub use cgroups::{CgroupCounts, CgroupName, Cgroups};
 pub use counts::{Counts, StateSeconds};
-pub use ends::{ConnectFailures, ConnectionEnds, Ends, NoLocalPortDestination};
+pub use ends::{ConnectFailures, ConnectionEnds, Ends, FullestDestination, NoLocalPortDestination};
 pub use groups::{Fullness, Group, MANY_HALF_OPEN};
 pub use history::{DEFAULT_WINDOW, FINE_WINDOW, MAX_WINDOW, Peaks, Rates, Stale};
 pub use listeners::{Listener, Overflows, PortCounts, Ports, Syncookies};
@@ -136,6 +136,10 @@ pub struct Snapshot {
     pub syncookies: Option<Syncookies>,
     /// Number of local ports that `connect()` chooses from; none where the settings are not readable.
     pub ephemeral_ports: Option<u32>,
+    /// The destination that uses up the most of them; none while outgoing connections are less than
+    /// half of them, and in other namespaces than the tracker's own.
+    #[serde(default)]
+    pub fullest_destination: Option<FullestDestination>,
     /// Every listening socket. Of [`Snapshot::port`] only, where it is given.
     pub listeners: Vec<Listener>,
     /// Connections by local port.
@@ -203,6 +207,7 @@ impl Snapshot {
             overflows: None,
             syncookies: None,
             ephemeral_ports: None,
+            fullest_destination: None,
             listeners: Vec::new(),
             ports: Ports::default(),
             cgroups: None,

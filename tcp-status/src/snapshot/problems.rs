@@ -15,6 +15,9 @@ const NEARLY_USED: u64 = 80;
 /// Seconds since the last `connect()` that found no local port, below which that is a problem.
 const NO_LOCAL_PORT_PERIOD: u64 = 300;
 
+/// Seconds until a destination has used up all ephemeral ports, below which that is a problem.
+const EXHAUSTED_SOON: u64 = 600;
+
 /// How urgent a problem is, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -70,6 +73,7 @@ impl Snapshot {
         let mut problems: Vec<_> = self.groups().iter().filter_map(Group::problem).collect();
         let ports = self.no_local_port();
         let ports = ports.or_else(|| self.ephemeral_ports_used());
+        let ports = ports.or_else(|| self.ephemeral_ports_filling());
         let rest = [self.half_open(), self.leak(), ports];
         problems.extend(rest.into_iter().flatten());
         problems.sort_by_key(|problem| problem.severity);
@@ -143,13 +147,26 @@ impl Snapshot {
         let ports = u64::from(self.ephemeral_ports.filter(|&ports| ports > 0)?);
         let outgoing = self.ports.outgoing.as_ref()?.total();
         let percent = outgoing * 100 / ports;
+        let fullest = self.fullest_destination.as_ref();
+        let fullest = fullest.map_or_else(String::new, |fullest| format!("{fullest}; "));
         (outgoing * 100 > NEARLY_USED * ports).then(|| Problem {
             severity: Severity::Warning,
             mark: "no ports",
             text: format!(
-                "outgoing connections are {percent} % of the ephemeral ports; \
+                "outgoing connections are {percent} % of the ephemeral ports; {fullest}\
                  tcp-status who --by destination"
             ),
+            at: vec![Subject::Outgoing],
+        })
+    }
+
+    fn ephemeral_ports_filling(&self) -> Option<Problem> {
+        let fullest = self.fullest_destination.as_ref()?;
+        let soon = fullest.seconds_until_exhausted? < EXHAUSTED_SOON;
+        soon.then(|| Problem {
+            severity: Severity::Warning,
+            mark: "few ports",
+            text: format!("{fullest}; tcp-status who --by destination"),
             at: vec![Subject::Outgoing],
         })
     }

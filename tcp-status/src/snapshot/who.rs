@@ -209,6 +209,9 @@ pub struct Group {
     /// With destinations: the part of these that connections to it use, to a tenth.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub used_percent: Option<f64>,
+    /// How many that are.
+    #[serde(skip)]
+    pub ephemeral_used: u64,
     /// With processes: the process id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
@@ -225,6 +228,7 @@ impl Group {
             states: members.states,
             ephemeral_range: None,
             used_percent: None,
+            ephemeral_used: members.ephemeral,
             pid: None,
             comm: None,
         };
@@ -251,6 +255,21 @@ impl Group {
             Key::Port(port) => port.to_string(),
         };
         group
+    }
+
+    /// One of a destination.
+    #[cfg(test)]
+    pub(crate) fn of_destination(key: String, ephemeral_used: u64, range: u32) -> Self {
+        Self {
+            key,
+            sockets: ephemeral_used,
+            states: Counts::default(),
+            ephemeral_range: Some(range),
+            used_percent: None,
+            ephemeral_used,
+            pid: None,
+            comm: None,
+        }
     }
 }
 

@@ -148,6 +148,7 @@ impl AuditLoop {
             tracker.sample_at_rest();
             tracker.name_cgroups()?;
             tracker.forget_destinations()?;
+            self.watch_destinations(tracker);
             if now - self.forgot >= FORGET && self.last_event >= self.forgot {
                 self.forgot = now;
                 tracker.live_namespaces()?;
@@ -182,6 +183,15 @@ impl AuditLoop {
             }
         }
         Ok(())
+    }
+
+    /// A walk over destinations is at the expense of audits; without one there is no forecast.
+    fn watch_destinations(&mut self, tracker: &Tracker) {
+        let timer = CpuTimer::start();
+        if let Err(error) = tracker.watch_destinations() {
+            log::debug!(error:%; "the fullest destination is not known");
+        }
+        self.budget.spend(timer.spent(), Instant::now());
     }
 
     /// Audits at the expense of the budget, whether that succeeds or not.

@@ -95,6 +95,7 @@ impl Tracker {
             listed: Mutex::default(),
             inside: Mutex::default(),
             cgroup_names: Mutex::default(),
+            fullest: Mutex::default(),
             scan: Scan::new(
                 "counted by a scan: not tracked".into(),
                 settings.pace.share_on_demand(),

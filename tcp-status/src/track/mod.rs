@@ -12,6 +12,7 @@ mod cgroup_names;
 mod cgroups;
 mod cpu_time;
 mod first_seed;
+mod fullest;
 mod gauge;
 mod history;
 mod idle_ages;

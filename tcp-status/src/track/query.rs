@@ -281,6 +281,9 @@ impl Tracker {
             procfs::queue_counters().map_err(unavailable)?;
         let settings = sysctl::settings();
         snapshot.ephemeral_ports = settings.ephemeral_ports;
+        if netns == OWN_NETNS {
+            snapshot.fullest_destination = self.fullest_destination();
+        }
         queues::set_syn_queue_limits(&mut listeners, &settings);
         snapshot.ports = self.ports(netns, (split, &gauges), ports, &half_open)?;
         snapshot.cgroups_reason = match netns {

@@ -13,6 +13,7 @@ use super::{
     accept_latency::AcceptMeter,
     audit_state::{APPEARED, AuditState, UNREACHABLE},
     cgroup_names::Names,
+    fullest::Walks,
     gauge::{self, Gauges},
     inside::InsideCache,
     listed::TableCounts,
@@ -76,6 +77,8 @@ pub struct Tracker {
     /// What was last read inside other namespaces.
     pub(super) inside: Mutex<InsideCache>,
     pub(super) cgroup_names: Mutex<Names>,
+    /// Of destinations.
+    pub(super) fullest: Mutex<Walks>,
     pub(super) scan: Scan,
 }
 

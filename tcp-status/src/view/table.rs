@@ -266,7 +266,11 @@ fn outgoing(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
     if let Some(ports) = snapshot.ephemeral_ports {
         write!(text, "; {ports} ephemeral ports")?;
     }
-    field(out, "outgoing", &text)
+    field(out, "outgoing", &text)?;
+    match &snapshot.fullest_destination {
+        Some(fullest) => field(out, "fullest", &fullest.to_string()),
+        None => Ok(()),
+    }
 }
 
 fn per_second(out: &mut String, rates: &Rates) -> fmt::Result {

@@ -9,9 +9,9 @@ use tcp_status::{
         protocol::{ApiError, Get, History, Show},
     },
     snapshot::{
-        AcceptLatency, CgroupCounts, CgroupName, ConnectionEnds, Counts, Flow, Listener,
-        NoLocalPortDestination, Overflows, Peaks, PortCounts, Rates, Snapshot, Stale, Syncookies,
-        Tier, Transitions,
+        AcceptLatency, CgroupCounts, CgroupName, ConnectionEnds, Counts, Flow, FullestDestination,
+        Listener, NoLocalPortDestination, Overflows, Peaks, PortCounts, Rates, Snapshot, Stale,
+        Syncookies, Tier, Transitions,
         minutes::{self, Extremes, FullestQueue, Minute},
     },
 };
@@ -198,6 +198,14 @@ fn own(step: u64) -> Snapshot {
             last_seconds_ago: 400,
         }]),
         ephemeral_ports: Some(28_232),
+        fullest_destination: Some(FullestDestination {
+            destination: "10.0.0.1 -> [::1]:5432".into(),
+            used_ports: 20_000,
+            ephemeral_ports: 28_232,
+            ports_per_second: Some(1.5),
+            seconds_until_exhausted: Some(5488),
+            walked_seconds_ago: 3,
+        }),
         listeners: listeners(),
         ports: ports(),
         cgroups: Some(cgroups()),

@@ -9,7 +9,7 @@ use std::{
 use serde::Deserialize;
 use serde_json::Number;
 use tcp_status::snapshot::{
-    Counts, Listener, NoLocalPortDestination, Severity, Snapshot, Stale, Tier,
+    Counts, FullestDestination, Listener, NoLocalPortDestination, Severity, Snapshot, Stale, Tier,
 };
 use tcp_status_common::state::State;
 
@@ -399,6 +399,16 @@ fn reading(mark: &str, n: u64) -> Snapshot {
                 walked_seconds_ago: 0,
             });
         }
+        "few ports" => {
+            snapshot.fullest_destination = Some(FullestDestination {
+                destination: "10.0.0.1 -> 10.0.0.2:9200".into(),
+                used_ports: 600,
+                ephemeral_ports: 1000,
+                ports_per_second: Some(1.0),
+                seconds_until_exhausted: Some(600 - n),
+                walked_seconds_ago: 0,
+            });
+        }
         "NO PORTS" => {
             let to = NoLocalPortDestination {
                 address: IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -429,6 +439,8 @@ fn show_reports_a_problem_above_the_limit_of_its_rule() {
         let limit = match (mark, &rule.show_when) {
             // Full is the limit of a SYN queue, and one more than that of an accept queue.
             ("SYN FULL", Some(_)) => 127,
+            // Less than 600 s.
+            ("few ports", Some(_)) => 0,
             ("FULL" | "was full", Some(_)) => 128,
             // Of 1000 ports.
             ("no ports", None) => rule.limits[0].above.as_u64().unwrap() * 10,

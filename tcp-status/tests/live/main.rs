@@ -9,6 +9,7 @@ mod cgroups;
 mod churn;
 mod ends;
 mod floods;
+mod forecast;
 mod half_open;
 mod history;
 mod listeners_elsewhere;
