@@ -161,8 +161,7 @@ fn every_number_is_on_the_page() {
     // One for each reason, happened or not, so that the first one is seen as an increase.
     assert_eq!(page.series("tcp_status_connect_failures_total"), 6);
     assert_eq!(page.series("tcp_status_connection_ends_total"), 4);
-    // Of the port at which any ended.
-    assert_eq!(page.series("tcp_status_port_connection_ends_total"), 4);
+    assert_eq!(page.series("tcp_status_port_connection_ends_total"), 8);
     assert_eq!(page.series("tcp_status_no_local_port_total"), 1);
     // Those with the most of twelve.
     let by_destination = "tcp_status_no_local_port_by_destination_total";

@@ -214,14 +214,13 @@ fn write_ports(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -> fm
     )
 }
 
-/// Of ports at which any connection ended, for each reason.
+/// For each reason, happened or not, so that the first one is seen as an increase.
 fn write_port_ends(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -> fmt::Result {
     let all = snapshots.iter().flat_map(|one| {
         let ports = one.of.ports.tracked.iter();
         ports.filter_map(|port| {
-            let reasons = port.connection_ends?.by_reason();
-            let any = reasons.iter().any(|(_, count)| *count > 0);
-            any.then(|| (&*one.netns, port.port.to_string(), reasons))
+            let ends = port.connection_ends?;
+            Some((&*one.netns, port.port.to_string(), ends.by_reason()))
         })
     });
     let all: Vec<_> = all.collect();
