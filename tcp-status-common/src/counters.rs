@@ -129,11 +129,12 @@ pub struct PortGauges {
     pub first: [[u32; STATE_SLOTS]; Family::COUNT],
     /// What all other writers did; every addition is atomic.
     pub shared: [[u32; STATE_SLOTS]; Family::COUNT],
-    /// Connections that ended while the bank was live, by reason; every addition is atomic.
+    /// Connections that ended while the bank was live, by reason; every addition is atomic. An audit
+    /// switches banks long before a counter is full.
     pub ends: ConnectionEndCounts,
 }
 
-const _: () = assert!(size_of::<PortGauges>() == 224);
+const _: () = assert!(size_of::<PortGauges>() == 208);
 
 /// A local port that has, or had, a listener.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

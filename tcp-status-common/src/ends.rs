@@ -1,7 +1,7 @@
 //! Why a connection was not made, and how one ended: what the kernel's error of a socket says when
 //! it closes.
 
-use crate::{counters::NetnsId, state::State};
+use crate::state::State;
 
 /// What closed a full socket that was not listening.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,41 +42,10 @@ pub const FIRST_CONNECTION_END: usize = EndReason::Closed as usize;
 pub const CONNECTION_END_REASONS: usize = END_REASONS - FIRST_CONNECTION_END;
 
 /// How many connections ended for each of these.
-pub type ConnectionEndCounts = [u64; CONNECTION_END_REASONS];
+pub type ConnectionEndCounts = [u32; CONNECTION_END_REASONS];
 
 /// How many full sockets were closed for each [`EndReason`].
 pub type EndCounts = [u64; END_REASONS];
-
-/// Where to a `connect()` failed for want of a local port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(C)]
-pub struct Destination {
-    /// The network namespace of the socket.
-    pub netns: NetnsId,
-    /// The address in the order of the network, that of IPv4 mapped to IPv6.
-    pub address: [u8; 16],
-    /// The port, in the order of bytes of the host.
-    pub port: u16,
-    /// Explicit padding.
-    pub padding: [u16; 3],
-}
-
-const _: () = assert!(size_of::<Destination>() == 32);
-
-/// The failures of one [`Destination`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct NoLocalPort {
-    /// How many.
-    pub failures: u64,
-    /// The kernel's monotonic clock at the last one, in nanoseconds.
-    pub last: u64,
-}
-
-const _: () = assert!(size_of::<NoLocalPort>() == 16);
-
-/// Destinations that there is room for; user space removes the oldest ones long before.
-pub const DESTINATIONS: u32 = 256;
 
 /// Errors of Linux, on all of its architectures but MIPS, PA-RISC, Alpha and SPARC.
 const EPIPE: u32 = 32;

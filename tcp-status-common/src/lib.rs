@@ -7,6 +7,7 @@ pub mod control;
 pub mod counters;
 pub mod ends;
 pub mod kernel_layout;
+pub mod no_local_port;
 pub mod per_cpu;
 pub mod state;
 pub mod table;

@@ -16,7 +16,7 @@ pub(crate) const CLOSE: u32 = 7;
 /// The kernel's number of a listener.
 pub(crate) const LISTEN: u32 = 10;
 /// The kernel's number of a connection that this side begins.
-const SYN_SENT: u32 = 2;
+pub(crate) const SYN_SENT: u32 = 2;
 /// The kernel's number of a half-open connection that is a full socket.
 pub(crate) const SYN_RECV: u32 = 3;
 
@@ -82,11 +82,6 @@ impl CounterCell {
     #[inline(always)]
     pub(crate) fn is_closed(self) -> bool {
         self.state == CLOSE as usize
-    }
-
-    #[inline(always)]
-    pub(crate) fn is_syn_sent(self) -> bool {
-        self.state == SYN_SENT as usize
     }
 
     #[inline(always)]

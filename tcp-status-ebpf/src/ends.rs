@@ -6,18 +6,20 @@ use core::hint::black_box;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use tcp_status_common::{
     counters::NetnsId,
-    ends::{Destination, END_REASONS, EndReason, NoLocalPort},
+    ends::{END_REASONS, EndReason},
+    no_local_port::{Destination, NoLocalPort},
 };
 
 use crate::{
-    cells::{self, CounterCell},
+    cells::{self, CounterCell, SYN_SENT},
     kernel_layout::Sock,
     maps::{self, NO_LOCAL_PORT},
     netns_counters::{BPF_NOEXIST, NetnsCounters},
     ports::{self, Slot},
 };
 
-/// A socket was closed that was in `from` and has, or had, the local `port`.
+/// A socket was closed that was in `from` and has, or had, the local `port`, which is kept in a slot of a
+/// bank.
 #[inline(always)]
 pub(crate) fn closed(
     counters: NetnsCounters,
@@ -27,14 +29,23 @@ pub(crate) fn closed(
     (slot, bank): (Slot, u32),
 ) {
     let own = u32::from(counters.is_own()) << 16;
+    let (from, slot) = (from.pack() | own, slot.number() << 1 | bank & 1);
+    record(counters.netns, sock, from, port.into(), slot);
+}
+
+/// The same, with as few arguments as a function may have.
+#[inline(never)]
+fn record(netns: NetnsId, sock: Sock, from: u32, mut port: u32, slot: u32) {
     // A socket that had a port before still shows it.
-    let found_none = from.is_syn_sent()
+    if from & 0xff == SYN_SENT
         && sock.port() == 0
-        && sock.as_tcp().is_some_and(|tcp| tcp.packets_out() == 0);
-    let port = if found_none { 0 } else { port.into() };
-    let reason = count(from.pack() | own, sock.error(), port, slot.number(), bank);
+        && sock.as_tcp().is_some_and(|tcp| tcp.packets_out() == 0)
+    {
+        port = 0;
+    }
+    let reason = count(from, sock.error(), port, slot);
     if reason == EndReason::NoLocalPort as u32 {
-        record_destination(counters.netns, sock, from.family());
+        record_destination(netns, sock, (from >> 8 & 0xff) as usize);
     }
 }
 
@@ -42,7 +53,7 @@ pub(crate) fn closed(
 /// socket of the tracker's own namespace. Returns the reason, or a number that is none.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn count(from: u32, error: u32, port: u32, slot: u32, bank: u32) -> u32 {
+extern "C" fn count(from: u32, error: u32, port: u32, slot: u32) -> u32 {
     let Some(reason) = EndReason::of(from & 0xff, error, port) else {
         return u32::MAX;
     };
@@ -55,12 +66,12 @@ extern "C" fn count(from: u32, error: u32, port: u32, slot: u32, bank: u32) -> u
         // SAFETY: the map gave the pointer; the index is in range.
         cells::add_atomic(unsafe { &raw mut (*cpu).ends[index] }, 1);
     }
-    ports::count_end(Slot::from_number(slot), bank, reason as usize);
+    ports::count_end(Slot::from_number(slot >> 1), slot & 1, reason as usize);
     reason as u32
 }
 
 /// The kernel clears the destination only after it has closed the socket.
-#[inline(never)]
+#[inline(always)]
 fn record_destination(netns: NetnsId, sock: Sock, family: usize) {
     let Ok((address, port)) = sock.peer(family) else {
         return;

@@ -16,7 +16,7 @@ use tcp_status_common::{
         FailureTotals, ListenerWalk, Namespace, NamespaceQuery, NetnsId, PortGauges, PortKey,
         PortPage, WalkTotals,
     },
-    ends::{DESTINATIONS, Destination, NoLocalPort},
+    no_local_port::{DESTINATIONS, Destination, NoLocalPort},
     per_cpu::{PerCpu, SecondaryBanks, Shards},
     table::{
         Block, Cursor, LISTED_PORTS_AT_ONCE, ListedListener, ListedPort, ListedPortCounts,

@@ -185,7 +185,7 @@ pub(crate) fn count_end(slot: Slot, bank: u32, reason: usize) {
         && index < CONNECTION_END_REASONS
     {
         // SAFETY: the map gave the pointer; the index is in range.
-        cells::add_atomic(unsafe { &raw mut (*gauges).ends[index] }, 1);
+        cells::add_u32_atomic(unsafe { &raw mut (*gauges).ends[index] }, 1);
     }
 }
 

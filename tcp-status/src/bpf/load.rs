@@ -19,6 +19,7 @@ use tcp_status_common::{
         FailureTotals, ListenerWalk, NetnsId, OWN_NETNS, PortGauges, PortKey, PortPage, WalkTotals,
     },
     kernel_layout::KernelLayout,
+    no_local_port::{Destination, NoLocalPort},
     per_cpu::Shards,
     table::LISTED_PORTS_AT_ONCE,
 };
@@ -28,7 +29,6 @@ use super::{
     cgroup_maps::{self, CgroupWriter, Cgroups},
     closed_listeners::Closed,
     counters::{EmptiedOthers, EmptiedOwn, FAILURES},
-    ends::{Destinations, destinations},
     error::{BpfError, verifier_summary},
     memory::{Gauges, online_cpus, possible_cpus},
     namespaces::Namespaces,
@@ -88,6 +88,10 @@ pub struct MapLimits {
 
 /// Slots of the ports.
 type PortSlots = HashMap<MapData, PodWrapper<PortKey>, u32>;
+
+/// Destinations of connects that failed for want of a local port.
+pub(super) const NO_LOCAL_PORT: &str = "NO_LOCAL_PORT";
+pub(super) type Destinations = HashMap<MapData, PodWrapper<Destination>, PodWrapper<NoLocalPort>>;
 
 /// Connections by local port, read without a lock.
 pub(super) struct Ports {
@@ -233,7 +237,7 @@ impl Bpf {
                 map: map(&mut ebpf, "SEEN")?,
                 none: new_seen(1)?,
             }),
-            destinations: Mutex::new(destinations(&mut ebpf)?),
+            destinations: Mutex::new(map(&mut ebpf, NO_LOCAL_PORT)?),
             namespaces: Mutex::new(Namespaces::new(&mut ebpf)?),
             lister,
             ports: Ports {

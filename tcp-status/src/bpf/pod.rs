@@ -8,8 +8,8 @@ use tcp_status_common::{
         ListenerRecord, ListenerWalk, Namespace, NamespaceQuery, PortGauges, PortKey, PortPage,
         WalkTotals,
     },
-    ends::{Destination, NoLocalPort},
     kernel_layout::KernelLayout,
+    no_local_port::{Destination, NoLocalPort},
     per_cpu::{Shards, WriterStats},
     table::{Cursor, ListedListener, ListedPort, ListedPortCounts, NetnsCounts},
 };

@@ -8,7 +8,7 @@ use std::{
 use aya::maps::MapError;
 use tcp_status_common::{
     counters::{NetnsId, OTHER_PORTS, OWN_NETNS, PortKey, PortPage, STATE_SLOTS},
-    ends::ConnectionEndCounts,
+    ends::CONNECTION_END_REASONS,
     state::{Family, State},
 };
 
@@ -27,7 +27,7 @@ use super::{
 pub type PortSum = [[i64; STATE_SLOTS]; Family::COUNT];
 
 /// Connections that ended, by port and reason.
-pub type PortEnds = BTreeMap<u16, ConnectionEndCounts>;
+pub type PortEnds = BTreeMap<u16, [u64; CONNECTION_END_REASONS]>;
 
 /// A port that is entered, by namespace, and its slot.
 type Entry = ((NetnsId, u16), u32);
@@ -300,11 +300,11 @@ impl Ports {
         Ok(found)
     }
 
-    fn ends(&self, slot: u32, bank: u32) -> ConnectionEndCounts {
-        let mut sum = ConnectionEndCounts::default();
+    fn ends(&self, slot: u32, bank: u32) -> [u64; CONNECTION_END_REASONS] {
+        let mut sum = [0; CONNECTION_END_REASONS];
         for shard in self.gauges.of(slot, bank) {
             for (sum, count) in sum.iter_mut().zip(shard.ends) {
-                *sum += count;
+                *sum += u64::from(count);
             }
         }
         sum

@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tcp_status_common::ends::{ConnectionEndCounts, EndCounts, EndReason};
+use tcp_status_common::ends::{CONNECTION_END_REASONS, EndCounts, EndReason};
 
 /// Full sockets that were closed since start, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,7 +146,7 @@ impl ConnectFailures {
 impl ConnectionEnds {
     /// From what the programs counted, in their order.
     #[must_use]
-    pub const fn from_counts(counts: &ConnectionEndCounts) -> Self {
+    pub const fn from_counts(counts: &[u64; CONNECTION_END_REASONS]) -> Self {
         let [closed, reset_by_peer, reset_locally, timed_out] = *counts;
         Self {
             closed,

@@ -11,6 +11,7 @@ mod budget;
 mod cgroup_names;
 mod cgroups;
 mod cpu_time;
+mod destination_walks;
 mod first_seed;
 mod fullest;
 mod gauge;

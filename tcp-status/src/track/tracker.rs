@@ -13,7 +13,7 @@ use super::{
     accept_latency::AcceptMeter,
     audit_state::{APPEARED, AuditState, UNREACHABLE},
     cgroup_names::Names,
-    fullest::Walks,
+    destination_walks::Walks,
     gauge::{self, Gauges},
     inside::InsideCache,
     listed::TableCounts,

@@ -1,26 +1,14 @@
 //! Destinations of connects that failed for want of a local port.
 
-use aya::{
-    Ebpf,
-    maps::{HashMap, MapData, MapError},
-};
-use tcp_status_common::ends::{Destination, NoLocalPort};
+use aya::maps::MapError;
+use tcp_status_common::no_local_port::{Destination, NoLocalPort};
 
 use super::{
     error::{BpfError, ignore_enoent},
-    load::Bpf,
-    object::{lock, map},
+    load::{Bpf, Destinations, NO_LOCAL_PORT},
+    object::lock,
     pod::PodWrapper,
 };
-
-const NO_LOCAL_PORT: &str = "NO_LOCAL_PORT";
-
-/// The map of them.
-pub(super) type Destinations = HashMap<MapData, PodWrapper<Destination>, PodWrapper<NoLocalPort>>;
-
-pub(super) fn destinations(ebpf: &mut Ebpf) -> Result<Destinations, BpfError> {
-    map(ebpf, NO_LOCAL_PORT)
-}
 
 impl Bpf {
     /// Where to connects failed for want of a local port, the last one first.
