@@ -41,19 +41,28 @@ impl Listener {
     /// more than the limit, and `inet_csk_reqsk_queue_is_full()`.
     #[must_use]
     pub fn fullness(&self) -> Fullness {
+        let worst_first = [
+            Fullness::Full,
+            Fullness::SynFull,
+            Fullness::SynFilling,
+            Fullness::WasFull,
+        ];
+        let found = worst_first.into_iter().find(|&one| self.is(one));
+        found.unwrap_or(Fullness::Room)
+    }
+
+    /// Whether a condition holds, beside others or not.
+    #[must_use]
+    pub fn is(&self, fullness: Fullness) -> bool {
         let half_open = self.syn_queue.unwrap_or(0);
-        let is_syn_full =
-            half_open > 0 && self.syn_queue_limit.is_some_and(|limit| half_open >= limit);
-        if self.accept_queue > self.accept_queue_limit {
-            Fullness::Full
-        } else if is_syn_full {
-            Fullness::SynFull
-        } else if half_open > MANY_HALF_OPEN {
-            Fullness::SynFilling
-        } else if self.accept_queue_peak > Some(self.accept_queue_limit) {
-            Fullness::WasFull
-        } else {
-            Fullness::Room
+        match fullness {
+            Fullness::Full => self.accept_queue > self.accept_queue_limit,
+            Fullness::SynFull => {
+                half_open > 0 && self.syn_queue_limit.is_some_and(|limit| half_open >= limit)
+            }
+            Fullness::SynFilling => half_open > MANY_HALF_OPEN,
+            Fullness::WasFull => self.accept_queue_peak > Some(self.accept_queue_limit),
+            Fullness::Room => true,
         }
     }
 }

@@ -20,7 +20,7 @@ pub use ends::{ConnectFailures, ConnectionEnds, Ends, FullestDestination, NoLoca
 pub use groups::{Fullness, Group, MANY_HALF_OPEN};
 pub use history::{DEFAULT_WINDOW, FINE_WINDOW, MAX_WINDOW, Peaks, Rates, Stale};
 pub use listeners::{Listener, Overflows, PortCounts, Ports, Syncookies};
-pub use problems::{Problem, Severity, Subject};
+pub use problems::{Problem, ProblemKey, Rule, Severity, Subject, is_leak, nearly_uses};
 pub use transitions::{Flow, Transitions};
 
 use std::collections::HashSet;
@@ -101,6 +101,8 @@ pub struct Snapshot {
     /// The local port that the counts are limited to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+    /// What is wrong, the most urgent first.
+    pub problems: Vec<Problem>,
     /// Counts of both families together.
     pub states: Counts,
     /// What `/proc/net/tcp` lists.
@@ -192,6 +194,7 @@ impl Snapshot {
             netns_name: None,
             all_netns: false,
             port: None,
+            problems: Vec::new(),
             states,
             ipv4,
             ipv6,

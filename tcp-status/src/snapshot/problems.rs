@@ -2,9 +2,10 @@
 
 use std::{collections::HashSet, net::IpAddr};
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use tcp_status_common::state::State;
 
-use super::{Counts, Fullness, Group, MANY_HALF_OPEN, NoLocalPortDestination, Snapshot};
+use super::{Counts, Fullness, Group, MANY_HALF_OPEN, NoLocalPortDestination, Snapshot, Stale};
 
 /// Connections that their program does not close, above which it leaks them.
 const LEAKED: u64 = 50;
@@ -18,8 +19,76 @@ const NO_LOCAL_PORT_PERIOD: u64 = 300;
 /// Seconds until a destination has used up all ephemeral ports, below which that is a problem.
 const EXHAUSTED_SOON: u64 = 600;
 
+/// Whether connections leak: more than a few are stale in CLOSE_WAIT.
+#[must_use]
+pub const fn is_leak(stale: &Stale) -> bool {
+    stale.closewait > LEAKED
+}
+
+/// Whether so many outgoing connections nearly use up the ephemeral ports.
+#[must_use]
+pub fn nearly_uses(outgoing: u64, ephemeral_ports: u32) -> bool {
+    ephemeral_ports > 0 && outgoing * 100 > NEARLY_USED * u64::from(ephemeral_ports)
+}
+
+/// The rules by which a reading has a problem, with the ids of `templates/rules.json`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rule {
+    /// An accept queue is full.
+    AcceptQueueOverflow,
+    /// An accept queue was full within the window.
+    AcceptQueueFilling,
+    /// A SYN queue is full.
+    SynQueueFull,
+    /// Many connections are half-open, at a listener or at all of them.
+    HalfOpen,
+    /// A program does not close its connections.
+    CloseWaitLeak,
+    /// Outgoing connections nearly use up the ephemeral ports.
+    EphemeralPorts,
+    /// A destination will soon have used them up.
+    EphemeralPortsFilling,
+    /// A connect() finds no local port.
+    NoLocalPort,
+}
+
+impl Rule {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::AcceptQueueOverflow,
+        Self::AcceptQueueFilling,
+        Self::SynQueueFull,
+        Self::HalfOpen,
+        Self::CloseWaitLeak,
+        Self::EphemeralPorts,
+        Self::EphemeralPortsFilling,
+        Self::NoLocalPort,
+    ];
+
+    /// In one or two words.
+    #[must_use]
+    pub const fn mark(self) -> &'static str {
+        match self {
+            Self::AcceptQueueOverflow => Fullness::Full.name(),
+            Self::AcceptQueueFilling => Fullness::WasFull.name(),
+            Self::SynQueueFull => Fullness::SynFull.name(),
+            Self::HalfOpen => Fullness::SynFilling.name(),
+            Self::CloseWaitLeak => "leak",
+            Self::EphemeralPorts => "no ports",
+            Self::EphemeralPortsFilling => "few ports",
+            Self::NoLocalPort => "NO PORTS",
+        }
+    }
+}
+
+/// What a problem is known by from one reading to the next: its rule, and the port of its listener; 0 where it
+/// is about the whole namespace.
+pub type ProblemKey = (Rule, u16);
+
 /// How urgent a problem is, the most urgent first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Clients are turned away.
     Critical,
@@ -39,7 +108,8 @@ impl Severity {
 }
 
 /// What a reading has counts of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Subject {
     /// A local port that has or had a listener.
     Port(u16),
@@ -48,28 +118,84 @@ pub enum Subject {
     /// A cgroup, by its id.
     Cgroup(u64),
     /// All sockets in one state.
+    #[serde(serialize_with = "state_name", deserialize_with = "named_state")]
     State(State),
     /// Connections with one peer.
     Remote(IpAddr),
 }
 
+fn state_name<S: Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(state.name())
+}
+
+fn named_state<'de, D: Deserializer<'de>>(deserializer: D) -> Result<State, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    name.parse().map_err(D::Error::custom)
+}
+
 /// Something that is wrong at the moment of a reading.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Problem {
+    /// Which limit is exceeded.
+    pub rule: Rule,
     /// How urgent it is.
     pub severity: Severity,
-    /// In one or two words.
-    pub mark: &'static str,
-    /// What is wrong, where, and which command says more.
+    /// What is wrong, and where.
     pub text: String,
+    /// Which command says more.
+    pub hint: Option<String>,
     /// Where, the most telling first.
     pub at: Vec<Subject>,
+    /// When it began, in seconds of Unix time; none if nothing sampled it, or if it is older than the samples.
+    pub since: Option<f64>,
+    /// When it was first sampled, if it may have begun at any time before.
+    pub since_before: Option<f64>,
+}
+
+impl Problem {
+    fn new(rule: Rule, severity: Severity, text: String, at: Vec<Subject>) -> Self {
+        Self {
+            rule,
+            severity,
+            text,
+            hint: None,
+            at,
+            since: None,
+            since_before: None,
+        }
+    }
+
+    /// In one or two words.
+    #[must_use]
+    pub const fn mark(&self) -> &'static str {
+        self.rule.mark()
+    }
+
+    /// What it is known by. A queue that was full is known as the full one.
+    #[must_use]
+    pub fn key(&self) -> ProblemKey {
+        let rule = match self.rule {
+            Rule::AcceptQueueFilling => Rule::AcceptQueueOverflow,
+            rule => rule,
+        };
+        match self.at.first() {
+            Some(&Subject::Port(port)) if rule != Rule::CloseWaitLeak => (rule, port),
+            _ => (rule, 0),
+        }
+    }
 }
 
 impl Snapshot {
+    /// Fills in [`Snapshot::problems`].
+    #[must_use]
+    pub fn with_problems(mut self) -> Self {
+        self.problems = self.find_problems();
+        self
+    }
+
     /// What is wrong, the most urgent first; nothing if nothing is.
     #[must_use]
-    pub fn problems(&self) -> Vec<Problem> {
+    pub fn find_problems(&self) -> Vec<Problem> {
         let mut problems: Vec<_> = self.groups().iter().filter_map(Group::problem).collect();
         let ports = self.no_local_port();
         let ports = ports.or_else(|| self.ephemeral_ports_used());
@@ -79,7 +205,7 @@ impl Snapshot {
         problems.sort_by_key(|problem| problem.severity);
         // Of a port that listens at several addresses.
         let mut seen = HashSet::new();
-        problems.retain(|problem| seen.insert((problem.mark, problem.at.clone())));
+        problems.retain(|problem| seen.insert((problem.rule, problem.at.clone())));
         problems
     }
 
@@ -89,16 +215,16 @@ impl Snapshot {
         if half_open <= MANY_HALF_OPEN.into() || self.groups().iter().any(at_listeners) {
             return None;
         }
-        Some(Problem {
-            severity: Severity::Warning,
-            mark: Fullness::SynFilling.name(),
-            text: format!("{half_open} connections are half-open"),
-            at: vec![Subject::State(State::SynRecv)],
-        })
+        Some(Problem::new(
+            Rule::HalfOpen,
+            Severity::Warning,
+            format!("{half_open} connections are half-open"),
+            vec![Subject::State(State::SynRecv)],
+        ))
     }
 
     fn leak(&self) -> Option<Problem> {
-        let stale = self.stale.filter(|stale| stale.closewait > LEAKED)?;
+        let stale = self.stale.filter(is_leak)?;
         let (leaked, seconds) = (stale.closewait, stale.older_than_seconds);
         let closewait = |states: &Counts| states[State::CloseWait];
         let cgroups = self.cgroups.iter().flat_map(|found| &found.tracked);
@@ -114,14 +240,13 @@ impl Snapshot {
         let port = port.filter(|(count, _)| *count > LEAKED);
         let at = cgroup.map(|one| Subject::Cgroup(one.id)).into_iter();
         let at = at.chain(port.map(|(_, at)| at));
+        let text = format!(
+            "{leaked} connections are in closewait for over {seconds} s: {owner} does not close them"
+        );
+        let at = at.chain([Subject::State(State::CloseWait)]).collect();
         Some(Problem {
-            severity: Severity::Warning,
-            mark: "leak",
-            text: format!(
-                "{leaked} connections are in closewait for over {seconds} s: {owner} does not close \
-                 them; tcp-status who --by process --state closewait"
-            ),
-            at: at.chain([Subject::State(State::CloseWait)]).collect(),
+            hint: Some("tcp-status who --by process --state closewait".into()),
+            ..Problem::new(Rule::CloseWaitLeak, Severity::Warning, text, at)
         })
     }
 
@@ -132,43 +257,47 @@ impl Snapshot {
         let most = all.iter().filter(recent).max_by_key(|one| one.failures)?;
         let listed = all.iter().map(|one| one.failures).sum();
         let total = self.ends.map_or(listed, |ends| ends.no_local_port);
-        Some(Problem {
-            severity: Severity::Critical,
-            mark: "NO PORTS",
-            text: format!(
-                "connects fail for want of a local port: {total} since start, most to {most}, the \
-                 last {last} s ago; tcp-status who --by destination"
-            ),
-            at: vec![Subject::Outgoing],
-        })
+        let text = format!(
+            "connects fail for want of a local port: {total} since start, most to {most}, the last \
+             {last} s ago"
+        );
+        Some(outgoing_problem(
+            Rule::NoLocalPort,
+            Severity::Critical,
+            text,
+        ))
     }
 
     fn ephemeral_ports_used(&self) -> Option<Problem> {
-        let ports = u64::from(self.ephemeral_ports.filter(|&ports| ports > 0)?);
+        let ports = self.ephemeral_ports?;
         let outgoing = self.ports.outgoing.as_ref()?.total();
-        let percent = outgoing * 100 / ports;
+        if !nearly_uses(outgoing, ports) {
+            return None;
+        }
+        let percent = outgoing * 100 / u64::from(ports);
         let fullest = self.fullest_destination.as_ref();
-        let fullest = fullest.map_or_else(String::new, |fullest| format!("{fullest}; "));
-        (outgoing * 100 > NEARLY_USED * ports).then(|| Problem {
-            severity: Severity::Warning,
-            mark: "no ports",
-            text: format!(
-                "outgoing connections are {percent} % of the ephemeral ports; {fullest}\
-                 tcp-status who --by destination"
-            ),
-            at: vec![Subject::Outgoing],
-        })
+        let fullest = fullest.map_or_else(String::new, |fullest| format!("; {fullest}"));
+        let text = format!("outgoing connections are {percent} % of the ephemeral ports{fullest}");
+        Some(outgoing_problem(
+            Rule::EphemeralPorts,
+            Severity::Warning,
+            text,
+        ))
     }
 
     fn ephemeral_ports_filling(&self) -> Option<Problem> {
         let fullest = self.fullest_destination.as_ref()?;
         let soon = fullest.seconds_until_exhausted? < EXHAUSTED_SOON;
-        soon.then(|| Problem {
-            severity: Severity::Warning,
-            mark: "few ports",
-            text: format!("{fullest}; tcp-status who --by destination"),
-            at: vec![Subject::Outgoing],
-        })
+        let rule = Rule::EphemeralPortsFilling;
+        soon.then(|| outgoing_problem(rule, Severity::Warning, fullest.to_string()))
+    }
+}
+
+/// A problem of outgoing connections.
+fn outgoing_problem(rule: Rule, severity: Severity, text: String) -> Problem {
+    Problem {
+        hint: Some("tcp-status who --by destination".into()),
+        ..Problem::new(rule, severity, text, vec![Subject::Outgoing])
     }
 }
 
@@ -179,19 +308,25 @@ impl Group<'_> {
         let fullest = self.sockets.iter().max_by_key(|one| one.fullness())?;
         let (waiting, limit) = (fullest.accept_queue, fullest.accept_queue_limit);
         let half_open = fullest.syn_queue.unwrap_or(0);
-        let fullness = fullest.fullness();
-        let (severity, what) = match fullness {
+        let (rule, severity, what) = match fullest.fullness() {
             Fullness::Room => return None,
-            Fullness::WasFull => (Severity::Warning, "the accept queue was full".into()),
+            Fullness::WasFull => (
+                Rule::AcceptQueueFilling,
+                Severity::Warning,
+                "the accept queue was full".into(),
+            ),
             Fullness::SynFilling => (
+                Rule::HalfOpen,
                 Severity::Warning,
                 format!("{half_open} connections are half-open"),
             ),
             Fullness::SynFull => (
+                Rule::SynQueueFull,
                 Severity::Critical,
                 format!("the SYN queue is full: {half_open} half-open"),
             ),
             Fullness::Full => (
+                Rule::AcceptQueueOverflow,
                 Severity::Critical,
                 format!("the accept queue is full: {waiting} wait, limit {limit}"),
             ),
@@ -200,12 +335,12 @@ impl Group<'_> {
         let unit = fullest.unit.as_ref();
         let of = unit.map_or_else(String::new, |unit| format!(" ({unit})"));
         let cgroup = fullest.cgroup.map(Subject::Cgroup);
-        Some(Problem {
+        Some(Problem::new(
+            rule,
             severity,
-            mark: fullness.name(),
-            text: format!("port {port}{of}: {what}"),
-            at: [Subject::Port(port)].into_iter().chain(cgroup).collect(),
-        })
+            format!("port {port}{of}: {what}"),
+            [Subject::Port(port)].into_iter().chain(cgroup).collect(),
+        ))
     }
 }
 
@@ -258,7 +393,7 @@ mod tests {
         healthy.stale = Some(stale(50));
         healthy.ephemeral_ports = Some(0);
         healthy.ports.outgoing = Some(Counts::default());
-        assert_eq!(healthy.problems(), []);
+        assert_eq!(healthy.find_problems(), []);
     }
 
     #[test]
@@ -306,8 +441,7 @@ mod tests {
             (
                 Severity::Warning,
                 "leak",
-                "51 connections are in closewait for over 60 s: leaky.service does not close them; \
-                 tcp-status who --by process --state closewait",
+                "51 connections are in closewait for over 60 s: leaky.service does not close them",
                 &[
                     Subject::Cgroup(7),
                     Subject::Outgoing,
@@ -317,13 +451,13 @@ mod tests {
             (
                 Severity::Warning,
                 "no ports",
-                "outgoing connections are 82 % of the ephemeral ports; tcp-status who --by destination",
+                "outgoing connections are 82 % of the ephemeral ports",
                 &[Subject::Outgoing],
             ),
         ];
-        let problems = sick.problems();
+        let problems = sick.find_problems();
         let found = problems.iter();
-        let found = found.map(|one| (one.severity, one.mark, one.text.as_str(), &one.at[..]));
+        let found = found.map(|one| (one.severity, one.mark(), one.text.as_str(), &one.at[..]));
         assert_eq!(found.collect::<Vec<_>>(), expected);
     }
 
@@ -341,33 +475,33 @@ mod tests {
         let mut outgoing = Counts::default();
         outgoing[State::TimeWait] = 10;
         full.ports.outgoing = Some(outgoing);
-        let [one] = &full.problems()[..] else {
-            panic!("{:?}", full.problems());
+        let [one] = &full.find_problems()[..] else {
+            panic!("{:?}", full.find_problems());
         };
         assert_eq!(one.severity, Severity::Critical);
         assert_eq!(
             one.text,
             "connects fail for want of a local port: 130 since start, most to 10.0.0.9:5432, the \
-             last 2 s ago; tcp-status who --by destination"
+             last 2 s ago"
         );
         full.no_local_port_destinations = Some(vec![to(1, 99, 300)]);
-        assert_eq!(full.problems()[0].mark, "no ports");
+        assert_eq!(full.find_problems()[0].mark(), "no ports");
     }
 
     #[test]
     fn a_flood_that_no_listener_holds_is_a_problem_of_its_own() {
         let mut flooded = snapshot();
         flooded.states[State::SynRecv] = 257;
-        let [one] = &flooded.problems()[..] else {
-            panic!("{:?}", flooded.problems());
+        let [one] = &flooded.find_problems()[..] else {
+            panic!("{:?}", flooded.find_problems());
         };
         assert_eq!(one.text, "257 connections are half-open");
         flooded.listeners = vec![Listener {
             syn_queue_limit: Some(512),
             ..listener(80, 0, 257)
         }];
-        let [one] = &flooded.problems()[..] else {
-            panic!("{:?}", flooded.problems());
+        let [one] = &flooded.find_problems()[..] else {
+            panic!("{:?}", flooded.find_problems());
         };
         assert_eq!(
             one.text,

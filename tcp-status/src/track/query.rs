@@ -30,7 +30,7 @@ use crate::{
         Source,
         protocol::{ApiError, Get, History, Show},
     },
-    snapshot::{Ends, Events, Ports, Snapshot, minutes},
+    snapshot::{Ends, Events, Ports, Snapshot, Tier, minutes},
 };
 
 /// The name of all namespaces together beyond `--max-namespaces`. Their inode number is 0.
@@ -139,6 +139,24 @@ impl Tracker {
                 }
                 Ok(snapshot)
             }
+        }
+    }
+
+    /// What a query asks for, without the problems.
+    fn readings(&self, query: &Show) -> Result<Vec<Snapshot>, ApiError> {
+        let window = query.window();
+        if query.all_netns {
+            return match query.port {
+                Some(port) => self.port_snapshots(port, window),
+                None => self.snapshots(window),
+            };
+        }
+        let Some(netns) = self.resolve_tracked(query.netns.as_deref())? else {
+            return self.scan.show(query);
+        };
+        match query.port {
+            None => Ok(vec![self.snapshot(netns, window)?]),
+            Some(port) => Ok(vec![self.one_port(netns, port, window)?]),
         }
     }
 
@@ -488,20 +506,14 @@ impl Source for Tracker {
     }
 
     fn show(&self, query: &Show) -> Result<Vec<Snapshot>, ApiError> {
-        let window = query.window();
-        if query.all_netns {
-            return match query.port {
-                Some(port) => self.port_snapshots(port, window),
-                None => self.snapshots(window),
-            };
+        let mut all = self.readings(query)?;
+        for one in &mut all {
+            one.problems = one.find_problems();
+            if one.netns == self.inode && one.tier != Tier::Scan {
+                lock(&self.samples).annotate_problems(one);
+            }
         }
-        let Some(netns) = self.resolve_tracked(query.netns.as_deref())? else {
-            return self.scan.show(query);
-        };
-        match query.port {
-            None => Ok(vec![self.snapshot(netns, window)?]),
-            Some(port) => Ok(vec![self.one_port(netns, port, window)?]),
-        }
+        Ok(all)
     }
 }
 

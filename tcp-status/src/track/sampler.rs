@@ -87,7 +87,7 @@ impl SamplerLoop {
         self.quiet = if moved { 0 } else { self.quiet + 1 };
         self.failing &= sampled.is_err();
         if sampled.is_err() {
-            lock(&tracker.samples).minutes.interrupt();
+            lock(&tracker.samples).interrupt();
         }
         let rested = if self.quiet < QUIET {
             wait(&[waker.event.as_fd()], Some(period)).map(drop)
@@ -177,7 +177,7 @@ impl Tracker {
         let split = self.hooks.split();
         let reading = self.read(OWN_NETNS).map_err(unavailable)?;
         let gauges = reading.gauges;
-        let (listeners, half_open) = self.half_open(OWN_NETNS, &gauges)?;
+        let (mut listeners, half_open) = self.half_open(OWN_NETNS, &gauges)?;
         let requests = half_open.total();
         let aux = self.aux_counts(
             OWN_NETNS,
@@ -192,6 +192,7 @@ impl Tracker {
         let totals = totals(&reading.transitions, reading.events);
         let mut sample = Sample::new(counts, range, totals, &listeners);
         sample.degraded = self.is_degraded()?;
+        let conditions = self.conditions(&counts, &mut listeners, (split, &gauges), &half_open)?;
         let mut samples = lock(&self.samples);
         let now = samples.now();
         samples
@@ -203,6 +204,9 @@ impl Tracker {
         samples.minutes.record(now, sample);
         samples.requests = requests;
         samples.queues.record(now, &listeners);
+        for (rule, ports) in &conditions {
+            samples.onsets.record(now, *rule, ports.as_deref());
+        }
         let queued = listeners
             .iter()
             .map(|one| u64::from(one.accept_queue))

@@ -14,12 +14,19 @@ use tokio::sync::watch;
 use super::{
     history::{GaugeRange, History},
     minutes::Minutes,
+    onsets::Onsets,
     queues::Queues,
     reading::Reading,
 };
-use crate::snapshot::{
-    Counts, FINE_WINDOW, Listener, SCHEMA, Snapshot, minutes::History as HistoryReport,
+use crate::{
+    kernel::sysctl,
+    snapshot::{
+        Counts, FINE_WINDOW, Listener, Rule, SCHEMA, Snapshot, minutes::History as HistoryReport,
+    },
 };
+
+/// Time between two readings of the namespace's settings, in milliseconds.
+const SETTINGS_AGE: u64 = 1000;
 
 /// What was sampled so far.
 pub struct Samples {
@@ -28,6 +35,11 @@ pub struct Samples {
     pub(super) history: History,
     pub(super) minutes: Minutes,
     pub(super) queues: Queues,
+    pub(super) onsets: Onsets,
+    /// Unix time when the first sample could be taken, in milliseconds.
+    epoch: u64,
+    /// Settings of the namespace, and when they were read.
+    settings: Option<(u64, sysctl::Settings)>,
     /// The sampler sleeps until something happens.
     pub(super) resting: bool,
     /// Counts, events since start, and connections that wait to be accepted.
@@ -46,6 +58,9 @@ impl Default for Samples {
             history: History::default(),
             minutes: Minutes::new(0, unix_time()),
             queues: Queues::default(),
+            onsets: Onsets::default(),
+            epoch: unix_time(),
+            settings: None,
             resting: false,
             last: (Counts::default(), 0, 0),
             changed: watch::Sender::default(),
@@ -104,6 +119,48 @@ impl Samples {
             minutes: self.minutes.report(now, unix, since, only),
         }
         .with_peaks()
+    }
+
+    /// Adds to each problem of a snapshot when it began.
+    pub(super) fn annotate_problems(&mut self, snapshot: &mut Snapshot) {
+        let now = self.now();
+        // A time stays what it was as long as the clock is not set.
+        let epoch = unix_time().saturating_sub(now);
+        if epoch.abs_diff(self.epoch) > 1000 {
+            self.epoch = epoch;
+        }
+        for problem in &mut snapshot.problems {
+            let onset = match problem.rule {
+                Rule::AcceptQueueFilling => self.onsets.last(problem.key()),
+                _ => self.onsets.observe(now, problem.key()),
+            };
+            let Some(onset) = onset else { continue };
+            let at = Duration::from_millis(self.epoch + onset.began).as_secs_f64();
+            if onset.is_exact {
+                problem.since = Some(at);
+            } else {
+                problem.since_before = Some(at);
+            }
+        }
+    }
+
+    /// Nothing is known from the last sample to the next one.
+    pub(super) fn interrupt(&mut self) {
+        self.minutes.interrupt();
+        for rule in Rule::ALL {
+            self.onsets.interrupt(rule);
+        }
+    }
+
+    /// Settings of the namespace that were read a moment ago, if so.
+    pub(super) fn settings(&self) -> Option<sysctl::Settings> {
+        let (read, settings) = self.settings?;
+        (self.now() - read < SETTINGS_AGE).then_some(settings)
+    }
+
+    /// Keeps settings that were read just now.
+    pub(super) fn keep_settings(&mut self, settings: sysctl::Settings) {
+        self.settings = Some((self.now(), settings));
     }
 
     fn period_milliseconds(&self) -> u64 {

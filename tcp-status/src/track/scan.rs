@@ -323,22 +323,25 @@ impl Source for Scan {
         let (netns, CachedWalk { walk, began }) =
             self.walk_for(query.netns.as_deref(), query.port)?;
         let Listing { ipv4, ipv6 } = walk.listing(query.port);
-        Ok(vec![Snapshot {
-            tier_reason: Some(self.reason.clone()),
-            degraded: self.degraded(began),
-            port: query.port,
-            cgroups_reason: Some(NO_CGROUPS.into()),
-            accept_latency_reason: Some(NO_ACCEPT_LATENCY.into()),
-            overflows: walk.overflows,
-            syncookies: walk.syncookies,
-            ephemeral_ports: walk.ephemeral_ports,
-            listeners: walk.listeners(query.port),
-            // One port says nothing of others.
-            ports: query
-                .port
-                .map_or_else(|| walk.ports(), |_| Ports::default()),
-            ..Snapshot::of(Tier::Scan, netns, [ipv4, ipv6])
-        }])
+        Ok(vec![
+            Snapshot {
+                tier_reason: Some(self.reason.clone()),
+                degraded: self.degraded(began),
+                port: query.port,
+                cgroups_reason: Some(NO_CGROUPS.into()),
+                accept_latency_reason: Some(NO_ACCEPT_LATENCY.into()),
+                overflows: walk.overflows,
+                syncookies: walk.syncookies,
+                ephemeral_ports: walk.ephemeral_ports,
+                listeners: walk.listeners(query.port),
+                // One port says nothing of others.
+                ports: query
+                    .port
+                    .map_or_else(|| walk.ports(), |_| Ports::default()),
+                ..Snapshot::of(Tier::Scan, netns, [ipv4, ipv6])
+            }
+            .with_problems(),
+        ])
     }
 }
 

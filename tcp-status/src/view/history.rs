@@ -3,13 +3,16 @@
 use std::{
     fmt::{self, Write as _},
     io::{IsTerminal as _, stdout},
-    time::{Duration, UNIX_EPOCH},
 };
 
 use ratatui::crossterm::terminal;
 use tcp_status_common::state::State;
 
-use super::{field::field, top::panels::theme::Theme};
+use super::{
+    field::field,
+    time::{ago, clock, date},
+    top::panels::theme::Theme,
+};
 use crate::snapshot::minutes::{Extremes, History, Minute};
 
 /// Columns before a plot.
@@ -283,40 +286,4 @@ fn short(value: f64) -> String {
 #[expect(clippy::cast_precision_loss, reason = "times are far below 2^53")]
 const fn seconds(time: u64) -> f64 {
     time as f64
-}
-
-/// Date and time to the second, in UTC; a dash if there is no such time.
-fn timestamp(time: f64) -> Option<String> {
-    /// The last second that has four digits for its year.
-    const LAST: f64 = 253_402_300_799.0;
-    let time = (0.0..=LAST).contains(&time).then_some(time)?;
-    let time = UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(time).ok()?)?;
-    Some(humantime::format_rfc3339_seconds(time).to_string())
-}
-
-/// Hours, minutes, seconds.
-fn clock(time: f64) -> String {
-    let time = timestamp(time).and_then(|text| Some(text.get(11..19)?.to_owned()));
-    time.unwrap_or_else(|| "-".into())
-}
-
-/// Date, hours, minutes.
-fn date(time: f64) -> String {
-    let time = timestamp(time).and_then(|text| Some(text.get(..16)?.replace('T', " ")));
-    time.unwrap_or_else(|| "-".into())
-}
-
-/// A time span in two units at most.
-fn ago(seconds: f64) -> String {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a cast saturates"
-    )]
-    let seconds = seconds.max(0.0) as u64;
-    match (seconds / 3600, seconds / 60 % 60) {
-        (0, 0) => format!("{seconds}s"),
-        (0, minutes) => format!("{minutes}m"),
-        (hours, minutes) => format!("{hours}h{minutes:02}m"),
-    }
 }

@@ -9,6 +9,7 @@ pub mod paint;
 pub mod ports;
 mod rows;
 pub mod table;
+mod time;
 pub mod top;
 pub mod verify;
 pub mod who;

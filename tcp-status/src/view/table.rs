@@ -8,6 +8,7 @@ use super::{
     field::{field, no_local_port, overflows, subject},
     paint::Paint,
     rows::{self, Row},
+    time::describe,
 };
 use crate::snapshot::{Drift, Ends, Events, Peaks, Rates, Snapshot, Stale, Tier, minutes::Minute};
 
@@ -147,8 +148,8 @@ fn verdict(out: &mut String, snapshots: &[Snapshot], paint: Paint) -> fmt::Resul
         } else {
             format!("netns {}: ", one.netns)
         };
-        let problems = one.problems().into_iter();
-        problems.map(move |problem| (problem.severity, format!("{at}{}", problem.text)))
+        let problems = one.problems.iter();
+        problems.map(move |problem| (problem.severity, format!("{at}{}", describe(problem))))
     });
     let mut problems: Vec<_> = each.collect();
     if problems.is_empty() {
@@ -542,7 +543,8 @@ established  4294967305 4294967295         10
         flooded.degraded = Some("an audit is due".into());
         let mut scanned = snapshot();
         scanned.netns = 7;
-        let text = super::render_all(&[scanned, flooded], &Details::default());
+        let all = [scanned, flooded.with_problems()];
+        let text = super::render_all(&all, &Details::default());
         let expected = "\
 WARNING   netns 4026531833: 300 connections are half-open
 tier      full

@@ -55,7 +55,7 @@ impl Source for Rich {
 
     fn show(&self, query: &Show) -> Result<Vec<Snapshot>, ApiError> {
         let step = self.readings.fetch_add(1, Ordering::Relaxed);
-        let all = vec![own(step), other(step)];
+        let all = vec![own(step).with_problems(), other(step).with_problems()];
         if query.all_netns {
             return Ok(all);
         }
@@ -71,7 +71,7 @@ impl Source for Rich {
         one.port = query.port;
         one.listeners
             .retain(|listener| query.port.is_none_or(|port| port == listener.port));
-        Ok(vec![one])
+        Ok(vec![one.with_problems()])
     }
 }
 

@@ -447,14 +447,16 @@ fn show_reports_a_problem_above_the_limit_of_its_rule() {
             (_, None) => rule.limits[0].above.as_u64().unwrap(),
             _ => panic!("{mark} with show_when"),
         };
-        assert_eq!(reading(mark, limit).problems(), [], "{mark}");
-        let problems = reading(mark, limit + 1).problems();
+        assert_eq!(reading(mark, limit).find_problems(), [], "{mark}");
+        let problems = reading(mark, limit + 1).find_problems();
         let severity = match rule.severity.as_str() {
             "critical" => Severity::Critical,
             _ => Severity::Warning,
         };
         assert_eq!(problems.len(), 1, "{mark}");
-        assert_eq!((problems[0].mark, problems[0].severity), (mark, severity));
+        let found = (problems[0].mark(), problems[0].severity);
+        assert_eq!(found, (mark, severity));
+        assert_eq!(serde_json::to_value(problems[0].rule).unwrap(), rule.id);
     }
 }
 

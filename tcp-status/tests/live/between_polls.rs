@@ -78,7 +78,7 @@ fn a_spike_between_two_polls_is_seen_and_passes() {
 }
 
 /// Length and limit of the accept queue, as the kernel tells them to the owner of the listener.
-fn queue(listener: &impl AsRawFd) -> (u32, u32) {
+pub fn queue(listener: &impl AsRawFd) -> (u32, u32) {
     let mut info = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
     let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).unwrap();
     // SAFETY: the kernel writes no more than the length into the structure.

@@ -21,7 +21,7 @@ use crate::subject::{Subject, place, turn};
 /// Some samples, and a sampler that rests at the end of them.
 const REST: Duration = Duration::from_secs(4);
 
-fn unix() -> f64 {
+pub fn unix() -> f64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap()

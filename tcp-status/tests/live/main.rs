@@ -16,6 +16,7 @@ mod listeners_elsewhere;
 mod many_namespaces;
 mod namespaces;
 mod nested;
+mod onsets;
 mod pacing;
 mod ports;
 mod preemption;

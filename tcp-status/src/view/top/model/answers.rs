@@ -9,6 +9,7 @@ use crate::{
     printable::printable,
     snapshot::{Severity, Snapshot, minutes, who::Who},
     track::who::Walk,
+    view::time::describe,
 };
 
 /// The most lines of notices.
@@ -116,7 +117,7 @@ impl Model {
             self.watched.clear();
         }
         self.history.add(&reading, at);
-        self.set_problems(reading.problems());
+        self.set_problems(reading.problems.clone());
         self.reading = reading;
         self.read_at = at;
         self.outage = None;
@@ -137,7 +138,7 @@ impl Model {
         }
         let lists_them = self.tab == Tab::Overview || self.has_details();
         let problems = self.problems.iter().filter(|_| !lists_them);
-        let problems = problems.map(|problem| (problem.severity, problem.text.clone()));
+        let problems = problems.map(|problem| (problem.severity, describe(problem)));
         let degraded = self.reading.degraded.iter();
         let degraded = degraded.map(|why| (Severity::Warning, format!("degraded: {why}")));
         let all = problems.chain(degraded);
@@ -260,7 +261,7 @@ mod tests {
         answer(&mut model, Ok(vec![best.clone()]), start);
         assert_eq!(texts(&model), ["degraded: an audit is due"]);
         best.states[State::SynRecv] = 300;
-        answer(&mut model, Ok(vec![best]), start);
+        answer(&mut model, Ok(vec![best.with_problems()]), start);
         // The overview lists the problem itself.
         assert_eq!(texts(&model), ["degraded: an audit is due"]);
         model.tab = Tab::Ports;

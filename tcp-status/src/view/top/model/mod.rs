@@ -190,7 +190,7 @@ impl Model {
             span: 0,
             size: Size::default(),
         };
-        model.set_problems(model.reading.problems());
+        model.set_problems(model.reading.problems.clone());
         model.record_watched();
         model
     }
@@ -200,7 +200,7 @@ impl Model {
         self.marks.clear();
         for one in &problems {
             for at in &one.at {
-                self.marks.entry(*at).or_insert((one.severity, one.mark));
+                self.marks.entry(*at).or_insert((one.severity, one.mark()));
             }
         }
         self.problems = problems;

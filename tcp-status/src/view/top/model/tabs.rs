@@ -13,7 +13,7 @@ use super::{
 use crate::{
     printable::printable,
     snapshot::{Counts, Group, Problem, Snapshot, Subject},
-    view::cgroups,
+    view::{cgroups, time::describe},
 };
 
 /// The least width of a name.
@@ -153,8 +153,8 @@ impl Model {
             _ => return None,
         };
         let mut problems = self.problems.iter();
-        let found = problems.find(|one| about.contains(&one.mark))?;
-        Some((found.severity, found.mark))
+        let found = problems.find(|one| about.contains(&one.mark()))?;
+        Some((found.severity, found.mark()))
     }
 
     fn rates(&self) -> Table {
@@ -384,8 +384,10 @@ impl Model {
 
     fn namespaces(&self) -> Table {
         let rows = self.namespaces.iter().map(|one: &Snapshot| {
-            let problems = one.problems();
-            let mark = problems.first().map(|first| (first.severity, first.mark));
+            let mark = one
+                .problems
+                .first()
+                .map(|first| (first.severity, first.mark()));
             let name = one.netns_name.as_deref().map(printable);
             counts_row(
                 one.netns.to_string(),
@@ -406,12 +408,12 @@ impl Model {
 
 /// A problem, and what Enter opens.
 pub(super) fn problem_row(problem: &Problem) -> Row {
-    let text = printable(&problem.text);
+    let (text, mark) = (printable(&describe(problem)), problem.mark());
     Row {
-        key: format!("{} {:?}", problem.mark, problem.at),
+        key: format!("{mark} {:?}", problem.at),
         opens: problem.at.first().copied(),
-        mark: Some((problem.severity, problem.mark)),
-        cells: vec![Cell::Text(problem.mark.into()), Cell::Text(text)],
+        mark: Some((problem.severity, mark)),
+        cells: vec![Cell::Text(mark.into()), Cell::Text(text)],
         ..Row::default()
     }
 }
@@ -465,7 +467,7 @@ fn listener_row(at: usize, group: &Group<'_>) -> Row {
     let (address, port) = group.address();
     let mark = group
         .problem()
-        .map(|problem| (problem.severity, problem.mark));
+        .map(|problem| (problem.severity, problem.mark()));
     let uid = group
         .uid()
         .map_or_else(String::new, |uid| format!(" uid {uid}"));

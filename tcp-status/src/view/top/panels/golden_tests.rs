@@ -31,7 +31,7 @@ fn incident(step: u64) -> Snapshot {
     for one in cgroups.filter(|one| one.id == 7) {
         one.states[State::CloseWait] = 341;
     }
-    reading
+    reading.with_problems()
 }
 
 fn watched(start: Instant) -> Model {
