@@ -42,7 +42,7 @@ pub enum Verdict {
 #[derive(Clone, Copy)]
 enum Play {
     /// From churn: each run opens and closes, and holds nothing.
-    Brief(churn::Scenario),
+    Connections(churn::Scenario),
     /// Holds sockets, and says when.
     Staged(fn(&mut Stage<'_>) -> io::Result<Verdict>),
 }
@@ -136,16 +136,16 @@ impl Scenario {
 
     /// All of them, those of churn first.
     pub fn all() -> impl Iterator<Item = Self> {
-        let brief = |contrary| {
+        let connections = |contrary| {
             move |&(name, play): &(&'static str, churn::Scenario)| Self {
                 name,
                 contrary,
                 settings: &[],
-                play: Play::Brief(play),
+                play: Play::Connections(play),
             }
         };
-        let contrary = CONTRARY.iter().map(brief(true));
-        let churned = SCENARIOS.iter().map(brief(false)).chain(contrary);
+        let contrary = CONTRARY.iter().map(connections(true));
+        let churned = SCENARIOS.iter().map(connections(false)).chain(contrary);
         churned.chain(STAGED.iter().copied())
     }
 
@@ -164,13 +164,13 @@ impl Scenario {
             }
         }
         match self.play {
-            Play::Brief(play) => brief(play, stage),
+            Play::Connections(play) => connections(play, stage),
             Play::Staged(play) => play(stage),
         }
     }
 }
 
-fn brief(play: churn::Scenario, stage: &mut Stage<'_>) -> io::Result<Verdict> {
+fn connections(play: churn::Scenario, stage: &mut Stage<'_>) -> io::Result<Verdict> {
     for family in Family::ALL {
         stage.ctx.speak(family);
         (0..TIMES).try_for_each(|_| play(&mut stage.ctx))?;

@@ -249,8 +249,8 @@ async fn dropped(mut channel: watch::Receiver<()>) {
 
 /// Tells the log, the service manager and, on a terminal, the user.
 async fn announce(source: &Arc<dyn Source>, path: &Path) {
-    let asked = Arc::clone(source);
-    let first = spawn_blocking(move || asked.show(&Show::default())).await;
+    let source = Arc::clone(source);
+    let first = spawn_blocking(move || source.show(&Show::default())).await;
     let tier = match first {
         Ok(Ok(snapshots)) => snapshots.into_iter().next().map(|snapshot| {
             if io::stdout().is_terminal()

@@ -14,15 +14,15 @@ const TIMES: u32 = 3;
 
 /// Notifies the service manager for as long as `source` answers. A thread that dies ends the process.
 pub(super) async fn feed(source: Arc<dyn Source>) -> Infallible {
-    let Some(patience) = sd_notify::watchdog_enabled() else {
+    let Some(timeout) = sd_notify::watchdog_enabled() else {
         return pending().await;
     };
     loop {
-        sleep(patience / TIMES).await;
-        let asked = Arc::clone(&source);
-        // That it answers, even with a refusal, is what counts: it waits for no lock forever.
-        let answered = spawn_blocking(move || drop(asked.get(&question()))).await;
-        if answered.is_ok() {
+        sleep(timeout / TIMES).await;
+        let queried = Arc::clone(&source);
+        // That it answers, even with an error, is what counts: it waits for no lock forever.
+        let result = spawn_blocking(move || drop(queried.get(&question()))).await;
+        if result.is_ok() {
             notify(&[NotifyState::Watchdog]);
         }
     }

@@ -126,7 +126,7 @@ fn consent(changes: &[(&Agent, Change)]) -> anyhow::Result<bool> {
 }
 
 fn conflict(agent: &Agent, others: &[Setting]) -> UsageError {
-    let places: Vec<_> = others
+    let locations: Vec<_> = others
         .iter()
         .map(|other| {
             format!(
@@ -141,7 +141,7 @@ fn conflict(agent: &Agent, others: &[Setting]) -> UsageError {
         "cannot install {}: the keys are defined elsewhere, in {}; remove them there first: \
          an agent with a key twice does not start",
         agent.target.display(),
-        places.join(", ")
+        locations.join(", ")
     ))
 }
 

@@ -111,7 +111,7 @@ impl ConnectionTable {
         }
     }
 
-    fn enter(&self, id: ConnectionId, state: State) {
+    fn set_state(&self, id: ConnectionId, state: State) {
         if let Some(entry) = self.entries().get_mut(&id) {
             entry.state = state;
         }
@@ -176,12 +176,12 @@ impl Connection {
 
     /// From now on the connection is kept.
     pub(crate) fn request_started(&self) {
-        self.table.enter(self.id, State::InFlight);
+        self.table.set_state(self.id, State::InFlight);
     }
 
     /// From now on the client has time to read the response, and to send another request.
     pub(crate) fn response_ready(&self) {
-        self.table.enter(self.id, State::Idle(Instant::now()));
+        self.table.set_state(self.id, State::Idle(Instant::now()));
         self.table.evictable.notify_one();
     }
 

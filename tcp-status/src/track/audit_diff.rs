@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn drift_is_confirmed_once_and_then_vouched_for() {
+    fn drift_is_confirmed_once_and_then_exact() {
         let drifts = [
             found(&[(0, State::FinWait1, -5), (0, State::FinWait2, 5)]),
             found(&[(1, State::Established, -2), (0, State::Established, 2)]),

@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_vouched_for_is_said() {
+    fn what_may_be_off_is_degraded() {
         let mut audit_state = AuditState::new(Duration::ZERO, 0);
         assert_eq!(audit_state.degraded(&audit_state.own), None);
         audit_state.suspicion = Some(Cause::Missed(4));

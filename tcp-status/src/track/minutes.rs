@@ -139,7 +139,7 @@ impl Current {
     fn record(&self) -> Option<Record> {
         let mut gauges = [Extreme::default(); GAUGES];
         for (extreme, of) in gauges.iter_mut().zip(&self.gauges) {
-            *extreme = of.close(whole)?;
+            *extreme = of.close(nearest)?;
         }
         let mut rates = Some([Extreme::default(); RATES.len()]);
         for (i, of) in self.rates.iter().enumerate() {
@@ -165,7 +165,7 @@ impl Current {
     clippy::cast_sign_loss,
     reason = "a cast saturates, and counts are not negative"
 )]
-const fn whole(value: f64) -> u32 {
+const fn nearest(value: f64) -> u32 {
     value.round() as u32
 }
 
@@ -477,8 +477,8 @@ impl Record {
         };
         let states = State::ALL.into_iter();
         let states = states.filter(|state| only.is_none_or(|only| only == *state));
-        let whole = only.is_none();
-        let rates = self.rates.iter().filter(|_| whole);
+        let is_for_all = only.is_none();
+        let rates = self.rates.iter().filter(|_| is_for_all);
         let fullest = self.fullest;
         Minute {
             // The clocks drift apart by less than a second a day.
@@ -492,8 +492,8 @@ impl Record {
                 .flat_map(|rates| RATES.into_iter().zip(rates))
                 .map(|(name, of)| (name.into(), rate(of)))
                 .collect(),
-            accept_queues: whole.then(|| gauge(&self.gauges[QUEUED])),
-            fullest_accept_queue: (whole && fullest.length > 0).then(|| FullestQueue {
+            accept_queues: is_for_all.then(|| gauge(&self.gauges[QUEUED])),
+            fullest_accept_queue: (is_for_all && fullest.length > 0).then(|| FullestQueue {
                 port: fullest.port,
                 length: fullest.length,
                 limit: fullest.limit,

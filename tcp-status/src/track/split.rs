@@ -156,8 +156,8 @@ impl SplitCache {
         let came = now
             .ended_in_finwait2
             .saturating_sub(began.ended_in_finwait2);
-        let born = came + now.ended_otherwise.saturating_sub(began.ended_otherwise);
-        let expired = (began.minisockets + born).saturating_sub(now.minisockets);
+        let created = came + now.ended_otherwise.saturating_sub(began.ended_otherwise);
+        let expired = (began.minisockets + created).saturating_sub(now.minisockets);
         let segments = now.segments.zip(began.segments);
         let least = segments.map_or(0, |(now, then)| {
             found.saturating_sub(expired + now.saturating_sub(then))

@@ -22,11 +22,11 @@ use crate::{
 type Case<'a> = (&'a str, &'a [&'a str], &'a [&'a str]);
 
 /// Where a shell runs: scripts, and the program on its PATH.
-struct Place {
+struct ShellHome {
     directory: tempfile::TempDir,
 }
 
-impl Place {
+impl ShellHome {
     fn new(shell: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let script = printed(&["completions", shell]);
@@ -123,13 +123,13 @@ fn cases<'a>(other: &'a [&'a str]) -> [Case<'a>; 15] {
 }
 
 /// Compares what a shell offers for each case.
-fn assert_offered(shell: &str, offered: impl Fn(&Place, &str) -> Option<String>) {
+fn assert_offered(shell: &str, offered: impl Fn(&ShellHome, &str) -> Option<String>) {
     assert_eq!(FULL, 5432);
-    let place = Place::new(shell);
-    place.serve();
+    let home = ShellHome::new(shell);
+    home.serve();
     let other = OTHER.to_string();
     for (line, wanted, unwanted) in cases(&[&other]) {
-        let Some(offered) = offered(&place, line) else {
+        let Some(offered) = offered(&home, line) else {
             return;
         };
         // Fish has what each word means behind it.
@@ -147,7 +147,7 @@ fn assert_offered(shell: &str, offered: impl Fn(&Place, &str) -> Option<String>)
 }
 
 /// What bash offers at the end of a line.
-fn offered_by_bash(place: &Place, line: &str) -> Option<String> {
+fn offered_by_bash(home: &ShellHome, line: &str) -> Option<String> {
     // As readline calls it: the words so far, the last one, and the one before.
     const PROGRAM: &str = r#"
         source ./_tcp-status
@@ -160,7 +160,7 @@ fn offered_by_bash(place: &Place, line: &str) -> Option<String> {
         "${BASH_REMATCH[1]}" tcp-status "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}" 2> errors
         printf '%s\n' "${COMPREPLY[@]}"
     "#;
-    place.run("bash", &format!("LINE={line:?}\n{PROGRAM}"))
+    home.run("bash", &format!("LINE={line:?}\n{PROGRAM}"))
 }
 
 #[test]
@@ -178,9 +178,9 @@ fn units_with_sockets_are_offered() {
         .run(|| {
             let mut traffic = cgroup.spawn(&["bulk", "1"]);
             traffic.hold();
-            let (tracker, place, name) = (
+            let (tracker, home, name) = (
                 Tracker::start_by_events(),
-                Place::new("bash"),
+                ShellHome::new("bash"),
                 cgroup.name(),
             );
             let socket = tracker.socket();
@@ -195,7 +195,7 @@ fn units_with_sockets_are_offered() {
                 let line = format!("tcp-status get listen --socket {socket} --cgroup {typed}");
                 // The tracker reads names of cgroups for a part of the time only.
                 wait(wanted, || {
-                    let offered = offered_by_bash(&place, &line);
+                    let offered = offered_by_bash(&home, &line);
                     offered.is_none_or(|offered| offered.lines().any(|line| line == wanted))
                 });
             }
@@ -206,25 +206,25 @@ fn units_with_sockets_are_offered() {
 
 #[test]
 fn fish_completes_every_word() {
-    assert_offered("fish", |place, line| {
+    assert_offered("fish", |home, line| {
         let program = format!("source ./_tcp-status; complete --do-complete {line:?}");
-        place.run("fish", &program)
+        home.run("fish", &program)
     });
 }
 
 #[test]
 fn zsh_completes_from_the_first_word_on() {
-    let place = Place::new("zsh");
-    if place.run("zsh", "true").is_none() {
+    let home = ShellHome::new("zsh");
+    if home.run("zsh", "true").is_none() {
         return;
     }
-    place.serve();
+    home.serve();
     let command = pty_process::blocking::Command::new("zsh")
         .arg("-f")
         .env("PATH", path())
         .env_remove("TCP_STATUS_SOCKET")
         .env("TERM", "dumb")
-        .current_dir(place.path());
+        .current_dir(home.path());
     let terminal = Terminal::start(command, (80, 24));
     terminal.send("fpath=($PWD $fpath); autoload -Uz compinit; compinit -u -D; PS1='ready> '\n");
     terminal.wait_for("\nready> ");

@@ -193,7 +193,7 @@ impl Tracker {
         }
     }
 
-    /// That it cannot answer, or does not vouch for what it answers, in its words.
+    /// Why it cannot answer, or why its answer is degraded.
     pub(crate) fn doubt(&self) -> Option<String> {
         match self.asked(&Show::default()).unwrap() {
             Response::Snapshots(mut all) => all.remove(0).degraded,
@@ -202,8 +202,8 @@ impl Tracker {
         }
     }
 
-    /// Waits until it has what the kernel lists here, and vouches for it. While it does not vouch, it
-    /// may be wrong, but not for long.
+    /// Waits until it has what the kernel lists here, and is not degraded. While it is degraded, it may be wrong,
+    /// but not for long.
     pub(crate) fn assert_exact(&self, when: &str) {
         let mut at_rest_since = None;
         let began = Instant::now();

@@ -130,7 +130,7 @@ fn compare(scenario: Scenario) -> u64 {
 /// kernel's own count of skips or because they were `hidden`, and beyond those of minisockets while
 /// `foreign` trackers were attached and detached: such an event leaves two gauges wrong.
 fn unexplained(subject: &Subject, foreign: u64, hidden: u64) -> u64 {
-    let snapshot = subject.vouched_within(SOON);
+    let snapshot = subject.exact_snapshot_within(SOON);
     let (drift, missed) = (snapshot.drift, snapshot.events.unwrap().missed);
     let by_state = &drift.corrections_by_state;
     let minisockets = by_state[State::TimeWait] + by_state[State::FinWait2];

@@ -22,19 +22,18 @@ use crate::{
     subject::{SOON, Subject, is_virtual, place, turn},
 };
 
-/// Waits until the tracker vouches for what it has of namespaces at rest, and compares that with
-/// what they list. How long it took since they `came` to rest.
+/// Waits until no namespace at rest is degraded, and compares the counts with what each lists. How long it took since they `came` to rest.
 fn assert_all_exact(came: Instant, subject: &Subject, places: &[Netns]) -> Duration {
     let found = loop {
         let found: BTreeMap<_, _> = all(subject)
             .into_iter()
             .map(|one| (u64::from(one.netns), one))
             .collect();
-        let vouched_for = |netns: &Netns| {
+        let is_exact = |netns: &Netns| {
             let found = found.get(&netns.inode());
             found.is_some_and(|found| found.degraded.is_none())
         };
-        if places.iter().all(vouched_for) {
+        if places.iter().all(is_exact) {
             break found;
         }
         assert!(

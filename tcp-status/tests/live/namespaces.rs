@@ -91,7 +91,7 @@ pub fn listed(netns: &Netns) -> Counts {
     netns.run(|| Counts::read().unwrap()).unwrap()
 }
 
-/// Waits until the tracker has what a namespace lists, twice the same, vouched for.
+/// Waits until the tracker has what a namespace lists, twice the same, and is not degraded.
 pub fn assert_exact(subject: &Subject, netns: &Netns) {
     let started = Instant::now();
     loop {
@@ -136,7 +136,7 @@ fn hold() -> HeldSockets {
     hold
 }
 
-/// What the seeding has visited needs no audit to be vouched for.
+/// A namespace that the seeding has visited needs no audit.
 #[test]
 fn a_namespace_that_was_seeded_is_not_degraded() {
     let (Some(own), Some(before)) = (place(), Inhabited::place()) else {

@@ -88,7 +88,7 @@ fn an_interrupted_addition_loses_nothing() {
                 }
             });
             subject.assert_exact_within(2 * SOON);
-            let snapshot = subject.vouched_within(2 * SOON);
+            let snapshot = subject.exact_snapshot_within(2 * SOON);
             let (events, drift) = (snapshot.events, snapshot.drift);
             println!("{connections} connections, {events:?}, {drift:?}");
             // Where programs are skipped instead, an audit corrects what both copies miss.

@@ -38,7 +38,7 @@ fn an_audit_does_not_correct_what_a_stalled_task_is_about_to_list() {
             println!("{stalls:?} in {:?}", started.elapsed());
             for subject in [Some(resident), late].into_iter().flatten() {
                 subject.assert_exact_within(2 * SOON);
-                let drift = subject.vouched_within(SOON).drift;
+                let drift = subject.exact_snapshot_within(SOON).drift;
                 println!("{drift:?}");
                 // What stalls for longer than an audit is patient is corrected, and corrected back.
                 assert!(drift.corrections <= 2 * stalls.long, "{stalls:?} {drift:?}");

@@ -48,7 +48,7 @@ fn without_the_iterator_procfs_seeds_and_the_audit_settles_the_doubt() {
             assert!(doubt.contains("procfs"), "{doubt}");
             churn.stop().unwrap();
             subject.assert_exact_within(2 * SOON);
-            subject.vouched_within(2 * SOON);
+            subject.exact_snapshot_within(2 * SOON);
         })
         .unwrap();
 }
@@ -89,12 +89,12 @@ fn connections_without_any_listener_are_all_counted() {
         drop(listener);
         let subject = Subject::start();
         subject.assert_exact_within(2 * SOON);
-        subject.vouched_within(2 * SOON);
+        subject.exact_snapshot_within(2 * SOON);
         // What was counted by events is not passed over by audits either.
         pairs.truncate(MANY / 2);
         thread::sleep(2 * SOON);
         subject.assert_exact_within(SOON);
-        subject.vouched_within(2 * SOON);
+        subject.exact_snapshot_within(2 * SOON);
         let drift = subject.snapshot().drift;
         println!("{drift:?}");
         assert!(drift.audits > 0, "{drift:?}");
@@ -120,7 +120,7 @@ fn a_port_keeps_its_connections_when_nothing_listens_any_more() {
         pairs.truncate(MANY / 2);
         thread::sleep(2 * SOON);
         subject.assert_exact_within(2 * SOON);
-        subject.vouched_within(30 * SOON);
+        subject.exact_snapshot_within(30 * SOON);
     });
 }
 
@@ -157,7 +157,7 @@ fn churn_without_any_listener_is_exact_at_rest() {
         });
         for subject in [&resident, &late] {
             subject.assert_exact_within(2 * SOON);
-            subject.vouched_within(2 * SOON);
+            subject.exact_snapshot_within(2 * SOON);
         }
         let end = resident.snapshot();
         println!("{:?} {:?}", end.events, end.drift);

@@ -186,9 +186,9 @@ impl Subject {
         self.tracker.show(&Show::default()).unwrap().remove(0)
     }
 
-    /// The first snapshot that the tracker vouches for, which must come within `limit`: an audit
-    /// that looks again at what it found holds back until then.
-    pub fn vouched_within(&self, limit: Duration) -> Snapshot {
+    /// The first snapshot that is not degraded, which must come within `limit`: it is while an audit confirms a
+    /// difference.
+    pub fn exact_snapshot_within(&self, limit: Duration) -> Snapshot {
         let started = Instant::now();
         loop {
             let snapshot = self.snapshot();

@@ -131,13 +131,13 @@ fn no_step_of_the_clock_matters(netns: &Netns) {
             let calendar = Calendar::new();
             let day = 24 * 60 * 60;
             for seconds in [3600, -3600, 400 * day, -2 * day, 0] {
-                let before = subject.vouched_within(PATIENCE).drift;
+                let before = subject.exact_snapshot_within(PATIENCE).drift;
                 calendar.set(TimeSpec::seconds(seconds));
                 churn();
                 subject.assert_exact_within(SOON);
                 let began = Instant::now();
                 let after = loop {
-                    let drift = subject.vouched_within(PATIENCE).drift;
+                    let drift = subject.exact_snapshot_within(PATIENCE).drift;
                     if drift.audits > before.audits {
                         break drift;
                     }
@@ -194,7 +194,7 @@ fn a_processor_may_go_and_come_back(netns: &Netns) {
                     thread::sleep(Duration::from_millis(200));
                     let connections = moving.stop().unwrap().connections() + churn();
                     subject.assert_exact_within(SOON);
-                    let snapshot = subject.vouched_within(PATIENCE);
+                    let snapshot = subject.exact_snapshot_within(PATIENCE);
                     println!(
                         "round {round}, online {online}: {connections} connections, {:?}, {:?}",
                         snapshot.events, snapshot.drift
@@ -278,10 +278,10 @@ fn after_a_suspension_it_is_exact(netns: &Netns) {
                 }
                 churn();
                 subject.assert_exact_within(SOON);
-                subject.vouched_within(SOON);
+                subject.exact_snapshot_within(SOON);
                 let exact = woken.elapsed();
                 let snapshot = loop {
-                    let snapshot = subject.vouched_within(PATIENCE);
+                    let snapshot = subject.exact_snapshot_within(PATIENCE);
                     if snapshot.drift.audits > before {
                         break snapshot;
                     }

@@ -223,10 +223,10 @@ impl Handler<TcpStream> for PassiveChecks {
 impl PassiveChecks {
     async fn answer(&self, request: Request, peer: Peer) -> serde_json::Result<Vec<u8>> {
         let request = Arc::new(request);
-        let asked = Arc::clone(&request);
+        let requested = Arc::clone(&request);
         let values = self.calls.call(peer, move |source| {
             let value = |key: &String| ItemKey::parse(key)?.answer(source);
-            asked.keys().iter().map(value).collect()
+            requested.keys().iter().map(value).collect()
         });
         let values: Vec<_> = values.await.unwrap_or_else(|refusal| {
             let error = KeyError::from(refusal);

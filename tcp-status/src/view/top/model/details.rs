@@ -16,10 +16,10 @@ use crate::{
 impl Model {
     /// Opens what the row under the cursor is of; of a namespace, chooses it.
     pub(super) fn open(&mut self) {
-        let places = self.places();
-        let chosen = places
+        let panes = self.panes();
+        let chosen = panes
             .iter()
-            .find_map(|place| Some(&place.table.rows[place.cursor?]));
+            .find_map(|pane| Some(&pane.table.rows[pane.cursor?]));
         let Some(row) = chosen else { return };
         if self.tab == Tab::Namespaces && self.details.is_empty() {
             // A name may be given to another namespace, an inode number is its own.
@@ -181,7 +181,7 @@ impl Model {
         Page {
             top,
             states: self.states_of(details),
-            beside: Vec::new(),
+            side: Vec::new(),
             fill,
         }
     }

@@ -139,7 +139,7 @@ mod tests {
         snapshot::who::GroupBy,
         view::top::{
             fixtures::{FULL, OTHER, OWN, model, reading},
-            model::{Action, Mode, Model, Place, PollResult, Tab},
+            model::{Action, Mode, Model, Pane, PollResult, Tab},
         },
     };
 
@@ -193,9 +193,9 @@ mod tests {
 
     /// The key of the row under the cursor.
     fn chosen(model: &Model) -> Option<String> {
-        let places = model.places();
-        let key = |place: &Place| Some(place.table.rows[place.cursor?].key.clone());
-        places.iter().find_map(key)
+        let panes = model.panes();
+        let key = |pane: &Pane| Some(pane.table.rows[pane.cursor?].key.clone());
+        panes.iter().find_map(key)
     }
 
     #[test]
@@ -204,7 +204,7 @@ mod tests {
         model.resize(Size::new(80, 24));
         type_in(&mut model, "3");
         let rows = || -> Vec<String> {
-            let table = model.places().remove(0).table;
+            let table = model.panes().remove(0).table;
             table.rows.into_iter().map(|row| row.key).collect()
         };
         let rows = rows();

@@ -11,7 +11,7 @@ mod walks;
 
 pub use answers::{Outage, PollQuery, PollResult};
 pub use history::{History, PerSecond, Series};
-pub use page::{Page, Place};
+pub use page::{Page, Pane};
 pub use table::{Cell, Column, Mark, PROBLEM, Row, Sort, Table};
 
 use std::{

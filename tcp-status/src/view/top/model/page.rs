@@ -29,15 +29,15 @@ pub struct Page {
     pub top: Table,
     /// The states.
     pub states: Table,
-    /// Beside the states.
-    pub beside: Vec<Table>,
+    /// To the right of the states.
+    pub side: Vec<Table>,
     /// Where there is room, one beside the other or one below the other.
     pub fill: Vec<Table>,
 }
 
 /// A table, where it lies, and the row that the cursor is on.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct Pane {
     /// The table.
     pub table: Table,
     /// Where it lies.
@@ -62,7 +62,7 @@ impl Model {
 
     /// The tables that are shown.
     #[must_use]
-    pub fn places(&self) -> Vec<Place> {
+    pub fn panes(&self) -> Vec<Pane> {
         let page = match self.details.last() {
             Some(details) => self.details_page(details),
             None if self.tab == Tab::Overview => self.overview(),
@@ -71,24 +71,24 @@ impl Model {
                 ..Page::default()
             },
         };
-        let mut places = page.arrange(self.body());
+        let mut panes = page.arrange(self.body());
         let Cursor { at, key } = self.cursor();
-        let rows = places.iter().enumerate();
-        let rows = rows.filter(|(_, place)| place.table.selectable);
+        let rows = panes.iter().enumerate();
+        let rows = rows.filter(|(_, pane)| pane.table.selectable);
         let rows: Vec<_> = rows
-            .flat_map(|(i, place)| (0..place.table.rows.len()).map(move |row| (i, row)))
+            .flat_map(|(i, pane)| (0..pane.table.rows.len()).map(move |row| (i, row)))
             .collect();
         let is_chosen = |(i, row): &(usize, usize)| {
-            let place: &Place = &places[*i];
-            key.as_ref() == Some(&place.table.rows[*row].key)
+            let pane: &Pane = &panes[*i];
+            key.as_ref() == Some(&pane.table.rows[*row].key)
         };
         let found = rows.iter().copied().find(is_chosen);
         let last = rows.len().saturating_sub(1);
         let chosen = found.or_else(|| rows.get((*at).min(last)).copied());
         if let Some((i, row)) = chosen {
-            places[i].cursor = Some(row);
+            panes[i].cursor = Some(row);
         }
-        places
+        panes
     }
 
     fn cursor(&self) -> &Cursor {
@@ -100,18 +100,17 @@ impl Model {
 
     /// Moves the cursor, given the number of its row and how many rows fit.
     pub(super) fn move_cursor(&mut self, to: impl Fn(usize, usize) -> usize) {
-        let places = self.places();
-        let places = places.iter().filter(|place| place.table.selectable);
+        let panes = self.panes();
+        let panes = panes.iter().filter(|pane| pane.table.selectable);
         let (mut keys, mut at, mut room) = (Vec::new(), 0, 0);
-        for place in places {
-            if let Some(row) = place.cursor {
+        for pane in panes {
+            if let Some(row) = pane.cursor {
                 at = keys.len() + row;
                 room = usize::from(
-                    place.area.height.saturating_sub(place.table.heads())
-                        / place.table.lines.max(1),
+                    pane.area.height.saturating_sub(pane.table.heads()) / pane.table.lines.max(1),
                 );
             }
-            keys.extend(place.table.rows.iter().map(|row| row.key.clone()));
+            keys.extend(pane.table.rows.iter().map(|row| row.key.clone()));
         }
         let at = to(at, room).min(keys.len().saturating_sub(1));
         let key = keys.get(at).filter(|_| at > 0).cloned();
@@ -125,11 +124,11 @@ impl Model {
 
 impl Page {
     /// Gives each table its area; those without are left out.
-    fn arrange(self, body: Rect) -> Vec<Place> {
+    fn arrange(self, body: Rect) -> Vec<Pane> {
         let Self {
             top,
             mut states,
-            beside,
+            side,
             fill,
         } = self;
         let columns = usize::from(body.width / BESIDE).clamp(1, fill.len().max(1));
@@ -156,30 +155,30 @@ impl Page {
         ])
         .areas(body);
         let width = match body.width {
-            _ if beside.is_empty() => 0,
+            _ if side.is_empty() => 0,
             0..RATES_FROM => 0,
             RATES_FROM..130 => 21,
             _ => 34,
         };
         let sides = [Constraint::Fill(1), Constraint::Length(width)];
         let sides = Layout::horizontal(sides).spacing(u16::from(width > 0));
-        let [states_area, beside_area] = sides.areas(states_area);
-        let mut places = vec![(top, top_area), (states, states_area)];
-        places.extend(stack(beside, beside_area));
+        let [states_area, side_area] = sides.areas(states_area);
+        let mut panes = vec![(top, top_area), (states, states_area)];
+        panes.extend(stack(side, side_area));
         let areas = Layout::horizontal(vec![Constraint::Fill(1); columns]).spacing(2);
         let areas = areas.split(fill_area);
         for (tables, area) in stacks.into_iter().zip(areas.iter()) {
-            places.extend(stack(tables, *area));
+            panes.extend(stack(tables, *area));
         }
-        let shown = places.into_iter().filter(|(table, area)| {
+        let shown = panes.into_iter().filter(|(table, area)| {
             !area.is_empty() && area.height >= table.heads() + u16::from(!table.rows.is_empty())
         });
-        let place = |(table, area)| Place {
+        let pane = |(table, area)| Pane {
             table,
             area,
             cursor: None,
         };
-        shown.map(place).collect()
+        shown.map(pane).collect()
     }
 }
 
@@ -210,8 +209,8 @@ fn stack(mut tables: Vec<Table>, area: Rect) -> impl Iterator<Item = (Table, Rec
     }
     let mut y = area.y;
     tables.into_iter().zip(heights).map(move |(table, height)| {
-        let place = Rect { y, height, ..area };
+        let below = Rect { y, height, ..area };
         y += height;
-        (table, place)
+        (table, below)
     })
 }

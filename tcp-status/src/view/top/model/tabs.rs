@@ -68,7 +68,7 @@ impl Model {
         Page {
             top,
             states: self.states(),
-            beside: if self.is_tall() {
+            side: if self.is_tall() {
                 vec![self.rates(), self.drops()]
             } else {
                 Vec::new()

@@ -46,8 +46,8 @@ pub fn draw(frame: &mut Frame<'_>, model: &Model, theme: &Theme) {
         ..area
     };
     header::draw_notices(frame, notices, model, theme);
-    for place in model.places() {
-        table::draw(frame, &place, theme);
+    for pane in model.panes() {
+        table::draw(frame, &pane, theme);
     }
     header::draw_footer(frame, line(area.bottom() - 1), model, theme);
     if model.mode() == Mode::Help {

@@ -263,11 +263,11 @@ fn every_size_is_drawn() {
         for width in [1, 30, 45, 58, 80, 130, 300] {
             for height in [1, 5, 13, 16, 17, 24, 48] {
                 buffer(&mut model, (width, height), &Theme::new(true, true));
-                let (places, body) = (model.places(), model.body());
-                for (at, place) in places.iter().enumerate() {
-                    assert_eq!(place.area.intersection(body), place.area);
-                    let mut others = places[..at].iter();
-                    assert!(!others.any(|other| other.area.intersects(place.area)));
+                let (panes, body) = (model.panes(), model.body());
+                for (at, pane) in panes.iter().enumerate() {
+                    assert_eq!(pane.area.intersection(body), pane.area);
+                    let mut others = panes[..at].iter();
+                    assert!(!others.any(|other| other.area.intersects(pane.area)));
                 }
             }
         }

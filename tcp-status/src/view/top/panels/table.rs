@@ -17,15 +17,15 @@ use super::{
 };
 use crate::{
     snapshot::Severity,
-    view::top::model::{Cell, Column, Place, Row, Table},
+    view::top::model::{Cell, Column, Pane, Row, Table},
 };
 
-pub(super) fn draw(frame: &mut Frame<'_>, place: &Place, theme: &Theme) {
-    let Place {
+pub(super) fn draw(frame: &mut Frame<'_>, pane: &Pane, theme: &Theme) {
+    let Pane {
         table,
         area,
         cursor,
-    } = place;
+    } = pane;
     let room = usize::from(area.height.saturating_sub(table.heads()) / table.lines.max(1));
     // The row under the cursor stands in the middle where there are more.
     let last = table.rows.len().saturating_sub(room);
