@@ -11,6 +11,7 @@ mod parse;
 mod passive;
 pub mod push;
 mod query;
+pub mod query_args;
 mod run;
 mod self_test;
 mod signals;
@@ -29,8 +30,9 @@ use std::{env, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser};
 
-use args::{Cli, Command, GetOptions};
+use args::{Cli, Command};
 use exit::Verdict;
+use query_args::GetOptions;
 
 use crate::view::print;
 

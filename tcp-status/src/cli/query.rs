@@ -10,11 +10,11 @@ use std::{
 use tcp_status_common::state::{Family, State};
 
 use super::{
-    args::{
+    exit::Verdict,
+    query_args::{
         CgroupsOptions, DiscoverOptions, FamilyOption, GetOptions, HistoryOptions,
         ListenersOptions, PortsOptions, ScopeOptions, ShowOptions, WaitOptions,
     },
-    exit::Verdict,
 };
 use crate::{
     serve::{

@@ -7,7 +7,7 @@ use std::{
 
 use ratatui::crossterm::terminal;
 
-use super::{args::TopOptions, exit::UsageError, query::reading};
+use super::{exit::UsageError, query::reading, query_args::TopOptions};
 use crate::{
     serve::protocol::Show,
     view::{

@@ -9,9 +9,9 @@ use std::{
 use anyhow::Context as _;
 
 use super::{
-    args::VerifyOptions,
     exit::{UsageError, Verdict},
     query::unexpected,
+    query_args::VerifyOptions,
 };
 use crate::{
     kernel::{

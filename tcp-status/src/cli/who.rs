@@ -1,6 +1,6 @@
 //! `who`: its options, and the report as text or JSON.
 
-use super::args::WhoOptions;
+use super::query_args::WhoOptions;
 use crate::{
     track::who::Walk,
     view::{json, print, who::render},
