@@ -10,12 +10,11 @@ use std::{
 use crate::{
     kernel::procfs,
     serve::{
+        bind::BindError,
         client::ClientError,
-        http,
         protocol::{ApiError, ApiErrorKind},
         socket_path::SocketPathError,
         unix::ServeError,
-        zabbix::passive,
     },
 };
 
@@ -92,12 +91,8 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
             | SocketPathError::UnknownGroup(_) => USAGE,
         });
     }
-    let another_address = cause
-        .downcast_ref()
-        .map(http::BindError::is_argument)
-        .or_else(|| cause.downcast_ref().map(passive::BindError::is_argument));
-    if let Some(another_address) = another_address {
-        return Some(if another_address { USAGE } else { REFUSED });
+    if let Some(error) = cause.downcast_ref::<BindError>() {
+        return Some(if error.is_argument() { USAGE } else { REFUSED });
     }
     if cause.is::<UsageError>() {
         return Some(USAGE);

@@ -7,7 +7,8 @@ use anyhow::Context as _;
 use super::args::RunOptions;
 use crate::serve::{
     Source,
-    zabbix::passive::{AllowedNetworks, BindError, LIMITS, PassiveServer},
+    bind::BindError,
+    zabbix::passive::{AllowedNetworks, LIMITS, PassiveServer},
 };
 
 /// Listens, if that is asked for.

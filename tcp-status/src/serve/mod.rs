@@ -2,6 +2,7 @@
 //! socket, HTTP and passive checks; of the Unix socket also both ends of the protocol.
 
 pub(crate) mod accept;
+pub(crate) mod bind;
 pub(crate) mod calls;
 pub mod client;
 pub(crate) mod connections;

@@ -11,4 +11,4 @@ mod server;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use route::fuzz;
-pub use server::{BindError, Options, Server};
+pub use server::{Options, Server};

@@ -1,7 +1,7 @@
 //! The HTTP server: owns the address and speaks HTTP/1.1. [`super::handler`] responds.
 
 use std::{
-    io::{self, ErrorKind},
+    io,
     net::{SocketAddr, TcpListener},
     sync::Arc,
     time::Duration,
@@ -15,6 +15,7 @@ use super::{allowed_hosts::AllowedHosts, handler::MetricsHandler, metrics::Label
 use crate::serve::{
     Limits, Source, Timeouts,
     accept::{self, Handler},
+    bind::{BindError, bind},
     calls::Calls,
     connections::Connection,
 };
@@ -65,36 +66,6 @@ impl Default for Options {
     }
 }
 
-/// The address cannot be bound.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on --metrics {address}: {why}; {hint}")]
-pub struct BindError {
-    address: SocketAddr,
-    why: io::Error,
-    hint: &'static str,
-}
-
-impl BindError {
-    fn new(address: SocketAddr, why: io::Error) -> Self {
-        let hint = match why.kind() {
-            ErrorKind::AddrInUse => "stop what listens there, or choose another port",
-            ErrorKind::AddrNotAvailable => "use an address of this host, such as 127.0.0.1",
-            ErrorKind::PermissionDenied => "use a port from 1024 on, or grant CAP_NET_BIND_SERVICE",
-            _ => "choose another address",
-        };
-        Self { address, why, hint }
-    }
-
-    /// Whether another address may work.
-    #[must_use]
-    pub fn is_argument(&self) -> bool {
-        matches!(
-            self.why.kind(),
-            ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable
-        )
-    }
-}
-
 /// A bound address that is not served yet: clients wait.
 #[derive(Debug)]
 pub struct Server {
@@ -109,13 +80,11 @@ impl Server {
     /// # Errors
     /// [`BindError`].
     pub fn bind(address: SocketAddr, options: Options) -> Result<Self, BindError> {
-        let bind = || {
-            let listener = TcpListener::bind(address)?;
-            listener.set_nonblocking(true)?;
-            let address = listener.local_addr()?;
-            Ok((listener, address))
-        };
-        let (listener, address) = bind().map_err(|why| BindError::new(address, why))?;
+        let hints = [
+            "stop what listens there, or choose another port",
+            "use a port from 1024 on, or grant CAP_NET_BIND_SERVICE",
+        ];
+        let (listener, address) = bind("--metrics", address, hints)?;
         if !address.ip().to_canonical().is_loopback() {
             log::warn!(
                 address:%;

@@ -24,6 +24,7 @@ use super::{
 use crate::serve::{
     Limits, Source,
     accept::{self, Handler, Listener},
+    bind::{BindError, bind},
     calls::Calls,
     connections::{Connection, Peer},
 };
@@ -72,38 +73,6 @@ impl fmt::Display for AllowedNetworks {
     }
 }
 
-/// The address cannot be listened at.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on --zabbix {address}: {why}; {hint}")]
-pub struct BindError {
-    address: SocketAddr,
-    why: io::Error,
-    hint: &'static str,
-}
-
-impl BindError {
-    fn new(address: SocketAddr, why: io::Error) -> Self {
-        let hint = match why.kind() {
-            ErrorKind::AddrInUse => {
-                "an agent may have it; choose another port and give the host an interface with it"
-            }
-            ErrorKind::AddrNotAvailable => "use an address of this host, such as 127.0.0.1",
-            ErrorKind::PermissionDenied => "use a port from 1024 on",
-            _ => "choose another address",
-        };
-        Self { address, why, hint }
-    }
-
-    /// Whether another address would do.
-    #[must_use]
-    pub fn is_argument(&self) -> bool {
-        matches!(
-            self.why.kind(),
-            ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable
-        )
-    }
-}
-
 /// An address that is listened at and not served yet: servers wait.
 #[derive(Debug)]
 pub struct PassiveServer {
@@ -123,13 +92,11 @@ impl PassiveServer {
         allowed: AllowedNetworks,
         limits: Limits,
     ) -> Result<Self, BindError> {
-        let bind = || {
-            let listener = std::net::TcpListener::bind(address)?;
-            listener.set_nonblocking(true)?;
-            let address = listener.local_addr()?;
-            Ok((listener, address))
-        };
-        let (listener, address) = bind().map_err(|why| BindError::new(address, why))?;
+        let hints = [
+            "an agent may have it; choose another port and give the host an interface with it",
+            "use a port from 1024 on",
+        ];
+        let (listener, address) = bind("--zabbix", address, hints)?;
         Ok(Self {
             listener,
             address,
