@@ -33,6 +33,13 @@ fn listener() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
+/// Runs a test in a namespace of its own.
+fn in_netns(test: impl FnOnce() + Send) {
+    let Some(netns) = place() else { return };
+    let _quiet = quiet();
+    netns.run(test).unwrap();
+}
+
 /// False, once the reason is checked, where nothing can be measured.
 fn is_measured(snapshot: &Snapshot) -> bool {
     let reason = snapshot.accept_latency_reason.as_deref();
@@ -46,6 +53,12 @@ fn is_measured(snapshot: &Snapshot) -> bool {
     assert!(!is_virtual(), "{reason}");
     assert_reduced(snapshot);
     false
+}
+
+/// None where nothing can be measured.
+fn start_measuring() -> Option<Subject> {
+    let subject = start();
+    is_measured(&subject.snapshot()).then_some(subject)
 }
 
 fn assert_reduced(snapshot: &Snapshot) {
@@ -114,210 +127,174 @@ fn assert_measured(latency: &AcceptLatency, brackets: &[Bracket]) {
 
 #[test]
 fn connections_are_in_the_bucket_of_their_time() {
-    let Some(netns) = place() else { return };
-    let _quiet = quiet();
-    netns
-        .run(|| {
-            let (listener, address) = listener();
-            let subject = start();
-            if !is_measured(&subject.snapshot()) {
-                return;
-            }
-            assert_eq!(at(&subject, address.port()), None);
-            let waits = [0, 0, 0, 75, 75, 300];
-            let mut brackets = accept_after(&listener, &waits, false);
-            assert_measured(&at(&subject, address.port()).unwrap(), &brackets);
-            // What the client sends meanwhile changes nothing.
-            brackets.extend(accept_after(&listener, &[0, 75, 300], true));
-            assert_measured(&at(&subject, address.port()).unwrap(), &brackets);
-            // Nor does an audit, which gives the port another slot.
-            let audits = subject.snapshot().drift.audits;
-            let began = Instant::now();
-            while subject.snapshot().drift.audits < audits + 2 {
-                assert!(began.elapsed() < 10 * SOON);
-                brackets.extend(accept_after(&listener, &[0], false));
-                thread::sleep(Duration::from_millis(50));
-            }
-            assert_measured(&at(&subject, address.port()).unwrap(), &brackets);
-        })
-        .unwrap();
+    in_netns(|| {
+        let (listener, address) = listener();
+        let Some(subject) = start_measuring() else {
+            return;
+        };
+        assert_eq!(at(&subject, address.port()), None);
+        let waits = [0, 0, 0, 75, 75, 300];
+        let mut brackets = accept_after(&listener, &waits, false);
+        assert_measured(&at(&subject, address.port()).unwrap(), &brackets);
+        // What the client sends meanwhile changes nothing.
+        brackets.extend(accept_after(&listener, &[0, 75, 300], true));
+        assert_measured(&at(&subject, address.port()).unwrap(), &brackets);
+        // Nor does an audit, which gives the port another slot.
+        let audits = subject.snapshot().drift.audits;
+        let began = Instant::now();
+        while subject.snapshot().drift.audits < audits + 2 {
+            assert!(began.elapsed() < 10 * SOON);
+            brackets.extend(accept_after(&listener, &[0], false));
+            thread::sleep(Duration::from_millis(50));
+        }
+        assert_measured(&at(&subject, address.port()).unwrap(), &brackets);
+    });
 }
 
 #[test]
 fn ports_beyond_the_limit_are_counted_together() {
-    let Some(netns) = place() else { return };
-    let _quiet = quiet();
-    netns
-        .run(|| {
-            let subject = Subject::start_changed(|settings| {
-                settings.accept_latency = true;
-                settings.limits.ports = 2;
-            });
-            if !is_measured(&subject.snapshot()) {
-                return;
-            }
-            let listeners: Vec<_> = (0..4).map(|_| listener().0).collect();
-            let each = listeners
-                .iter()
-                .flat_map(|one| accept_after(one, &[0], false));
-            let brackets: Vec<_> = each.collect();
-            let rows = subject.snapshot().accept_latency.unwrap();
-            let ports: Vec<_> = rows
-                .iter()
-                .map(|row| (row.port.is_some(), row.accepted))
-                .collect();
-            assert_eq!(ports, [(false, 2), (true, 1), (true, 1)], "{brackets:?}");
-        })
-        .unwrap();
+    in_netns(|| {
+        let subject = Subject::start_changed(|settings| {
+            settings.accept_latency = true;
+            settings.limits.ports = 2;
+        });
+        if !is_measured(&subject.snapshot()) {
+            return;
+        }
+        let listeners: Vec<_> = (0..4).map(|_| listener().0).collect();
+        let each = listeners
+            .iter()
+            .flat_map(|one| accept_after(one, &[0], false));
+        let brackets: Vec<_> = each.collect();
+        let rows = subject.snapshot().accept_latency.unwrap();
+        let ports: Vec<_> = rows
+            .iter()
+            .map(|row| (row.port.is_some(), row.accepted))
+            .collect();
+        assert_eq!(ports, [(false, 2), (true, 1), (true, 1)], "{brackets:?}");
+    });
 }
 
 #[test]
 fn a_port_without_a_socket_is_forgotten() {
-    let Some(netns) = place() else { return };
-    let _quiet = quiet();
-    netns
-        .run(|| {
-            // No connection leaves a minisocket at its port.
-            set_sysctl("ipv4/tcp_max_tw_buckets", "0").unwrap();
-            let subject = start();
-            if !is_measured(&subject.snapshot()) {
-                return;
-            }
-            let [(gone, address), (kept, other)] = [listener(), listener()];
-            accept_after(&gone, &[0], false);
-            assert_eq!(
-                at(&subject, address.port()).map(|one| one.accepted),
-                Some(1)
-            );
-            drop(gone);
-            let (began, mut accepted) = (Instant::now(), 0);
-            while at(&subject, address.port()).is_some() {
-                assert!(began.elapsed() < 20 * SOON, "{:?}", subject.snapshot());
-                accept_after(&kept, &[0], false);
-                accepted += 1;
-                thread::sleep(Duration::from_millis(50));
-            }
-            assert_eq!(
-                at(&subject, other.port()).map(|one| one.accepted),
-                Some(accepted)
-            );
-        })
-        .unwrap();
+    in_netns(|| {
+        // No connection leaves a minisocket at its port.
+        set_sysctl("ipv4/tcp_max_tw_buckets", "0").unwrap();
+        let Some(subject) = start_measuring() else {
+            return;
+        };
+        let [(gone, address), (kept, other)] = [listener(), listener()];
+        accept_after(&gone, &[0], false);
+        assert_eq!(
+            at(&subject, address.port()).map(|one| one.accepted),
+            Some(1)
+        );
+        drop(gone);
+        let (began, mut accepted) = (Instant::now(), 0);
+        while at(&subject, address.port()).is_some() {
+            assert!(began.elapsed() < 20 * SOON, "{:?}", subject.snapshot());
+            accept_after(&kept, &[0], false);
+            accepted += 1;
+            thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(
+            at(&subject, other.port()).map(|one| one.accepted),
+            Some(accepted)
+        );
+    });
 }
 
 #[test]
 fn an_empty_queue_is_not_counted() {
-    let Some(netns) = place() else { return };
-    let _quiet = quiet();
-    netns
-        .run(|| {
-            let (listener, address) = listener();
-            let subject = start();
-            if !is_measured(&subject.snapshot()) {
-                return;
-            }
-            listener.set_nonblocking(true).unwrap();
-            for _ in 0..10 {
-                let refused = listener.accept().unwrap_err();
-                assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
-            }
-            assert_eq!(subject.snapshot().accept_latency, Some(Vec::new()));
-            listener.set_nonblocking(false).unwrap();
-            let brackets = accept_after(&listener, &[0], false);
-            assert_measured(&at(&subject, address.port()).unwrap(), &brackets);
-        })
-        .unwrap();
+    in_netns(|| {
+        let (listener, address) = listener();
+        let Some(subject) = start_measuring() else {
+            return;
+        };
+        listener.set_nonblocking(true).unwrap();
+        for _ in 0..10 {
+            let refused = listener.accept().unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+        }
+        assert_eq!(subject.snapshot().accept_latency, Some(Vec::new()));
+        listener.set_nonblocking(false).unwrap();
+        let brackets = accept_after(&listener, &[0], false);
+        assert_measured(&at(&subject, address.port()).unwrap(), &brackets);
+    });
 }
 
 /// A call that sleeps in `inet_csk_accept()` while the program is attached, and while it is detached.
 #[test]
 fn a_call_may_sleep_while_it_begins_and_ends() {
-    let Some(netns) = place() else { return };
-    let _quiet = quiet();
-    netns
-        .run(|| {
-            let (listener, address) = listener();
-            for _ in 0..2 {
-                thread::scope(|scope| {
-                    let accepting = scope.spawn(|| listener.accept().unwrap());
-                    thread::sleep(Duration::from_millis(100));
-                    let subject = start();
-                    let measured = is_measured(&subject.snapshot());
-                    let _first = TcpStream::connect(address).unwrap();
-                    accepting.join().unwrap();
-                    if measured {
-                        // The call began before.
-                        assert_eq!(at(&subject, address.port()), None);
-                    }
-                    let accepting = scope.spawn(|| listener.accept().unwrap());
-                    thread::sleep(Duration::from_millis(100));
-                    drop(subject);
-                    let _second = TcpStream::connect(address).unwrap();
-                    accepting.join().unwrap();
-                });
-            }
-        })
-        .unwrap();
+    in_netns(|| {
+        let (listener, address) = listener();
+        for _ in 0..2 {
+            thread::scope(|scope| {
+                let accepting = scope.spawn(|| listener.accept().unwrap());
+                thread::sleep(Duration::from_millis(100));
+                let subject = start();
+                let measured = is_measured(&subject.snapshot());
+                let _first = TcpStream::connect(address).unwrap();
+                accepting.join().unwrap();
+                if measured {
+                    // The call began before.
+                    assert_eq!(at(&subject, address.port()), None);
+                }
+                let accepting = scope.spawn(|| listener.accept().unwrap());
+                thread::sleep(Duration::from_millis(100));
+                drop(subject);
+                let _second = TcpStream::connect(address).unwrap();
+                accepting.join().unwrap();
+            });
+        }
+    });
 }
 
 #[test]
 fn fast_open_is_left_out() {
-    let Some(netns) = place() else { return };
-    let _quiet = quiet();
-    netns
-        .run(|| {
-            allow_fast_open().unwrap();
-            let (listener, address) = listener();
-            take_fast_open(&listener).unwrap();
-            let subject = start();
-            if !is_measured(&subject.snapshot()) {
-                return;
-            }
-            let target = SockAddr::from(address);
-            let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-            let sent = client.send_to_with_flags(b"x", &target, libc::MSG_FASTOPEN);
-            assert_eq!(sent.unwrap(), 1);
-            // The handshake ends meanwhile.
-            thread::sleep(Duration::from_millis(75));
-            let (server, _) = listener.accept().unwrap();
-            assert!(has_syn_data(&server).unwrap(), "the SYN carried no data");
-            assert_eq!(at(&subject, address.port()), None);
-            let brackets = accept_after(&listener, &[0], false);
-            assert_measured(&at(&subject, address.port()).unwrap(), &brackets);
-        })
-        .unwrap();
+    in_netns(|| {
+        allow_fast_open().unwrap();
+        let (listener, address) = listener();
+        take_fast_open(&listener).unwrap();
+        let Some(subject) = start_measuring() else {
+            return;
+        };
+        let target = SockAddr::from(address);
+        let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let sent = client.send_to_with_flags(b"x", &target, libc::MSG_FASTOPEN);
+        assert_eq!(sent.unwrap(), 1);
+        // The handshake ends meanwhile.
+        thread::sleep(Duration::from_millis(75));
+        let (server, _) = listener.accept().unwrap();
+        assert!(has_syn_data(&server).unwrap(), "the SYN carried no data");
+        assert_eq!(at(&subject, address.port()), None);
+        let brackets = accept_after(&listener, &[0], false);
+        assert_measured(&at(&subject, address.port()).unwrap(), &brackets);
+    });
 }
 
 #[test]
 fn nothing_is_measured_unless_it_is_wanted() {
-    let Some(netns) = place() else { return };
-    let _quiet = quiet();
-    netns
-        .run(|| {
-            let subject = Subject::start();
-            let (listener, _) = listener();
-            accept_after(&listener, &[0], false);
-            let snapshot = subject.snapshot();
-            assert_eq!(snapshot.accept_latency, None);
-            let reason = snapshot.accept_latency_reason.unwrap();
-            assert!(reason.contains("--accept-latency"), "{reason}");
-        })
-        .unwrap();
+    in_netns(|| {
+        let subject = Subject::start();
+        let (listener, _) = listener();
+        accept_after(&listener, &[0], false);
+        let snapshot = subject.snapshot();
+        assert_eq!(snapshot.accept_latency, None);
+        let reason = snapshot.accept_latency_reason.unwrap();
+        assert!(reason.contains("--accept-latency"), "{reason}");
+    });
 }
 
 /// Without hooks at functions the option is accepted, and nothing but its metric is missing.
 #[test]
 fn a_reduced_tier_has_none() {
-    let Some(netns) = place() else { return };
-    let _quiet = quiet();
-    netns
-        .run(|| {
-            let reduce = |plan: EbpfPlan| plan.reduced("no hooks in this test".into());
-            let subject = Subject::start_planned(reduce, |settings| settings.accept_latency = true);
-            let (listener, _) = listener();
-            accept_after(&listener, &[0, 0], false);
-            assert_reduced(&subject.snapshot());
-            subject.assert_exact_within(SOON);
-        })
-        .unwrap();
+    in_netns(|| {
+        let reduce = |plan: EbpfPlan| plan.reduced("no hooks in this test".into());
+        let subject = Subject::start_planned(reduce, |settings| settings.accept_latency = true);
+        let (listener, _) = listener();
+        accept_after(&listener, &[0, 0], false);
+        assert_reduced(&subject.snapshot());
+        subject.assert_exact_within(SOON);
+    });
 }
