@@ -64,6 +64,32 @@ pub struct Rates {
     pub events: f64,
 }
 
+impl Rates {
+    /// From the rates in the order of [`super::Totals`].
+    #[must_use]
+    pub const fn new(window_seconds: f64, rates: [f64; 7]) -> Self {
+        let [
+            active_open,
+            passive_open,
+            failed_open,
+            active_close,
+            passive_close,
+            aborted,
+            events,
+        ] = rates;
+        Self {
+            window_seconds,
+            active_open,
+            passive_open,
+            failed_open,
+            active_close,
+            passive_close,
+            aborted,
+            events,
+        }
+    }
+}
+
 /// Connections in CLOSE_WAIT or FIN_WAIT2 whose last segment from the peer is more than a minute ago. Counted
 /// by the last walk and carried forward: at least those of the walk that still exist, at most all that exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -21,7 +21,7 @@ pub use groups::{Fullness, Group, MANY_HALF_OPEN};
 pub use history::{DEFAULT_WINDOW, FINE_WINDOW, MAX_WINDOW, Peaks, Rates, Stale};
 pub use listeners::{Listener, Overflows, PortCounts, Ports, Syncookies};
 pub use problems::{Problem, ProblemKey, Rule, Severity, Subject, is_leak, nearly_uses};
-pub use transitions::{Flow, Transitions};
+pub use transitions::{Flow, Totals, Transitions};
 
 use std::collections::HashSet;
 

@@ -59,7 +59,24 @@ impl Transitions {
                 .collect(),
         }
     }
+
+    /// The sums, and `events` of any kind.
+    #[must_use]
+    pub const fn totals(&self, events: u64) -> Totals {
+        [
+            self.active_open,
+            self.passive_open,
+            self.failed_open,
+            self.active_close,
+            self.passive_close,
+            self.aborted,
+            events,
+        ]
+    }
 }
+
+/// The totals behind the members of [`super::Rates`], in that order.
+pub type Totals = [u64; 7];
 
 #[cfg(test)]
 mod tests {

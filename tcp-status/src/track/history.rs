@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use tcp_status_common::state::State;
 
-use crate::snapshot::{Counts, FINE_WINDOW, Peaks, Rates, Transitions};
+use crate::snapshot::{Counts, FINE_WINDOW, Peaks, Rates, Totals, Transitions};
 
 /// Retention, in milliseconds.
 const KEPT: u64 = FINE_WINDOW as u64 * 1000;
@@ -44,9 +44,6 @@ impl WindowMax {
         self.0.get(first).copied()
     }
 }
-
-/// The totals behind the members of [`Rates`], in that order.
-pub type Totals = [u64; 7];
 
 /// Bounds of the gauges at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +85,7 @@ impl History {
         }
         let newest = self.totals.back().map(|&(time, _)| time / 1000);
         if newest != Some(now / 1000) {
-            self.totals.push_back((now, totals(flows, events)));
+            self.totals.push_back((now, flows.totals(events)));
         }
         // One more than the window needs: what lies just before it is where it begins.
         while self
@@ -143,34 +140,13 @@ impl History {
             reason = "a rate is not more exact than its clock"
         )]
         let rate = |i: usize| {
-            let after = totals(flows, events)[i];
+            let after = flows.totals(events)[i];
             after.saturating_sub(before[i]) as f64 * 1000.0 / elapsed as f64
         };
         #[expect(clippy::cast_precision_loss, reason = "as above")]
         let window_seconds = elapsed as f64 / 1000.0;
-        Some(Rates {
-            window_seconds,
-            active_open: rate(0),
-            passive_open: rate(1),
-            failed_open: rate(2),
-            active_close: rate(3),
-            passive_close: rate(4),
-            aborted: rate(5),
-            events: rate(6),
-        })
+        Some(Rates::new(window_seconds, std::array::from_fn(rate)))
     }
-}
-
-pub fn totals(flows: &Transitions, events: u64) -> Totals {
-    [
-        flows.active_open,
-        flows.passive_open,
-        flows.failed_open,
-        flows.active_close,
-        flows.passive_close,
-        flows.aborted,
-        events,
-    ]
 }
 
 fn seconds(milliseconds: u64) -> u32 {

@@ -13,7 +13,7 @@ use tcp_status_common::{counters::OWN_NETNS, state::State};
 
 use super::{
     api_error::unavailable, assemble::assemble, aux_counts::StalenessPolicy, cpu_time::CpuTimer,
-    history::totals, minutes::Sample, samples::Waker, sync::lock, tracker::Tracker,
+    minutes::Sample, samples::Waker, sync::lock, tracker::Tracker,
 };
 use crate::{bpf::wait, kernel::procfs, serve::protocol::ApiError};
 
@@ -189,7 +189,7 @@ impl Tracker {
         let [mut counts, v6] = assemble(&gauges, &aux);
         counts += &v6;
         let range = self.gauge_range(OWN_NETNS, split, &counts, &aux)?;
-        let totals = totals(&reading.transitions, reading.events);
+        let totals = reading.transitions.totals(reading.events);
         let mut sample = Sample::new(counts, range, totals, &listeners);
         sample.degraded = self.is_degraded()?;
         let conditions = self.conditions(&counts, &mut listeners, (split, &gauges), &half_open)?;

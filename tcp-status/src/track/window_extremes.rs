@@ -37,25 +37,8 @@ impl WindowExtremes {
     /// The mean rates; none if no time is covered.
     #[must_use]
     pub fn rates(&self) -> Option<Rates> {
-        let [
-            active_open,
-            passive_open,
-            failed_open,
-            active_close,
-            passive_close,
-            aborted,
-            events,
-        ] = self.changes.map(|changes| changes / self.rated_seconds);
-        (self.rated_seconds > 0.0).then_some(Rates {
-            window_seconds: self.rated_seconds,
-            active_open,
-            passive_open,
-            failed_open,
-            active_close,
-            passive_close,
-            aborted,
-            events,
-        })
+        let rates = self.changes.map(|changes| changes / self.rated_seconds);
+        (self.rated_seconds > 0.0).then(|| Rates::new(self.rated_seconds, rates))
     }
 
     /// Of no minute yet.

@@ -43,20 +43,9 @@ impl Plot {
     }
 
     fn of(columns: usize, theme: &Theme) -> Self {
-        let set = &theme.heights;
         Self {
             width: columns.saturating_sub(BEFORE_PLOT).clamp(10, 120),
-            heights: [
-                set.empty,
-                set.one_eighth,
-                set.one_quarter,
-                set.three_eighths,
-                set.half,
-                set.five_eighths,
-                set.three_quarters,
-                set.seven_eighths,
-                set.full,
-            ],
+            heights: theme.heights,
             filled: theme.filled,
         }
     }

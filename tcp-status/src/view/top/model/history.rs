@@ -8,7 +8,7 @@ use tcp_status_common::state::State;
 #[cfg(test)]
 use crate::snapshot::minutes::Extremes;
 use crate::snapshot::{
-    Counts, Overflows, Snapshot, Transitions,
+    Counts, Overflows, Rates, Snapshot, Totals,
     minutes::{self, Minute},
 };
 
@@ -18,18 +18,8 @@ const KEPT: usize = 512;
 /// What happened per second, from one reading to the next.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PerSecond {
-    /// Connections begun by this side.
-    pub active_open: f64,
-    /// Connections accepted by a listener.
-    pub passive_open: f64,
-    /// Connections begun that came to nothing.
-    pub failed_open: f64,
-    /// Connections that this side closed first.
-    pub active_close: f64,
-    /// Connections that the peer closed first.
-    pub passive_close: f64,
-    /// Connections that ended at once.
-    pub aborted: f64,
+    /// State changes.
+    pub rates: Rates,
     /// Handshakes that found a full accept queue.
     pub overflows: f64,
     /// What listeners dropped in all.
@@ -42,7 +32,7 @@ pub struct PerSecond {
 #[derive(Clone, Debug)]
 struct Counters {
     at: Instant,
-    of: Transitions,
+    totals: Totals,
     overflows: Overflows,
     syncookies: Option<u64>,
 }
@@ -138,10 +128,7 @@ impl History {
         self.readings.add(at, reading.states);
         let now = reading.transitions.as_ref().map(|transitions| Counters {
             at,
-            of: Transitions {
-                flows: Vec::new(),
-                ..*transitions
-            },
+            totals: transitions.totals(reading.events.map_or(0, |events| events.counted)),
             overflows: reading.overflows.unwrap_or_default(),
             syncookies: reading.syncookies.map(|of| of.sent),
         });
@@ -210,18 +197,16 @@ fn between(before: &Counters, now: &Counters) -> Option<PerSecond> {
         let growth = now.checked_sub(before)? as f64;
         (seconds > 0.0).then_some(growth / seconds)
     };
+    let mut rates = [0.0; 7];
+    for (i, per_second) in rates.iter_mut().enumerate() {
+        *per_second = rate(before.totals[i], now.totals[i])?;
+    }
+    let full = |of: &Counters| of.overflows.listen_overflows;
+    let drops = |of: &Counters| of.overflows.listen_drops;
     Some(PerSecond {
-        active_open: rate(before.of.active_open, now.of.active_open)?,
-        passive_open: rate(before.of.passive_open, now.of.passive_open)?,
-        failed_open: rate(before.of.failed_open, now.of.failed_open)?,
-        active_close: rate(before.of.active_close, now.of.active_close)?,
-        passive_close: rate(before.of.passive_close, now.of.passive_close)?,
-        aborted: rate(before.of.aborted, now.of.aborted)?,
-        overflows: rate(
-            before.overflows.listen_overflows,
-            now.overflows.listen_overflows,
-        )?,
-        drops: rate(before.overflows.listen_drops, now.overflows.listen_drops)?,
+        rates: Rates::new(seconds, rates),
+        overflows: rate(full(before), full(now))?,
+        drops: rate(drops(before), drops(now))?,
         syncookies: (before.syncookies.zip(now.syncookies))
             .and_then(|(before, now)| rate(before, now)),
     })
@@ -236,8 +221,11 @@ mod tests {
 
     use tcp_status_common::state::State;
 
-    use super::{Extremes, History, KEPT, Minute, Transitions};
-    use crate::view::top::fixtures::{OWN, reading};
+    use super::{Extremes, History, KEPT, Minute};
+    use crate::{
+        snapshot::Transitions,
+        view::top::fixtures::{OWN, reading},
+    };
 
     #[test]
     fn rates_are_what_grew_over_the_time_it_took() {
@@ -257,7 +245,7 @@ mod tests {
         assert_eq!(history.rates(), None);
         history.add(&second, start + Duration::from_secs(2));
         let rates = history.rates().unwrap();
-        assert_eq!((rates.passive_open, rates.drops), (300.0, 2.0));
+        assert_eq!((rates.rates.passive_open, rates.drops), (300.0, 2.0));
         // A tracker that was started anew counts from zero.
         history.add(&first, start + Duration::from_secs(3));
         assert_eq!(history.rates(), None);

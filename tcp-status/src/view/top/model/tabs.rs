@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     printable::printable,
-    snapshot::{Counts, Group, Problem, Snapshot, Subject},
+    snapshot::{Counts, Group, Problem, Rates, Snapshot, Subject},
     view::{cgroups, time::describe},
 };
 
@@ -162,41 +162,21 @@ impl Model {
         let window = mean.map_or_else(String::new, |rates| {
             format!("{:.0} s", rates.window_seconds)
         });
-        let row = |name: &str, now: Option<f64>, mean: Option<f64>| Row {
-            cells: vec![Cell::Text(name.into()), Cell::Rate(now), Cell::Rate(mean)],
+        let row = |name: &str, rate: fn(&Rates) -> f64| Row {
+            cells: vec![
+                Cell::Text(name.into()),
+                Cell::Rate(now.map(|now| rate(&now.rates))),
+                Cell::Rate(mean.map(rate)),
+            ],
             ..Row::default()
         };
         let rows = vec![
-            row(
-                "active open",
-                now.map(|of| of.active_open),
-                mean.map(|of| of.active_open),
-            ),
-            row(
-                "passive open",
-                now.map(|of| of.passive_open),
-                mean.map(|of| of.passive_open),
-            ),
-            row(
-                "failed open",
-                now.map(|of| of.failed_open),
-                mean.map(|of| of.failed_open),
-            ),
-            row(
-                "active close",
-                now.map(|of| of.active_close),
-                mean.map(|of| of.active_close),
-            ),
-            row(
-                "passive close",
-                now.map(|of| of.passive_close),
-                mean.map(|of| of.passive_close),
-            ),
-            row(
-                "aborted",
-                now.map(|of| of.aborted),
-                mean.map(|of| of.aborted),
-            ),
+            row("active open", |of| of.active_open),
+            row("passive open", |of| of.passive_open),
+            row("failed open", |of| of.failed_open),
+            row("active close", |of| of.active_close),
+            row("passive close", |of| of.passive_close),
+            row("aborted", |of| of.aborted),
         ];
         Table {
             selectable: false,

@@ -38,7 +38,7 @@ pub(super) fn draw(values: &[Option<u64>], max: u64, lines: u16, theme: &Theme) 
         if !theme.unicode {
             return values
                 .iter()
-                .map(|value| ascii(level(value), theme))
+                .map(|value| theme.heights[level(value)])
                 .collect();
         }
         let character = |pair: &[Option<u64>]| {
@@ -58,22 +58,6 @@ pub(super) fn draw(values: &[Option<u64>], max: u64, lines: u16, theme: &Theme) 
         }
     };
     (0..lines).rev().map(|at| line(at * each)).collect()
-}
-
-fn ascii(level: usize, theme: &Theme) -> &'static str {
-    let set = &theme.heights;
-    let steps = [
-        set.empty,
-        set.one_eighth,
-        set.one_quarter,
-        set.three_eighths,
-        set.half,
-        set.five_eighths,
-        set.three_quarters,
-        set.seven_eighths,
-        set.full,
-    ];
-    steps[level]
 }
 
 #[cfg(test)]

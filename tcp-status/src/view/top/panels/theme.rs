@@ -3,10 +3,7 @@
 
 use std::env;
 
-use ratatui::{
-    style::{Color, Modifier, Style},
-    symbols::bar,
-};
+use ratatui::style::{Color, Modifier, Style};
 
 /// How things look.
 #[derive(Clone, Debug)]
@@ -35,8 +32,8 @@ pub struct Theme {
     pub ascending: &'static str,
     /// The same, the largest first.
     pub descending: &'static str,
-    /// Eight heights.
-    pub heights: bar::Set<'static>,
+    /// From empty to full, by eighths.
+    pub heights: [&'static str; 9],
     /// A part of a bar that is filled.
     pub filled: &'static str,
     /// A part of a bar that is empty.
@@ -45,17 +42,8 @@ pub struct Theme {
     pub cut: &'static str,
 }
 
-const ASCII_HEIGHTS: bar::Set<'static> = bar::Set {
-    full: "#",
-    seven_eighths: "#",
-    three_quarters: "*",
-    five_eighths: "+",
-    half: "=",
-    three_eighths: "-",
-    one_quarter: ":",
-    one_eighth: ".",
-    empty: " ",
-};
+const UNICODE_HEIGHTS: [&str; 9] = [" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"];
+const ASCII_HEIGHTS: [&str; 9] = [" ", ".", ":", "-", "=", "+", "*", "#", "#"];
 
 impl Theme {
     /// As the environment says: `NO_COLOR` (<https://no-color.org>), and the character set of the
@@ -97,7 +85,7 @@ impl Theme {
             ascending: if unicode { "▲" } else { "^" },
             descending: if unicode { "▼" } else { "v" },
             heights: if unicode {
-                bar::NINE_LEVELS
+                UNICODE_HEIGHTS
             } else {
                 ASCII_HEIGHTS
             },
