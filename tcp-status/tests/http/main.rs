@@ -7,6 +7,7 @@ mod fake;
 mod hostile;
 mod otlp;
 mod page;
+mod page_size;
 mod process;
 mod programs;
 mod prometheus;
@@ -14,6 +15,7 @@ mod rules;
 mod templates;
 mod text;
 mod tracker;
+mod triggers;
 
 use std::{
     net::SocketAddr,

@@ -1,5 +1,5 @@
-//! `templates/rules.json` against everything that follows from it: alerts of Prometheus, triggers
-//! and macros of Zabbix, problems of `show`, runbooks, and the table in the user documentation.
+//! `templates/rules.json` against what follows from it: alerts of Prometheus, problems of `show`,
+//! runbooks, and the table in the user documentation. Triggers of Zabbix: `triggers.rs`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,8 +15,6 @@ use tcp_status_common::state::State;
 
 use crate::templates::{DASHBOARDS, dashboard, manual, rules_file, template, tokens, values};
 
-const MACRO: &str = "{$TCP.STATUS.";
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Table {
@@ -26,23 +24,23 @@ struct Table {
 /// One thing that can be wrong.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Rule {
+pub(super) struct Rule {
     id: String,
     /// When it fires; `{0}` stands for the first limit.
     text: String,
-    limits: Vec<Limit>,
+    pub(super) limits: Vec<Limit>,
     /// How long it must hold.
     r#for: Option<String>,
     /// How long events are summed up.
     within: Option<String>,
     /// What a number is compared with, or how long something must have been there.
     compared_with: Option<String>,
-    severity: String,
+    pub(super) severity: String,
     /// Of `docs/troubleshooting.md`.
     section: String,
     prometheus: Vec<String>,
     not_in_prometheus: Option<String>,
-    zabbix: Vec<String>,
+    pub(super) zabbix: Vec<String>,
     not_in_zabbix: Option<String>,
     /// How `show` and `top` mark it.
     show: Option<String>,
@@ -52,10 +50,10 @@ struct Rule {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Limit {
-    above: Number,
+pub(super) struct Limit {
+    pub(super) above: Number,
     unit: String,
-    r#macro: Option<String>,
+    pub(super) r#macro: Option<String>,
 }
 
 impl Limit {
@@ -70,20 +68,20 @@ impl Limit {
 }
 
 impl Rule {
-    fn period(&self) -> Option<u64> {
+    pub(super) fn period(&self) -> Option<u64> {
         assert!(self.r#for.is_none() || self.within.is_none(), "{}", self.id);
         let period = self.r#for.as_ref().or(self.within.as_ref());
         period.map(|text| seconds(text).unwrap())
     }
 
-    fn runbook(&self) -> String {
+    pub(super) fn runbook(&self) -> String {
         let repository = env!("CARGO_PKG_REPOSITORY");
         let page = "blob/main/docs/troubleshooting.md";
         format!("{repository}/{page}#{}", self.section)
     }
 
     /// Periods in an expression or a text are the rule's.
-    fn check_periods(&self, text: &str) {
+    pub(super) fn check_periods(&self, text: &str) {
         let compared_with = self.compared_with.as_deref().and_then(seconds);
         for found in periods(text) {
             let known = [self.period(), compared_with].contains(&Some(found));
@@ -112,7 +110,7 @@ impl Rule {
 }
 
 /// `5m` and the like.
-fn seconds(text: &str) -> Option<u64> {
+pub(super) fn seconds(text: &str) -> Option<u64> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let unit = match unit {
         "s" => 1,
@@ -124,19 +122,22 @@ fn seconds(text: &str) -> Option<u64> {
     Some(number.parse::<u64>().ok()? * unit)
 }
 
-fn periods(text: &str) -> BTreeSet<u64> {
+pub(super) fn periods(text: &str) -> BTreeSet<u64> {
     text.split(|c: char| !c.is_ascii_alphanumeric())
         .filter_map(seconds)
         .collect()
 }
 
-fn table() -> Vec<Rule> {
+pub(super) fn table() -> Vec<Rule> {
     let table: Table = serde_json::from_str(&template("rules.json")).unwrap();
     table.rules
 }
 
 /// The rule of each alert or trigger; all have one.
-fn by_name(rules: &[Rule], names: impl Fn(&Rule) -> &Vec<String>) -> BTreeMap<&str, &Rule> {
+pub(super) fn by_name(
+    rules: &[Rule],
+    names: impl Fn(&Rule) -> &Vec<String>,
+) -> BTreeMap<&str, &Rule> {
     let mut found = BTreeMap::new();
     for rule in rules {
         for name in names(rule) {
@@ -148,7 +149,7 @@ fn by_name(rules: &[Rule], names: impl Fn(&Rule) -> &Vec<String>) -> BTreeMap<&s
 }
 
 /// Entries of lists in a YAML file of ours that begin with a key.
-fn entries(text: &str, key: &str) -> Vec<String> {
+pub(super) fn entries(text: &str, key: &str) -> Vec<String> {
     let indent = |line: &str| line.len() - line.trim_start().len();
     let lines: Vec<_> = text.lines().collect();
     let starts = (0..lines.len()).filter(|&i| lines[i].trim().starts_with(&format!("- {key}: ")));
@@ -162,7 +163,7 @@ fn entries(text: &str, key: &str) -> Vec<String> {
 }
 
 /// The first value of a key in an entry, without quotes.
-fn value(entry: &str, key: &str) -> Option<String> {
+pub(super) fn value(entry: &str, key: &str) -> Option<String> {
     let value = values(entry, key).into_iter().next()?;
     Some(value.trim_matches('\'').into())
 }
@@ -230,142 +231,6 @@ fn alerts_are_as_the_table_has_them() {
         assert_eq!(value(&alert, "runbook_url").unwrap(), rule.runbook());
     }
     assert!(expected.is_empty(), "no alerts: {:?}", expected.keys());
-}
-
-/// What both templates have of a trigger.
-struct Trigger {
-    name: String,
-    event_name: String,
-    expression: String,
-    priority: String,
-    url: String,
-}
-
-type Macros = BTreeMap<String, String>;
-
-/// Triggers and macros of the template for 6.0.
-fn newer() -> (Vec<Trigger>, Macros) {
-    let text = template("zabbix/template_tcp_status_6.0.yaml");
-    let is_trigger = |entry: &String| {
-        let second = entry.lines().nth(1);
-        second.is_some_and(|line| line.trim().starts_with("expression: "))
-    };
-    let triggers = entries(&text, "uuid").into_iter().filter(is_trigger);
-    let trigger = |entry: String| {
-        let get = |key| value(&entry, key).unwrap_or_default();
-        Trigger {
-            name: get("name"),
-            event_name: get("event_name"),
-            expression: get("expression"),
-            priority: get("priority"),
-            url: get("url"),
-        }
-    };
-    let macros = entries(&text, "macro").into_iter();
-    let of = |entry: String| Some((value(&entry, "macro")?, value(&entry, "value")?));
-    (
-        triggers.map(trigger).collect(),
-        macros.filter_map(of).collect(),
-    )
-}
-
-/// Those of the template for 3.0.
-fn classic() -> (Vec<Trigger>, Macros) {
-    let text = template("zabbix/template_tcp_status_3.0.xml");
-    let tag = |entry: &str, name: &str| {
-        let (_, rest) = entry.split_once(&format!("<{name}>")).unwrap();
-        rest.split_once('<').unwrap().0.replace("&gt;", ">")
-    };
-    let trigger = |entry: &str| Trigger {
-        name: tag(entry, "name"),
-        event_name: String::new(),
-        // Periods are seconds without a unit.
-        expression: tag(entry, "expression").replace(')', "s)"),
-        priority: match tag(entry, "priority").as_str() {
-            "1" => "INFO".into(),
-            "2" => "WARNING".into(),
-            "4" => "HIGH".into(),
-            other => panic!("priority {other}"),
-        },
-        url: tag(entry, "url"),
-    };
-    let triggers = text.split("<trigger>").skip(1).map(trigger);
-    let macros = text.split("<macro>{").skip(1);
-    let of = |entry: &str| {
-        (
-            format!("{{{}", entry.split('<').next().unwrap()),
-            tag(entry, "value"),
-        )
-    };
-    (triggers.collect(), macros.map(of).collect())
-}
-
-/// The macros that an expression names, without their context.
-fn macros_in(expression: &str) -> BTreeSet<String> {
-    let rest = expression.split(MACRO).skip(1);
-    let name = |rest: &str| rest.split([':', '}']).next().unwrap().to_owned();
-    rest.map(name).collect()
-}
-
-fn check_triggers((triggers, defaults): &(Vec<Trigger>, Macros)) -> BTreeSet<String> {
-    let rules = table();
-    let expected = by_name(&rules, |rule| &rule.zabbix);
-    let mut used = BTreeSet::new();
-    for trigger in triggers {
-        let name = &trigger.name;
-        let rule = expected.get(name.as_str());
-        let rule = rule.unwrap_or_else(|| panic!("{name} is in no rule"));
-        let expand = |text: &str| {
-            let known = defaults.iter();
-            known.fold(text.to_owned(), |text, (of, to)| text.replace(of, to))
-        };
-        let expanded = expand(&trigger.expression);
-        rule.check_periods(&expanded);
-        let period = rule.period();
-        assert!(
-            period.is_none_or(|period| periods(&expanded).contains(&period)),
-            "{name}: {expanded}"
-        );
-        rule.check_periods(&expand(&trigger.event_name));
-        let mut named = macros_in(&trigger.expression);
-        used.extend(named.iter().map(|name| format!("{MACRO}{name}}}")));
-        named.retain(|name| seconds(&defaults[&format!("{MACRO}{name}}}")]).is_none());
-        let limits = rule.limits.iter();
-        let limits: BTreeSet<_> = limits.filter_map(|limit| limit.r#macro.clone()).collect();
-        assert_eq!(named, limits, "{name}");
-        for limit in &rule.limits {
-            let above = limit.above.to_string();
-            match &limit.r#macro {
-                Some(name) => assert_eq!(defaults[&format!("{MACRO}{name}}}")], above, "{name}"),
-                None => assert!(trigger.expression.ends_with(&format!(">{above}")), "{name}"),
-            }
-        }
-        let priority = match rule.severity.as_str() {
-            "critical" => "HIGH",
-            "warning" => "WARNING",
-            _ => "INFO",
-        };
-        assert_eq!(trigger.priority, priority, "{name}");
-        assert_eq!(trigger.url, rule.runbook(), "{name}");
-        assert!(trigger.url.len() <= 255, "longer than Zabbix 6.0 stores");
-    }
-    let thresholds = defaults.keys().filter(|name| name.starts_with(MACRO));
-    for name in thresholds.filter(|name| !name.ends_with("MATCHES}")) {
-        assert!(used.contains(name), "no trigger uses {name}");
-    }
-    triggers
-        .iter()
-        .map(|trigger| trigger.name.clone())
-        .collect()
-}
-
-#[test]
-fn triggers_and_macros_are_as_the_table_has_them() {
-    let found = check_triggers(&newer());
-    let rules = table();
-    let named = rules.iter().flat_map(|rule| rule.zabbix.clone());
-    assert_eq!(found, named.collect());
-    assert!(check_triggers(&classic()).len() >= 4);
 }
 
 /// A reading with `n` of what a mark is about.

@@ -24,5 +24,6 @@ mod seeding;
 mod split;
 mod states;
 mod subject;
+mod unreported;
 mod walks;
 mod witness;

@@ -16,13 +16,13 @@ use tcp_status_testkit::{long_tests, netns::Netns, raise_fd_limit};
 
 use crate::{
     listeners_elsewhere::rows,
-    namespaces::{
-        Inhabited, all, assert_exact, change_family, compare, listed, listen, mapped, of, start,
-    },
+    namespaces::{Inhabited, all, assert_exact, compare, listed, listen, of, start},
     subject::{SOON, Subject, is_virtual, place, turn},
+    unreported::{change_family, mapped},
 };
 
-/// Waits until no namespace at rest is degraded, and compares the counts with what each lists. How long it took since they `came` to rest.
+/// Waits until no namespace at rest is degraded, and compares the counts with what each lists. How long
+/// it took since they `came` to rest.
 fn assert_all_exact(came: Instant, subject: &Subject, places: &[Netns]) -> Duration {
     let found = loop {
         let found: BTreeMap<_, _> = all(subject)

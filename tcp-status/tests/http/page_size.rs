@@ -1,0 +1,113 @@
+//! How large the page becomes.
+
+use std::collections::BTreeSet;
+
+use tcp_status::{
+    serve::http::Options,
+    snapshot::{ConnectionEnds, Counts, PortCounts, Snapshot},
+};
+use tcp_status_common::state::State;
+
+use crate::{
+    fake::{counts, full},
+    limits,
+    page::pages,
+    text::Page,
+};
+
+/// A namespace with 1,000 listening ports that have connections in all states but one.
+fn crowded() -> Snapshot {
+    let mut states = counts(5);
+    states[State::Closed] = 0;
+    let one = |port| PortCounts {
+        port,
+        states: match port {
+            2999 => counts(90),
+            _ => states,
+        },
+        connection_ends: Some(ConnectionEnds::from_counts(&[4, 3, 2, 1])),
+    };
+    // An idle port on which a connection waits.
+    let queue = |port| {
+        if port == 1500 {
+            [1, 4096, 1]
+        } else {
+            [0, 4096, 0]
+        }
+    };
+    let address = std::net::Ipv6Addr::LOCALHOST.into();
+    let mut snapshot = full();
+    snapshot.listeners = (2000..3000)
+        .chain([1500])
+        .map(|port| crate::fake::listener(address, port, queue(port)))
+        .collect();
+    snapshot.ports.tracked = (2000..3000).map(one).collect();
+    snapshot
+}
+
+#[test]
+fn the_page_is_bounded_however_many_ports_listen() {
+    let with = |max_ports| Options {
+        limits: limits(),
+        max_ports,
+        ..Options::default()
+    };
+    let sum = |page: &Page, state: State| {
+        let state = format!("state=\"{state}\"");
+        let series = page.samples.iter().filter(|(name, _)| {
+            name.starts_with("tcp_status_port_connections{") && name.contains(&state)
+        });
+        series.map(|(_, value)| value).sum::<f64>()
+    };
+    let ports = |page: &Page| {
+        let names = page.samples.keys();
+        let of_ports = names.filter(|name| name.starts_with("tcp_status_port_connections{"));
+        let label = |name: &String| name.split('"').nth(1).unwrap().to_owned();
+        of_ports.map(label).collect::<BTreeSet<_>>()
+    };
+    let whole = Page::parse(&pages(vec![crowded()], with(65_535))[0]);
+    assert_eq!(ports(&whole).len(), 1001);
+    for (max_ports, listed) in [(256, 256), (10, 10), (0, 1)] {
+        let [text, _] = pages(vec![crowded()], with(max_ports));
+        assert!(text.len() < 1_000_000, "{max_ports}: {} bytes", text.len());
+        let page = Page::parse(&text);
+        for state in State::ALL {
+            let (all, some) = (sum(&whole, state), sum(&page, state));
+            assert!(
+                (all - some).abs() < 0.5,
+                "{max_ports}, {state}: {some} of {all}"
+            );
+        }
+        let ports = ports(&page);
+        // One of the listed ones has a queue, and no connections.
+        assert_eq!(ports.len(), listed, "{max_ports}");
+        assert!(ports.contains("other"), "{ports:?}");
+        let waits =
+            text.contains("tcp_status_accept_queue_length{address=\"::1\",port=\"1500\"} 1\n");
+        assert_eq!(waits, max_ports > 0);
+        assert_eq!(ports.contains("2999"), max_ports > 0);
+        assert!(!text.contains("port=\"2000\",state=\"closed\""));
+        let ends = page.series("tcp_status_port_connection_ends_total");
+        assert_eq!(ends, 4 * (listed - 1), "{max_ports}");
+    }
+}
+
+#[test]
+fn a_thousand_ports_fit_into_a_megabyte() {
+    let mut snapshot = crowded();
+    for one in &mut snapshot.ports.tracked {
+        // What a web server has: the other states pass.
+        let (established, timewait) = (one.states[State::Established], one.states[State::TimeWait]);
+        one.states = Counts::default();
+        one.states[State::Listen] = 1;
+        one.states[State::Established] = established;
+        one.states[State::TimeWait] = timewait;
+    }
+    let options = Options {
+        max_ports: 1000,
+        ..Options::default()
+    };
+    let [text, _] = pages(vec![snapshot], options);
+    assert!(text.len() < 1_000_000, "{} bytes", text.len());
+    println!("1,000 ports: {} bytes", text.len());
+}
