@@ -114,18 +114,10 @@ pub fn listings_of(ports: &BTreeSet<u16>) -> Result<BTreeMap<u16, Listing>, Erro
 pub fn listeners() -> Result<Vec<Listener>, Error> {
     let found = dump(LISTENING, None, |found: &mut Vec<Listener>, entry| {
         found.push(Listener {
-            family: entry.family.number(),
-            address: entry.address,
-            port: entry.port,
             uid: Some(entry.uid),
-            reuseport: false,
             accept_queue: entry.receive_queue,
-            accept_queue_limit: entry.send_queue,
-            accept_queue_peak: None,
-            syn_queue: None,
-            syn_queue_limit: None,
             cgroup: entry.cgroup,
-            unit: None,
+            ..Listener::new(entry.address, entry.port, entry.send_queue)
         });
     })?;
     Ok(groups_marked(found))

@@ -194,18 +194,12 @@ mod tests {
     fn listener(address: &str, port: u16, [queue, limit, peak]: [u32; 3]) -> Listener {
         let address: IpAddr = address.parse().unwrap();
         Listener {
-            family: if address.is_ipv4() { 4 } else { 6 },
-            address,
-            port,
             uid: Some(33),
-            reuseport: false,
             accept_queue: queue,
-            accept_queue_limit: limit,
             accept_queue_peak: Some(peak),
             syn_queue: Some(1),
             syn_queue_limit: Some(limit),
-            cgroup: None,
-            unit: None,
+            ..Listener::new(address, port, limit)
         }
     }
 

@@ -40,6 +40,27 @@ pub struct Listener {
     pub unit: Option<String>,
 }
 
+impl Listener {
+    /// A socket with empty queues, of which nothing else is known.
+    #[must_use]
+    pub const fn new(address: IpAddr, port: u16, accept_queue_limit: u32) -> Self {
+        Self {
+            family: if address.is_ipv4() { 4 } else { 6 },
+            address,
+            port,
+            uid: None,
+            reuseport: false,
+            accept_queue: 0,
+            accept_queue_limit,
+            accept_queue_peak: None,
+            syn_queue: None,
+            syn_queue_limit: None,
+            cgroup: None,
+            unit: None,
+        }
+    }
+}
+
 /// The connections of one local port that has, or had, a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortCounts {

@@ -371,18 +371,12 @@ mod tests {
 
     fn listener(port: u16, accept_queue: u32, syn_queue: u32) -> Listener {
         Listener {
-            family: 4,
-            address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            port,
-            uid: None,
-            reuseport: false,
             accept_queue,
-            accept_queue_limit: 128,
             accept_queue_peak: Some(accept_queue),
             syn_queue: Some(syn_queue),
             syn_queue_limit: Some(256),
-            cgroup: None,
             unit: Some("app.service".into()),
+            ..Listener::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port, 128)
         }
     }
 

@@ -1,13 +1,18 @@
 //! Extremes and means, minute by minute, for a day, in bounded memory. Pure: the caller passes the time in
 //! milliseconds, of a clock that is never set.
 
+mod sample;
+
+pub use sample::Sample;
+
 use std::{collections::VecDeque, ops::AddAssign};
 
 use tcp_status_common::state::State;
 
-use super::{history::GaugeRange, window_extremes::WindowExtremes};
+use self::sample::{GAUGES, QUEUED, Queue};
+use super::window_extremes::WindowExtremes;
 use crate::snapshot::{
-    Counts, Listener, StateSeconds, Totals,
+    StateSeconds, Totals,
     minutes::{Extremes, FullestQueue, MAX_MINUTES, Minute},
 };
 
@@ -19,10 +24,6 @@ const KEPT: usize = MAX_MINUTES as usize;
 
 /// A rate is the difference over so long at least, in milliseconds.
 const RATE: i64 = 1000;
-
-/// The states, and after them the sum of the accept queues.
-const GAUGES: usize = State::COUNT + 1;
-const QUEUED: usize = State::COUNT;
 
 /// The names of [`Totals`], in that order.
 const RATES: [&str; 7] = [
@@ -59,23 +60,6 @@ struct Record {
 }
 
 const _: () = assert!(size_of::<Record>() * (KEPT + 1) <= 1 << 19);
-
-/// An accept queue, as it was fullest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Queue {
-    length: u32,
-    limit: u32,
-    port: u16,
-    at: u16,
-}
-
-impl Queue {
-    /// Whether it is fuller than another one, in relation to the limit. The kernel admits one more than that.
-    fn is_fuller(&self, other: &Self) -> bool {
-        let share = |length: u32, limit: u32| u64::from(length) * (u64::from(limit) + 1);
-        share(self.length, other.limit) > share(other.length, self.limit)
-    }
-}
 
 /// One number within the current minute.
 #[derive(Clone, Copy, Debug, Default)]
@@ -164,65 +148,6 @@ impl Current {
 )]
 const fn nearest(value: f64) -> u32 {
     value.round() as u32
-}
-
-/// One sample.
-#[derive(Clone, Debug)]
-pub struct Sample {
-    /// The counts.
-    pub counts: Counts,
-    /// Their bounds.
-    pub range: GaugeRange,
-    /// State changes since start.
-    pub totals: Totals,
-    /// Whether a count may be off.
-    pub degraded: bool,
-    queued: u64,
-    fullest: Queue,
-}
-
-impl Sample {
-    /// Of these counts, bounds and totals, and the accept queues of these listeners.
-    #[must_use]
-    pub fn new(counts: Counts, range: GaugeRange, totals: Totals, listeners: &[Listener]) -> Self {
-        let mut fullest = Queue::default();
-        for listener in listeners {
-            let queue = Queue {
-                length: listener.accept_queue,
-                limit: listener.accept_queue_limit,
-                port: listener.port,
-                at: 0,
-            };
-            if queue.is_fuller(&fullest) {
-                fullest = queue;
-            }
-        }
-        let queued = listeners.iter().map(|one| u64::from(one.accept_queue));
-        Self {
-            counts,
-            range,
-            totals,
-            degraded: false,
-            queued: queued.sum(),
-            fullest,
-        }
-    }
-
-    /// Value, lower and upper bound of each gauge.
-    fn gauges(&self) -> [(f64, f64, f64); GAUGES] {
-        #[expect(clippy::cast_precision_loss, reason = "no host has 2^53 sockets")]
-        let number = |value: u64| value as f64;
-        let mut all = [(
-            number(self.queued),
-            number(self.queued),
-            number(self.queued),
-        ); GAUGES];
-        for state in State::ALL {
-            let (least, most) = (self.range.least[state], self.range.most[state]);
-            all[state.index()] = (number(self.counts[state]), number(least), number(most));
-        }
-        all
-    }
 }
 
 /// What holds until the next sample.

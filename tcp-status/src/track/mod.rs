@@ -38,6 +38,7 @@ mod samples;
 pub mod scan;
 mod schedule;
 mod seed;
+mod source;
 mod split;
 mod split_caches;
 mod start;

@@ -179,22 +179,17 @@ pub fn listeners(records: &[ListenerRecord]) -> Vec<Listener> {
 fn listener(record: &ListenerRecord) -> Option<Listener> {
     let family = Family::from_address_family(record.address_family)?;
     let [a, b, c, d, ..] = record.address;
+    let address = match family {
+        Family::V4 => IpAddr::from([a, b, c, d]),
+        Family::V6 => IpAddr::from(record.address),
+    };
     Some(Listener {
-        family: family.number(),
-        address: match family {
-            Family::V4 => IpAddr::from([a, b, c, d]),
-            Family::V6 => IpAddr::from(record.address),
-        },
-        port: record.port,
         uid: Some(record.uid),
         reuseport: record.reuseport == 1,
         accept_queue: record.accept_queue,
-        accept_queue_limit: record.accept_queue_limit,
-        accept_queue_peak: None,
         syn_queue: Some(record.requests),
-        syn_queue_limit: None,
         cgroup: (record.cgroup > 0).then_some(record.cgroup),
-        unit: None,
+        ..Listener::new(address, record.port, record.accept_queue_limit)
     })
 }
 

@@ -111,20 +111,7 @@ mod tests {
 
     fn listener(address: &str, port: u16) -> Listener {
         let address: std::net::IpAddr = address.parse().unwrap();
-        Listener {
-            family: if address.is_ipv4() { 4 } else { 6 },
-            address,
-            port,
-            uid: None,
-            reuseport: false,
-            accept_queue: 0,
-            accept_queue_limit: u32::MAX,
-            accept_queue_peak: None,
-            syn_queue: None,
-            syn_queue_limit: None,
-            cgroup: None,
-            unit: None,
-        }
+        Listener::new(address, port, u32::MAX)
     }
 
     #[test]

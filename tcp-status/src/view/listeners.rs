@@ -211,18 +211,11 @@ mod tests {
 
     fn listener(address: &str, port: u16, queue: u32) -> Listener {
         Listener {
-            family: 6,
-            address: address.parse().unwrap(),
-            port,
             uid: Some(1000),
             reuseport: true,
             accept_queue: queue,
-            accept_queue_limit: 128,
             accept_queue_peak: Some(queue.max(5)),
-            syn_queue: None,
-            syn_queue_limit: None,
-            cgroup: None,
-            unit: None,
+            ..Listener::new(address.parse().unwrap(), port, 128)
         }
     }
 

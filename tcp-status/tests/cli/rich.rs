@@ -248,18 +248,15 @@ fn transitions(step: u64) -> Transitions {
 fn listener(address: &str, port: u16, [queue, limit, peak]: [u32; 3]) -> Listener {
     let address: std::net::IpAddr = address.parse().unwrap();
     Listener {
-        family: if address.is_ipv4() { 4 } else { 6 },
-        address,
-        port,
         uid: Some(u32::from(port) % 200),
         reuseport: port == SHARED,
         accept_queue: queue,
-        accept_queue_limit: limit,
         accept_queue_peak: Some(peak),
         syn_queue: Some(queue / 40),
         syn_queue_limit: Some(limit),
         cgroup: Some(4),
         unit: (port == FULL).then(|| "web.service".into()),
+        ..Listener::new(address, port, limit)
     }
 }
 

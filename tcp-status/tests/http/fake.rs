@@ -34,18 +34,13 @@ pub(crate) fn counts(factor: u64) -> Counts {
 
 pub(crate) fn listener(address: IpAddr, port: u16, [queue, limit, peak]: [u32; 3]) -> Listener {
     Listener {
-        family: if address.is_ipv4() { 4 } else { 6 },
-        address,
-        port,
         uid: Some(0),
         reuseport: true,
         accept_queue: queue,
-        accept_queue_limit: limit,
         accept_queue_peak: Some(peak),
         syn_queue: Some(queue * 2),
         syn_queue_limit: Some(limit),
-        cgroup: None,
-        unit: None,
+        ..Listener::new(address, port, limit)
     }
 }
 

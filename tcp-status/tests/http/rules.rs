@@ -238,18 +238,8 @@ fn reading(mark: &str, n: u64) -> Snapshot {
     let mut snapshot = Snapshot::of(Tier::Full, 1, [Counts::default(); 2]);
     let queue = u32::try_from(n).unwrap();
     let mut listener = Listener {
-        family: 4,
-        address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        port: 80,
-        uid: None,
-        reuseport: false,
-        accept_queue: 0,
-        accept_queue_limit: 128,
-        accept_queue_peak: None,
-        syn_queue: None,
         syn_queue_limit: Some(128),
-        cgroup: None,
-        unit: None,
+        ..Listener::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 80, 128)
     };
     match mark {
         "syn" => snapshot.states[State::SynRecv] = n,

@@ -45,18 +45,9 @@ impl Source for Fake {
         ipv4[State::Established] = 5;
         let mut snapshot = Snapshot::of(Tier::Full, 7, [ipv4, Counts::default()]);
         snapshot.listeners.push(Listener {
-            family: 4,
-            address: Ipv4Addr::UNSPECIFIED.into(),
-            port: 443,
-            uid: None,
-            reuseport: false,
             accept_queue: 1,
-            accept_queue_limit: 128,
             accept_queue_peak: Some(3),
-            syn_queue_limit: None,
-            cgroup: None,
-            unit: None,
-            syn_queue: None,
+            ..Listener::new(Ipv4Addr::UNSPECIFIED.into(), 443, 128)
         });
         Ok(vec![snapshot])
     }

@@ -2,7 +2,11 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Counts, GaugeRange, Listener, Minutes, Sample, State, Totals};
+use super::{Minutes, Sample, State, Totals};
+use crate::{
+    snapshot::{Counts, Listener},
+    track::history::GaugeRange,
+};
 
 /// 12:00:20 of some day.
 const UNIX: u64 = 1_800_014_420_000;
@@ -20,18 +24,8 @@ fn opened(count: u64) -> Totals {
 
 fn listener(port: u16, accept_queue: u32, accept_queue_limit: u32) -> Listener {
     Listener {
-        family: 4,
-        address: Ipv4Addr::LOCALHOST.into(),
-        port,
-        uid: None,
-        reuseport: false,
         accept_queue,
-        accept_queue_limit,
-        accept_queue_peak: None,
-        syn_queue: None,
-        syn_queue_limit: None,
-        cgroup: None,
-        unit: None,
+        ..Listener::new(Ipv4Addr::LOCALHOST.into(), port, accept_queue_limit)
     }
 }
 
@@ -136,10 +130,8 @@ fn what_was_not_sampled_is_absent_and_doubts_are_marked() {
     minutes.extend(10_000);
     minutes.interrupt();
     minutes.extend(280_000);
-    let degraded = Sample {
-        degraded: true,
-        ..sample(6, opened(0))
-    };
+    let mut degraded = sample(6, opened(0));
+    degraded.degraded = true;
     minutes.record(290_000, degraded);
     minutes.extend(300_000);
     let all = minutes.report(300_000, UNIX + 300_000, 3600, None);
