@@ -387,8 +387,10 @@ const _: () = assert!(size_of::<ListenerWalk>() == 104);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct ClosedListener {
-    /// Address of its `struct net`: identifies the memory as this socket's.
+    /// Address of its `struct net`: with that of its operations, identifies the memory as this socket's.
     pub net: u64,
+    /// Address of its `struct proto`: of another protocol's socket, other memory would be read.
+    pub operations: u64,
     /// Its network namespace.
     pub netns: NetnsId,
     /// Request sockets at the last read; 0 when there are none left.
@@ -399,7 +401,7 @@ pub struct ClosedListener {
     pub family: u16,
 }
 
-const _: () = assert!(size_of::<ClosedListener>() == 24);
+const _: () = assert!(size_of::<ClosedListener>() == 32);
 
 /// How many closed listeners one run of the read program covers.
 pub const CLOSED_PER_READ: usize = 64;

@@ -55,6 +55,10 @@ pub struct KernelLayout {
     pub kernfs_id: u32,
     /// `struct sock_common`: `skc_state`, 1 byte.
     pub skc_state: u32,
+    /// `struct sock_common`: `skc_refcnt`, 4 bytes: 0 in memory that was a socket.
+    pub skc_refcnt: u32,
+    /// `struct sock_common`: `skc_prot`, a pointer that says which protocol's socket this is.
+    pub skc_prot: u32,
     /// `struct sock_common`: `skc_rcv_saddr`, 4 bytes.
     pub skc_rcv_saddr: u32,
     /// `struct sock_common`: `skc_v6_rcv_saddr`, 16 bytes.
@@ -129,4 +133,4 @@ pub struct KernelLayout {
     pub sk_uid: u32,
 }
 
-const _: () = assert!(size_of::<KernelLayout>() == 228);
+const _: () = assert!(size_of::<KernelLayout>() == 236);

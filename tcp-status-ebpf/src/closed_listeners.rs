@@ -13,12 +13,19 @@ use crate::{
     netns_counters::BPF_NOEXIST,
 };
 
-/// The record of a closed listener of `sock`, which is itself or one of its request sockets.
+/// The record of a closed listener. `sock` is itself or one of its request sockets.
 #[expect(clippy::cast_possible_truncation, reason = "there are two families")]
 #[inline(always)]
-pub(crate) fn new(sock: Sock, netns: NetnsId, family: usize, port: u16) -> ClosedListener {
+pub(crate) fn new(
+    listener: UntypedSock,
+    sock: Sock,
+    netns: NetnsId,
+    family: usize,
+    port: u16,
+) -> ClosedListener {
     ClosedListener {
         net: sock.net().address(),
+        operations: listener.operations().unwrap_or(0),
         netns,
         requests: 0,
         port,
@@ -40,7 +47,7 @@ pub(crate) fn visit(request: Sock, family: usize) {
         } else {
             net.id()
         };
-        let closed = new(request, netns, family, request.port());
+        let closed = new(listener, request, netns, family, request.port());
         record(listener, &closed, BPF_NOEXIST);
     }
 }
@@ -85,19 +92,25 @@ extern "C" fn read_closed_listener(i: usize) -> i32 {
     if let Some(closed) = CLOSED_LISTENERS.get_ptr_mut(sock) {
         // SAFETY: the map gave the pointer; one read at a time.
         let closed = unsafe { &mut *closed };
-        closed.requests = requests_of(UntypedSock(sock), closed.net);
+        closed.requests = requests_of(UntypedSock(sock), closed);
     }
     0
 }
 
 /// 0 as well where the socket listens again, which then counts them, and where the memory is no
-/// longer a socket of this namespace. A new socket at the same address has no request sockets.
+/// longer that socket. A new TCP socket at the same address has no request sockets.
 #[inline(always)]
-fn requests_of(listener: UntypedSock, net: u64) -> u32 {
-    if listener.net() != Ok(net) || is_listening(listener) {
-        return 0;
+fn requests_of(listener: UntypedSock, closed: &ClosedListener) -> u32 {
+    let requests = listener.request_count().unwrap_or(0);
+    // After the read: if it is the socket now, it was.
+    let is_same = listener.net() == Ok(closed.net)
+        && listener.operations() == Ok(closed.operations)
+        && listener.is_referenced();
+    if is_same && !is_listening(listener) {
+        requests
+    } else {
+        0
     }
-    listener.request_count().unwrap_or(0)
 }
 
 #[inline(always)]

@@ -324,6 +324,19 @@ impl UntypedSock {
         self.probe(layout!(skc_net))
     }
 
+    /// Address of the operations of its protocol.
+    #[inline(always)]
+    pub(crate) fn operations(self) -> Result<u64, i32> {
+        self.probe(layout!(skc_prot))
+    }
+
+    /// Whether it is a socket still. Of one that was freed, this much stays until its memory is used.
+    #[inline(always)]
+    pub(crate) fn is_referenced(self) -> bool {
+        self.probe::<u32>(layout!(skc_refcnt))
+            .is_ok_and(|references| references != 0)
+    }
+
     /// Request sockets that refer to it as their listener. The kernel's number may be below zero,
     /// since it enters a request socket before it counts it.
     #[inline(always)]

@@ -98,7 +98,8 @@ fn register_listener_port(counters: NetnsCounters, mode: Mode, port: u16) {
 #[inline(never)]
 fn record_closed_listener(counters: NetnsCounters, listener: Sock, family: usize, port: u16) {
     if listener.as_tcp().is_some_and(|tcp| tcp.request_count() > 0) {
-        let closed = closed_listeners::new(listener, counters.netns, family, port);
-        closed_listeners::record(UntypedSock(listener.0 as u64), &closed, BPF_ANY);
+        let address = UntypedSock(listener.0 as u64);
+        let closed = closed_listeners::new(address, listener, counters.netns, family, port);
+        closed_listeners::record(address, &closed, BPF_ANY);
     }
 }

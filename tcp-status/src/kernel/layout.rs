@@ -167,6 +167,8 @@ fn kernel_layout(btf: &Btf, types: &Types<'_>) -> Result<KernelLayout, String> {
         net_hash_mix: offset("net", "hash_mix").unwrap_or(0),
         net_count,
         skc_num: offset("sock", "__sk_common.skc_num")?,
+        skc_refcnt: offset("sock", "__sk_common.skc_refcnt")?,
+        skc_prot: offset("sock", "__sk_common.skc_prot")?,
         skc_rcv_saddr: offset("sock", "__sk_common.skc_rcv_saddr")?,
         skc_v6_rcv_saddr: offset("sock", "__sk_common.skc_v6_rcv_saddr")?,
         skc_daddr: offset("sock", "__sk_common.skc_daddr")?,

@@ -2,7 +2,8 @@
 //! migrates them, and their peaks.
 
 use std::{
-    net::{SocketAddr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    os::fd::AsRawFd as _,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -24,7 +25,7 @@ use tcp_status_testkit::{
     seed, skip,
 };
 
-use crate::subject::{SOON, Subject, is_virtual, place};
+use crate::subject::{SOON, Subject, is_virtual, place, turn};
 
 #[test]
 fn half_open_connections_outlive_their_listener() {
@@ -186,6 +187,57 @@ fn close_with_half_open(silent: &RawPeer, many: u32) -> bool {
     thread::sleep(Duration::from_millis(3_200));
     drop(listeners);
     Counts::read().unwrap().both(st::SYN_RECV) == u64::from(many)
+}
+
+/// Sockets that send later what they have: another protocol's, in the kernel's memory of those before.
+fn corked(number: usize) -> Vec<Socket> {
+    let cork = |_| {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+        let (one, length): (libc::c_int, _) = (1, 4);
+        // SAFETY: the option is an int, of which the address and the size are given.
+        let set = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::IPPROTO_UDP,
+                libc::UDP_CORK,
+                (&raw const one).cast(),
+                length,
+            )
+        };
+        assert_eq!(set, 0);
+        let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
+        socket.send_to(b"later", &nobody.into()).unwrap();
+        socket
+    };
+    (0..number).map(cork).collect()
+}
+
+/// The last request socket frees its closed listener. Before the tracker looks again, the memory may
+/// be another socket's of the same namespace.
+#[test]
+fn memory_that_was_a_closed_listener_is_not_read_as_one() {
+    /// Several pages of each processor.
+    const MANY: u32 = 1_000;
+    let Some(netns) = place() else { return };
+    let _turn = turn();
+    raise_fd_limit().unwrap();
+    netns
+        .run(|| {
+            let subject = Subject::start_attentive().alone();
+            let silent = RawPeer::new().unwrap();
+            let closed = (0..3).any(|_| close_with_half_open(&silent, MANY));
+            assert!(closed, "this machine is too slow to close {MANY} listeners");
+            half_open_within(Duration::from_secs(60), 0);
+            // The kernel frees pages of sockets after a grace period.
+            thread::sleep(Duration::from_secs(1));
+            let _others = corked(12_000);
+            let (read, listed) = (subject.snapshot(), Counts::read().unwrap());
+            assert_eq!(
+                (read.states[State::SynRecv], listed.both(st::SYN_RECV)),
+                (0, 0)
+            );
+        })
+        .unwrap();
 }
 
 #[test]

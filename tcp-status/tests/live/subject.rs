@@ -119,8 +119,7 @@ pub fn settings(pace: Pace) -> Settings {
 
 pub struct Subject {
     pub tracker: Arc<Tracker>,
-    _auditor: Auditor,
-    _sampler: Sampler,
+    _threads: Option<(Auditor, Sampler)>,
 }
 
 impl Drop for Subject {
@@ -177,9 +176,14 @@ impl Subject {
         let sampler = Sampler::spawn(Arc::clone(&tracker)).unwrap();
         Self {
             tracker,
-            _auditor: auditor,
-            _sampler: sampler,
+            _threads: Some((auditor, sampler)),
         }
+    }
+
+    /// Reads nothing but what a test asks for.
+    pub fn alone(mut self) -> Self {
+        self._threads = None;
+        self
     }
 
     pub fn snapshot(&self) -> Snapshot {
