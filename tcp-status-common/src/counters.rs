@@ -171,6 +171,43 @@ impl PortPage {
 /// The slot of [`PortGauges`] that all ports share for which there is no slot left.
 pub const OTHER_PORTS: u32 = 0;
 
+/// How many slots of ports are free, and how many each namespace but the tracker's own has. Who takes a slot
+/// enters that afterwards, who gives one back before: what is free is never below zero.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct PortShares {
+    /// Slots that no port has.
+    pub free: u32,
+    /// Explicit padding.
+    pub padding: u32,
+    /// Slots that a namespace has, at [`PortShares::index`].
+    pub taken: [u32; PORT_SHARES],
+}
+
+const _: () = assert!(size_of::<PortShares>() == 4104);
+
+/// A power of two: more namespaces than that share with each other.
+pub const PORT_SHARES: usize = 1024;
+
+impl PortShares {
+    /// Where a namespace's slots are counted. Ids are given in order, or have an inode number below.
+    #[expect(clippy::cast_possible_truncation, reason = "the lower bits")]
+    #[inline(always)]
+    #[must_use]
+    pub const fn index(netns: NetnsId) -> usize {
+        netns as usize & (PORT_SHARES - 1)
+    }
+
+    /// Whether a namespace other than the tracker's own may take one more of the `free` slots when it
+    /// has `taken` already: three quarters of what all others leave, so that each time a quarter is left
+    /// for those that come later.
+    #[inline(always)]
+    #[must_use]
+    pub const fn may_take(taken: u32, free: u32) -> bool {
+        taken / 3 < free
+    }
+}
+
 /// The full sockets of one cgroup, of one bank, in one shard. Gauges as [`PortGauges`], of both
 /// families together.
 #[derive(Clone, Copy, Debug)]

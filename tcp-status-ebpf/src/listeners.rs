@@ -18,7 +18,7 @@ use crate::{
     kernel_layout::{self, Sock, TcpSock},
     maps::{self, LISTENER_WALK},
     netns_counters::NetnsCounters,
-    ports,
+    ports::{self, Slot},
     walk::{self, TcpIterContext},
 };
 
@@ -121,9 +121,13 @@ fn register_port(sock: Sock) {
     let (Some(mode), Some(cpu)) = (maps::mode(), maps::per_cpu()) else {
         return;
     };
-    if let Some(counters) = NetnsCounters::of(sock, cpu, Writer::Walk)
-        && let Some(bank) = counters.mode(mode).ports()
-    {
-        ports::register(counters, bank, sock.port());
+    let Some(counters) = NetnsCounters::of(sock, cpu, Writer::Walk) else {
+        return;
+    };
+    let (mode, port) = (counters.mode(mode), sock.port());
+    if let Some(bank) = mode.ports() {
+        let live = mode.live();
+        let live = live.map_or(Slot::NONE, |live| ports::slot(counters, live, port));
+        ports::register(counters, bank, port, live);
     }
 }

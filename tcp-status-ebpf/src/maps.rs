@@ -14,7 +14,7 @@ use tcp_status_common::{
     counters::{
         CGROUPS_REMEMBERED, CgroupCache, CgroupGauges, ClosedListener, ClosedQuery, ClosedTotals,
         FailureTotals, ListenerWalk, Namespace, NamespaceQuery, NetnsId, PortGauges, PortKey,
-        PortPage, WalkTotals,
+        PortPage, PortShares, WalkTotals,
     },
     no_local_port::{DESTINATIONS, Destination, NoLocalPort},
     per_cpu::{PerCpu, SecondaryBanks, Shards},
@@ -81,13 +81,13 @@ static mut PORT_PAGE_1: PortPage = PortPage::EMPTY;
 #[btf_map]
 static PORT_GAUGES: Array<PortGauges, 2, MMAPABLE> = Array::new();
 
-/// Slots that no port of bank 0 has. The loader says how many there are.
+/// Slots that no port has in any bank. The loader says how many there are.
 #[btf_map]
-pub(crate) static FREE_PORTS_0: Queue<u32, 1> = Queue::new();
+pub(crate) static FREE_PORTS: Queue<u32, 1> = Queue::new();
 
-/// The same of bank 1.
+/// How many these are, and who has the others.
 #[btf_map]
-pub(crate) static FREE_PORTS_1: Queue<u32, 1> = Queue::new();
+pub(crate) static PORT_SHARES: Array<PortShares, 1, MMAPABLE> = Array::new();
 
 /// Slots of the cgroups that have, or had, a socket, in bank 0. An entry never changes: what a
 /// cgroup was counted in once, its sockets leave as well.

@@ -2,10 +2,10 @@
 //!
 //! A port is entered when it gets a listener. Sockets of other ports cost one load.
 
-use core::hint::black_box;
+use core::{hint::black_box, ptr::read_volatile};
 
 use tcp_status_common::{
-    counters::{OTHER_PORTS, PortGauges, PortKey},
+    counters::{NetnsId, OTHER_PORTS, PORT_SHARES as SHARES, PortGauges, PortKey, PortShares},
     ends::{CONNECTION_END_REASONS, FIRST_CONNECTION_END},
     per_cpu::Writer,
 };
@@ -13,7 +13,7 @@ use tcp_status_common::{
 use crate::{
     cells::{self, CounterCell},
     kernel_layout::{Sock, TcpSock},
-    maps::{self, FREE_PORTS_0, FREE_PORTS_1, PORTS, Sharded},
+    maps::{self, FREE_PORTS, PORT_SHARES, PORTS, Sharded},
     netns_counters::{BPF_NOEXIST, NetnsCounters},
 };
 
@@ -94,55 +94,94 @@ fn port_index(port: u16) -> usize {
     black_box(usize::from(port)) & 0xffff
 }
 
-/// Enters a port that gets a listener, if there is room.
+/// Enters a port that gets a listener, if there is room: at the slot that it has in the other bank,
+/// if it has one there. Its slot.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "slots are fewer than ports"
 )]
 #[inline(always)]
-pub(crate) fn register(counters: NetnsCounters, bank: u32, port: u16) {
-    let Some(slot) = find_or_register(counters, bank, port) else {
-        return;
-    };
-    if counters.is_own() {
+pub(crate) fn register(counters: NetnsCounters, bank: u32, port: u16, elsewhere: Slot) -> Slot {
+    let slot = find_or_register(counters, bank, port, elsewhere);
+    if counters.is_own() && slot != Slot::NONE {
         let page = maps::port_page(bank);
         // SAFETY: as above. Whoever enters the port writes the same.
         unsafe { (*page).slots[port_index(port)] = slot.0 as u16 };
     }
+    slot
 }
 
 /// The slot of a port that is entered, or is entered now.
 #[inline(always)]
-fn find_or_register(counters: NetnsCounters, bank: u32, port: u16) -> Option<Slot> {
+fn find_or_register(counters: NetnsCounters, bank: u32, port: u16, elsewhere: Slot) -> Slot {
     let key = key(counters, bank, port);
     // SAFETY: the map gave the pointer; an entry never changes.
     let known = || PORTS.get_ptr(key).map(|index| Slot::new(unsafe { *index }));
     if let Some(slot) = known() {
-        return Some(slot);
+        return slot;
     }
-    let free = if bank == 0 {
-        FREE_PORTS_0.pop()
-    } else {
-        FREE_PORTS_1.pop()
-    };
-    let index = match free {
-        Ok(Some(index)) => index,
+    let (slot, taken) = if elsewhere.is_individual() {
+        (elsewhere, false)
+    } else if let Some(index) = take_free(counters) {
+        (Slot::new(index), true)
+    } else if counters.is_own() {
         // The others share a slot, of the tracker's own namespace only.
-        _ if counters.is_own() => OTHER_PORTS,
-        _ => return None,
+        (Slot::new(OTHER_PORTS), false)
+    } else {
+        return Slot::NONE;
     };
-    if PORTS.insert(key, index, BPF_NOEXIST).is_ok() {
-        return Some(Slot::new(index));
+    if PORTS.insert(key, slot.0 - 1, BPF_NOEXIST).is_ok() {
+        return slot;
     }
     // Another CPU was first, or there is no room.
-    if index != OTHER_PORTS {
-        let _: Result<(), i32> = if bank == 0 {
-            FREE_PORTS_0.push(index, 0)
-        } else {
-            FREE_PORTS_1.push(index, 0)
-        };
+    if taken {
+        count_taken(counters, -1);
+        let _: Result<(), i32> = FREE_PORTS.push(slot.0 - 1, 0);
     }
-    known()
+    known().unwrap_or(Slot::NONE)
+}
+
+/// A slot that is free, unless the namespace has its share.
+#[inline(always)]
+fn take_free(counters: NetnsCounters) -> Option<u32> {
+    if !counters.is_own() {
+        let shares = PORT_SHARES.get_ptr(0)?;
+        // SAFETY: the map gave the pointer, the index is in range; others write at any time.
+        let (taken, free) = unsafe {
+            (
+                read_volatile(&raw const (*shares).taken[share_index(counters.netns)]),
+                read_volatile(&raw const (*shares).free),
+            )
+        };
+        if !PortShares::may_take(taken, free) {
+            return None;
+        }
+    }
+    let index = FREE_PORTS.pop().ok()??;
+    count_taken(counters, 1);
+    Some(index)
+}
+
+/// The namespace has one slot more (`by` 1) or less (-1).
+#[inline(always)]
+fn count_taken(counters: NetnsCounters, by: i32) {
+    let Some(shares) = PORT_SHARES.get_ptr_mut(0) else {
+        return;
+    };
+    // SAFETY: as above.
+    unsafe {
+        cells::add_u32_atomic(&raw mut (*shares).free, (-by).cast_unsigned());
+        if !counters.is_own() {
+            let taken = &raw mut (*shares).taken[share_index(counters.netns)];
+            cells::add_u32_atomic(taken, by.cast_unsigned());
+        }
+    }
+}
+
+/// Masked as [`port_index`].
+#[inline(always)]
+fn share_index(netns: NetnsId) -> usize {
+    black_box(PortShares::index(netns)) & (SHARES - 1)
 }
 
 #[inline(always)]

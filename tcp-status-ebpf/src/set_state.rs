@@ -88,8 +88,9 @@ fn register_listener_port(counters: NetnsCounters, mode: Mode, port: u16) {
     if port == 0 {
         return bump_stat!(counters.cpu, counters.writer, unregistered);
     }
+    let mut slot = Slot::NONE;
     for bank in [mode.live(), mode.ports()].into_iter().flatten() {
-        ports::register(counters, bank, port);
+        slot = ports::register(counters, bank, port, slot);
     }
 }
 

@@ -63,7 +63,7 @@ fn maps_stay_small() {
         let sizes = object.maps.iter().map(|(name, map)| {
             let entries = match name.as_str() {
                 "PORT_GAUGES" => (online + 1) * (ports + 1) * 2,
-                "FREE_PORTS_0" | "FREE_PORTS_1" => ports + 1,
+                "FREE_PORTS" => ports + 1,
                 "CGROUP_GAUGES" => (online + 1) * (cgroups + 1) * 2,
                 "PER_CPU" => cpus,
                 "SECONDARY_BANKS" => 2 * cpus,

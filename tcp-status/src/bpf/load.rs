@@ -16,7 +16,8 @@ use tcp_status_common::{
     accept::AcceptLayout,
     control::{Control, Mode, OtherNamespaces, TASK_SLOTS},
     counters::{
-        FailureTotals, ListenerWalk, NetnsId, OWN_NETNS, PortGauges, PortKey, PortPage, WalkTotals,
+        FailureTotals, ListenerWalk, NetnsId, OWN_NETNS, PortGauges, PortKey, PortPage, PortShares,
+        WalkTotals,
     },
     kernel_layout::KernelLayout,
     no_local_port::{Destination, NoLocalPort},
@@ -30,7 +31,7 @@ use super::{
     closed_listeners::Closed,
     counters::{EmptiedOthers, EmptiedOwn, FAILURES},
     error::{BpfError, verifier_summary},
-    memory::{Gauges, online_cpus, possible_cpus},
+    memory::{Elements, Gauges, online_cpus, possible_cpus},
     namespaces::Namespaces,
     object::{
         CHECK_NAMESPACES, CONTROL, LIST_LISTENERS, LIST_TABLES, READ_CLOSED, Seen, WALK_LISTENERS,
@@ -103,16 +104,19 @@ pub(super) struct Ports {
     /// Whether other namespaces have ports.
     pub(super) elsewhere: bool,
     pub(super) gauges: Gauges<PortGauges>,
+    pub(super) shares: Elements<PortShares>,
 }
 
 /// The maps that change with them.
 pub(super) struct PortWriter {
     pub(super) slots: PortSlots,
     pub(super) pages: [Array<MapData, PodWrapper<PortPage>>; 2],
-    /// Slots that are free, by bank.
-    pub(super) free: [Queue<MapData, u32>; 2],
-    /// Slots that no port has, but that could not be entered as free yet.
-    pub(super) pending_free: [Vec<u32>; 2],
+    /// Slots that are free.
+    pub(super) free: Queue<MapData, u32>,
+    /// Slots of ports that were removed from a bank, where the other bank may have them still.
+    pub(super) removed: Vec<(PortKey, u32)>,
+    /// Slots that no port has, but that could not be entered as free yet, and who had them.
+    pub(super) pending_free: Vec<(NetnsId, u32)>,
 }
 
 /// The map of seen sockets.
@@ -246,6 +250,7 @@ impl Bpf {
                 pages: [read_page_0?, read_page_1?],
                 elsewhere: layout.0.all_namespaces == 1,
                 gauges: Gauges::map(&ebpf, "PORT_GAUGES", shards.0.count(), shards.0.ports)?,
+                shares: Elements::map(&ebpf, "PORT_SHARES", 1)?,
             },
             port_writer: Mutex::new(PortWriter {
                 slots,
@@ -253,11 +258,9 @@ impl Bpf {
                     map(&mut ebpf, PORT_PAGES[0])?,
                     map(&mut ebpf, PORT_PAGES[1])?,
                 ],
-                free: [
-                    map(&mut ebpf, "FREE_PORTS_0")?,
-                    map(&mut ebpf, "FREE_PORTS_1")?,
-                ],
-                pending_free: Default::default(),
+                free: map(&mut ebpf, "FREE_PORTS")?,
+                removed: Vec::new(),
+                pending_free: Vec::new(),
             }),
             cgroups: read_cgroups,
             cgroup_writer: Mutex::new(cgroup_writer),
@@ -344,8 +347,7 @@ fn open<'a>(
         .map_max_entries(PER_CPU, cpus)
         .map_max_entries(SECONDARY_BANKS, 2 * cpus)
         .map_max_entries("PORT_GAUGES", 2 * shards.0.count() * slots)
-        .map_max_entries("FREE_PORTS_0", slots)
-        .map_max_entries("FREE_PORTS_1", slots)
+        .map_max_entries("FREE_PORTS", slots)
         // One more, for those that have no room.
         .map_max_entries("NAMESPACES", limits.namespaces.max(1) + 1)
         .map_max_entries("LISTED", 2 * limits.namespaces.max(1) + 64)

@@ -5,6 +5,7 @@ use std::{
     marker::PhantomData,
     mem::MaybeUninit,
     os::fd::{AsFd as _, AsRawFd as _},
+    sync::atomic::AtomicU32,
 };
 
 use aya::{
@@ -60,6 +61,14 @@ impl<T> Elements<T> {
             }
             copy.assume_init()
         }
+    }
+
+    /// The number of 32 bits at `offset` in an element, which programs write with atomic additions.
+    pub(super) fn atomic(&self, index: u32, offset: usize) -> &AtomicU32 {
+        let start = index as usize * size_of::<T>() + offset;
+        assert!(start.is_multiple_of(size_of::<u32>()) && start < self.memory.len());
+        // SAFETY: mapped for as long as `self` exists, aligned, and within bounds by the assertion.
+        unsafe { AtomicU32::from_ptr(self.memory.as_mut_ptr().add(start).cast()) }
     }
 
     /// Fills an element with zeros.

@@ -3,11 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    mem::offset_of,
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use aya::maps::MapError;
 use tcp_status_common::{
-    counters::{NetnsId, OTHER_PORTS, OWN_NETNS, PortKey, PortPage, STATE_SLOTS},
+    counters::{NetnsId, OTHER_PORTS, OWN_NETNS, PortKey, PortPage, PortShares, STATE_SLOTS},
     ends::CONNECTION_END_REASONS,
     state::{Family, State},
 };
@@ -117,27 +119,26 @@ impl BankReader<'_> {
 }
 
 impl Bpf {
-    /// Enters ports that had a listener, by namespace, into `bank`, which is empty and which no
-    /// event may be using. Those for which there is no slot left are left out.
+    /// Enters those of the `live` ports that are `kept`, by namespace and sockets, into `bank`, at the slots
+    /// that they have. It is empty, and no event may be using it.
     ///
     /// # Errors
     /// If the kernel refuses the update.
     pub fn carry_over_ports(
         &self,
-        kept: impl IntoIterator<Item = (NetnsId, u16)>,
+        live: &BankReader<'_>,
+        kept: impl Fn(NetnsId, &PortSum) -> bool,
         bank: u32,
     ) -> Result<(), BpfError> {
         let mut ports = lock(&self.port_writer);
         let mut page = Box::new(PodWrapper(PortPage::EMPTY));
-        for (netns, port) in kept {
-            let Some(slot) = ports.take_free(bank)? else {
-                break;
-            };
-            let key = key(netns, port, bank);
-            if let Err(error) = ports.slots.insert(key, slot, 0) {
-                ports.pending_free[bank as usize].push(slot);
-                return Err(ports_error(error));
+        for ((netns, port), slot) in live.entries()? {
+            let is_kept = || kept(netns, &self.ports.sum(slot, live.bank_of(netns)));
+            if slot == OTHER_PORTS || !is_kept() {
+                continue;
             }
+            let key = key(netns, port, bank);
+            ports.slots.insert(key, slot, 0).map_err(ports_error)?;
             if netns == OWN_NETNS {
                 // As the programs have it: plus one. There are no more slots than ports.
                 page.0.slots[usize::from(port)] = u16::try_from(slot + 1).unwrap_or(0);
@@ -148,8 +149,8 @@ impl Bpf {
             .map_err(pages_error)
     }
 
-    /// Enters ports of other namespaces into `bank`, where events may go on, unless they are there.
-    /// Those for which there is no slot left are left out.
+    /// Enters ports of other namespaces into `bank`, where events may go on, unless they are there. Gives
+    /// the namespaces for whose ports there is no room.
     ///
     /// # Errors
     /// If the kernel refuses the update.
@@ -157,100 +158,153 @@ impl Bpf {
         &self,
         entered: impl IntoIterator<Item = (NetnsId, u16)>,
         bank: u32,
-    ) -> Result<(), BpfError> {
+    ) -> Result<BTreeSet<NetnsId>, BpfError> {
         let mut ports = lock(&self.port_writer);
+        let mut left_out = BTreeSet::new();
         for (netns, port) in entered {
-            let Some(slot) = ports.take_free(bank)? else {
-                break;
+            let Some(slot) = self.take_free(&mut ports, netns)? else {
+                left_out.insert(netns);
+                continue;
             };
-            let key = key(netns, port, bank);
-            if let Err(error) = ports.slots.insert(key, slot, ONLY_NEW) {
-                ports.free[bank as usize]
-                    .push(slot, 0)
-                    .map_err(free_error)?;
+            if let Err(error) = ports.slots.insert(key(netns, port, bank), slot, ONLY_NEW) {
+                ports.pending_free.push((netns, slot));
+                self.enter_free(&mut ports)?;
                 // Else a program was first.
                 if errno(&error) != Some(libc::EEXIST) {
                     return Err(ports_error(error));
                 }
             }
         }
-        Ok(())
+        Ok(left_out)
     }
 
-    /// Empties `bank`, which no event in `scope` may be using, and makes its slots free.
+    /// Empties `bank`, which no event in `scope` may be using, and makes the slots free that no port has in
+    /// the other one.
     pub(super) fn clear_ports(&self, bank: u32, scope: Scope) -> Result<(), BpfError> {
         let mut ports = lock(&self.port_writer);
-        let cleared = |key: &PortKey| u32::from(key.bank) == bank && scope.includes(key.netns);
-        for (port, slot) in self.ports.entries(cleared)? {
-            self.ports.gauges.clear(slot, bank);
-            ignore_enoent(ports.slots.remove(&PodWrapper(port))).map_err(ports_error)?;
-            if slot != OTHER_PORTS {
-                ports.pending_free[bank as usize].push(slot);
-            }
-        }
-        while let Some(&slot) = ports.pending_free[bank as usize].last() {
-            ports.free[bank as usize]
-                .push(slot, 0)
-                .map_err(free_error)?;
-            ports.pending_free[bank as usize].pop();
-        }
+        let used = self.remove_ports(&mut ports, |key| {
+            u32::from(key.bank) == bank && scope.includes(key.netns)
+        })?;
+        self.give_back(&mut ports, &used)?;
         let empty = Box::new(PodWrapper(PortPage::EMPTY));
         ports.pages[bank as usize]
             .set(0, *empty, 0)
             .map_err(pages_error)
     }
 
-    /// Forgets the ports of other namespaces that are not `kept` in `bank`, where events may go on.
+    /// Forgets the ports of other namespaces that are not `kept` in the `live` bank, where events may go
+    /// on, and all that are left of them in the other one.
     ///
     /// # Errors
     /// If the kernel refuses the update.
     pub fn forget_ports(
         &self,
-        bank: u32,
+        live: u32,
         kept: impl Fn(NetnsId, u16) -> bool,
     ) -> Result<(), BpfError> {
         let mut ports = lock(&self.port_writer);
-        let entries = self.ports.entries(|key| {
-            let is_other = key.netns != OWN_NETNS && u32::from(key.bank) == bank;
-            is_other && !kept(key.netns, key.port)
+        let used = self.remove_ports(&mut ports, |key| {
+            key.netns != OWN_NETNS && (u32::from(key.bank) != live || !kept(key.netns, key.port))
         })?;
-        if entries.is_empty() {
-            return Ok(());
+        if !ports.removed.is_empty() {
+            // Programs that found a slot before may still count there.
+            quiesce();
         }
-        for (port, _) in &entries {
-            ignore_enoent(ports.slots.remove(&PodWrapper(*port))).map_err(ports_error)?;
-        }
-        // Programs that found a slot before may still count there.
-        quiesce();
-        for (_, slot) in entries {
-            self.ports.gauges.clear(slot, bank);
-            ports.free[bank as usize]
-                .push(slot, 0)
-                .map_err(free_error)?;
-        }
-        Ok(())
+        self.give_back(&mut ports, &used)
     }
 
-    /// Makes all slots of both banks free, for the first time.
+    /// Whether there is a slot for one more port of another namespace.
+    pub fn has_room_for_port(&self, netns: NetnsId) -> bool {
+        let [free, taken] = [self.free_slots(), self.taken_slots(netns)];
+        let [free, taken] = [free, taken].map(|slots| slots.load(Ordering::Relaxed));
+        PortShares::may_take(taken, free)
+    }
+
+    /// Makes all slots free, for the first time.
     pub(super) fn init_port_slots(&self) -> Result<(), BpfError> {
         let mut ports = lock(&self.port_writer);
-        for slot in 1..=self.limits.ports {
-            for free in &mut ports.free {
-                free.push(slot, 0).map_err(free_error)?;
+        let slots = 1..=self.limits.ports;
+        ports.pending_free = slots.map(|slot| (OWN_NETNS, slot)).collect();
+        self.enter_free(&mut ports)
+    }
+
+    /// Removes ports from banks. Gives the slots that ports have afterwards.
+    fn remove_ports(
+        &self,
+        ports: &mut PortWriter,
+        removed: impl Fn(&PortKey) -> bool,
+    ) -> Result<BTreeSet<u32>, BpfError> {
+        let mut used = BTreeSet::new();
+        for (key, slot) in self.ports.entries(|_| true)? {
+            if removed(&key) {
+                ignore_enoent(ports.slots.remove(&PodWrapper(key))).map_err(ports_error)?;
+                ports.removed.push((key, slot));
+            } else {
+                used.insert(slot);
+            }
+        }
+        Ok(used)
+    }
+
+    /// Empties what was removed, where no program may be counting, and makes the slots free that are not
+    /// `used`.
+    fn give_back(&self, ports: &mut PortWriter, used: &BTreeSet<u32>) -> Result<(), BpfError> {
+        let mut freed = BTreeSet::from([OTHER_PORTS]);
+        for (key, slot) in ports.removed.drain(..) {
+            self.ports.gauges.clear(slot, key.bank.into());
+            if !used.contains(&slot) && freed.insert(slot) {
+                ports.pending_free.push((key.netns, slot));
+            }
+        }
+        self.enter_free(ports)
+    }
+
+    /// Enters as free what no port has.
+    fn enter_free(&self, ports: &mut PortWriter) -> Result<(), BpfError> {
+        while let Some((netns, slot)) = ports.pending_free.pop() {
+            self.count_taken(netns, -1);
+            if let Err(error) = ports.free.push(slot, 0) {
+                self.count_taken(netns, 1);
+                ports.pending_free.push((netns, slot));
+                return Err(free_error(error));
             }
         }
         Ok(())
     }
-}
 
-impl PortWriter {
-    /// A slot of `bank` that no port has, from now on taken; none if there is none left.
-    fn take_free(&mut self, bank: u32) -> Result<Option<u32>, BpfError> {
-        match self.free[bank as usize].pop(0) {
-            Ok(slot) => Ok(Some(slot)),
+    /// A slot that no port has, from now on taken by a namespace other than the tracker's own; none if
+    /// there is none left, or it has its share.
+    fn take_free(&self, ports: &mut PortWriter, netns: NetnsId) -> Result<Option<u32>, BpfError> {
+        if !self.has_room_for_port(netns) {
+            return Ok(None);
+        }
+        match ports.free.pop(0) {
+            Ok(slot) => {
+                self.count_taken(netns, 1);
+                Ok(Some(slot))
+            }
             Err(MapError::ElementNotFound) => Ok(None),
             Err(error) => Err(free_error(error)),
         }
+    }
+
+    /// A namespace has one slot more (`by` 1) or less (-1).
+    fn count_taken(&self, netns: NetnsId, by: i32) {
+        let by = by.cast_unsigned();
+        self.free_slots().fetch_sub(by, Ordering::Relaxed);
+        if netns != OWN_NETNS {
+            self.taken_slots(netns).fetch_add(by, Ordering::Relaxed);
+        }
+    }
+
+    fn free_slots(&self) -> &AtomicU32 {
+        self.ports.shares.atomic(0, offset_of!(PortShares, free))
+    }
+
+    fn taken_slots(&self, netns: NetnsId) -> &AtomicU32 {
+        let index = PortShares::index(netns) * size_of::<u32>();
+        let offset = offset_of!(PortShares, taken) + index;
+        self.ports.shares.atomic(0, offset)
     }
 }
 

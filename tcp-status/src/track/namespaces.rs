@@ -13,7 +13,7 @@ use std::{
 
 use tcp_status_common::{
     counters::{NamespaceRecord, NetnsId, OVERFLOW_NETNS, OWN_NETNS},
-    table::{LISTED_PORTS_AT_ONCE, ListedCounts, NetnsCounts},
+    table::{ListedCounts, NetnsCounts},
 };
 
 use super::{
@@ -81,6 +81,8 @@ pub(super) struct Namespaces {
     /// When the ways into namespaces were last looked for, and what for.
     named: Instant,
     unnamed: bool,
+    /// The bank has changed, so that the other one has ports still, or a namespace went before it was seen.
+    stale_ports: bool,
 }
 
 impl Namespaces {
@@ -94,6 +96,7 @@ impl Namespaces {
             recount_cost: Duration::ZERO,
             named: now,
             unnamed: false,
+            stale_ports: false,
         }
     }
 
@@ -107,6 +110,12 @@ impl Namespaces {
     pub(super) fn tick(&mut self, tracker: &Tracker, counted: u64) -> Result<(), RecountError> {
         if !tracker.bpf.lists_tables() {
             return Ok(());
+        }
+        for (&netns, watched) in &mut self.watched {
+            if watched.lacks_room && tracker.bpf.has_room_for_port(netns) {
+                // The next pass enters its ports.
+                watched.confirmed = None;
+            }
         }
         let now = Instant::now();
         let since = now - self.passed;
@@ -158,6 +167,7 @@ impl Namespaces {
     pub(super) fn add_recount(&mut self, busy: &BTreeSet<NetnsId>, cost: Duration, now: Instant) {
         self.budget.spend(cost, now);
         self.recount_cost = cost;
+        self.stale_ports = true;
         for (netns, watched) in &mut self.watched {
             if busy.contains(netns) {
                 // One that cannot be entered is tried again later.
@@ -323,20 +333,23 @@ impl Namespaces {
                 settled.insert(netns);
             }
         }
-        if settled.is_empty() {
+        if settled.is_empty() && !self.stale_ports {
             return Ok(());
         }
         let mut unused = tracker.port_sums()?;
         unused
             .retain(|(netns, _), sockets| settled.contains(netns) && *sockets == Gauges::default());
-        if unused.is_empty() {
+        if unused.is_empty() && !self.stale_ports {
             return Ok(());
         }
         let bank = tracker.audit_state().live_of_others;
-        let kept = |netns, port| !unused.contains_key(&(netns, port));
+        let kept =
+            |netns, port| self.watched.contains_key(&netns) && !unused.contains_key(&(netns, port));
         // One that gets a listener meanwhile is entered again by the next pass, for it had an event.
         tracker.audit_state_mut().forget_ports(kept);
-        tracker.bpf.forget_ports(bank, kept)
+        tracker.bpf.forget_ports(bank, kept)?;
+        self.stale_ports = false;
+        Ok(())
     }
 
     /// What was listed by namespace; those without counters together. One without an event gets
@@ -374,7 +387,7 @@ impl Namespaces {
     /// The ports of namespaces to be judged whose counts are to be confirmed: those that no walk has
     /// covered, and all where something is amiss.
     fn unconfirmed_ports<'a>(
-        &self,
+        &mut self,
         tracker: &Tracker,
         judged: impl Iterator<Item = &'a NetnsId>,
     ) -> Result<Vec<(NetnsId, u16)>, BpfError> {
@@ -389,17 +402,25 @@ impl Namespaces {
             return Ok(Vec::new());
         }
         let mut ports = live.port_keys()?;
+        let is_known = |netns| netns == OWN_NETNS || self.watched.contains_key(&netns);
+        self.stale_ports |= ports.iter().any(|&(netns, _)| !is_known(netns));
         let unentered = unentered_ports(tracker, &unconfirmed, &ports)?;
+        let mut left_out = BTreeSet::new();
         if !unentered.is_empty() {
             let bank = tracker.audit_state().live_of_others;
-            tracker.bpf.enter_ports(unentered, bank)?;
+            left_out = tracker.bpf.enter_ports(unentered, bank)?;
             ports = live.port_keys()?;
+        }
+        for netns in unconfirmed.keys() {
+            if let Some(watched) = self.watched.get_mut(netns) {
+                watched.lacks_room = left_out.contains(netns);
+            }
         }
         let wanted = ports.into_iter().filter(|port| {
             let is_amiss = unconfirmed.get(&port.0);
             is_amiss.is_some_and(|is_amiss| *is_amiss || !walked.contains(port))
         });
-        Ok(wanted.take(LISTED_PORTS_AT_ONCE as usize).collect())
+        Ok(wanted.collect())
     }
 }
 

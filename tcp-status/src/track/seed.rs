@@ -9,12 +9,12 @@ use std::{
 
 use tcp_status_common::{
     control::Mode,
-    counters::{FailureTotals, Failures, NetnsId, WalkTotals},
+    counters::{FailureTotals, Failures, NetnsId, OWN_NETNS, WalkTotals},
 };
 
 use super::netns_targets::{NetnsTargets, by_id};
 use crate::{
-    bpf::{Bpf, BpfError, Scope},
+    bpf::{Bpf, BpfError, PortSum, Scope},
     kernel::{netns::list::NetnsEntry, quiesce::quiesce, sock_diag},
 };
 
@@ -222,20 +222,22 @@ fn attempt(
     bpf.clear(bank, scope)?;
     bpf.count_timewait(bank, scope);
     bpf.resize_seen_map(capacity)?;
-    let kept = match live {
-        Some(live) => bpf.read_bank(live, others).ports()?,
-        None => BTreeMap::new(),
-    };
-    let kept = kept.into_iter().filter(|((netns, _), sockets)| {
-        // Whatever a gauge is off by, a port with sockets is not forgotten. Where nothing is walked,
-        // its sockets may be in the base.
-        let has_sockets = || sockets.iter().flatten().any(|&count| count != 0);
-        scope.includes(*netns) && (!walked.contains(netns) || has_sockets())
-    });
-    bpf.carry_over_ports(kept.map(|(port, _)| port), bank)?;
     if let Some(live) = live {
         // Before those that come now: who had a row keeps it.
-        let cgroups = bpf.read_bank(live, others).cgroups()?.tracked.into_iter();
+        let live = bpf.read_bank(live, others);
+        let living = match scope {
+            Scope::Own => BTreeMap::new(),
+            Scope::All => bpf.live_namespaces()?,
+        };
+        let kept = |netns, sockets: &PortSum| {
+            // Whatever a gauge is off by, a port with sockets is not forgotten. Where nothing is walked,
+            // its sockets may be in the base.
+            let has_sockets = || sockets.iter().flatten().any(|&count| count != 0);
+            let is_there = netns == OWN_NETNS || living.contains_key(&netns);
+            is_there && (!walked.contains(&netns) || has_sockets())
+        };
+        bpf.carry_over_ports(&live, kept, bank)?;
+        let cgroups = live.cgroups()?.tracked.into_iter();
         let kept = cgroups.filter(|(_, sockets)| sockets.iter().any(|&count| count != 0));
         bpf.carry_over_cgroups(kept.map(|(id, _)| id), bank)?;
     }

@@ -27,6 +27,8 @@ pub(super) struct Watched {
     found_between: (Gauges, u32),
     /// After how many events its ports without a socket were last given back.
     pub(super) ports_freed_at: Option<u64>,
+    /// A port of it has a listener, and had no room when it was last looked for.
+    pub(super) lacks_room: bool,
 }
 
 impl Watched {
@@ -39,6 +41,7 @@ impl Watched {
             found: None,
             found_between: (Gauges::default(), 0),
             ports_freed_at: None,
+            lacks_room: false,
         }
     }
 

@@ -18,6 +18,7 @@ mod namespaces;
 mod nested;
 mod onsets;
 mod pacing;
+mod port_slots;
 mod ports;
 mod preemption;
 mod seeding;
