@@ -15,6 +15,7 @@ use super::{
     cpu_time::CpuTimer,
     gauge::{Bounds, Gauges},
     invariants::{Accepted, Differences},
+    limiter::Limiter,
     memory,
     namespaces::Namespaces,
     netns_targets::Area,
@@ -358,31 +359,6 @@ impl Contradiction {
     }
 }
 
-/// Limits a warning to one per minute.
-#[derive(Debug, Default)]
-struct Limiter {
-    last: Option<Instant>,
-    suppressed: u64,
-}
-
-impl Limiter {
-    const PAUSE: Duration = Duration::from_secs(60);
-
-    /// Whether to warn at `now`: if so, how many warnings were suppressed before.
-    fn allow(&mut self, now: Instant) -> Option<u64> {
-        if self.last.is_some_and(|last| now - last < Self::PAUSE) {
-            self.suppressed += 1;
-            return None;
-        }
-        self.last = Some(now);
-        Some(std::mem::take(&mut self.suppressed))
-    }
-
-    fn allow_if(&mut self, notable: bool, now: Instant) -> Option<u64> {
-        notable.then(|| self.allow(now)).flatten()
-    }
-}
-
 impl Tracker {
     fn mark_degraded(&self, why: String) {
         let mut audit_state = self.audit_state_mut();
@@ -478,9 +454,7 @@ type AuditDiffs = BTreeMap<NetnsId, AuditDiff>;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
-    use super::{Cause, Contradiction, Limiter};
+    use super::{Cause, Contradiction};
 
     /// Only a difference that all looks may have seen has stood since the first.
     #[test]
@@ -493,16 +467,5 @@ mod tests {
         assert!(other_side.since > first.since);
         let other = Contradiction::new(Cause::Invariant("tw"), 3..=4, Some(&second));
         assert!(other.since > first.since);
-    }
-
-    #[test]
-    fn one_warning_a_minute_says_how_many_there_were() {
-        let (mut limiter, start) = (Limiter::default(), Instant::now());
-        assert_eq!(limiter.allow(start), Some(0));
-        assert_eq!(limiter.allow(start), None);
-        assert_eq!(limiter.allow_if(false, start), None);
-        assert_eq!(limiter.allow_if(true, start + Limiter::PAUSE / 2), None);
-        assert_eq!(limiter.allow(start + Limiter::PAUSE), Some(2));
-        assert_eq!(limiter.allow(start + 2 * Limiter::PAUSE), Some(0));
     }
 }
