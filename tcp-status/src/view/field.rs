@@ -5,8 +5,10 @@ use std::{
     fmt::{self, Write as _},
 };
 
-use crate::printable::printable;
-use crate::snapshot::Snapshot;
+use crate::{
+    printable::printable,
+    snapshot::{Ports, Snapshot},
+};
 
 /// Where the values begin.
 const INDENT: usize = 10;
@@ -62,6 +64,20 @@ pub(super) fn no_local_port(out: &mut String, snapshot: &Snapshot) -> fmt::Resul
         write!(text, "; {more} more")?;
     }
     field(out, "no port", &text)
+}
+
+/// How often there was each reason.
+pub(super) fn reasons_text(reasons: &[(&str, u64)]) -> String {
+    let some = reasons.iter().filter(|(_, count)| *count > 0);
+    let some = some.map(|(reason, count)| format!("{count} {}", reason.replace('_', " ")));
+    some.collect::<Vec<_>>().join(", ")
+}
+
+/// Why connections at a port ended; empty if none did, or it is not known.
+pub(super) fn ends_at(ports: &Ports, port: u16) -> String {
+    let row = ports.tracked.iter().find(|row| row.port == port);
+    let ends = row.and_then(|row| row.connection_ends);
+    ends.map_or_else(String::new, |ends| reasons_text(&ends.by_reason()))
 }
 
 /// What the queues of listeners could not take, where it is known.

@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use tcp_status_common::state::State;
 
 use super::{
-    field::{field, no_local_port, overflows, subject},
+    field::{ends_at, field, no_local_port, overflows, reasons_text, subject},
     paint::Paint,
     rows::{self, Row},
     time::describe,
@@ -203,6 +203,12 @@ fn totals(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
     if let Some(ends) = &snapshot.ends {
         self::ends(out, ends)?;
     }
+    if let Some(port) = snapshot.port {
+        let text = ends_at(&snapshot.ports, port);
+        if !text.is_empty() {
+            field(out, "ends", &text)?;
+        }
+    }
     no_local_port(out, snapshot)?;
     if let Some(Events { counted, missed }) = &snapshot.events {
         field(
@@ -216,18 +222,13 @@ fn totals(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
 
 /// Why connections were not made or ended, where there is anything to say.
 fn ends(out: &mut String, ends: &Ends) -> fmt::Result {
-    let list = |reasons: &[(&str, u64)]| {
-        let some = reasons.iter().filter(|(_, count)| *count > 0);
-        let some = some.map(|(reason, count)| format!("{count} {}", reason.replace('_', " ")));
-        some.collect::<Vec<_>>().join(", ")
-    };
     let mut failures: Vec<_> = ends.connect_failures.by_reason().into();
     failures.push(("without a local port", ends.no_local_port));
     for (name, reasons) in [
         ("failures", &failures[..]),
         ("ends", &ends.connection_ends.by_reason()),
     ] {
-        let text = list(reasons);
+        let text = reasons_text(reasons);
         if !text.is_empty() {
             field(out, name, &text)?;
         }

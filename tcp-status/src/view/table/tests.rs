@@ -6,7 +6,8 @@ use tcp_status_common::state::State;
 
 use super::Details;
 use crate::snapshot::{
-    Counts, Events, Overflows, Peaks, Ports, Rates, Snapshot, Stale, Tier, Transitions,
+    ConnectionEnds, Counts, Events, Overflows, Peaks, PortCounts, Ports, Rates, Snapshot, Stale,
+    Tier, Transitions,
     minutes::{Extremes, History, Minute},
 };
 
@@ -236,4 +237,31 @@ all           8589934916  8589934610     300       6
 
 other network";
     assert!(text.starts_with(expected), "{text}");
+}
+
+#[test]
+fn a_port_says_why_its_connections_ended() {
+    let ends = |closed, reset_by_peer| ConnectionEnds {
+        closed,
+        reset_by_peer,
+        ..ConnectionEnds::default()
+    };
+    let port = |port, connection_ends| PortCounts {
+        port,
+        states: Counts::default(),
+        connection_ends,
+    };
+    let mut snapshot = Snapshot {
+        port: Some(443),
+        ..snapshot()
+    };
+    snapshot.ports.tracked = vec![port(80, Some(ends(9, 9))), port(443, Some(ends(17, 3)))];
+    let text = verbose(&snapshot);
+    assert!(
+        text.contains("\nends      17 closed, 3 reset by peer\n"),
+        "{text}"
+    );
+    assert!(!render(&snapshot).contains("ends"));
+    snapshot.ports.tracked = vec![port(443, None)];
+    assert!(!verbose(&snapshot).contains("ends"));
 }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     printable::printable,
     snapshot::{Counts, Subject},
-    view::cgroups,
+    view::{cgroups, field::ends_at},
 };
 
 impl Model {
@@ -114,7 +114,10 @@ impl Model {
 
     fn name(&self, subject: Subject) -> String {
         match subject {
-            Subject::Port(port) => format!("port {port}"),
+            Subject::Port(port) => match ends_at(&self.reading.ports, port) {
+                ends if ends.is_empty() => format!("port {port}"),
+                ends => format!("port {port}, ended: {ends}"),
+            },
             Subject::Outgoing => "outgoing connections".into(),
             Subject::Cgroup(id) => {
                 let mut all = self.reading.cgroups.iter().flat_map(|found| &found.tracked);
