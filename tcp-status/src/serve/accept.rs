@@ -59,6 +59,17 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// With no more connections than this process may have open.
+    pub(crate) fn within_files(self) -> Self {
+        let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(files, _)| files);
+        Self {
+            connections: self.connections.min(connections_within(files)),
+            ..self
+        }
+    }
+}
+
 /// How many connections each server may have open, where the process may have `files` open.
 fn connections_within(files: u64) -> usize {
     /// Programs and maps have some forty; answers and audits a few each.
@@ -112,11 +123,10 @@ pub(crate) async fn serve<L: Listener>(
     handler: impl Handler<L::Stream>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(files, _)| files);
     let mut acceptor = Acceptor {
         handler: Arc::new(handler),
         table: Arc::new(ConnectionTable::new(limits.timeouts)),
-        limit: limits.connections.min(connections_within(files)),
+        limit: limits.within_files().connections,
         tasks: JoinSet::new(),
         warned: None,
     };

@@ -14,8 +14,8 @@ use super::{Source, accept::Limits, connections::Peer, protocol::ApiError};
 pub(crate) struct Calls {
     source: Arc<dyn Source>,
     permits: Arc<Semaphore>,
-    /// As many permits as there are in all, for each peer with calls in flight: however many one has
-    /// waiting, another waits for no more than the calls that are going on.
+    /// As many permits as there are in all, for each peer with calls in flight: however many another
+    /// has waiting, a call waits for as many of its as may be going on.
     turns: Mutex<BTreeMap<Peer, Weak<Semaphore>>>,
     limits: Limits,
 }
@@ -44,11 +44,6 @@ impl Calls {
             turns.insert(peer, Arc::downgrade(&permits));
             permits
         })
-    }
-
-    /// Calls of `peer` that wait or are going on.
-    pub(crate) fn in_flight(&self, peer: Peer) -> usize {
-        Arc::strong_count(&self.turns(peer)) - 1
     }
 
     /// What `call` makes of the source, for `peer`. Dropped before its turn, it makes no call.
@@ -80,7 +75,8 @@ impl Calls {
                 "cannot query the tracker: internal error; see its log".into(),
             )),
             Err(_) => Err(ApiError::unavailable(format!(
-                "cannot query the tracker: no answer within {:?}; the host is overloaded",
+                "cannot query the tracker: no answer within {:?}; the host is overloaded or this client \
+                 sends too many requests at once; try again later",
                 self.limits.call
             ))),
         }

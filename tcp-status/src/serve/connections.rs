@@ -179,6 +179,15 @@ impl Connection {
         self.table.set_state(self.id, State::InFlight);
     }
 
+    /// Connections of the same peer with a request in flight, this one included.
+    pub(crate) fn in_flight(&self) -> usize {
+        let entries = self.table.entries();
+        let of_peer = entries.values().filter(|entry| entry.peer == self.peer);
+        of_peer
+            .filter(|entry| matches!(entry.state, State::InFlight))
+            .count()
+    }
+
     /// From now on the client has time to read the response, and to send another request.
     pub(crate) fn response_ready(&self) {
         self.table.set_state(self.id, State::Idle(Instant::now()));

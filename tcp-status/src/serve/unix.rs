@@ -95,6 +95,7 @@ impl Server {
         } = self;
         listener.set_nonblocking(true)?;
         let listener = tokio::net::UnixListener::from_std(listener)?;
+        let limits = limits.within_files();
         let handler = Protocol {
             dumps: Calls::new(Arc::clone(&source), &dump_limits(limits)),
             calls: Calls::new(source, &limits),
@@ -137,7 +138,15 @@ impl Handler<UnixStream> for Protocol {
     async fn handle(&self, mut stream: UnixStream, connection: &Connection) {
         let input = connection.in_time(read_line(&mut stream)).await;
         connection.request_started();
+        // Those in flight are not closed: some connections are left to other users.
+        let most = self.limits.connections / 4 * 3;
         let line = match input {
+            Some(Ok(Input::Line(_))) if connection.in_flight() > most => {
+                Err(ApiError::unavailable(format!(
+                    "cannot query the tracker: {most} requests of this user are not answered yet; \
+                     try again later"
+                )))
+            }
             Some(Ok(Input::Line(line))) => match Request::decode(&line) {
                 Ok(Request {
                     query: Query::Wait(wait),
@@ -187,7 +196,7 @@ impl Protocol {
         }
         let calls = match request.query {
             Query::Get(_) => &self.calls,
-            _ => self.dumps_of(peer)?,
+            _ => &self.dumps,
         };
         let line = calls.call(peer, move |source| {
             encode_bounded(&match &request.query {
@@ -198,18 +207,6 @@ impl Protocol {
             }?)
         });
         line.await.flatten()
-    }
-
-    /// For a dump, unless the user has so many in flight that too few connections are left to others.
-    fn dumps_of(&self, peer: Peer) -> Result<&Calls, ApiError> {
-        let most = self.limits.connections / 4;
-        if self.dumps.in_flight(peer) < most {
-            return Ok(&self.dumps);
-        }
-        Err(ApiError::unavailable(format!(
-            "cannot query the tracker: {most} requests of this user are not answered yet; \
-             try again later"
-        )))
     }
 
     /// Waits until the number is what the client waits for, or the time is up; none if the client
@@ -276,8 +273,8 @@ impl Protocol {
     }
 }
 
-/// Completes once the client has closed its socket; never if it has sent more, or has only finished to
-/// write.
+/// Completes once the client has closed the socket. Never completes if the client has sent more, or has
+/// shut down only its sending side.
 async fn left(stream: &UnixStream) {
     // Without an event that is asked for, `poll()` reports that both directions are closed.
     let mut closed = [PollFd::new(stream.as_fd(), PollFlags::empty())];

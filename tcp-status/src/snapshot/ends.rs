@@ -53,7 +53,7 @@ pub struct ConnectionEnds {
 /// Where to connects failed for want of a local port, since start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NoLocalPortDestination {
-    /// Address; one of IPv4, too, where a socket of IPv6 wanted there.
+    /// An IPv4 address also where an IPv6 socket connected to an IPv4-mapped address.
     pub address: IpAddr,
     /// Port.
     pub port: u16,

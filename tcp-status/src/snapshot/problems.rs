@@ -76,7 +76,7 @@ impl Rule {
             Self::HalfOpen => Fullness::SynFilling.name(),
             Self::CloseWaitLeak => "leak",
             Self::EphemeralPorts => "no ports",
-            Self::EphemeralPortsFilling => "few ports",
+            Self::EphemeralPortsFilling => "filling",
             Self::NoLocalPort => "NO PORTS",
         }
     }

@@ -37,6 +37,7 @@ impl Tracker {
         let at = |fullness| {
             let found = listeners.iter().filter(|one| one.is(fullness));
             let mut ports: Vec<_> = found.map(|one| one.port).collect();
+            ports.sort_unstable();
             ports.dedup();
             ports
         };

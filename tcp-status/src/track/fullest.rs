@@ -28,6 +28,9 @@ const MANY: u64 = 50;
 /// The time between two looks, in intervals of the audit.
 const PERIOD: u32 = 10;
 
+/// The part of the audits' share of a core that walks may take: the rest is left to audits.
+const PART: f64 = 0.25;
+
 /// Groups of a walk among which the one with the most ephemeral ports is searched.
 const LARGEST: usize = 16;
 
@@ -41,27 +44,31 @@ impl Tracker {
     pub(super) fn watch_destinations(&self) -> Result<(), ApiError> {
         let now = Instant::now();
         let failures = self.bpf.ends()[EndReason::NoLocalPort as usize];
-        let failing = {
+        let (failing, affordable) = {
             let mut walks = lock(&self.fullest);
             let failing = failures != walks.failures;
-            if walks.affordable.is_some_and(|at| now < at)
-                || (!failing && walks.next.is_some_and(|at| now < at))
-            {
+            if !failing && walks.next.is_some_and(|at| now < at) {
                 return Ok(());
             }
             walks.next = Some(now + self.settings.pace.interval * PERIOD);
-            walks.failures = failures;
-            failing
+            let affordable = walks.affordable.is_none_or(|at| now >= at);
+            if affordable {
+                walks.failures = failures;
+            }
+            (failing, affordable)
         };
         if !failing && !self.has_many_outgoing()? {
             lock(&self.fullest).used.clear();
+            return Ok(());
+        }
+        if !affordable {
             return Ok(());
         }
         let timer = CpuTimer::start();
         let found = fullest();
         let (cost, now) = (timer.spent(), Instant::now());
         let mut walks = lock(&self.fullest);
-        walks.affordable = Some(now + cost.div_f64(self.settings.pace.share));
+        walks.affordable = Some(now + cost.div_f64(self.settings.pace.share * PART));
         match found.map_err(unavailable)? {
             Some(group) => walks.record(now, &group),
             None => walks.used.clear(),

@@ -3,23 +3,40 @@
 use std::{net::Ipv6Addr, time::Duration};
 
 use nix::time::{ClockId, clock_gettime};
-use tcp_status_common::counters::NetnsId;
+use tcp_status_common::{
+    counters::NetnsId,
+    no_local_port::{Destination, NoLocalPort},
+};
 
 use super::tracker::Tracker;
 use crate::{bpf::BpfError, snapshot::NoLocalPortDestination};
+
+/// Destinations of all namespaces, the last one first.
+pub(super) struct Destinations(Vec<(Destination, NoLocalPort)>);
 
 /// Destinations that are kept, of all namespaces together: the last ones.
 const KEPT: usize = 64;
 
 impl Tracker {
-    /// The destinations of a namespace, the last one first.
-    pub(super) fn no_local_port(
-        &self,
-        netns: NetnsId,
-    ) -> Result<Vec<NoLocalPortDestination>, BpfError> {
-        let all = self.bpf.no_local_port()?.into_iter().take(KEPT);
+    /// Reads them, once for each answer.
+    pub(super) fn destinations(&self) -> Result<Destinations, BpfError> {
+        let mut all = self.bpf.no_local_port()?;
+        all.truncate(KEPT);
+        Ok(Destinations(all))
+    }
+
+    /// Makes room for further destinations.
+    pub(super) fn forget_destinations(&self) -> Result<(), BpfError> {
+        self.bpf.forget_destinations(KEPT)
+    }
+}
+
+impl Destinations {
+    /// Those of a namespace.
+    pub(super) fn of(&self, netns: NetnsId) -> Vec<NoLocalPortDestination> {
         // The clock that the programs read.
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
+        let all = self.0.iter();
         let here = all.filter(|(destination, _)| destination.netns == netns);
         let rows = here.map(|(destination, failed)| NoLocalPortDestination {
             address: Ipv6Addr::from(destination.address).to_canonical(),
@@ -29,11 +46,6 @@ impl Tracker {
                 .saturating_sub(Duration::from_nanos(failed.last))
                 .as_secs(),
         });
-        Ok(rows.collect())
-    }
-
-    /// Makes room for further destinations.
-    pub(super) fn forget_destinations(&self) -> Result<(), BpfError> {
-        self.bpf.forget_destinations(KEPT)
+        rows.collect()
     }
 }

@@ -14,6 +14,7 @@ use super::{
     cpu_time::CpuTimer,
     gauge::Gauges,
     inside::{Candidate, Inside},
+    no_local_port::Destinations,
     ports::AllPorts,
     queues::{self, HalfOpen},
     reading::Reading,
@@ -61,6 +62,7 @@ impl Tracker {
             queued: outside.has_queued(),
         });
         self.refresh_inside(candidates.collect());
+        let destinations = self.destinations().map_err(unavailable)?;
         let snapshots = found.into_iter().map(|(netns, outside)| {
             let ports = ports
                 .range((netns, 0)..=(netns, u16::MAX))
@@ -68,7 +70,7 @@ impl Tracker {
                 .collect();
             Ok((
                 netns,
-                self.assemble_outside(netns, outside, (split, &ports))?,
+                self.assemble_outside(netns, outside, (split, &ports), &destinations)?,
             ))
         });
         snapshots.collect()
@@ -106,6 +108,7 @@ impl Tracker {
         netns: NetnsId,
         outside: Outside,
         (split, ports): (SplitMethod, &BTreeMap<u16, Gauges>),
+        destinations: &Destinations,
     ) -> Result<Snapshot, ApiError> {
         let Outside {
             record,
@@ -115,7 +118,7 @@ impl Tracker {
         } = outside;
         let aux = self.aux_counts_outside(netns, &record, (split, &reading.gauges), &half_open);
         let counts = assemble(&reading.gauges, &aux);
-        let mut snapshot = self.describe(netns, &reading, counts)?;
+        let mut snapshot = self.describe(netns, &reading, counts, destinations)?;
         if let Some(inside) = lock(&self.inside).get(netns) {
             (snapshot.overflows, snapshot.syncookies) = (inside.overflows, inside.syncookies);
             snapshot.ephemeral_ports = inside.settings.ephemeral_ports;
@@ -234,7 +237,8 @@ impl Tracker {
         let reading = self.read(OVERFLOW_NETNS).map_err(unavailable)?;
         let aux = self.aux_counts_by_pass(OVERFLOW_NETNS, &reading.gauges)?;
         let counts = assemble(&reading.gauges, &aux);
-        self.describe(OVERFLOW_NETNS, &reading, counts)
+        let destinations = self.destinations().map_err(unavailable)?;
+        self.describe(OVERFLOW_NETNS, &reading, counts, &destinations)
     }
 
     /// What is beside the full sockets of a namespace, by the last pass over all tables.

@@ -13,6 +13,7 @@ use super::{
     audit_state::{APPEARED, UNREACHABLE},
     aux_counts::{StalenessPolicy, UNRECORDED},
     gauge::Gauges,
+    no_local_port::Destinations,
     ports::AllPorts,
     queues::{self, HalfOpen},
     reading::Reading,
@@ -275,7 +276,10 @@ impl Tracker {
             &State::ALL,
             StalenessPolicy::RefreshPorts,
         )?;
-        let mut snapshot = self.describe(netns, &reading, assemble(&gauges, &aux))?;
+        // Before the total, which so is no less than theirs.
+        let destinations = self.destinations().map_err(unavailable)?;
+        let counts = assemble(&gauges, &aux);
+        let mut snapshot = self.describe(netns, &reading, counts, &destinations)?;
         (snapshot.overflows, snapshot.syncookies) =
             procfs::queue_counters().map_err(unavailable)?;
         let settings = sysctl::settings();
@@ -313,10 +317,9 @@ impl Tracker {
         netns: NetnsId,
         reading: &Reading,
         counts: FamilyCounts,
+        destinations: &Destinations,
     ) -> Result<Snapshot, ApiError> {
         let unrecorded = self.unrecorded()?;
-        // Before the total, which so is no less than theirs.
-        let destinations = self.no_local_port(netns).map_err(unavailable)?;
         let ends = match netns {
             OWN_NETNS => Some(Ends::from_counts(&self.bpf.ends())),
             _ => None,
@@ -343,7 +346,7 @@ impl Tracker {
                 missed: audit_state.missed,
             }),
             ends,
-            no_local_port_destinations: Some(destinations),
+            no_local_port_destinations: Some(destinations.of(netns)),
             ..Snapshot::of(tier, self.inode(netns), counts)
         };
         match audit_state.netns_state(netns) {

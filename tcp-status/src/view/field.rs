@@ -46,7 +46,7 @@ pub(super) fn subject(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
     }
 }
 
-/// Where to most connects failed for want of a local port, if any did.
+/// The destinations with the most connects that found no local port.
 pub(super) fn no_local_port(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
     const SHOWN: usize = 3;
     let all = snapshot.no_local_port_destinations.iter().flatten();

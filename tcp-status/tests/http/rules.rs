@@ -254,7 +254,7 @@ fn reading(mark: &str, n: u64) -> Snapshot {
                 walked_seconds_ago: 0,
             });
         }
-        "few ports" => {
+        "filling" => {
             snapshot.fullest_destination = Some(FullestDestination {
                 destination: "10.0.0.1 -> 10.0.0.2:9200".into(),
                 used_ports: 600,
@@ -295,7 +295,7 @@ fn show_reports_a_problem_above_the_limit_of_its_rule() {
             // Full is the limit of a SYN queue, and one more than that of an accept queue.
             ("SYN FULL", Some(_)) => 127,
             // Less than 600 s.
-            ("few ports", Some(_)) => 0,
+            ("filling", Some(_)) => 0,
             ("FULL" | "was full", Some(_)) => 128,
             // Of 1000 ports.
             ("no ports", None) => rule.limits[0].above.as_u64().unwrap() * 10,

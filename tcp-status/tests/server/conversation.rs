@@ -349,7 +349,7 @@ fn a_user_with_many_dumps_in_flight_delays_no_other_user() {
         return skip_unprepared("only root can connect as another user");
     };
     assert!(
-        matches!(&refused, Ok(Response::Error(error)) if error.message.contains("64 requests")),
+        matches!(&refused, Ok(Response::Error(error)) if error.message.contains("192 requests")),
         "{refused:?}"
     );
     let began = Instant::now();

@@ -122,24 +122,23 @@ fn write_ends(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -> fmt
     )
 }
 
-/// Of those without a local port: those with the most, so that a page stays short.
+/// Of those without a local port: those of each namespace with the most, so that a page stays short.
 fn write_destinations(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -> fmt::Result {
     const MOST: usize = 10;
-    let all = snapshots.iter().flat_map(|one| {
+    let most = snapshots.iter().flat_map(|one| {
         let here = one.of.no_local_port_destinations.iter().flatten();
-        here.map(|to| (&*one.netns, to))
-    });
-    let mut all: Vec<_> = all.collect();
-    all.sort_by_key(|(_, to)| Reverse(to.failures));
-    let most = all.iter().take(MOST);
-    let most = most.map(|(netns, to)| {
-        let (address, port) = (to.address.to_string(), to.port.to_string());
-        (*netns, address, port, to.failures)
+        let mut here: Vec<_> = here.collect();
+        here.sort_by_key(|to| Reverse(to.failures));
+        here.truncate(MOST);
+        here.into_iter().map(|to| {
+            let (address, port) = (to.address.to_string(), to.port.to_string());
+            (&*one.netns, address, port, to.failures)
+        })
     });
     let most: Vec<_> = most.collect();
     writer.counters(
         ("tcp_status_no_local_port_by_destination", None),
-        "The same by destination: those with the most.",
+        "connect() that failed because every local port was in use, by destination; the ten of a namespace with the most failures.",
         most.iter().map(|(netns, address, port, failures)| {
             let labels = [("address", address.as_str()), ("port", port.as_str())];
             (*netns, labels, *failures)
@@ -226,7 +225,7 @@ fn write_port_ends(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -
     let all: Vec<_> = all.collect();
     writer.counters(
         ("tcp_status_port_connection_ends", None),
-        "Connections that ended by local port, of listed ports, and reason.",
+        "Connections that ended, by local port and reason; only ports that are listed individually.",
         all.iter().flat_map(|(netns, port, reasons)| {
             let labels = |reason| [("port", port.as_str()), ("reason", reason)];
             reasons
