@@ -178,8 +178,8 @@ pub const OTHER_PORTS: u32 = 0;
 pub struct PortShares {
     /// Slots that no port has.
     pub free: u32,
-    /// Explicit padding.
-    pub padding: u32,
+    /// So many are left to the tracker's own namespace. Written before any program runs.
+    pub reserved: u32,
     /// Slots that a namespace has, at [`PortShares::index`].
     pub taken: [u32; PORT_SHARES],
 }
@@ -198,13 +198,13 @@ impl PortShares {
         netns as usize & (PORT_SHARES - 1)
     }
 
-    /// Whether a namespace other than the tracker's own may take one more of the `free` slots when it
-    /// has `taken` already: three quarters of what all others leave, so that each time a quarter is left
-    /// for those that come later.
+    /// Whether a namespace other than the tracker's own may take one more of the `free` slots, `reserved`
+    /// ones among them, when it has `taken` already: three quarters of what all others leave, so that
+    /// each time a quarter is left for those that come later.
     #[inline(always)]
     #[must_use]
-    pub const fn may_take(taken: u32, free: u32) -> bool {
-        taken / 3 < free
+    pub const fn may_take(taken: u32, free: u32, reserved: u32) -> bool {
+        taken / 3 < free.saturating_sub(reserved)
     }
 }
 

@@ -147,13 +147,14 @@ fn take_free(counters: NetnsCounters) -> Option<u32> {
     if !counters.is_own() {
         let shares = PORT_SHARES.get_ptr(0)?;
         // SAFETY: the map gave the pointer, the index is in range; others write at any time.
-        let (taken, free) = unsafe {
+        let (taken, free, reserved) = unsafe {
             (
                 read_volatile(&raw const (*shares).taken[share_index(counters.netns)]),
                 read_volatile(&raw const (*shares).free),
+                read_volatile(&raw const (*shares).reserved),
             )
         };
-        if !PortShares::may_take(taken, free) {
+        if !PortShares::may_take(taken, free, reserved) {
             return None;
         }
     }

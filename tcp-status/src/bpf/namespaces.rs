@@ -26,6 +26,8 @@ pub(super) const fn is_gone(id: NetnsId, record: &NamespaceRecord) -> bool {
 pub(super) struct Namespaces {
     pub(super) map: HashMap<MapData, NetnsId, PodWrapper<Namespace>>,
     pub(super) query: Array<MapData, PodWrapper<NamespaceQuery>>,
+    /// How many were removed because they are gone.
+    pub(super) removed: u64,
 }
 
 impl Namespaces {
@@ -33,6 +35,7 @@ impl Namespaces {
         let mut namespaces = Self {
             map: map(ebpf, NAMESPACES)?,
             query: map(ebpf, QUERY)?,
+            removed: 0,
         };
         let empty = Box::new(PodWrapper(Namespace::EMPTY));
         let entered = namespaces.map.insert(OVERFLOW_NETNS, *empty, 0);

@@ -1,7 +1,10 @@
 //! Destinations of connects that failed for want of a local port.
 
 use aya::maps::MapError;
-use tcp_status_common::no_local_port::{Destination, NoLocalPort};
+use tcp_status_common::{
+    counters::OWN_NETNS,
+    no_local_port::{Destination, NoLocalPort},
+};
 
 use super::{
     error::{BpfError, ignore_enoent},
@@ -19,15 +22,17 @@ impl Bpf {
         sorted(&lock(&self.destinations))
     }
 
-    /// Forgets all but the last `kept`.
+    /// Forgets all but the last `kept` of the tracker's namespace, and of all others together.
     ///
     /// # Errors
     /// If the kernel refuses.
     pub fn forget_destinations(&self, kept: usize) -> Result<(), BpfError> {
         let mut destinations = lock(&self.destinations);
-        let all = sorted(&destinations)?;
-        for (destination, _) in all.into_iter().skip(kept) {
-            ignore_enoent(destinations.remove(&PodWrapper(destination))).map_err(error)?;
+        let (own, others): (Vec<_>, Vec<_>) = sorted(&destinations)?
+            .into_iter()
+            .partition(|(destination, _)| destination.netns == OWN_NETNS);
+        for (destination, _) in [own, others].iter().flat_map(|some| some.iter().skip(kept)) {
+            ignore_enoent(destinations.remove(&PodWrapper(*destination))).map_err(error)?;
         }
         Ok(())
     }

@@ -40,11 +40,16 @@ impl BankReader<'_> {
     /// # Errors
     /// If the kernel refuses the read.
     pub fn port(&self, netns: NetnsId, port: u16) -> Result<Option<PortSum>, BpfError> {
-        let bank = self.bank_of(netns);
-        let slot = self.bpf.ports.slots.get(&key(netns, port, bank), 0);
-        match slot {
+        let slot = self.slot(netns, port)?;
+        Ok(slot.map(|slot| self.bpf.ports.sum(slot, self.bank_of(netns))))
+    }
+
+    /// The slot of a port that is kept apart.
+    fn slot(&self, netns: NetnsId, port: u16) -> Result<Option<u32>, BpfError> {
+        let key = key(netns, port, self.bank_of(netns));
+        match self.bpf.ports.slots.get(&key, 0) {
             Ok(OTHER_PORTS) | Err(MapError::KeyNotFound) => Ok(None),
-            Ok(slot) => Ok(Some(self.bpf.ports.sum(slot, bank))),
+            Ok(slot) => Ok(Some(slot)),
             Err(error) => Err(ports_error(error)),
         }
     }
@@ -73,16 +78,47 @@ impl BankReader<'_> {
         Ok(sums)
     }
 
-    /// Connections that ended at the ports of a namespace that are kept apart, while the bank was live.
+    /// Connections that ended at those of the `ports` of a namespace that are kept apart, while the bank
+    /// was live.
     ///
     /// # Errors
     /// If the kernel refuses the read.
-    pub fn port_ends(&self, netns: NetnsId) -> Result<PortEnds, BpfError> {
+    pub fn ends_of(
+        &self,
+        netns: NetnsId,
+        ports: impl Iterator<Item = u16>,
+    ) -> Result<PortEnds, BpfError> {
         let bank = self.bank_of(netns);
-        let entries = self.entries()?.into_iter();
-        let here = entries.filter(|&((of, _), slot)| of == netns && slot != OTHER_PORTS);
-        let ends = here.map(|((_, port), slot)| (port, self.bpf.ports.ends(slot, bank)));
+        let slots: BTreeMap<u16, u32> = match netns {
+            // All at once.
+            OWN_NETNS => self.bpf.ports.own_slots(bank)?.into_iter().collect(),
+            _ => {
+                let slots = ports.map(|port| Ok((port, self.slot(netns, port)?)));
+                let slots: Result<Vec<_>, BpfError> = slots.collect();
+                let slots = slots?.into_iter();
+                slots
+                    .filter_map(|(port, slot)| Some((port, slot?)))
+                    .collect()
+            }
+        };
+        let apart = slots.into_iter().filter(|(_, slot)| *slot != OTHER_PORTS);
+        let ends = apart.map(|(port, slot)| (port, self.bpf.ports.ends(slot, bank)));
         Ok(ends.collect())
+    }
+
+    /// The same of all ports that are kept apart, by namespace.
+    ///
+    /// # Errors
+    /// If the kernel refuses the read.
+    pub fn port_ends(&self) -> Result<BTreeMap<NetnsId, PortEnds>, BpfError> {
+        let mut found = BTreeMap::<_, PortEnds>::new();
+        for ((netns, port), slot) in self.entries()? {
+            if slot != OTHER_PORTS {
+                let ends = self.bpf.ports.ends(slot, self.bank_of(netns));
+                found.entry(netns).or_default().insert(port, ends);
+            }
+        }
+        Ok(found)
     }
 
     /// The ports of the own namespace that have no slot, and their sockets together; none if all
@@ -217,12 +253,15 @@ impl Bpf {
     pub fn has_room_for_port(&self, netns: NetnsId) -> bool {
         let [free, taken] = [self.free_slots(), self.taken_slots(netns)];
         let [free, taken] = [free, taken].map(|slots| slots.load(Ordering::Relaxed));
-        PortShares::may_take(taken, free)
+        PortShares::may_take(taken, free, self.limits.ports / 4)
     }
 
     /// Makes all slots free, for the first time.
     pub(super) fn init_port_slots(&self) -> Result<(), BpfError> {
         let mut ports = lock(&self.port_writer);
+        let reserved = offset_of!(PortShares, reserved);
+        let reserved = self.ports.shares.atomic(0, reserved);
+        reserved.store(self.limits.ports / 4, Ordering::Relaxed);
         let slots = 1..=self.limits.ports;
         ports.pending_free = slots.map(|slot| (OWN_NETNS, slot)).collect();
         self.enter_free(&mut ports)

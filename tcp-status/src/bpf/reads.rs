@@ -196,6 +196,11 @@ impl Bpf {
 }
 
 impl Bpf {
+    /// How many namespaces [`Bpf::namespaces`] has forgotten.
+    pub fn namespaces_removed(&self) -> u64 {
+        lock(&self.namespaces).removed
+    }
+
     /// Every namespace, beside the own one, that exists and in which anything was counted, and what
     /// counts those together for which there is no room. Forgets those that are gone, with all that
     /// was counted there.
@@ -208,6 +213,7 @@ impl Bpf {
         for chunk in maps.ids()?.chunks(NAMESPACES_PER_CHECK) {
             for (id, record) in self.check_liveness(&mut maps, chunk)? {
                 if namespaces::is_gone(id, &record) {
+                    maps.removed += 1;
                     ignore_enoent(maps.map.remove(&id)).map_err(namespaces::error(NAMESPACES))?;
                 } else if record.alive == 1 || id == OVERFLOW_NETNS {
                     // One that a program is entering has no address yet.

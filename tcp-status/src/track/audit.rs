@@ -148,7 +148,6 @@ impl AuditLoop {
             tracker.bpf.flush_log();
             tracker.sample_at_rest();
             tracker.name_cgroups()?;
-            tracker.forget_destinations()?;
             self.watch_destinations(tracker);
             if now - self.forgot >= FORGET && self.last_event >= self.forgot {
                 self.forgot = now;
@@ -189,6 +188,9 @@ impl AuditLoop {
     /// A walk over destinations is at the expense of audits; without one there is no forecast.
     fn watch_destinations(&mut self, tracker: &Tracker) {
         let timer = CpuTimer::start();
+        if let Err(error) = tracker.forget_destinations() {
+            log::debug!(error:%; "there may be no room for further destinations");
+        }
         if let Err(error) = tracker.watch_destinations() {
             log::debug!(error:%; "the fullest destination is not known");
         }
@@ -199,6 +201,9 @@ impl AuditLoop {
     fn audit(&mut self, tracker: &Tracker, scope: Scope) -> Result<AuditDiffs, RecountError> {
         let timer = CpuTimer::start();
         let audited = tracker.audit(&Area::of(scope));
+        if scope == Scope::All {
+            self.namespaces.recounted();
+        }
         let now = Instant::now();
         self.budget.spend(timer.spent(), now);
         self.budget.expect(tracker.audit_state().cost(), now);

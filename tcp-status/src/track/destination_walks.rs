@@ -1,7 +1,10 @@
 //! What walks found of the destination that uses up the most ephemeral ports, and when it will have used
 //! up all. Pure.
 
-use std::{collections::VecDeque, time::Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use crate::snapshot::{FullestDestination, who::Group};
 
@@ -29,7 +32,10 @@ pub(super) struct Walks {
 impl Walks {
     /// Takes what a walk found.
     pub(super) fn record(&mut self, now: Instant, group: &Group) {
-        let range = group.ephemeral_range.unwrap_or(0);
+        let Some(range) = group.ephemeral_range else {
+            self.used.clear();
+            return;
+        };
         if (&self.destination, self.range) != (&group.key, range) {
             self.used.clear();
             self.destination.clone_from(&group.key);
@@ -41,11 +47,15 @@ impl Walks {
         }
     }
 
-    /// What the last walk found, and what follows from those before it.
-    pub(super) fn report(&self, now: Instant) -> Option<FullestDestination> {
+    /// What the last walk found, and what follows from those before it if they span `least`, for no longer
+    /// than they span.
+    pub(super) fn report(&self, now: Instant, least: Duration) -> Option<FullestDestination> {
         let &(at, used) = self.used.back()?;
         let since = now.saturating_duration_since(at);
-        let rate = self.growth();
+        let growth = self
+            .growth()
+            .filter(|(_, span)| *span >= least && *span >= since);
+        let rate = growth.map(|(rate, _)| rate);
         let left = u64::from(self.range).saturating_sub(used);
         #[expect(
             clippy::cast_precision_loss,
@@ -64,9 +74,9 @@ impl Walks {
         })
     }
 
-    /// Ports per second, over the last walks that each found more than the one before; none if there
-    /// are too few.
-    fn growth(&self) -> Option<f64> {
+    /// Ports per second, over the last walks that each found more than the one before, and the time that these
+    /// span; none if there are too few.
+    fn growth(&self) -> Option<(f64, Duration)> {
         let walks: Vec<_> = self.used.iter().rev().collect();
         let grows = |pair: &&[&(Instant, u64)]| pair[0].1 > pair[1].1;
         let steps = walks.windows(2).take_while(grows).count();
@@ -74,10 +84,10 @@ impl Walks {
             return None;
         }
         let (&(last, most), &(first, least)) = (walks[0], walks[steps]);
-        let elapsed = last.saturating_duration_since(first).as_secs_f64();
+        let span = last.saturating_duration_since(first);
         #[expect(clippy::cast_precision_loss, reason = "at most 65,535 ports")]
         let grown = (most - least) as f64;
-        (elapsed > 0.0).then(|| grown / elapsed)
+        (!span.is_zero()).then(|| (grown / span.as_secs_f64(), span))
     }
 }
 
@@ -102,8 +112,8 @@ mod tests {
 
     fn forecast(walks: &Walks, seconds_later: u64) -> (Option<f64>, Option<u64>) {
         let last = walks.used.back().unwrap().0;
-        let report = walks.report(last + Duration::from_secs(seconds_later));
-        let report = report.unwrap();
+        let now = last + Duration::from_secs(seconds_later);
+        let report = walks.report(now, Duration::from_secs(20)).unwrap();
         (report.ports_per_second, report.seconds_until_exhausted)
     }
 
@@ -111,8 +121,9 @@ mod tests {
     fn three_walks_that_grow_make_a_forecast() {
         let growing = after(&[500, 550, 600]);
         assert_eq!(forecast(&growing, 0), (Some(5.0), Some(80)));
-        assert_eq!(forecast(&growing, 30), (Some(5.0), Some(50)));
-        assert_eq!(forecast(&growing, 300), (Some(5.0), Some(0)));
+        assert_eq!(forecast(&growing, 20), (Some(5.0), Some(60)));
+        // Too long ago for what they span.
+        assert_eq!(forecast(&growing, 21), (None, None));
         // As far back as they grow.
         assert_eq!(forecast(&after(&[900, 500, 550, 600]), 0).0, Some(5.0));
     }

@@ -8,6 +8,7 @@ use tcp_status_common::{counters::OWN_NETNS, ends::EndReason, state::State};
 use super::{
     api_error::unavailable,
     cpu_time::CpuTimer,
+    memory,
     sync::lock,
     tracker::Tracker,
     who::{Walk, WalkError},
@@ -37,7 +38,8 @@ const LARGEST: usize = 16;
 impl Tracker {
     /// What is known of the fullest destination of the tracker's namespace.
     pub(super) fn fullest_destination(&self) -> Option<FullestDestination> {
-        lock(&self.fullest).report(Instant::now())
+        let least = self.settings.pace.interval * PERIOD * 2;
+        lock(&self.fullest).report(Instant::now(), least)
     }
 
     /// Walks, if a destination may be short of ports and a walk is due.
@@ -57,11 +59,15 @@ impl Tracker {
             }
             (failing, affordable)
         };
-        if !failing && !self.has_many_outgoing()? {
+        if !failing && !self.may_be_short() {
             lock(&self.fullest).used.clear();
             return Ok(());
         }
         if !affordable {
+            return Ok(());
+        }
+        if !failing && !self.has_many_outgoing()? {
+            lock(&self.fullest).used.clear();
             return Ok(());
         }
         let timer = CpuTimer::start();
@@ -69,27 +75,36 @@ impl Tracker {
         let (cost, now) = (timer.spent(), Instant::now());
         let mut walks = lock(&self.fullest);
         walks.affordable = Some(now + cost.div_f64(self.settings.pace.share * PART));
-        match found.map_err(unavailable)? {
-            Some(group) => walks.record(now, &group),
-            None => walks.used.clear(),
+        memory::release_heap();
+        match found {
+            Ok(Some(group)) => walks.record(now, &group),
+            Ok(None) => walks.used.clear(),
+            Err(error) => {
+                walks.used.clear();
+                return Err(unavailable(error));
+            }
         }
         Ok(())
     }
 
-    /// Whether there are so many outgoing connections that a destination may be short of ports.
-    fn has_many_outgoing(&self) -> Result<bool, ApiError> {
-        let Some(ports) = sysctl::settings().ephemeral_ports else {
-            return Ok(false);
-        };
-        let is_many = |count: u64| count * 100 > u64::from(ports) * MANY;
-        // By what was sampled, so that a host with few connections does no more.
+    /// Whether there are so many connections that a destination may be short of ports, by what was sampled: a
+    /// host with few does no more.
+    fn may_be_short(&self) -> bool {
         let sampled = lock(&self.samples).last.0;
-        if !is_many(sampled.total() - sampled[State::Listen]) {
-            return Ok(false);
-        }
+        is_many(sampled.total() - sampled[State::Listen])
+    }
+
+    /// Whether that many are outgoing.
+    fn has_many_outgoing(&self) -> Result<bool, ApiError> {
         let outgoing = self.snapshot(OWN_NETNS, DEFAULT_WINDOW)?.ports.outgoing;
         Ok(outgoing.is_some_and(|states| is_many(states.total())))
     }
+}
+
+/// Whether so many connections may use up most of the ephemeral ports.
+fn is_many(connections: u64) -> bool {
+    let ports = sysctl::settings().ephemeral_ports;
+    ports.is_some_and(|ports| connections * 100 > u64::from(ports) * MANY)
 }
 
 /// The destination with the most ephemeral ports in use.

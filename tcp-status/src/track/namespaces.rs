@@ -12,7 +12,7 @@ use std::{
 };
 
 use tcp_status_common::{
-    counters::{NamespaceRecord, NetnsId, OVERFLOW_NETNS, OWN_NETNS},
+    counters::{NamespaceRecord, NetnsId, OVERFLOW_NETNS},
     table::ListedCounts,
 };
 
@@ -54,8 +54,10 @@ pub(super) struct Namespaces {
     /// When the ways into namespaces were last looked for, and what for.
     named: Instant,
     unnamed: bool,
-    /// The bank has changed, so that the other one has ports still, or a namespace went before it was seen.
+    /// Ports may be left of namespaces that went, or in a bank that is not live any more.
     stale_ports: bool,
+    /// Namespaces that were forgotten when ports were last given back.
+    removed: u64,
 }
 
 impl Namespaces {
@@ -70,6 +72,7 @@ impl Namespaces {
             named: now,
             unnamed: false,
             stale_ports: false,
+            removed: 0,
         }
     }
 
@@ -123,6 +126,11 @@ impl Namespaces {
         Ok(())
     }
 
+    /// All were counted again: the bank before has their ports still.
+    pub(super) const fn recounted(&mut self) {
+        self.stale_ports = true;
+    }
+
     /// The namespaces that have to be counted again from inside, for they never rest.
     pub(super) fn busy(&self, now: Instant) -> BTreeSet<NetnsId> {
         let watched = self.watched.iter();
@@ -158,12 +166,14 @@ impl Namespaces {
         records: Vec<(NetnsId, NamespaceRecord)>,
         now: Instant,
     ) -> Result<(), BpfError> {
+        // One may have come and gone between two looks.
+        let removed = tracker.bpf.namespaces_removed();
+        self.stale_ports |= removed != self.removed;
+        self.removed = removed;
         let kept = records.iter().filter(|(id, _)| *id != OVERFLOW_NETNS);
         let live_namespaces: BTreeMap<_, _> = kept.map(|(id, one)| (*id, one.inode)).collect();
-        let before = self.watched.len();
         self.watched
             .retain(|netns, _| *netns == OVERFLOW_NETNS || live_namespaces.contains_key(netns));
-        let gone = before > self.watched.len();
         for (netns, record) in records {
             let unused = netns == OVERFLOW_NETNS && record.events == 0;
             match self.watched.get_mut(&netns) {
@@ -186,12 +196,6 @@ impl Namespaces {
         tracker
             .audit_state_mut()
             .appeared(self.watched.keys().copied());
-        if gone {
-            let bank = tracker.audit_state().live_of_others;
-            tracker
-                .bpf
-                .forget_ports(bank, |netns, _| live_namespaces.contains_key(&netns))?;
-        }
         Ok(())
     }
 
@@ -375,8 +379,6 @@ impl Namespaces {
             return Ok(Vec::new());
         }
         let mut ports = live.port_keys()?;
-        let is_known = |netns| netns == OWN_NETNS || self.watched.contains_key(&netns);
-        self.stale_ports |= ports.iter().any(|&(netns, _)| !is_known(netns));
         let unentered = unentered_ports(tracker, &unconfirmed, &ports)?;
         let mut left_out = BTreeSet::new();
         if !unentered.is_empty() {

@@ -14,15 +14,13 @@ use crate::{bpf::BpfError, snapshot::NoLocalPortDestination};
 /// Destinations of all namespaces, the last one first.
 pub(super) struct Destinations(Vec<(Destination, NoLocalPort)>);
 
-/// Destinations that are kept, of all namespaces together: the last ones.
+/// Destinations that are kept of a namespace: the last ones. Of others than the tracker's own, together.
 const KEPT: usize = 64;
 
 impl Tracker {
     /// Reads them, once for each answer.
     pub(super) fn destinations(&self) -> Result<Destinations, BpfError> {
-        let mut all = self.bpf.no_local_port()?;
-        all.truncate(KEPT);
-        Ok(Destinations(all))
+        self.bpf.no_local_port().map(Destinations)
     }
 
     /// Makes room for further destinations.
@@ -37,7 +35,9 @@ impl Destinations {
         // The clock that the programs read.
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
         let all = self.0.iter();
-        let here = all.filter(|(destination, _)| destination.netns == netns);
+        let here = all
+            .filter(|(destination, _)| destination.netns == netns)
+            .take(KEPT);
         let rows = here.map(|(destination, failed)| NoLocalPortDestination {
             address: Ipv6Addr::from(destination.address).to_canonical(),
             port: destination.port,

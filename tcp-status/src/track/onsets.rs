@@ -53,8 +53,10 @@ impl Onsets {
         let oldest = now.saturating_sub(u64::from(FINE_WINDOW) * 1000);
         self.onsets
             .retain(|_, onset| onset.ended.is_none_or(|ended| ended >= oldest));
+        self.make_room();
+        let is_exact = self.evaluated.contains_key(&rule);
         for &port in ports {
-            self.begin(now, (rule, port), self.evaluated.contains_key(&rule));
+            self.begin(now, (rule, port), is_exact);
         }
         self.evaluated.insert(rule, now);
     }
@@ -63,6 +65,7 @@ impl Onsets {
     pub fn observe(&mut self, now: u64, key: ProblemKey) -> Option<Onset> {
         // What nothing samples would never end.
         if self.evaluated.contains_key(&key.0) {
+            self.make_room();
             self.begin(now, key, true);
         }
         self.last(key).filter(|onset| onset.goes_on(now))
@@ -86,15 +89,19 @@ impl Onsets {
         self.onsets.get(&key).copied()
     }
 
+    /// Forgets what has ended, where there is no room.
+    fn make_room(&mut self) {
+        if self.onsets.len() >= MAX_ONSETS {
+            self.onsets.retain(|_, onset| onset.ended.is_none());
+        }
+    }
+
     fn begin(&mut self, now: u64, key: ProblemKey, is_exact: bool) {
         if let Some(onset) = self.onsets.get_mut(&key)
             && onset.goes_on(now)
         {
             onset.ended = None;
             return;
-        }
-        if self.onsets.len() >= MAX_ONSETS {
-            self.onsets.retain(|_, onset| onset.ended.is_none());
         }
         if self.onsets.len() < MAX_ONSETS {
             let onset = Onset {

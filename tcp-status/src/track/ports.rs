@@ -57,7 +57,8 @@ impl Tracker {
             false => None,
         };
         let other = other.map(|(ports, sum)| (ports, sum.into()));
-        let mut ends = self.port_ends(netns).map_err(unavailable)?;
+        let ends = self.port_ends(netns, apart.keys().copied());
+        let mut ends = ends.map_err(unavailable)?;
         let counts = |(&port, gauges): (&u16, &Gauges)| PortCounts {
             port,
             states: both(self.port_row(netns, &[port], (split, gauges), half_open)),
@@ -134,12 +135,16 @@ impl Tracker {
     }
 
     /// Connections that ended at the ports of a namespace since each got its first listener.
-    fn port_ends(&self, netns: NetnsId) -> Result<PortEnds, BpfError> {
+    fn port_ends(
+        &self,
+        netns: NetnsId,
+        ports: impl Iterator<Item = u16> + Clone,
+    ) -> Result<PortEnds, BpfError> {
         let (counters, before) = self.counters_with(|audit_state| {
             let netns_state = audit_state.netns_state(netns)?;
             Some(Arc::clone(&netns_state.port_ends))
         });
-        let mut ends = counters.port_ends(netns)?;
+        let mut ends = counters.ends_of(netns, ports)?;
         if let Some(before) = before {
             add_ends(&mut ends, &before);
         }

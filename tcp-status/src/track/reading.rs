@@ -40,13 +40,18 @@ impl Counters<'_> {
         }
     }
 
-    /// Connections that ended at the ports of a namespace while the banks were live.
-    pub(super) fn port_ends(&self, netns: NetnsId) -> Result<PortEnds, BpfError> {
-        let mut ends = self.live.port_ends(netns)?;
+    /// Connections that ended at those of the `ports` of a namespace that are kept apart, while the
+    /// banks were live.
+    pub(super) fn ends_of(
+        &self,
+        netns: NetnsId,
+        ports: impl Iterator<Item = u16> + Clone,
+    ) -> Result<PortEnds, BpfError> {
+        let mut ends = self.live.ends_of(netns, ports.clone())?;
         if let Some((retiring, scope)) = &self.retiring
             && scope.includes(netns)
         {
-            add_ends(&mut ends, &retiring.port_ends(netns)?);
+            add_ends(&mut ends, &retiring.ends_of(netns, ports)?);
         }
         Ok(ends)
     }

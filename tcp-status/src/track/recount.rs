@@ -165,6 +165,7 @@ impl Tracker {
         let own_begins = begins(&|bank| self.bpf.counts_timewait(bank));
         let others_begin = begins(&|bank| self.bpf.counts_timewait_of_others(bank));
         let old = self.bpf.read_bank(old, old);
+        let mut port_ends = old.port_ends()?;
         let mut counts = BTreeMap::new();
         for netns in all_netns.into_iter().filter(|&netns| scope.includes(netns)) {
             // The bank is the first that counts minisockets: they are no drift.
@@ -182,7 +183,7 @@ impl Tracker {
             }
             let retired = RetiredBank {
                 counted: old.counters(netns)?,
-                port_ends: old.port_ends(netns)?,
+                port_ends: port_ends.remove(&netns).unwrap_or_default(),
                 seeded,
             };
             counts.insert(netns, retired);

@@ -192,7 +192,7 @@ impl Tracker {
         let totals = reading.transitions.totals(reading.events);
         let mut sample = Sample::new(counts, range, totals, &listeners);
         sample.degraded = self.is_degraded()?;
-        let conditions = self.conditions(&counts, &mut listeners, (split, &gauges), &half_open)?;
+        let conditions = self.conditions(&counts, &mut listeners, (split, &gauges), &half_open);
         let mut samples = lock(&self.samples);
         let now = samples.now();
         samples
@@ -204,8 +204,17 @@ impl Tracker {
         samples.minutes.record(now, sample);
         samples.requests = requests;
         samples.queues.record(now, &listeners);
-        for (rule, ports) in &conditions {
-            samples.onsets.record(now, *rule, ports.as_deref());
+        match conditions {
+            Ok(conditions) => {
+                for (rule, ports) in &conditions {
+                    samples.onsets.record(now, *rule, ports.as_deref());
+                }
+            }
+            // The counts were sampled all the same.
+            Err(error) => {
+                log::debug!(error:%; "the conditions of problems are not known");
+                samples.interrupt_conditions();
+            }
         }
         let queued = listeners
             .iter()

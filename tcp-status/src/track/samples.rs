@@ -147,6 +147,11 @@ impl Samples {
     /// Nothing is known from the last sample to the next one.
     pub(super) fn interrupt(&mut self) {
         self.minutes.interrupt();
+        self.interrupt_conditions();
+    }
+
+    /// From the last sample on, it is not known whether problems last.
+    pub(super) fn interrupt_conditions(&mut self) {
         for rule in Rule::ALL {
             self.onsets.interrupt(rule);
         }
