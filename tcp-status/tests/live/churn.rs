@@ -85,7 +85,8 @@ fn audits_under_churn_leave_the_counts_exact_and_the_totals_growing() {
     netns
         .run(|| {
             // Many audits: a slow machine would hold few in so short a time.
-            let mut witness = Witness::start().unwrap();
+            // In a machine the hooks of minisockets are counted as events as well.
+            let witness = (!is_virtual()).then(|| Witness::start().unwrap());
             let subject = Subject::start_with(|plan| plan, 0.5);
             let churn = churn().start().unwrap();
             let mut last = subject.snapshot();
@@ -113,15 +114,16 @@ fn audits_under_churn_leave_the_counts_exact_and_the_totals_growing() {
             let end = subject.snapshot();
             assert!(end.drift.audits >= 2, "{:?}", end.drift);
             let events = end.events.unwrap();
-            let hidden = witness.hidden(events.counted);
+            let hidden = witness.map(|mut witness| witness.hidden(events.counted));
             println!(
-                "{} connections, {events:?}, {hidden} hidden, {:?}",
+                "{} connections, {events:?}, {hidden:?} hidden, {:?}",
                 report.connections(),
                 end.drift
             );
-            // In a machine the hooks of minisockets are counted as events as well.
-            let explained = is_virtual() || end.drift.corrections <= 2 * (events.missed + hidden);
-            assert!(explained, "{:?}", end.drift);
+            if let Some(hidden) = hidden {
+                let explained = 2 * (events.missed + hidden);
+                assert!(end.drift.corrections <= explained, "{:?}", end.drift);
+            }
         })
         .unwrap();
 }
