@@ -146,7 +146,7 @@ fn unexplained(subject: &Subject, foreign: u64, hidden: u64) -> u64 {
 
 /// Waits until audits have been held at rest: one that may have been going on, and one that
 /// began after it, unless the first was enough for the tracker to be at peace.
-fn audited(subjects: &[Subject]) {
+pub fn audited(subjects: &[Subject]) {
     let started = Instant::now();
     let audits = |subject: &Subject| subject.snapshot().drift.audits;
     let before: Vec<_> = subjects.iter().map(audits).collect();
