@@ -109,17 +109,7 @@ fn is_many(connections: u64) -> bool {
 
 /// The destination with the most ephemeral ports in use.
 fn fullest() -> Result<Option<Group>, WalkError> {
-    let walk = Walk {
-        by: vec![GroupBy::Destination],
-        states: Vec::new(),
-        port: None,
-        cgroup: None,
-        remote: None,
-        outgoing: false,
-        prefixes: [32, 128],
-        limit: LARGEST,
-        netns: None,
-    };
+    let walk = Walk::new(vec![GroupBy::Destination], LARGEST);
     let groups = walk.run()?.into_iter().flat_map(|report| report.groups);
     Ok(groups.max_by_key(|group| group.ephemeral_used))
 }

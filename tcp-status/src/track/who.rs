@@ -60,6 +60,22 @@ pub enum WalkError {
 }
 
 impl Walk {
+    /// Over all sockets of the caller's namespace, each address by itself.
+    #[must_use]
+    pub const fn new(by: Vec<GroupBy>, limit: usize) -> Self {
+        Self {
+            by,
+            states: Vec::new(),
+            port: None,
+            cgroup: None,
+            remote: None,
+            outgoing: false,
+            prefixes: [32, 128],
+            limit,
+            netns: None,
+        }
+    }
+
     /// Walks once, and returns a report for each grouping, in their order.
     ///
     /// # Errors

@@ -20,17 +20,8 @@ const GROUPS: usize = 100;
 impl Model {
     /// The walk that the page needs.
     pub(super) fn walk(&self) -> Option<Walk> {
-        let mut walk = Walk {
-            by: vec![GroupBy::Remote, GroupBy::Process],
-            states: Vec::new(),
-            port: None,
-            cgroup: None,
-            remote: None,
-            outgoing: false,
-            prefixes: [32, 128],
-            limit: GROUPS,
-            netns: Some(self.reading.netns.to_string()),
-        };
+        let mut walk = Walk::new(vec![GroupBy::Remote, GroupBy::Process], GROUPS);
+        walk.netns = Some(self.reading.netns.to_string());
         match self.details.last().map(|details| details.subject) {
             None if self.tab == Tab::Remotes => walk.by = vec![GroupBy::Remote],
             None => return None,
