@@ -136,21 +136,19 @@ pub struct PortGauges {
 
 const _: () = assert!(size_of::<PortGauges>() == 208);
 
-/// A local port that has, or had, a listener.
+/// What has a slot in one bank: a local port, or a cgroup, of a network namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(C)]
-pub struct PortKey {
+pub struct SlotKey {
     /// The network namespace.
     pub netns: NetnsId,
-    /// The port, in the order of bytes of the host.
-    pub port: u16,
-    /// The bank that it is entered in, 0 or 1.
-    pub bank: u16,
-    /// Explicit padding.
-    pub padding: u32,
+    /// The port, in the order of bytes of the host; or the id of the cgroup.
+    pub item: u64,
+    /// 0 or 1.
+    pub bank: u64,
 }
 
-const _: () = assert!(size_of::<PortKey>() == 16);
+const _: () = assert!(size_of::<SlotKey>() == 24);
 
 /// Slots of the ports of the tracker's own namespace, of one bank: one load tells whether a port is
 /// kept apart, since most sockets are of ports that are not.
@@ -168,34 +166,39 @@ impl PortPage {
     pub const EMPTY: Self = Self { slots: [0; 65_536] };
 }
 
-/// The slot of [`PortGauges`] that all ports share for which there is no slot left.
-pub const OTHER_PORTS: u32 = 0;
+/// The slot that all ports, or cgroups, of the tracker's own namespace share for which there is no slot
+/// left.
+pub const OTHER_SLOT: u32 = 0;
 
-/// How many slots of ports are free, and how many each namespace but the tracker's own has. Who takes a slot
+/// How many slots are free, and how many each namespace but the tracker's own has. Who takes a slot
 /// enters that afterwards, who gives one back before: what is free is never below zero.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub struct PortShares {
-    /// Slots that no port has.
+pub struct SlotShares {
+    /// Slots that nothing has.
     pub free: u32,
     /// So many are left to the tracker's own namespace. Written before any program runs.
     pub reserved: u32,
-    /// Slots that a namespace has, at [`PortShares::index`].
-    pub taken: [u32; PORT_SHARES],
+    /// 1 once something of another namespace found no slot.
+    pub refused: u32,
+    /// Explicit padding.
+    pub padding: u32,
+    /// Slots that a namespace has, at [`SlotShares::index`].
+    pub taken: [u32; SLOT_SHARES],
 }
 
-const _: () = assert!(size_of::<PortShares>() == 4104);
+const _: () = assert!(size_of::<SlotShares>() == 4112);
 
 /// A power of two: more namespaces than that share with each other.
-pub const PORT_SHARES: usize = 1024;
+pub const SLOT_SHARES: usize = 1024;
 
-impl PortShares {
+impl SlotShares {
     /// Where a namespace's slots are counted. Ids are given in order, or have an inode number below.
     #[expect(clippy::cast_possible_truncation, reason = "the lower bits")]
     #[inline(always)]
     #[must_use]
     pub const fn index(netns: NetnsId) -> usize {
-        netns as usize & (PORT_SHARES - 1)
+        netns as usize & (SLOT_SHARES - 1)
     }
 
     /// Whether a namespace other than the tracker's own may take one more of the `free` slots, `reserved`
@@ -242,11 +245,12 @@ impl CgroupCache {
     };
 }
 
-/// Cgroups of one bank whose slot is remembered, at least: those that share one are remembered as well.
-pub const CGROUPS_REMEMBERED: u32 = 4096;
+/// The bank of all cgroups of namespaces other than the tracker's own: passes over the kernel's tables
+/// correct their gauges in place, and no seeding but the first one counts there.
+pub const CGROUP_BANK_OF_OTHERS: u32 = 0;
 
-/// The slot of [`CgroupGauges`] that all cgroups share for which there is no slot left.
-pub const OTHER_CGROUPS: u32 = 0;
+/// Cgroups whose slot is remembered, at least: those that share one are remembered as well.
+pub const CGROUPS_REMEMBERED: u32 = 8192;
 
 /// Id of the root of the cgroup2 hierarchy: the first inode of its file system.
 pub const ROOT_CGROUP: u64 = 1;

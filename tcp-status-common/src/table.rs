@@ -3,7 +3,7 @@
 //! A pass is many runs of a small program. All that lasts from one run to the next is in [`Cursor`].
 
 use crate::{
-    counters::{ListenerRecord, NetnsId},
+    counters::{ListenerRecord, NetnsId, STATE_SLOTS},
     state::Family,
 };
 
@@ -53,16 +53,21 @@ pub struct Cursor {
     pub sockets: u64,
     /// Sockets or buckets that could not be read, or not be counted.
     pub failed: u64,
+    /// Sockets of cgroups for which there was no room.
+    pub cgroups_left_out: u64,
     /// Number of the pass, never 0.
     pub pass: u32,
     /// One of [`phase`].
     pub phase: u32,
     /// 1 where the table of listeners is left out, which namespaces with a table of connections of
     /// their own share with all others. Written by user space.
-    pub without_listeners: u64,
+    pub without_listeners: u32,
+    /// 1 where the sockets of other namespaces than the tracker's own are counted by cgroup. Written by user
+    /// space.
+    pub by_cgroup: u32,
 }
 
-const _: () = assert!(size_of::<Cursor>() == 72);
+const _: () = assert!(size_of::<Cursor>() == 80);
 
 /// A listener of any namespace, as a pass over the table of listeners writes it to its reader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -112,7 +117,7 @@ const _: () = assert!(size_of::<NetnsCounts>() == 120);
 /// The key in the map of [`NetnsCounts`] of all namespaces for which it has no room.
 pub const OTHER_NETS: u64 = 0;
 
-/// How many ports a pass counts apart.
+/// How many ports a pass counts apart, at least.
 pub const LISTED_PORTS_AT_ONCE: u32 = 1024;
 
 /// A local port whose sockets a pass counts: user space enters those that it wants.
@@ -136,3 +141,29 @@ pub struct ListedPortCounts {
 }
 
 const _: () = assert!(size_of::<ListedPortCounts>() == 104);
+
+/// A cgroup, in a network namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(C)]
+pub struct ListedCgroup {
+    /// The network namespace.
+    pub netns: NetnsId,
+    /// Id of the cgroup.
+    pub id: u64,
+}
+
+const _: () = assert!(size_of::<ListedCgroup>() == 16);
+
+/// The full sockets that passes counted of one cgroup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ListedCgroupCounts {
+    /// The last pass that met one.
+    pub pass: u32,
+    /// Explicit padding.
+    pub padding: u32,
+    /// By state.
+    pub counts: [u32; STATE_SLOTS],
+}
+
+const _: () = assert!(size_of::<ListedCgroupCounts>() == 56);

@@ -1,37 +1,30 @@
-//! Full sockets by cgroup, of the tracker's namespace. The cgroup of a socket is constant: that of
-//! whoever created it, or its listener.
+//! Full sockets by cgroup. The cgroup of a socket is constant: that of whoever created it, or its listener.
 //!
-//! A cgroup gets a slot with its first socket in a bank. What works with numbers alone is in global
+//! A cgroup gets a slot with its first socket in a namespace. What works with numbers alone is in global
 //! functions, which the verifier checks once.
 
 use tcp_status_common::{
-    counters::{CGROUP_CACHE_ENTRIES, CgroupGauges, Failure, OTHER_CGROUPS, STATE_SLOTS},
+    counters::{
+        CGROUP_BANK_OF_OTHERS, CGROUP_CACHE_ENTRIES, CgroupGauges, Failure, NetnsId, OWN_NETNS,
+        STATE_SLOTS, SlotKey,
+    },
     per_cpu::Writer,
 };
 
 use crate::{
     cells::{self, CounterCell, E2BIG},
     kernel_layout::{self, Sock},
-    maps::{self, CGROUPS_0, CGROUPS_1, FREE_CGROUPS_0, FREE_CGROUPS_1, Sharded},
-    netns_counters::{BPF_NOEXIST, NetnsCounters},
+    maps::{self, CGROUP_SHARES, CGROUPS, FREE_CGROUPS, NAMESPACES, Sharded},
+    netns_counters::NetnsCounters,
+    slots::{Pool, Slot},
 };
 
-/// A slot of [`maps::cgroup_gauges`] plus one, or none.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Slot(u32);
-
-impl Slot {
-    pub(crate) const NONE: Self = Self(0);
-
-    /// As the upper half of a value of the map of seen sockets.
-    #[inline(always)]
-    pub(crate) fn pack(self) -> u64 {
-        u64::from(self.0) << 32
-    }
-
-    #[inline(always)]
-    pub(crate) fn unpack(packed: u64) -> Self {
-        Self((packed >> 32) as u32)
+#[inline(always)]
+fn pool() -> Pool {
+    Pool {
+        slots: &CGROUPS,
+        free: &FREE_CGROUPS,
+        shares: &CGROUP_SHARES,
     }
 }
 
@@ -44,37 +37,40 @@ pub(crate) fn count_transition(
     from: CounterCell,
     to: CounterCell,
 ) {
-    if !kernel_layout::counts_cgroups() || !counters.is_own() {
+    if !kernel_layout::counts_cgroups() {
         return;
     }
     match sock.cgroup() {
         Ok(id) => {
-            let is_first = u32::from(counters.writer == Writer::First);
-            let _: i32 = count_cgroup(id, bank, is_first, from.number(), to.number());
+            let change = Change {
+                bank: bank & 1,
+                is_first: counters.writer == Writer::First,
+                from: from.number(),
+                to: to.number(),
+            };
+            let _: i32 = count_cgroup(counters.netns, id, change.pack());
         }
         Err(errno) => cells::record_failure(Failure::Invalid, errno),
     }
 }
 
-/// The slot of a full socket in `bank`. Its first socket gives a cgroup one.
+/// The slot of a full socket in the `bank` that is being seeded. Its first socket gives a cgroup one.
 #[inline(always)]
-pub(crate) fn slot(counters: NetnsCounters, bank: u32, sock: Sock) -> Slot {
-    slot_of(counters, bank, || sock.cgroup())
-}
-
-/// The same of one that the verifier knows as `struct sock_common *`.
-#[inline(always)]
-pub(crate) fn probe_slot(counters: NetnsCounters, bank: u32, sock: Sock) -> Slot {
-    slot_of(counters, bank, || sock.probe_cgroup())
-}
-
-#[inline(always)]
-fn slot_of(counters: NetnsCounters, bank: u32, cgroup: impl FnOnce() -> Result<u64, i32>) -> Slot {
-    if !kernel_layout::counts_cgroups() || !counters.is_own() {
+pub(crate) fn slot(
+    counters: NetnsCounters,
+    bank: u32,
+    cgroup: impl FnOnce() -> Result<u64, i32>,
+) -> Slot {
+    if !kernel_layout::counts_cgroups() {
         return Slot::NONE;
     }
+    // A cgroup gets a slot in a namespace that has counters.
+    counters.open();
     match cgroup() {
-        Ok(id) => Slot(cgroup_slot(id, bank).cast_unsigned()),
+        Ok(id) => {
+            let slot = cgroup_slot(counters.netns, id, bank_of(counters, bank));
+            Slot::from_number(slot.cast_unsigned())
+        }
         Err(errno) => {
             cells::record_failure(Failure::Invalid, errno);
             Slot::NONE
@@ -82,27 +78,73 @@ fn slot_of(counters: NetnsCounters, bank: u32, cgroup: impl FnOnce() -> Result<u
     }
 }
 
+#[inline(always)]
+fn bank_of(counters: NetnsCounters, bank: u32) -> u32 {
+    if counters.is_own() {
+        bank & 1
+    } else {
+        CGROUP_BANK_OF_OTHERS
+    }
+}
+
 /// One socket more (`by` 1) or less (-1) in the `bank` that is being seeded.
 #[inline(always)]
 pub(crate) fn adjust(counters: NetnsCounters, slot: Slot, bank: u32, cell: CounterCell, by: i32) {
-    if kernel_layout::counts_cgroups() && counters.is_own() {
+    if kernel_layout::counts_cgroups() && slot != Slot::NONE {
         let is_first = u32::from(counters.writer == Writer::First);
-        let _: i32 = adjust_cgroup(slot.0, bank, is_first, cell.number(), by);
+        let bank = bank_of(counters, bank);
+        let _: i32 = adjust_cgroup(slot.number(), bank, is_first, cell.number(), by);
+    }
+}
+
+/// A transition, as an argument of a global function.
+struct Change {
+    bank: u32,
+    is_first: bool,
+    from: u32,
+    to: u32,
+}
+
+impl Change {
+    #[inline(always)]
+    fn pack(self) -> u32 {
+        self.bank | u32::from(self.is_first) << 1 | self.from << 8 | self.to << 16
+    }
+
+    #[inline(always)]
+    fn unpack(packed: u32) -> Self {
+        Self {
+            bank: packed & 1,
+            is_first: packed & 2 != 0,
+            from: packed >> 8 & 0xff,
+            to: packed >> 16,
+        }
     }
 }
 
 /// Returns 0.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn count_cgroup(id: u64, bank: u32, is_first: u32, from: u32, to: u32) -> i32 {
-    let Some(gauges) = gauges(find(id, bank), bank) else {
+extern "C" fn count_cgroup(netns: NetnsId, id: u64, change: u32) -> i32 {
+    let change = Change::unpack(change);
+    let (slot, bank) = if netns == OWN_NETNS {
+        (find_own(id, change.bank, false), change.bank)
+    } else {
+        let slot = find_or_register_cgroup(netns, id, CGROUP_BANK_OF_OTHERS, 0);
+        (
+            Slot::from_number(slot.cast_unsigned()),
+            CGROUP_BANK_OF_OTHERS,
+        )
+    };
+    let Some(gauges) = gauges(slot, bank) else {
         return 0;
     };
+    let is_first = u32::from(change.is_first);
     // The child of a listener is born; the listener stays.
-    if !(from == cells::LISTEN && to == cells::SYN_RECV) {
-        add(is_first, gauges, from, -1);
+    if !(change.from == cells::LISTEN && change.to == cells::SYN_RECV) {
+        add(is_first, gauges, change.from, -1);
     }
-    add(is_first, gauges, to, 1);
+    add(is_first, gauges, change.to, 1);
     0
 }
 
@@ -110,33 +152,37 @@ extern "C" fn count_cgroup(id: u64, bank: u32, is_first: u32, from: u32, to: u32
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn adjust_cgroup(slot: u32, bank: u32, is_first: u32, state: u32, by: i32) -> i32 {
-    if let Some(gauges) = gauges(Slot(slot), bank) {
+    if let Some(gauges) = gauges(Slot::from_number(slot), bank) {
         add(is_first, gauges, state, by);
     }
     0
 }
 
-/// The slot of a cgroup plus one.
+/// The slot of a cgroup in the bank that is being seeded, plus one.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn cgroup_slot(id: u64, bank: u32) -> i32 {
-    find(id, bank).0.cast_signed()
+extern "C" fn cgroup_slot(netns: NetnsId, id: u64, bank: u32) -> i32 {
+    if netns == OWN_NETNS {
+        find_own(id, bank, true).number().cast_signed()
+    } else {
+        find_or_register_cgroup(netns, id, bank, 1)
+    }
 }
 
 #[inline(always)]
-fn find(id: u64, bank: u32) -> Slot {
+fn find_own(id: u64, bank: u32, seeding: bool) -> Slot {
     let entry = cache_entry(id, bank);
     // SAFETY: a static of these programs.
     let cached = unsafe { entry.read_volatile() };
     if cached >> 16 == id {
-        return Slot((cached & 0xffff) as u32);
+        return Slot::from_number((cached & 0xffff) as u32);
     }
-    let slot = find_or_register_cgroup(id, bank).cast_unsigned();
+    let slot = find_or_register_cgroup(OWN_NETNS, id, bank, seeding.into()).cast_unsigned();
     if id >> 48 == 0 {
         // SAFETY: as above. One store: whoever interrupts this sees all or nothing of it.
         unsafe { entry.write_volatile(id << 16 | u64::from(slot & 0xffff)) };
     }
-    Slot(slot)
+    Slot::from_number(slot)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the target has 64 bits")]
@@ -147,51 +193,49 @@ fn cache_entry(id: u64, bank: u32) -> *mut u64 {
     unsafe { &raw mut (*maps::cgroup_cache(bank)).entries[index] }
 }
 
-/// The slot of a cgroup that has one, or gets one now, plus one. What finds no room is remembered as
-/// well: a cgroup's sockets leave what they came into.
+/// The slot of a cgroup that has one, or gets one now, plus one.
+///
+/// What finds no room in the tracker's own namespace is remembered as well: a cgroup's sockets leave what
+/// they came into. Elsewhere, once one was refused, only user space gives slots, with the sockets that
+/// there are.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn find_or_register_cgroup(id: u64, bank: u32) -> i32 {
-    let (slots, free) = if bank & 1 == 0 {
-        (&CGROUPS_0, &FREE_CGROUPS_0)
-    } else {
-        (&CGROUPS_1, &FREE_CGROUPS_1)
+extern "C" fn find_or_register_cgroup(netns: NetnsId, id: u64, bank: u32, seeding: u32) -> i32 {
+    let bank = bank & 1;
+    let key = |bank: u32| SlotKey {
+        netns,
+        item: id,
+        bank: bank.into(),
     };
-    // SAFETY: the map gave the pointer; an entry never changes.
-    let known = || slots.get_ptr(id).map(|slot| unsafe { *slot });
-    let slot = match known() {
-        Some(slot) => slot,
-        None => {
-            let index = match free.pop() {
-                Ok(Some(index)) => index,
-                _ => OTHER_CGROUPS,
-            };
-            match slots.insert(id, index, BPF_NOEXIST) {
-                Ok(()) => index,
-                Err(errno) => {
-                    if index != OTHER_CGROUPS {
-                        let _: Result<(), i32> = free.push(index, 0);
-                    }
-                    // Another CPU was first, or there is no room.
-                    known().unwrap_or_else(|| {
-                        if errno != E2BIG {
-                            cells::record_failure(Failure::Cgroups, errno);
-                        }
-                        OTHER_CGROUPS
-                    })
-                }
-            }
+    let pool = pool();
+    let own = netns == OWN_NETNS;
+    if !own && let Some(slot) = pool.find(key(bank)) {
+        return slot.number().cast_signed();
+    }
+    if !own && (pool.has_refused() || NAMESPACES.get_ptr(netns).is_none()) {
+        return Slot::NONE.number().cast_signed();
+    }
+    // The bank that is being seeded follows the live one.
+    let elsewhere = match own && seeding == 1 {
+        true => pool.find(key(bank ^ 1)).unwrap_or(Slot::NONE),
+        false => Slot::NONE,
+    };
+    let slot = pool.find_or_take(key(bank), elsewhere);
+    let slot = slot.unwrap_or_else(|errno| {
+        if errno != E2BIG {
+            cells::record_failure(Failure::Cgroups, errno);
         }
-    };
-    (slot + 1).cast_signed()
+        if own { Slot::OTHER } else { Slot::NONE }
+    });
+    if slot == Slot::NONE {
+        pool.refuse();
+    }
+    slot.number().cast_signed()
 }
 
 #[inline(always)]
 fn gauges(slot: Slot, bank: u32) -> Option<Sharded<CgroupGauges>> {
-    if slot == Slot::NONE {
-        return None;
-    }
-    maps::cgroup_gauges(slot.0 - 1, bank)
+    maps::cgroup_gauges(slot.index()?, bank)
 }
 
 /// Closed sockets are not counted: what their place holds is never read.

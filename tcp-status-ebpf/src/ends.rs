@@ -15,7 +15,8 @@ use crate::{
     kernel_layout::Sock,
     maps::{self, NO_LOCAL_PORT},
     netns_counters::{BPF_NOEXIST, NetnsCounters},
-    ports::{self, Slot},
+    ports,
+    slots::Slot,
 };
 
 /// A socket was closed that was in `from` and has, or had, the local `port`, which is kept in a slot of a

@@ -14,7 +14,7 @@ use tcp_status_common::{
 
 use crate::{
     cells::EINVAL,
-    kernel_layout::{self, UntypedNet, UntypedSock},
+    kernel_layout::{self, Sock, UntypedNet, UntypedSock},
     maps::{CURSOR, LISTED_LISTENER},
     table::{self, STEPS},
 };
@@ -123,5 +123,10 @@ fn visit(cursor: &mut Cursor) -> Result<i32, i32> {
     found.record.address_family = address_family;
     found.record.port = head.get(kernel_layout::skc_num());
     UntypedSock(sock).describe(family, &mut found.record)?;
+    found.record.cgroup = if kernel_layout::counts_cgroups() {
+        Sock(sock as *const u8).probe_cgroup()?
+    } else {
+        0
+    };
     Ok(FOUND)
 }

@@ -18,7 +18,8 @@ use crate::{
     kernel_layout::{self, Sock, TcpSock},
     maps::{self, LISTENER_WALK},
     netns_counters::NetnsCounters,
-    ports::{self, Slot},
+    ports,
+    slots::Slot,
     walk::{self, TcpIterContext},
 };
 

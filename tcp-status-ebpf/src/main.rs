@@ -19,6 +19,7 @@ mod netns_counters;
 mod ports;
 mod seed;
 mod set_state;
+mod slots;
 mod table;
 mod timewait;
 mod walk;

@@ -12,15 +12,15 @@ use tcp_status_common::{
     accept::AcceptTimes,
     control::{Control, EventToken, Mode, Segment, TASK_SLOTS},
     counters::{
-        CGROUPS_REMEMBERED, CgroupCache, CgroupGauges, ClosedListener, ClosedQuery, ClosedTotals,
-        FailureTotals, ListenerWalk, Namespace, NamespaceQuery, NetnsId, PortGauges, PortKey,
-        PortPage, PortShares, WalkTotals,
+        CgroupCache, CgroupGauges, ClosedListener, ClosedQuery, ClosedTotals, FailureTotals,
+        ListenerWalk, Namespace, NamespaceQuery, NetnsId, PortGauges, PortPage, SlotKey,
+        SlotShares, WalkTotals,
     },
     no_local_port::{DESTINATIONS, Destination, NoLocalPort},
     per_cpu::{PerCpu, SecondaryBanks, Shards},
     table::{
-        Block, Cursor, LISTED_PORTS_AT_ONCE, ListedListener, ListedPort, ListedPortCounts,
-        NetnsCounts,
+        Block, Cursor, LISTED_PORTS_AT_ONCE, ListedCgroup, ListedCgroupCounts, ListedListener,
+        ListedPort, ListedPortCounts, NetnsCounts,
     },
 };
 
@@ -31,8 +31,15 @@ const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 /// its place (lower 16 bits).
 pub(crate) type Seen = HashMap<u64, u64, 1>;
 
-/// Slots by cgroup. The loader says how many cgroups there may be.
-type Cgroups = HashMap<u64, u32, { CGROUPS_REMEMBERED as usize }, NO_PREALLOC>;
+/// What has a slot, and its number. An entry never changes: what something was counted in once, its sockets
+/// leave as well.
+pub(crate) type Slots = HashMap<SlotKey, u32, { 2 * 65_536 }, NO_PREALLOC>;
+
+/// Slots that nothing has in any bank. The loader says how many there are.
+pub(crate) type FreeSlots = Queue<u32, 1>;
+
+/// How many these are, and who has the others.
+pub(crate) type Shares = Array<SlotShares, 1, MMAPABLE>;
 
 /// Written by the loader before load; read-only and constant to the verifier afterwards.
 #[unsafe(no_mangle)]
@@ -65,7 +72,7 @@ pub(crate) static NAMESPACE_QUERY: Array<NamespaceQuery, 1> = Array::new();
 
 /// Slots of the ports that have, or had, a listener. In each bank, any port may be entered.
 #[btf_map]
-pub(crate) static PORTS: HashMap<PortKey, u32, { 2 * 65_536 }, NO_PREALLOC> = HashMap::new();
+pub(crate) static PORTS: Slots = Slots::new();
 
 /// The same for the tracker's own namespace, of bank 0.
 #[unsafe(no_mangle)]
@@ -81,24 +88,17 @@ static mut PORT_PAGE_1: PortPage = PortPage::EMPTY;
 #[btf_map]
 static PORT_GAUGES: Array<PortGauges, 2, MMAPABLE> = Array::new();
 
-/// Slots that no port has in any bank. The loader says how many there are.
 #[btf_map]
-pub(crate) static FREE_PORTS: Queue<u32, 1> = Queue::new();
+pub(crate) static FREE_PORTS: FreeSlots = FreeSlots::new();
 
-/// How many these are, and who has the others.
 #[btf_map]
-pub(crate) static PORT_SHARES: Array<PortShares, 1, MMAPABLE> = Array::new();
+pub(crate) static PORT_SHARES: Shares = Shares::new();
 
-/// Slots of the cgroups that have, or had, a socket, in bank 0. An entry never changes: what a
-/// cgroup was counted in once, its sockets leave as well.
+/// Slots of the cgroups that have, or had, a socket. The loader says how many cgroups there may be.
 #[btf_map]
-pub(crate) static CGROUPS_0: Cgroups = Cgroups::new();
+pub(crate) static CGROUPS: Slots = Slots::new();
 
-/// The same of bank 1.
-#[btf_map]
-pub(crate) static CGROUPS_1: Cgroups = Cgroups::new();
-
-/// Those of bank 0 that were looked up last.
+/// Those of the tracker's own namespace in bank 0 that were looked up last.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".bss.cgroups.0")]
 static mut CGROUP_CACHE_0: CgroupCache = CgroupCache::EMPTY;
@@ -112,13 +112,11 @@ static mut CGROUP_CACHE_1: CgroupCache = CgroupCache::EMPTY;
 #[btf_map]
 static CGROUP_GAUGES: Array<CgroupGauges, 2, MMAPABLE> = Array::new();
 
-/// Slots that no cgroup of bank 0 has. The loader says how many there are.
 #[btf_map]
-pub(crate) static FREE_CGROUPS_0: Queue<u32, 1> = Queue::new();
+pub(crate) static FREE_CGROUPS: FreeSlots = FreeSlots::new();
 
-/// The same of bank 1.
 #[btf_map]
-pub(crate) static FREE_CGROUPS_1: Queue<u32, 1> = Queue::new();
+pub(crate) static CGROUP_SHARES: Shares = Shares::new();
 
 /// One for each CPU. The loader says how many there may be.
 #[btf_map]
@@ -180,6 +178,11 @@ pub(crate) static LISTED_PORTS: HashMap<
     { LISTED_PORTS_AT_ONCE as usize },
     NO_PREALLOC,
 > = HashMap::new();
+
+/// Full sockets by cgroup that passes counted. The loader says how many cgroups.
+#[btf_map]
+pub(crate) static LISTED_CGROUPS: HashMap<ListedCgroup, ListedCgroupCounts, 1, NO_PREALLOC> =
+    HashMap::new();
 
 /// Accepted connections by local port. The loader says how many ports there may be.
 #[btf_map]

@@ -126,6 +126,14 @@ impl NetnsCounters {
         Some(banks(self.namespace()?, bank))
     }
 
+    /// Gives another namespace counters, if it has none and there is room.
+    #[inline(always)]
+    pub(crate) fn open(self) {
+        if self.shared {
+            self.namespace();
+        }
+    }
+
     /// The counters of another namespace.
     #[inline(always)]
     fn namespace(self) -> Option<*mut Namespace> {

@@ -2,10 +2,10 @@
 //!
 //! A port is entered when it gets a listener. Sockets of other ports cost one load.
 
-use core::{hint::black_box, ptr::read_volatile};
+use core::hint::black_box;
 
 use tcp_status_common::{
-    counters::{NetnsId, OTHER_PORTS, PORT_SHARES as SHARES, PortGauges, PortKey, PortShares},
+    counters::{PortGauges, SlotKey},
     ends::{CONNECTION_END_REASONS, FIRST_CONNECTION_END},
     per_cpu::Writer,
 };
@@ -14,47 +14,16 @@ use crate::{
     cells::{self, CounterCell},
     kernel_layout::{Sock, TcpSock},
     maps::{self, FREE_PORTS, PORT_SHARES, PORTS, Sharded},
-    netns_counters::{BPF_NOEXIST, NetnsCounters},
+    netns_counters::NetnsCounters,
+    slots::{Pool, Slot},
 };
 
-/// A slot of [`maps::port_gauges`] plus one, or none: what a port is kept in, in one bank.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Slot(u32);
-
-impl Slot {
-    pub(crate) const NONE: Self = Self(0);
-
-    #[inline(always)]
-    fn new(index: u32) -> Self {
-        Self(index + 1)
-    }
-
-    /// Whether it is of one port.
-    #[inline(always)]
-    pub(crate) fn is_individual(self) -> bool {
-        self != Self::NONE && self != Self::new(OTHER_PORTS)
-    }
-
-    /// As an argument of a global function.
-    #[inline(always)]
-    pub(crate) fn number(self) -> u32 {
-        self.0
-    }
-
-    #[inline(always)]
-    pub(crate) fn from_number(number: u32) -> Self {
-        Self(number)
-    }
-
-    /// As the upper bits of a value of the map of seen sockets; slots are fewer than ports.
-    #[inline(always)]
-    pub(crate) fn pack(self) -> u32 {
-        self.0 << 16
-    }
-
-    #[inline(always)]
-    pub(crate) fn unpack(packed: u32) -> Self {
-        Self(packed >> 16)
+#[inline(always)]
+fn pool() -> Pool {
+    Pool {
+        slots: &PORTS,
+        free: &FREE_PORTS,
+        shares: &PORT_SHARES,
     }
 }
 
@@ -78,13 +47,11 @@ pub(crate) fn slot(counters: NetnsCounters, bank: u32, port: u16) -> Slot {
     if counters.is_own() {
         let page = maps::port_page(bank);
         // SAFETY: a static of these programs; every port is in a page.
-        return Slot(u32::from(unsafe { (*page).slots[port_index(port)] }));
+        let slot = unsafe { (*page).slots[port_index(port)] };
+        return Slot::from_number(slot.into());
     }
-    match PORTS.get_ptr(key(counters, bank, port)) {
-        // SAFETY: the map gave the pointer; an entry never changes.
-        Some(index) => Slot::new(unsafe { *index }),
-        None => Slot::NONE,
-    }
+    let known = pool().find(key(counters, bank, port));
+    known.unwrap_or(Slot::NONE)
 }
 
 /// A port as an index. Before 6.7 the verifier forgets the bounds of a number that lay on the stack,
@@ -102,97 +69,22 @@ fn port_index(port: u16) -> usize {
 )]
 #[inline(always)]
 pub(crate) fn register(counters: NetnsCounters, bank: u32, port: u16, elsewhere: Slot) -> Slot {
-    let slot = find_or_register(counters, bank, port, elsewhere);
+    let slot = pool().find_or_take(key(counters, bank, port), elsewhere);
+    let slot = slot.unwrap_or(Slot::NONE);
     if counters.is_own() && slot != Slot::NONE {
         let page = maps::port_page(bank);
         // SAFETY: as above. Whoever enters the port writes the same.
-        unsafe { (*page).slots[port_index(port)] = slot.0 as u16 };
+        unsafe { (*page).slots[port_index(port)] = slot.number() as u16 };
     }
     slot
 }
 
-/// The slot of a port that is entered, or is entered now.
 #[inline(always)]
-fn find_or_register(counters: NetnsCounters, bank: u32, port: u16, elsewhere: Slot) -> Slot {
-    let key = key(counters, bank, port);
-    // SAFETY: the map gave the pointer; an entry never changes.
-    let known = || PORTS.get_ptr(key).map(|index| Slot::new(unsafe { *index }));
-    if let Some(slot) = known() {
-        return slot;
-    }
-    let (slot, taken) = if elsewhere.is_individual() {
-        (elsewhere, false)
-    } else if let Some(index) = take_free(counters) {
-        (Slot::new(index), true)
-    } else if counters.is_own() {
-        // The others share a slot, of the tracker's own namespace only.
-        (Slot::new(OTHER_PORTS), false)
-    } else {
-        return Slot::NONE;
-    };
-    if PORTS.insert(key, slot.0 - 1, BPF_NOEXIST).is_ok() {
-        return slot;
-    }
-    // Another CPU was first, or there is no room.
-    if taken {
-        count_taken(counters, -1);
-        let _: Result<(), i32> = FREE_PORTS.push(slot.0 - 1, 0);
-    }
-    known().unwrap_or(Slot::NONE)
-}
-
-/// A slot that is free, unless the namespace has its share.
-#[inline(always)]
-fn take_free(counters: NetnsCounters) -> Option<u32> {
-    if !counters.is_own() {
-        let shares = PORT_SHARES.get_ptr(0)?;
-        // SAFETY: the map gave the pointer, the index is in range; others write at any time.
-        let (taken, free, reserved) = unsafe {
-            (
-                read_volatile(&raw const (*shares).taken[share_index(counters.netns)]),
-                read_volatile(&raw const (*shares).free),
-                read_volatile(&raw const (*shares).reserved),
-            )
-        };
-        if !PortShares::may_take(taken, free, reserved) {
-            return None;
-        }
-    }
-    let index = FREE_PORTS.pop().ok()??;
-    count_taken(counters, 1);
-    Some(index)
-}
-
-/// The namespace has one slot more (`by` 1) or less (-1).
-#[inline(always)]
-fn count_taken(counters: NetnsCounters, by: i32) {
-    let Some(shares) = PORT_SHARES.get_ptr_mut(0) else {
-        return;
-    };
-    // SAFETY: as above.
-    unsafe {
-        cells::add_u32_atomic(&raw mut (*shares).free, (-by).cast_unsigned());
-        if !counters.is_own() {
-            let taken = &raw mut (*shares).taken[share_index(counters.netns)];
-            cells::add_u32_atomic(taken, by.cast_unsigned());
-        }
-    }
-}
-
-/// Masked as [`port_index`].
-#[inline(always)]
-fn share_index(netns: NetnsId) -> usize {
-    black_box(PortShares::index(netns)) & (SHARES - 1)
-}
-
-#[inline(always)]
-fn key(counters: NetnsCounters, bank: u32, port: u16) -> PortKey {
-    PortKey {
+fn key(counters: NetnsCounters, bank: u32, port: u16) -> SlotKey {
+    SlotKey {
         netns: counters.netns,
-        port,
-        // One bit.
-        bank: (bank & 1) as u16,
-        padding: 0,
+        item: port.into(),
+        bank: (bank & 1).into(),
     }
 }
 
@@ -239,10 +131,7 @@ pub(crate) fn adjust(writer: Writer, slot: Slot, bank: u32, cell: CounterCell, b
 
 #[inline(always)]
 fn gauges(slot: Slot, bank: u32) -> Option<Sharded<PortGauges>> {
-    if slot == Slot::NONE {
-        return None;
-    }
-    maps::port_gauges(slot.0 - 1, bank)
+    maps::port_gauges(slot.index()?, bank)
 }
 
 /// Closed sockets are not counted: what their place holds is never read.

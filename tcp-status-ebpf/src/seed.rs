@@ -1,7 +1,7 @@
 //! Seeding: every socket is entered into the map of seen sockets once, by the walk or by its first
 //! event, and counted by whoever entered it. Later events move it.
 
-use tcp_status_common::counters::Failure;
+use tcp_status_common::{control::Mode, counters::Failure};
 
 use crate::{
     cells::{self, CounterCell, EEXIST, EINVAL},
@@ -9,17 +9,56 @@ use crate::{
     kernel_layout::Sock,
     maps::{SEEN, Seen},
     netns_counters::{BPF_NOEXIST, NetnsCounters},
-    ports::{self, Slot},
+    ports,
+    slots::Slot,
 };
+
+/// A bank that is being seeded.
+#[derive(Clone, Copy)]
+pub(crate) struct SeededBank(u32);
+
+impl SeededBank {
+    /// That of a namespace in whose `mode` there is one.
+    #[inline(always)]
+    pub(crate) fn of(counters: NetnsCounters, mode: Mode) -> Option<Self> {
+        // Cgroups of others are seeded once: see `CGROUP_BANK_OF_OTHERS`.
+        let by_cgroup = counters.is_own() || mode.live().is_none();
+        Some(Self(mode.seed()? | u32::from(by_cgroup) << 1))
+    }
+
+    /// The same for minisockets, which have no cgroup.
+    #[inline(always)]
+    pub(crate) fn of_minisockets(mode: Mode) -> Option<Self> {
+        mode.seed().map(Self)
+    }
+
+    #[inline(always)]
+    pub(crate) fn index(self) -> u32 {
+        self.0 & 1
+    }
+
+    /// The slot of a full socket of this cgroup, as far as it is seeded.
+    #[inline(always)]
+    pub(crate) fn cgroup_slot(
+        self,
+        counters: NetnsCounters,
+        cgroup: impl FnOnce() -> Result<u64, i32>,
+    ) -> Slot {
+        if self.0 & 2 == 0 {
+            return Slot::NONE;
+        }
+        cgroups::slot(counters, self.index(), cgroup)
+    }
+}
 
 /// The walk has met a socket. Whether it was the first to see it.
 #[inline(always)]
 pub(crate) fn visit(
     counters: NetnsCounters,
-    bank: u32,
+    bank: SeededBank,
     sock: Sock,
     cell: CounterCell,
-    cgroup: cgroups::Slot,
+    cgroup: Slot,
 ) -> bool {
     let Some(seen) = SEEN.get(0) else {
         cells::record_failure(Failure::Seen, EINVAL);
@@ -27,7 +66,7 @@ pub(crate) fn visit(
     };
     let key = sock.0 as u64;
     let slots = Slots {
-        port: ports::slot(counters, bank, sock.port()),
+        port: ports::slot(counters, bank.index(), sock.port()),
         cgroup,
     };
     match seen.insert(key, slots.pack(cell), BPF_NOEXIST) {
@@ -49,7 +88,13 @@ pub(crate) fn visit(
 /// A full socket is now at `to`, which is packed. One that closes is unhashed before it is
 /// reported, so that the walk cannot meet it any more.
 #[inline(never)]
-pub(crate) fn transition(counters: NetnsCounters, bank: u32, sock: Sock, to: u32, port: u16) {
+pub(crate) fn transition(
+    counters: NetnsCounters,
+    bank: SeededBank,
+    sock: Sock,
+    to: u32,
+    port: u16,
+) {
     let Some(to) = CounterCell::unpack(to) else {
         return;
     };
@@ -86,7 +131,7 @@ pub(crate) fn transition(counters: NetnsCounters, bank: u32, sock: Sock, to: u32
 #[inline(never)]
 pub(crate) fn minisocket_transition(
     counters: NetnsCounters,
-    bank: u32,
+    bank: SeededBank,
     tw: Sock,
     to: u32,
     port: u16,
@@ -99,8 +144,8 @@ pub(crate) fn minisocket_transition(
     };
     let key = tw.0 as u64;
     let slots = Slots {
-        port: ports::slot(counters, bank, port),
-        cgroup: cgroups::Slot::NONE,
+        port: ports::slot(counters, bank.index(), port),
+        cgroup: Slot::NONE,
     };
     match seen.get_ptr_mut(key) {
         Some(entry) => update_seen(counters, bank, entry, to, slots),
@@ -112,30 +157,40 @@ pub(crate) fn minisocket_transition(
 #[derive(Clone, Copy)]
 struct Slots {
     port: Slot,
-    cgroup: cgroups::Slot,
+    cgroup: Slot,
 }
 
 impl Slots {
     /// Of a full socket. They are looked up again at each event: one that had no port may have one now.
     #[inline(always)]
-    fn of(counters: NetnsCounters, bank: u32, sock: Sock, port: u16) -> Self {
+    fn of(counters: NetnsCounters, bank: SeededBank, sock: Sock, port: u16) -> Self {
         Self {
-            port: ports::slot(counters, bank, port),
-            cgroup: cgroups::slot(counters, bank, sock),
+            port: ports::slot(counters, bank.index(), port),
+            cgroup: bank.cgroup_slot(counters, || sock.cgroup()),
         }
     }
 
-    /// A value of the map of seen sockets.
+    /// A value of the map of seen sockets. Slots are fewer than ports.
     #[inline(always)]
     fn pack(self, cell: CounterCell) -> u64 {
-        self.cgroup.pack() | u64::from(self.port.pack() | cell.pack())
+        let [cgroup, port] = [self.cgroup, self.port].map(|slot| u64::from(slot.number()));
+        cgroup << 32 | port << 16 | u64::from(cell.pack())
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "parts of the value")]
+    #[inline(always)]
+    fn unpack(packed: u64) -> Self {
+        Self {
+            port: Slot::from_number(packed as u32 >> 16),
+            cgroup: Slot::from_number((packed >> 32) as u32),
+        }
     }
 }
 
 #[inline(always)]
 fn insert_seen(
     counters: NetnsCounters,
-    bank: u32,
+    bank: SeededBank,
     seen: &Seen,
     key: u64,
     to: CounterCell,
@@ -152,7 +207,13 @@ fn insert_seen(
 }
 
 #[inline(always)]
-fn update_seen(counters: NetnsCounters, bank: u32, entry: *mut u64, to: CounterCell, slots: Slots) {
+fn update_seen(
+    counters: NetnsCounters,
+    bank: SeededBank,
+    entry: *mut u64,
+    to: CounterCell,
+    slots: Slots,
+) {
     remove_from_cell(counters, bank, entry);
     // SAFETY: the map gave the pointer; state changes of one socket do not overlap.
     unsafe { *entry = slots.pack(to) };
@@ -161,31 +222,28 @@ fn update_seen(counters: NetnsCounters, bank: u32, entry: *mut u64, to: CounterC
 
 #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
 #[inline(always)]
-fn remove_from_cell(counters: NetnsCounters, bank: u32, entry: *const u64) {
+fn remove_from_cell(counters: NetnsCounters, bank: SeededBank, entry: *const u64) {
     // SAFETY: as above.
     let entry = unsafe { *entry };
     let Some(from) = CounterCell::unpack(entry as u32) else {
         return cells::record_failure(Failure::Invalid, EINVAL);
     };
     if !from.is_closed() {
-        let slots = Slots {
-            port: Slot::unpack(entry as u32),
-            cgroup: cgroups::Slot::unpack(entry),
-        };
-        adjust(counters, bank, from, slots, -1);
+        adjust(counters, bank, from, Slots::unpack(entry), -1);
     }
 }
 
 #[inline(always)]
-fn add_to_cell(counters: NetnsCounters, bank: u32, to: CounterCell, slots: Slots) {
+fn add_to_cell(counters: NetnsCounters, bank: SeededBank, to: CounterCell, slots: Slots) {
     if !to.is_closed() {
         adjust(counters, bank, to, slots, 1);
     }
 }
 
 #[inline(always)]
-fn adjust(counters: NetnsCounters, bank: u32, cell: CounterCell, slots: Slots, by: i32) {
-    counters.count_seeded(bank, cell, by.into());
-    ports::adjust(counters.writer, slots.port, bank, cell, by);
-    cgroups::adjust(counters, slots.cgroup, bank, cell, by);
+fn adjust(counters: NetnsCounters, bank: SeededBank, cell: CounterCell, slots: Slots, by: i32) {
+    let index = bank.index();
+    counters.count_seeded(index, cell, by.into());
+    ports::adjust(counters.writer, slots.port, index, cell, by);
+    cgroups::adjust(counters, slots.cgroup, index, cell, by);
 }

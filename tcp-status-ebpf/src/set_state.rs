@@ -10,8 +10,9 @@ use crate::{
     kernel_layout::{Sock, UntypedSock},
     maps,
     netns_counters::{BPF_ANY, NetnsCounters},
-    ports::{self, Slot},
-    seed,
+    ports,
+    seed::{self, SeededBank},
+    slots::Slot,
 };
 
 /// The tracepoint reports MPTCP and SCTP sockets as well; these are no TCP entries.
@@ -73,7 +74,7 @@ fn transition(sock: Sock, counters: NetnsCounters, mode: Mode, from: CounterCell
     if from.is_listening() && to.is_closed() {
         record_closed_listener(counters, sock, from.family(), port);
     }
-    if let Some(bank) = mode.seed() {
+    if let Some(bank) = SeededBank::of(counters, mode) {
         seed::transition(counters, bank, sock, to.pack(), port);
     }
     if to.is_closed() {

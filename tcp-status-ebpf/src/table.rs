@@ -9,18 +9,18 @@ use core::ptr::{addr_of_mut, read_volatile};
 
 use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel};
 use tcp_status_common::{
-    counters::OVERFLOW_NETNS,
-    state::{Family, MINI_FIN_WAIT2, State},
+    counters::{OVERFLOW_NETNS, STATE_SLOTS},
+    state::{Family, MINI_FIN_WAIT2, NEW_SYN_RECV, State},
     table::{
-        BLOCK_WORDS, Block, Cursor, LISTED_STATES, ListedPort, NetnsCounts, OTHER_NETS, Table,
-        phase,
+        BLOCK_WORDS, Block, Cursor, LISTED_STATES, ListedCgroup, ListedCgroupCounts, ListedPort,
+        NetnsCounts, OTHER_NETS, Table, phase,
     },
 };
 
 use crate::{
-    cells::EINVAL,
-    kernel_layout::{self, HashInfo, UntypedNet},
-    maps::{CURSOR, LISTED, LISTED_PORTS, TABLE_BLOCK},
+    cells::{EINVAL, opaque},
+    kernel_layout::{self, HashInfo, Sock, UntypedNet},
+    maps::{self, CURSOR, LISTED, LISTED_CGROUPS, LISTED_PORTS, TABLE_BLOCK},
     netns_counters::BPF_NOEXIST,
 };
 
@@ -201,8 +201,55 @@ fn visit(cursor: &mut Cursor) -> Result<(), i32> {
         if let Some(port) = LISTED_PORTS.get_ptr_mut(key) {
             *addr_of_mut!((*port).counts[family.index() & 1][state]) += 1;
         }
+        if cursor.by_cgroup == 1 && (*listed).inode != maps::own_inode() && is_full(state) {
+            let id = Sock(sock as *const u8).probe_cgroup()?;
+            let cgroup = ListedCgroup {
+                netns: (*listed).netns,
+                id,
+            };
+            count_in_cgroup(cgroup, state, cursor);
+        }
     }
     Ok(())
+}
+
+/// Whether a socket that is listed in this state is a full one.
+#[inline(always)]
+fn is_full(state: usize) -> bool {
+    const NONE: [u8; 4] = [
+        MINI_FIN_WAIT2,
+        TIME_WAIT,
+        NEW_SYN_RECV,
+        State::Closed.number(),
+    ];
+    !NONE.iter().any(|&none| state == usize::from(none))
+}
+
+/// One socket more of a cgroup, whose counts the first one of a pass empties.
+#[inline(always)]
+fn count_in_cgroup(cgroup: ListedCgroup, state: usize, cursor: &mut Cursor) {
+    if LISTED_CGROUPS.get_ptr(cgroup).is_none() {
+        let _: Result<(), i32> =
+            LISTED_CGROUPS.insert(cgroup, ListedCgroupCounts::default(), BPF_NOEXIST);
+    }
+    let Some(counted) = LISTED_CGROUPS.get_ptr_mut(cgroup) else {
+        cursor.cgroups_left_out += 1;
+        return;
+    };
+    let state = opaque(state);
+    if state >= STATE_SLOTS {
+        return;
+    }
+    // SAFETY: the map gave the pointer; one pass at a time; the state is in range.
+    unsafe {
+        if (*counted).pass != cursor.pass {
+            *counted = ListedCgroupCounts {
+                pass: cursor.pass,
+                ..ListedCgroupCounts::default()
+            };
+        }
+        *addr_of_mut!((*counted).counts[state]) += 1;
+    }
 }
 
 /// Where the sockets of a namespace are counted, emptied by the first socket of a pass.

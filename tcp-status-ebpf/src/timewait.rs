@@ -18,7 +18,8 @@ use crate::{
     kernel_layout::{self, Sock},
     maps::{self, SEGMENTS, TASK_SEGMENTS},
     netns_counters::NetnsCounters,
-    ports, seed,
+    ports,
+    seed::{self, SeededBank},
     set_state::IPPROTO_TCP,
 };
 
@@ -140,8 +141,8 @@ fn transition(writer: Writer, sock: Sock, tw: *const u8, from: u32, to: u32) {
         ports::count_transition(writer, ports::slot(counters, bank, port), bank, from, to);
         bump_stat!(cpu, writer, counted);
     }
-    if let Some(bank) = mode.seed()
-        && mode.counts_timewait(bank)
+    if let Some(bank) = SeededBank::of_minisockets(mode)
+        && mode.counts_timewait(bank.index())
     {
         seed::minisocket_transition(counters, bank, Sock(tw), to.pack(), port);
     }

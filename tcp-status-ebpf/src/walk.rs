@@ -13,11 +13,12 @@ use tcp_status_common::{
 
 use crate::{
     cells::{self, CounterCell},
-    cgroups, closed_listeners,
+    closed_listeners,
     kernel_layout::{self, Sock},
     maps::{self, WALK_TOTALS},
     netns_counters::NetnsCounters,
-    seed,
+    seed::{self, SeededBank},
+    slots::Slot,
 };
 
 const LISTEN: u8 = State::Listen.number();
@@ -160,13 +161,13 @@ fn visit_in_bank(sock: Sock, cell: CounterCell, is_minisocket: bool) -> bool {
         return false;
     };
     let mode = counters.mode(mode);
-    match mode.seed() {
+    match SeededBank::of(counters, mode) {
         Some(bank) if !is_minisocket => {
-            let cgroup = cgroups::probe_slot(counters, bank, sock);
+            let cgroup = bank.cgroup_slot(counters, || sock.probe_cgroup());
             seed::visit(counters, bank, sock, cell, cgroup)
         }
-        Some(bank) if mode.counts_timewait(bank) => {
-            seed::visit(counters, bank, sock, cell, cgroups::Slot::NONE)
+        Some(bank) if mode.counts_timewait(bank.index()) => {
+            seed::visit(counters, bank, sock, cell, Slot::NONE)
         }
         _ => false,
     }

@@ -16,6 +16,7 @@ use std::{
 };
 
 use aya_obj::{Map, Object};
+use tcp_status_common::counters::CGROUPS_REMEMBERED;
 use tcp_status_testkit::{netns::Netns, skip, skip_unprepared};
 
 /// Programs that run for each state change, or for each minisocket, and how many instructions
@@ -67,7 +68,8 @@ fn maps_stay_small() {
                 "CGROUP_GAUGES" => (online + 1) * (cgroups + 1) * 2,
                 "PER_CPU" => cpus,
                 "SECONDARY_BANKS" => 2 * cpus,
-                "FREE_CGROUPS_0" | "FREE_CGROUPS_1" => cgroups + 1,
+                "FREE_CGROUPS" => cgroups + 1,
+                "CGROUPS" => CGROUPS_REMEMBERED.into(),
                 "NAMESPACES" => namespaces,
                 // Where tasks that process segments preempt each other, one for each of them.
                 "TASK_SEGMENTS" => 1,

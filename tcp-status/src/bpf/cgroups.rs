@@ -1,41 +1,46 @@
-//! Gauges by cgroup, of the tracker's namespace: reading them, and giving out the slots that they are
-//! kept in.
+//! Gauges by cgroup: reading them, and giving out the slots that they are kept in.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
-use aya::maps::MapError;
-use tcp_status_common::counters::{CgroupCache, OTHER_CGROUPS, OWN_NETNS};
+use tcp_status_common::counters::{CGROUP_BANK_OF_OTHERS, NetnsId, OTHER_SLOT, OWN_NETNS, SlotKey};
+
+use crate::kernel::quiesce::quiesce;
 
 use super::{
-    BankReader, Bpf, BpfError, CgroupSum,
-    cgroup_maps::{free_error, slots_error},
-    error::ignore_enoent,
-    object::lock,
-    pod::PodWrapper,
+    BankReader, Bpf, BpfError, Scope,
+    cgroup_slots::{CgroupSum, CgroupsOfNetns},
+    slots,
 };
 
 /// The full sockets of the cgroups.
 #[derive(Clone, Debug, Default)]
 pub struct CgroupSums {
-    /// By id, of each cgroup that has a slot.
-    pub tracked: BTreeMap<u64, CgroupSum>,
-    /// Of those that have none, together; none if all have one.
+    /// By namespace and id, of each cgroup that has a slot.
+    pub tracked: CgroupsOfNetns,
+    /// Of those of the tracker's own namespace that have none, together; none if all have one.
     pub other: Option<CgroupSum>,
+    /// Cgroups of other namespaces may have no slot.
+    pub refused: bool,
 }
 
 impl BankReader<'_> {
-    /// The sockets of all cgroups.
+    /// The sockets of all cgroups of all namespaces.
     ///
     /// # Errors
     /// If the kernel refuses the read.
     pub fn cgroups(&self) -> Result<CgroupSums, BpfError> {
-        let (cgroups, bank) = (&self.bpf.cgroups, self.bank_of(OWN_NETNS));
-        let mut sums = CgroupSums::default();
-        for (id, slot) in cgroups.entries(bank)? {
-            if slot != OTHER_CGROUPS {
-                sums.tracked.insert(id, cgroups.sum(slot, bank));
+        let cgroups = &self.bpf.cgroups;
+        let mut sums = CgroupSums {
+            refused: cgroups.slots.has_refused(),
+            ..CgroupSums::default()
+        };
+        let own = self.bank_of(OWN_NETNS);
+        for (key, slot) in cgroups.slots.entries(|key| is_live(key, own))? {
+            if slot != OTHER_SLOT {
+                let sum = cgroups.sum(slot, slots::bank(&key));
+                sums.tracked.insert((key.netns, key.item), sum);
             } else if sums.other.is_none() {
-                sums.other = Some(cgroups.sum(slot, bank));
+                sums.other = Some(cgroups.sum(slot, own));
             }
         }
         Ok(sums)
@@ -45,59 +50,107 @@ impl BankReader<'_> {
     ///
     /// # Errors
     /// If the kernel refuses the read.
-    pub fn cgroup_ids(&self) -> Result<Vec<u64>, BpfError> {
-        let ids = self.bpf.cgroups.slots[self.bank_of(OWN_NETNS) as usize].keys();
-        ids.collect::<Result<_, _>>().map_err(slots_error)
+    pub fn cgroup_ids(&self) -> Result<BTreeSet<u64>, BpfError> {
+        let own = self.bank_of(OWN_NETNS);
+        let entries = self.bpf.cgroups.slots.entries(|key| is_live(key, own))?;
+        Ok(entries.into_iter().map(|(key, _)| key.item).collect())
     }
 }
 
+/// Whether a cgroup is entered in the bank that is read, which is `own` of the tracker's own namespace.
+fn is_live(key: &SlotKey, own: u32) -> bool {
+    key.netns != OWN_NETNS || slots::bank(key) == own
+}
+
 impl Bpf {
-    /// Gives cgroups that had a slot one in `bank`, which is empty and which no event may be using.
-    /// Those for which there is none left are left out.
+    /// Enters the cgroups of the tracker's own namespace that have sockets in the `live` bank into the other
+    /// `bank`, at the slots that they have. It is empty, and no event may be using it.
     ///
     /// # Errors
     /// If the kernel refuses the update.
-    pub fn carry_over_cgroups(
-        &self,
-        kept: impl IntoIterator<Item = u64>,
-        bank: u32,
-    ) -> Result<(), BpfError> {
-        let mut cgroups = lock(&self.cgroup_writer);
-        let bank = bank as usize;
-        for id in kept {
-            let slot = match cgroups.free[bank].pop(0) {
-                Ok(slot) => slot,
-                Err(MapError::ElementNotFound) => break,
-                Err(error) => return Err(free_error(error)),
-            };
-            if let Err(error) = cgroups.slots[bank].insert(id, slot, 0) {
-                cgroups.pending_free[bank].push(slot);
-                return Err(slots_error(error));
+    pub fn carry_over_cgroups(&self, live: &BankReader<'_>, bank: u32) -> Result<(), BpfError> {
+        let own = live.bank_of(OWN_NETNS);
+        let mut slots = self.cgroups.slots.write();
+        let live = |key: &SlotKey| key.netns == OWN_NETNS && slots::bank(key) == own;
+        for (key, slot) in self.cgroups.slots.entries(live)? {
+            // Whatever a gauge is off by, a cgroup with sockets is not forgotten.
+            let has_sockets = || self.cgroups.sum(slot, own).iter().any(|&count| count != 0);
+            if slot != OTHER_SLOT && has_sockets() {
+                slots.carry_over(slots::key(OWN_NETNS, key.item, bank), slot)?;
             }
         }
         Ok(())
     }
 
-    /// Empties `bank`, which no event may be using, and makes its slots free.
-    pub(super) fn clear_cgroups(&self, bank: u32) -> Result<(), BpfError> {
-        let mut cgroups = lock(&self.cgroup_writer);
-        for (id, slot) in self.cgroups.entries(bank)? {
-            self.cgroups.gauges.clear(slot, bank);
-            ignore_enoent(cgroups.slots[bank as usize].remove(&id)).map_err(slots_error)?;
-            if slot != OTHER_CGROUPS {
-                cgroups.pending_free[bank as usize].push(slot);
+    /// Adds sockets to those of cgroups of other namespaces, while events go on. One without a slot gets one,
+    /// if there is room. Gives the namespaces for whose cgroups there is none.
+    ///
+    /// # Errors
+    /// If the kernel refuses the update.
+    pub fn add_to_cgroups(
+        &self,
+        added: impl IntoIterator<Item = ((NetnsId, u64), CgroupSum)>,
+    ) -> Result<BTreeSet<NetnsId>, BpfError> {
+        let mut slots = self.cgroups.slots.write();
+        let mut left_out = BTreeSet::new();
+        for ((netns, id), sum) in added {
+            let slot = slots.enter(slots::key(netns, id, CGROUP_BANK_OF_OTHERS))?;
+            if let Some(slot) = slot {
+                self.cgroups.add(slot, &sum);
+            } else {
+                left_out.insert(netns);
             }
         }
-        while let Some(&slot) = cgroups.pending_free[bank as usize].last() {
-            let freed = cgroups.free[bank as usize].push(slot, 0);
-            freed.map_err(free_error)?;
-            cgroups.pending_free[bank as usize].pop();
+        Ok(left_out)
+    }
+
+    /// Forgets the cgroups of other namespaces that are not `living`, and those that are `unused`, while events
+    /// go on.
+    ///
+    /// # Errors
+    /// If the kernel refuses the update.
+    pub fn forget_cgroups(
+        &self,
+        living: impl Fn(NetnsId) -> bool,
+        unused: impl Fn(NetnsId, u64) -> bool,
+    ) -> Result<(), BpfError> {
+        let mut slots = self.cgroups.slots.write();
+        let used = slots.remove(|key| {
+            key.netns != OWN_NETNS && (!living(key.netns) || unused(key.netns, key.item))
+        })?;
+        if slots.removed().is_empty() {
+            return slots.give_back(&used);
         }
-        let empty = Box::new(PodWrapper(CgroupCache::EMPTY));
-        let emptied = cgroups.caches[bank as usize].set(0, *empty, 0);
-        emptied.map_err(|source| BpfError::Map {
-            name: ".bss.cgroups",
-            source,
-        })
+        // Programs that found a slot before may still count there.
+        quiesce();
+        let sums = slots.removed().iter().map(|(key, slot)| {
+            let sum = self.cgroups.sum(*slot, slots::bank(key));
+            ((key.netns, key.item), sum)
+        });
+        // A socket that came meanwhile.
+        let is_used = |&((netns, _), sum): &((NetnsId, u64), CgroupSum)| {
+            living(netns) && sum != CgroupSum::default()
+        };
+        let came: Vec<_> = sums.filter(is_used).collect();
+        slots.give_back(&used)?;
+        drop(slots);
+        self.add_to_cgroups(came).map(drop)
+    }
+
+    /// Whether there is a slot for one more cgroup of another namespace.
+    pub fn has_room_for_cgroup(&self, netns: NetnsId) -> bool {
+        self.cgroups.slots.has_room(netns)
+    }
+
+    /// Empties `bank`, which no event in `scope` may be using, and makes the slots free that no cgroup has in
+    /// the other one.
+    pub(super) fn clear_cgroups(&self, bank: u32, scope: Scope) -> Result<(), BpfError> {
+        let mut slots = self.cgroups.slots.write();
+        let used = slots.remove(|key| slots::bank(key) == bank && scope.includes(key.netns))?;
+        slots.give_back(&used)?;
+        if scope == Scope::All {
+            self.cgroups.slots.forget_refusals();
+        }
+        self.cgroups.clear_cache(bank)
     }
 }

@@ -2,23 +2,20 @@
 
 use std::{
     fs, io,
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _},
     sync::{Mutex, OnceLock, RwLock},
 };
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{Array, ArrayOfMaps, HashMap, MapData, Queue, RingBuf},
+    maps::{Array, ArrayOfMaps, HashMap, MapData, RingBuf},
     programs::{BtfTracePoint, Iter},
 };
 use aya_log::EbpfLogger;
 use tcp_status_common::{
     accept::AcceptLayout,
     control::{Control, Mode, OtherNamespaces, TASK_SLOTS},
-    counters::{
-        FailureTotals, ListenerWalk, NetnsId, OWN_NETNS, PortGauges, PortKey, PortPage, PortShares,
-        WalkTotals,
-    },
+    counters::{FailureTotals, ListenerWalk, NetnsId, OWN_NETNS, WalkTotals},
     kernel_layout::KernelLayout,
     no_local_port::{Destination, NoLocalPort},
     per_cpu::Shards,
@@ -27,18 +24,20 @@ use tcp_status_common::{
 
 use super::{
     accept::{ACCEPT_TIMES, AcceptProgram},
-    cgroup_maps::{self, CgroupWriter, Cgroups},
+    cgroup_slots::{self, Cgroups},
     closed_listeners::Closed,
     counters::{EmptiedOthers, EmptiedOwn, FAILURES},
     error::{BpfError, verifier_summary},
-    memory::{Elements, Gauges, online_cpus, possible_cpus},
+    memory::{online_cpus, possible_cpus},
     namespaces::Namespaces,
     object::{
         CHECK_NAMESPACES, CONTROL, LIST_LISTENERS, LIST_TABLES, READ_CLOSED, Seen, WALK_LISTENERS,
-        WALK_SOCKETS, descriptor, handles, lock, map, new_seen, program,
+        WALK_SOCKETS, lock, map, new_seen, program,
     },
     own_counters::{OwnCounters, PER_CPU, SECONDARY_BANKS},
     pod::PodWrapper,
+    port_slots::{self, Ports},
+    slots,
     table::Lister,
     timewait::{self, TimewaitPrograms},
 };
@@ -49,8 +48,6 @@ static OBJECT: &[u8] =
 
 /// The programs that see state changes, in the order in which they must be attached.
 const HANDLERS: [&str; 2] = ["set_state_first", "set_state_second"];
-/// The slots of the own namespace's ports, by bank.
-const PORT_PAGES: [&str; 2] = [".bss.ports.0", ".bss.ports.1"];
 /// The programs of iterators, each with what it iterates over.
 const WALKS: [(&str, &str); 4] = [
     (WALK_SOCKETS, "tcp"),
@@ -87,37 +84,9 @@ pub struct MapLimits {
     pub cgroups: u32,
 }
 
-/// Slots of the ports.
-type PortSlots = HashMap<MapData, PodWrapper<PortKey>, u32>;
-
 /// Destinations of connects that failed for want of a local port.
 pub(super) const NO_LOCAL_PORT: &str = "NO_LOCAL_PORT";
 pub(super) type Destinations = HashMap<MapData, PodWrapper<Destination>, PodWrapper<NoLocalPort>>;
-
-/// Connections by local port, read without a lock.
-pub(super) struct Ports {
-    pub(super) slots: PortSlots,
-    /// The same map, to list.
-    pub(super) listed: OwnedFd,
-    /// Slots of the own namespace's ports, by bank and port.
-    pub(super) pages: [OwnedFd; 2],
-    /// Whether other namespaces have ports.
-    pub(super) elsewhere: bool,
-    pub(super) gauges: Gauges<PortGauges>,
-    pub(super) shares: Elements<PortShares>,
-}
-
-/// The maps that change with them.
-pub(super) struct PortWriter {
-    pub(super) slots: PortSlots,
-    pub(super) pages: [Array<MapData, PodWrapper<PortPage>>; 2],
-    /// Slots that are free.
-    pub(super) free: Queue<MapData, u32>,
-    /// Slots of ports that were removed from a bank, where the other bank may have them still.
-    pub(super) removed: Vec<(PortKey, u32)>,
-    /// Slots that no port has, but that could not be entered as free yet, and who had them.
-    pub(super) pending_free: Vec<(NetnsId, u32)>,
-}
 
 /// The map of seen sockets.
 pub(super) struct SeenSlot {
@@ -162,12 +131,9 @@ pub struct Bpf {
     /// None where only one namespace is counted, or where the tables cannot be listed.
     pub(super) lister: Option<Mutex<Lister>>,
     pub(super) ports: Ports,
-    pub(super) port_writer: Mutex<PortWriter>,
     pub(super) cgroups: Cgroups,
-    pub(super) cgroup_writer: Mutex<CgroupWriter>,
     logger: Option<Mutex<EbpfLogger<&'static dyn log::Log>>>,
     pub(super) inode: u32,
-    pub(super) limits: MapLimits,
 }
 
 impl Bpf {
@@ -215,11 +181,7 @@ impl Bpf {
         let logger = EbpfLogger::init(&mut ebpf)
             .inspect_err(|error| log::warn!(error:%; "cannot read the log of the eBPF programs"))
             .ok();
-        let listed_slots = descriptor(&ebpf, "PORTS")?;
-        let [slots, read_slots] = handles(&mut ebpf, "PORTS")?;
-        let [read_page_0, read_page_1] = PORT_PAGES.map(|name| descriptor(&ebpf, name));
-        let (read_cgroups, cgroup_writer) = cgroup_maps::maps(&mut ebpf, &shards.0)?;
-        let bpf = Self {
+        Ok(Self {
             control: Mutex::new(ControlState {
                 map: map(&mut ebpf, CONTROL)?,
                 mode: Mode::OFF,
@@ -244,33 +206,16 @@ impl Bpf {
             destinations: Mutex::new(map(&mut ebpf, NO_LOCAL_PORT)?),
             namespaces: Mutex::new(Namespaces::new(&mut ebpf)?),
             lister,
-            ports: Ports {
-                slots: read_slots,
-                listed: listed_slots,
-                pages: [read_page_0?, read_page_1?],
-                elsewhere: layout.0.all_namespaces == 1,
-                gauges: Gauges::map(&ebpf, "PORT_GAUGES", shards.0.count(), shards.0.ports)?,
-                shares: Elements::map(&ebpf, "PORT_SHARES", 1)?,
-            },
-            port_writer: Mutex::new(PortWriter {
-                slots,
-                pages: [
-                    map(&mut ebpf, PORT_PAGES[0])?,
-                    map(&mut ebpf, PORT_PAGES[1])?,
-                ],
-                free: map(&mut ebpf, "FREE_PORTS")?,
-                removed: Vec::new(),
-                pending_free: Vec::new(),
-            }),
-            cgroups: read_cgroups,
-            cgroup_writer: Mutex::new(cgroup_writer),
-            limits,
+            ports: Ports::new(
+                &mut ebpf,
+                slots::size(shards.0.ports, port_slots::ENTRIES, &shards.0),
+                layout.0.all_namespaces == 1,
+            )?,
+            cgroups: Cgroups::new(&mut ebpf, &shards.0)?,
             logger: logger.map(Mutex::new),
             ebpf: Mutex::new(ebpf),
             inode,
-        };
-        bpf.init_port_slots()?;
-        Ok(bpf)
+        })
     }
 
     /// How often the kernel skipped the first copy of the handler, and the programs that are
@@ -332,7 +277,9 @@ fn open<'a>(
         && (layout.0.per_task_tokens == 1 || layout.0.timewait_events == 1);
     let segments_by_task = layout.0.timewait_events == 1 && layout.0.bottom_halves_preemptible == 1;
     let mut loader = EbpfLoader::new();
-    cgroup_maps::set_sizes(&mut loader, &shards.0);
+    let port_sizes = slots::size(slots, port_slots::ENTRIES, &shards.0);
+    port_slots::NAMES.set_sizes(&mut loader, port_sizes);
+    cgroup_slots::set_sizes(&mut loader, &shards.0, layout.0.all_namespaces == 1);
     loader
         .btf(Some(btf))
         .override_global("KERNEL_LAYOUT", layout, true)
@@ -346,8 +293,6 @@ fn open<'a>(
         )
         .map_max_entries(PER_CPU, cpus)
         .map_max_entries(SECONDARY_BANKS, 2 * cpus)
-        .map_max_entries("PORT_GAUGES", 2 * shards.0.count() * slots)
-        .map_max_entries("FREE_PORTS", slots)
         // One more, for those that have no room.
         .map_max_entries("NAMESPACES", limits.namespaces.max(1) + 1)
         .map_max_entries("LISTED", 2 * limits.namespaces.max(1) + 64)

@@ -115,6 +115,12 @@ where
         })
     }
 
+    /// The number at `offset` that `slot` has in `bank`, in one of the shards.
+    pub(super) fn atomic(&self, slot: u32, bank: u32, offset: usize) -> &AtomicU32 {
+        let index = Shards::index(0, self.slots, slot, bank);
+        self.elements.atomic(index, offset)
+    }
+
     /// Empties `slot` in `bank`, where no program may be counting.
     pub(super) fn clear(&self, slot: u32, bank: u32) {
         for index in self.indices(slot, bank) {

@@ -3,7 +3,7 @@
 
 mod accept;
 mod batch;
-mod cgroup_maps;
+mod cgroup_slots;
 mod cgroups;
 mod closed_listeners;
 mod control;
@@ -17,18 +17,21 @@ mod no_local_port;
 mod object;
 mod own_counters;
 mod pod;
+mod port_slots;
 mod ports;
 mod reads;
+mod slots;
 mod table;
 mod timewait;
 
-pub use cgroup_maps::CgroupSum;
+pub use cgroup_slots::{CgroupSum, CgroupsOfNetns};
 pub use cgroups::CgroupSums;
 pub(crate) use control::wait;
 pub use counters::{BankSum, WriterTotals};
 pub use error::BpfError;
 pub use load::{Bpf, MapLimits, Scope};
-pub use ports::{PortEnds, PortSum};
+pub use port_slots::PortSum;
+pub use ports::PortEnds;
 pub use reads::BankReader;
 pub use table::{ListenerListing, Listing};
 

@@ -5,13 +5,16 @@ use tcp_status_common::{
     control::Control,
     counters::{
         Bank, CgroupCache, CgroupGauges, ClosedListener, ClosedQuery, ClosedTotals, FailureTotals,
-        ListenerRecord, ListenerWalk, Namespace, NamespaceQuery, PortGauges, PortKey, PortPage,
-        WalkTotals,
+        ListenerRecord, ListenerWalk, Namespace, NamespaceQuery, PortGauges, PortPage, SlotKey,
+        SlotShares, WalkTotals,
     },
     kernel_layout::KernelLayout,
     no_local_port::{Destination, NoLocalPort},
     per_cpu::{Shards, WriterStats},
-    table::{Cursor, ListedListener, ListedPort, ListedPortCounts, NetnsCounts},
+    table::{
+        Cursor, ListedCgroup, ListedCgroupCounts, ListedListener, ListedPort, ListedPortCounts,
+        NetnsCounts,
+    },
 };
 
 /// A shared type as a map holds it.
@@ -44,6 +47,8 @@ plain_data!(
     KernelLayout,
     NetnsCounts,
     NoLocalPort,
+    ListedCgroup,
+    ListedCgroupCounts,
     ListedListener,
     ListedPort,
     ListedPortCounts,
@@ -52,9 +57,10 @@ plain_data!(
     Namespace,
     NamespaceQuery,
     PortGauges,
-    PortKey,
     PortPage,
     Shards,
+    SlotKey,
+    SlotShares,
     WalkTotals,
     WriterStats
 );

@@ -73,13 +73,13 @@ impl Bpf {
         }
     }
 
-    /// Empties `bank`, which no event in `scope` may be using, of all that it has of namespaces and
-    /// ports there, once nobody reads it any more. What could not be emptied is left to the next
-    /// call.
+    /// Empties `bank`, which no event in `scope` may be using, of all that it has of namespaces, ports
+    /// and, in the scope `cgroups`, cgroups there, once nobody reads it any more. What could not be emptied is
+    /// left to the next call.
     ///
     /// # Errors
     /// If the kernel refuses the update.
-    pub fn clear(&self, bank: u32, scope: Scope) -> Result<(), BpfError> {
+    pub fn clear(&self, bank: u32, scope: Scope, cgroups: Scope) -> Result<(), BpfError> {
         let mut baseline = self.baseline[bank as usize].write().expect(POISONED);
         // From here on it is counted anew.
         *baseline = self.own.bank(bank);
@@ -87,7 +87,7 @@ impl Bpf {
             let others = &self.emptied_others[bank as usize];
             *others.write().expect(POISONED) = self.raw_counters_by_netns(bank)?;
         }
-        self.clear_cgroups(bank)?;
+        self.clear_cgroups(bank, cgroups)?;
         self.clear_ports(bank, scope)
     }
 
@@ -320,8 +320,8 @@ impl Bpf {
         self.lister.is_some()
     }
 
-    /// Counts the sockets of all namespaces in one pass, and apart those at `ports`. No lock is
-    /// taken: what changes meanwhile may be counted twice, or not at all. `hashinfos` are the
+    /// Counts the sockets of all namespaces in one pass, and apart those at `ports`; `by_cgroup` as well, those
+    /// of other namespaces. No lock is taken: what changes meanwhile may be counted twice, or not at all. `hashinfos` are the
     /// addresses of tables beside the tracker's own. Nothing where [`Bpf::lists_tables`] is false.
     ///
     /// # Errors
@@ -330,12 +330,13 @@ impl Bpf {
         &self,
         hashinfos: &[u64],
         ports: &[(NetnsId, u16)],
+        by_cgroup: bool,
     ) -> Result<Listing, BpfError> {
         let Some(lister) = &self.lister else {
             return Ok(Listing::default());
         };
         let run = || self.run(LIST_TABLES, OnEagain::Stop, &mut Vec::new());
-        lock(lister).list(&run, hashinfos, ports)
+        lock(lister).list(&run, hashinfos, ports, by_cgroup)
     }
 
     /// The listeners of all namespaces, in one pass over the kernel's table of them. No lock is

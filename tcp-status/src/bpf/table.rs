@@ -1,33 +1,40 @@
 //! Listing the kernel's socket tables, without entering a namespace.
 
+use std::os::fd::OwnedFd;
+
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, MapData},
+    maps::{Array, HashMap, MapData, MapError},
 };
 use tcp_status_common::{
     counters::NetnsId,
     table::{
-        Cursor, ListedCounts, ListedListener, ListedPort, ListedPortCounts, NetnsCounts,
-        OTHER_NETS, phase,
+        Cursor, ListedCgroup, ListedCgroupCounts, ListedCounts, ListedListener, ListedPort,
+        ListedPortCounts, NetnsCounts, OTHER_NETS, phase,
     },
 };
 
 use super::{
-    BpfError,
+    BpfError, batch,
+    cgroup_slots::CgroupsOfNetns,
     error::ignore_enoent,
-    object::map,
+    object::{descriptor, map},
     pod::{self, PodWrapper},
 };
 
 const CURSOR: &str = "CURSOR";
 const LISTED: &str = "LISTED";
 const LISTED_PORTS: &str = "LISTED_PORTS";
+const LISTED_CGROUPS: &str = "LISTED_CGROUPS";
 
 /// Lists the socket tables. One pass at a time.
 pub(super) struct Lister {
     cursor: Array<MapData, PodWrapper<Cursor>>,
     listed: HashMap<MapData, u64, PodWrapper<NetnsCounts>>,
     ports: HashMap<MapData, PodWrapper<ListedPort>, PodWrapper<ListedPortCounts>>,
+    cgroups: HashMap<MapData, PodWrapper<ListedCgroup>, PodWrapper<ListedCgroupCounts>>,
+    /// The same map, to list.
+    listed_cgroups: OwnedFd,
     pass: u32,
 }
 
@@ -38,6 +45,10 @@ pub struct Listing {
     pub namespaces: Vec<(u64, NetnsCounts)>,
     /// At the ports that were asked for.
     pub ports: Vec<((NetnsId, u16), ListedCounts)>,
+    /// Full sockets by cgroup of other namespaces, if that was asked for.
+    pub cgroups: CgroupsOfNetns,
+    /// Sockets of cgroups for which there was no room.
+    pub cgroups_left_out: u64,
     /// Sockets met.
     pub sockets: u64,
     /// Sockets or buckets that could not be read or counted, for they changed meanwhile.
@@ -59,6 +70,8 @@ impl Lister {
             cursor: map(ebpf, CURSOR)?,
             listed: map(ebpf, LISTED)?,
             ports: map(ebpf, LISTED_PORTS)?,
+            listed_cgroups: descriptor(ebpf, LISTED_CGROUPS)?,
+            cgroups: map(ebpf, LISTED_CGROUPS)?,
             pass: 0,
         };
         let other = PodWrapper(NetnsCounts::default());
@@ -73,6 +86,7 @@ impl Lister {
         run: &dyn Fn() -> Result<(), BpfError>,
         hashinfos: &[u64],
         ports: &[(NetnsId, u16)],
+        by_cgroup: bool,
     ) -> Result<Listing, BpfError> {
         self.pass = self.pass.checked_add(1).unwrap_or(1);
         for &port in ports {
@@ -81,10 +95,10 @@ impl Lister {
             entered.map_err(map_error(LISTED_PORTS))?;
         }
         let mut found = Listing::default();
-        let own = self.pass_through(run, 0, &mut found)?;
+        let own = self.pass_through(run, 0, by_cgroup, &mut found)?;
         for &hashinfo in hashinfos {
             if hashinfo != own && hashinfo != 0 {
-                self.pass_through(run, hashinfo, &mut found)?;
+                self.pass_through(run, hashinfo, by_cgroup, &mut found)?;
             }
         }
         let mut gone = Vec::new();
@@ -107,6 +121,31 @@ impl Lister {
             found.ports.push((port, counted.counts));
             ignore_enoent(self.ports.remove(&key(port))).map_err(map_error(LISTED_PORTS))?;
         }
+        if by_cgroup {
+            found.cgroups = self.take_cgroups()?;
+        }
+        Ok(found)
+    }
+
+    /// What the pass counted by cgroup. Forgets what it did not meet.
+    fn take_cgroups(&mut self) -> Result<CgroupsOfNetns, BpfError> {
+        let (mut found, mut gone) = (CgroupsOfNetns::new(), Vec::new());
+        let none = (
+            PodWrapper(ListedCgroup::default()),
+            PodWrapper(ListedCgroupCounts::default()),
+        );
+        let listed = batch::for_each(&self.listed_cgroups, none, |&PodWrapper(key), counted| {
+            if counted.0.pass == self.pass {
+                found.insert((key.netns, key.id), counted.0.counts.map(i64::from));
+            } else {
+                gone.push(key);
+            }
+        });
+        listed.map_err(|error| map_error(LISTED_CGROUPS)(MapError::IoError(error)))?;
+        for key in gone {
+            let removed = ignore_enoent(self.cgroups.remove(&PodWrapper(key)));
+            removed.map_err(map_error(LISTED_CGROUPS))?;
+        }
         Ok(found)
     }
 
@@ -128,18 +167,21 @@ impl Lister {
         &mut self,
         run: &dyn Fn() -> Result<(), BpfError>,
         hashinfo: u64,
+        by_cgroup: bool,
         found: &mut Listing,
     ) -> Result<u64, BpfError> {
         let start = Cursor {
             hashinfo,
             pass: self.pass,
             // `inet_pernet_hashinfo_alloc()` gives a namespace connections of its own, no more.
-            without_listeners: u64::from(hashinfo != 0),
+            without_listeners: u32::from(hashinfo != 0),
+            by_cgroup: by_cgroup.into(),
             ..Cursor::default()
         };
         let cursor = self.run_through(start, run)?;
         found.sockets += cursor.sockets;
         found.failed += cursor.failed;
+        found.cgroups_left_out += cursor.cgroups_left_out;
         Ok(cursor.hashinfo)
     }
 
@@ -172,6 +214,6 @@ fn key((netns, port): (NetnsId, u16)) -> PodWrapper<ListedPort> {
     })
 }
 
-fn map_error(name: &'static str) -> impl Fn(aya::maps::MapError) -> BpfError {
+fn map_error(name: &'static str) -> impl Fn(MapError) -> BpfError {
     move |source| BpfError::Map { name, source }
 }

@@ -40,6 +40,9 @@ pub struct NetnsState {
     pub accumulated: BankSum,
     /// Ends of connections, by port, that these counted.
     pub port_ends: Arc<PortEnds>,
+    /// Events were missed there, and no pass has counted its cgroups since: of other namespaces than the
+    /// tracker's own.
+    pub cgroups_in_doubt: bool,
     /// Why its counts are in doubt until an audit has looked.
     pub degraded_reason: Option<String>,
     /// How long connections had been silent when a walk last met them.
@@ -66,6 +69,7 @@ impl NetnsState {
     /// Enters what an audit found: what it corrected, and why that may not be all.
     pub fn audited(&mut self, corrections: [u64; State::COUNT], degraded_reason: Option<&str>) {
         for (state, by) in State::ALL.into_iter().zip(corrections) {
+            self.cgroups_in_doubt |= by > 0;
             self.corrections[state] += by;
         }
         self.degraded_reason = degraded_reason.map(str::to_owned);
@@ -232,8 +236,8 @@ impl AuditState {
         }
     }
 
-    /// Enters a correction of another namespace, and that its counts, and those of `ports`, are
-    /// what the kernel lists.
+    /// Enters a correction of another namespace, and that its counts, and those of `ports` and of its cgroups,
+    /// are what the kernel lists.
     pub fn confirm(
         &mut self,
         netns: NetnsId,
@@ -245,6 +249,7 @@ impl AuditState {
         };
         netns_state.base = netns_state.base + correction;
         netns_state.audited(correction.distance(&Gauges::default()), None);
+        netns_state.cgroups_in_doubt = false;
         for (port, correction) in ports {
             Arc::make_mut(&mut self.walked_ports).insert((netns, port));
             if correction != Gauges::default() {

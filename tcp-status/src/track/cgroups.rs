@@ -1,10 +1,10 @@
 //! Connections by cgroup: a row for each cgroup that is counted individually, one for those beyond the
 //! limit, and one for sockets that have no cgroup, so that the rows add up to the totals.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tcp_status_common::{
-    counters::STATE_SLOTS,
+    counters::{NetnsId, OWN_NETNS},
     state::{Family, State},
 };
 
@@ -20,8 +20,16 @@ use crate::{
     bpf::{BpfError, CgroupSum, CgroupSums},
     kernel::cgroups,
     serve::protocol::{ApiError, excerpt},
-    snapshot::{CgroupCounts, Cgroups, Counts, Listener},
+    snapshot::{CgroupCounts, Cgroups, Counts, Listener, Snapshot},
 };
+
+/// Why there are no counts by cgroup of another namespace where nothing could audit them.
+const NOT_LISTED: &str = "the kernel's socket tables, by which cgroups of other network namespaces are \
+     audited, cannot be listed";
+
+/// The same of one in which an audit corrected something.
+const IN_DOUBT: &str =
+    "events were missed in this network namespace; its cgroups are counted again when it rests";
 
 impl Tracker {
     /// Whether sockets are counted by cgroup.
@@ -32,39 +40,82 @@ impl Tracker {
     /// Finds the names of cgroups that have got a socket, before they are removed.
     pub(super) fn name_cgroups(&self) -> Result<(), BpfError> {
         if self.counts_cgroups() {
-            let ids = self.live_bank().cgroup_ids()?.into_iter().collect();
+            let ids = self.live_bank().cgroup_ids()?;
             lock(&self.cgroup_names).resolve(&ids);
         }
         Ok(())
     }
 
-    /// The cgroups of the tracker's namespace, whose totals are `all`.
-    pub(super) fn cgroups(
+    /// The sockets of all cgroups of all namespaces, whose names are looked for; why there are none, if they
+    /// are not counted.
+    pub(super) fn cgroup_sums(&self) -> Result<Result<CgroupSums, String>, ApiError> {
+        if let Some(reason) = &self.plan.cgroups_reason {
+            return Ok(Err(reason.clone()));
+        }
+        self.name_cgroups().map_err(unavailable)?;
+        self.live_bank().cgroups().map_err(unavailable).map(Ok)
+    }
+
+    /// Sets the cgroups of a namespace in its snapshot, or why they are not known.
+    pub(super) fn set_cgroups(
         &self,
-        gauges: &Gauges,
+        netns: NetnsId,
+        sums: &Result<CgroupSums, String>,
+        (gauges, half_open): (&Gauges, &HalfOpen),
+        snapshot: &mut Snapshot,
+    ) {
+        let in_doubt = {
+            let audit_state = self.audit_state();
+            let netns_state = audit_state.netns_state(netns);
+            netns != OWN_NETNS && netns_state.is_some_and(|of| of.cgroups_in_doubt)
+        };
+        let sums = match sums {
+            Err(reason) => Err(reason.as_str()),
+            Ok(_) if netns != OWN_NETNS && !self.bpf.lists_tables() => Err(NOT_LISTED),
+            Ok(_) if in_doubt => Err(IN_DOUBT),
+            Ok(sums) => Ok(sums),
+        };
+        match sums {
+            Err(reason) => snapshot.cgroups_reason = Some(reason.into()),
+            Ok(sums) => {
+                let all = [snapshot.ipv4, snapshot.ipv6];
+                snapshot.cgroups = Some(self.cgroups(netns, sums, (gauges, half_open), &all));
+            }
+        }
+    }
+
+    /// The cgroups of a namespace, whose totals are `all`.
+    fn cgroups(
+        &self,
+        netns: NetnsId,
+        sums: &CgroupSums,
+        (gauges, half_open): (&Gauges, &HalfOpen),
         all: &FamilyCounts,
-        half_open: &HalfOpen,
-    ) -> Result<Cgroups, ApiError> {
-        let sums = self.cgroup_sums().map_err(unavailable)?;
-        let mut ids: BTreeSet<u64> = sums.tracked.keys().copied().collect();
-        ids.extend(half_open.by_cgroup.keys());
-        let mut names = lock(&self.cgroup_names);
-        names.resolve(&ids);
-        let row = |(&id, sum): (&u64, &CgroupSum)| CgroupCounts {
+    ) -> Cgroups {
+        let names = lock(&self.cgroup_names);
+        let tracked = sums.tracked.range((netns, 0)..=(netns, u64::MAX));
+        let tracked: BTreeMap<u64, &CgroupSum> = tracked.map(|(key, sum)| (key.1, sum)).collect();
+        let row = |(&id, sum): (&u64, &&CgroupSum)| CgroupCounts {
             id,
             name: names.get(id),
             states: row(sum, half_open.by_cgroup.get(&id).copied().unwrap_or(0)),
         };
-        let rows = sums.tracked.iter().map(row);
+        let rows = tracked.iter().map(row);
         let beyond = half_open.by_cgroup.iter();
-        let beyond = beyond.filter(|(id, _)| !sums.tracked.contains_key(id));
-        let requests = beyond.map(|(_, requests)| requests).sum();
-        Ok(Cgroups {
+        let beyond = beyond.filter(|(id, _)| !tracked.contains_key(id));
+        let requests: u64 = beyond.map(|(_, requests)| requests).sum();
+        let other = match netns {
+            OWN_NETNS => sums.other,
+            _ if sums.refused => Some(rest(gauges, tracked.values().copied())),
+            _ => None,
+        };
+        let other = other.map(|sum| self::row(&sum, requests));
+        Cgroups {
             limit: self.settings.limits.cgroups,
             tracked: rows.filter(|row| row.states.total() > 0).collect(),
-            other: sums.other.map(|sum| self::row(&sum, requests)),
+            other: other.filter(|other| netns == OWN_NETNS || other.total() > 0),
             unattributed: unattributed(gauges, all, half_open),
-        })
+        }
     }
 
     /// Sets the units of listeners, as far as the names of their cgroups have been found.
@@ -75,45 +126,60 @@ impl Tracker {
         }
     }
 
-    /// The number of sockets in `state` of the cgroups that have a name. Half-open connections are
-    /// those of `half_open`.
-    pub(super) fn cgroup_count(
-        &self,
-        named: &str,
-        state: State,
-        half_open: impl FnOnce() -> Result<HalfOpen, ApiError>,
-    ) -> Result<u64, ApiError> {
-        if let Some(reason) = &self.plan.cgroups_reason {
-            return Err(unavailable(format!("cannot count by cgroup: {reason}")));
-        }
-        let sums = self.cgroup_sums().map_err(unavailable)?;
-        let half_open = match state {
-            State::SynRecv => half_open()?,
-            _ => HalfOpen::default(),
+    /// The number of sockets in `state` of the cgroups that have a name, in all namespaces.
+    pub(super) fn cgroup_count(&self, named: &str, state: State) -> Result<u64, ApiError> {
+        let sums = self.cgroup_sums()?;
+        let sums =
+            sums.map_err(|reason| unavailable(format!("cannot count by cgroup: {reason}")))?;
+        let requests = match state {
+            State::SynRecv => self.requests_by_cgroup()?,
+            _ => BTreeMap::new(),
         };
-        let mut ids: BTreeSet<u64> = sums.tracked.keys().copied().collect();
-        ids.extend(half_open.by_cgroup.keys());
-        let mut names = lock(&self.cgroup_names);
-        names.resolve(&ids);
-        let matching: Vec<u64> = ids
-            .into_iter()
-            .filter(|&id| names.get(id).is_named(named))
-            .collect();
+        let ids = sums.tracked.keys().map(|(_, id)| id);
+        let ids: BTreeSet<u64> = ids.chain(requests.keys()).copied().collect();
+        let names = lock(&self.cgroup_names);
+        let is_named = |id: &u64| names.get(*id).is_named(named);
+        let matching: BTreeSet<u64> = ids.into_iter().filter(is_named).collect();
         drop(names);
         if matching.is_empty() {
             exists(named)?;
         }
-        let none = [0; STATE_SLOTS];
-        let counts = matching.iter().map(|id| {
-            let requests = half_open.by_cgroup.get(id).copied().unwrap_or(0);
-            row(sums.tracked.get(id).unwrap_or(&none), requests)[state]
-        });
-        Ok(counts.sum())
+        let counted = sums.tracked.iter();
+        let counted = counted.filter(|((_, id), _)| matching.contains(id));
+        let counted: u64 = counted.map(|(_, sum)| row(sum, 0)[state]).sum();
+        let requests = requests.iter().filter(|(id, _)| matching.contains(id));
+        Ok(counted + requests.map(|(_, requests)| requests).sum::<u64>())
     }
 
-    fn cgroup_sums(&self) -> Result<CgroupSums, BpfError> {
-        self.live_bank().cgroups()
+    /// Half-open connections in all namespaces, by the cgroup of their listener.
+    fn requests_by_cgroup(&self) -> Result<BTreeMap<u64, u64>, ApiError> {
+        let gauges = self.gauges(OWN_NETNS).map_err(unavailable)?;
+        let mut requests = self.half_open(OWN_NETNS, &gauges)?.1.by_cgroup;
+        if self.settings.all_namespaces && self.bpf.lists_tables() {
+            let records = self.live_records().map_err(unavailable)?;
+            for outside in self.read_outside(&records)?.into_values() {
+                for (id, count) in outside.half_open.by_cgroup {
+                    *requests.entry(id).or_default() += count;
+                }
+            }
+        }
+        Ok(requests)
     }
+}
+
+/// The full sockets of a namespace that are in none of the `tracked` cgroups.
+fn rest<'a>(gauges: &Gauges, tracked: impl Iterator<Item = &'a CgroupSum>) -> CgroupSum {
+    let mut rest = CgroupSum::default();
+    for state in State::ALL {
+        let of = |family| i64::try_from(gauges.get(family, state)).unwrap_or(i64::MAX);
+        rest[usize::from(state.number())] = Family::ALL.map(of).iter().sum();
+    }
+    for sum in tracked {
+        rest.iter_mut()
+            .zip(sum)
+            .for_each(|(rest, count)| *rest -= count);
+    }
+    rest
 }
 
 /// Whether there is a cgroup of this name at all, with or without sockets.

@@ -12,7 +12,7 @@ use std::{
 };
 
 use tcp_status_common::{
-    counters::{NamespaceRecord, NetnsId, OVERFLOW_NETNS},
+    counters::{NamespaceRecord, NetnsId, OVERFLOW_NETNS, OWN_NETNS},
     table::ListedCounts,
 };
 
@@ -27,9 +27,9 @@ use super::{
     sync::{POISONED, lock},
     table_counts::{by_namespace, tables},
     tracker::Tracker,
-    watched::Watched,
+    watched::{Missing, Watched},
 };
-use crate::bpf::{BpfError, Listing, Scope};
+use crate::bpf::{BpfError, CgroupSum, CgroupsOfNetns, Listing, Scope};
 
 /// How long a namespace may go without rest before a pass is to confirm it between two events.
 const RESTLESS: Duration = Duration::from_secs(5);
@@ -88,8 +88,10 @@ impl Namespaces {
             return Ok(());
         }
         for (&netns, watched) in &mut self.watched {
-            if watched.lacks_room && tracker.bpf.has_room_for_port(netns) {
-                // The next pass enters its ports.
+            let enters_port = watched.lacks_room && tracker.bpf.has_room_for_port(netns);
+            let enters_cgroup = watched.lacks_cgroup_slot && tracker.bpf.has_room_for_cgroup(netns);
+            if enters_port || enters_cgroup {
+                // The next pass does.
                 watched.confirmed = None;
             }
         }
@@ -242,7 +244,8 @@ impl Namespaces {
             .map(|&netns| (netns, events(&self.watched, netns)))
             .collect();
         let timer = CpuTimer::start();
-        let listing = tracker.bpf.list_tables(&hashinfos, &ports)?;
+        let by_cgroup = tracker.counts_cgroups();
+        let listing = tracker.bpf.list_tables(&hashinfos, &ports, by_cgroup)?;
         let cost = timer.spent();
         log::debug!(sockets = listing.sockets, failed = listing.failed, judged = judged.len(),
             microseconds = cost.as_micros(); "listed the kernel's tables");
@@ -254,6 +257,7 @@ impl Namespaces {
             true => BTreeMap::new(),
             false => tracker.port_sums()?,
         };
+        let cgroups = tracker.live_bank().cgroups()?.tracked;
         // A namespace is judged only if nothing came meanwhile.
         self.update(tracker, tracker.bpf.namespaces()?, Instant::now())?;
         let truths = self.truths(tracker, &listing)?;
@@ -270,9 +274,17 @@ impl Namespaces {
             let Some(watched) = self.watched.get_mut(&netns).filter(|_| undisturbed) else {
                 continue;
             };
-            let Some(correction) = watched.judge(judged[&netns], truth - counted, now) else {
+            let missing = Missing {
+                gauges: truth - counted,
+                cgroups: missing_of_cgroups(netns, &listing, &cgroups),
+            };
+            let Some(correction) = watched.judge(judged[&netns], missing, now) else {
                 continue;
             };
+            let added = correction.cgroups.into_iter();
+            let added = added.map(|(id, sum)| ((netns, id), sum));
+            watched.lacks_cgroup_slot = !tracker.bpf.add_to_cgroups(added)?.is_empty();
+            let correction = correction.gauges;
             let ports = listing.ports.iter().filter(|((of, _), _)| *of == netns);
             let ports = ports.filter_map(|((_, port), counts)| {
                 let counted = port_gauges.get(&(netns, *port))?;
@@ -289,15 +301,15 @@ impl Namespaces {
             }
             tracker.audit_state_mut().confirm(netns, correction, ports);
         }
-        self.give_back_ports(tracker)?;
+        self.give_back_slots(tracker)?;
         let mut listed = lock(&tracker.listed);
         (listed.taken, listed.cost) = (Some(Instant::now()), cost);
         listed.counts = truths;
         Ok(())
     }
 
-    /// Gives back the slots of ports at which there is no socket.
-    fn give_back_ports(&mut self, tracker: &Tracker) -> Result<(), BpfError> {
+    /// Gives back the slots of ports and cgroups without a socket.
+    fn give_back_slots(&mut self, tracker: &Tracker) -> Result<(), BpfError> {
         let mut settled = BTreeSet::new();
         for (&netns, watched) in &mut self.watched {
             let events = Some(watched.record.events);
@@ -313,6 +325,7 @@ impl Namespaces {
         if settled.is_empty() && !self.stale_ports {
             return Ok(());
         }
+        self.give_back_cgroups(tracker, &settled)?;
         let mut unused = tracker.port_sums()?;
         unused
             .retain(|(netns, _), sockets| settled.contains(netns) && *sockets == Gauges::default());
@@ -326,6 +339,25 @@ impl Namespaces {
         tracker.audit_state_mut().forget_ports(kept);
         tracker.bpf.forget_ports(bank, kept)?;
         self.stale_ports = false;
+        Ok(())
+    }
+
+    fn give_back_cgroups(
+        &self,
+        tracker: &Tracker,
+        settled: &BTreeSet<NetnsId>,
+    ) -> Result<(), BpfError> {
+        let sums = tracker.live_bank().cgroups()?.tracked;
+        let is_unused = |netns, id| {
+            let is_empty = |sum: &CgroupSum| *sum == CgroupSum::default();
+            settled.contains(&netns) && sums.get(&(netns, id)).is_some_and(is_empty)
+        };
+        let is_living = |netns| self.watched.contains_key(&netns);
+        let forgotten = |&(netns, id): &(NetnsId, u64)| !is_living(netns) || is_unused(netns, id);
+        let mut others = sums.keys().filter(|(netns, _)| *netns != OWN_NETNS);
+        if others.any(forgotten) {
+            tracker.bpf.forget_cgroups(is_living, is_unused)?;
+        }
         Ok(())
     }
 
@@ -350,6 +382,10 @@ impl Namespaces {
             for (netns, missing) in entered {
                 // Nothing was counted there: the next pass decides.
                 if let Some(watched) = self.watched.get_mut(&netns) {
+                    let missing = Missing {
+                        gauges: missing,
+                        cgroups: missing_of_cgroups(netns, listing, &CgroupsOfNetns::new()),
+                    };
                     watched.found = Some((watched.record.events, missing));
                 }
             }
@@ -414,6 +450,33 @@ fn unentered_ports(
             && !entered.contains(&(*netns, *port))
     });
     Ok(missing.collect())
+}
+
+/// By how much the full sockets that are listed exceed those that are counted, of each cgroup of a namespace
+/// for which they differ. What is not listed may have had no room.
+fn missing_of_cgroups(
+    netns: NetnsId,
+    listing: &Listing,
+    counted: &CgroupsOfNetns,
+) -> BTreeMap<u64, CgroupSum> {
+    let all = (netns, 0)..=(netns, u64::MAX);
+    let mut missing = BTreeMap::new();
+    if netns == OVERFLOW_NETNS {
+        return missing;
+    }
+    for (&(_, id), sum) in listing.cgroups.range(all.clone()) {
+        missing.insert(id, *sum);
+    }
+    for (&(_, id), sum) in counted.range(all) {
+        if listing.cgroups_left_out == 0 || missing.contains_key(&id) {
+            let missing = missing.entry(id).or_default().iter_mut();
+            missing
+                .zip(sum)
+                .for_each(|(missing, count)| *missing -= count);
+        }
+    }
+    missing.retain(|_, sum| *sum != CgroupSum::default());
+    missing
 }
 
 /// What was listed, in the places of the counters: without request sockets, and without minisockets

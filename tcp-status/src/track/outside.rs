@@ -29,12 +29,16 @@ use crate::{
     snapshot::{Listener, Snapshot},
 };
 
+/// Why there are no counts by cgroup of namespaces for which there is no room.
+const OVERFLOW: &str =
+    "sockets of network namespaces beyond --max-namespaces are not counted by cgroup";
+
 /// What is read of a namespace.
-struct Outside {
+pub(super) struct Outside {
     record: NamespaceRecord,
     reading: Reading,
     listeners: Vec<Listener>,
-    half_open: HalfOpen,
+    pub(super) half_open: HalfOpen,
 }
 
 impl Outside {
@@ -63,15 +67,19 @@ impl Tracker {
         });
         self.refresh_inside(candidates.collect());
         let destinations = self.destinations().map_err(unavailable)?;
+        let cgroups = self.cgroup_sums()?;
         let snapshots = found.into_iter().map(|(netns, outside)| {
             let ports = ports
                 .range((netns, 0)..=(netns, u16::MAX))
                 .map(|(&(_, port), &gauges)| (port, gauges))
                 .collect();
-            Ok((
-                netns,
-                self.assemble_outside(netns, outside, (split, &ports), &destinations)?,
-            ))
+            let half_open = outside.half_open.clone();
+            let gauges = outside.reading.gauges;
+            let mut snapshot =
+                self.assemble_outside(netns, outside, (split, &ports), &destinations)?;
+            self.set_cgroups(netns, &cgroups, (&gauges, &half_open), &mut snapshot);
+            self.set_units(&mut snapshot.listeners);
+            Ok((netns, snapshot))
         });
         snapshots.collect()
     }
@@ -156,7 +164,7 @@ impl Tracker {
 
     /// Reads each of these namespaces. A listing with another number of listeners than is counted
     /// was disturbed, and is repeated.
-    fn read_outside(
+    pub(super) fn read_outside(
         &self,
         records: &[(NetnsId, NamespaceRecord)],
     ) -> Result<BTreeMap<NetnsId, Outside>, ApiError> {
@@ -183,11 +191,7 @@ impl Tracker {
                 let counted = usize::try_from(reading.gauges.sum(&[State::Listen]));
                 disturbed |= counted != Ok(listeners.len()) && self.is_exact(netns);
                 let listeners = queues::listeners(&listeners);
-                let half_open = HalfOpen {
-                    at_listeners: queues::requests(&listeners),
-                    orphaned: queues::orphaned(&orphaned),
-                    ..HalfOpen::default()
-                };
+                let half_open = HalfOpen::new(&listeners, &orphaned);
                 let outside = Outside {
                     record,
                     reading,
@@ -238,7 +242,9 @@ impl Tracker {
         let aux = self.aux_counts_by_pass(OVERFLOW_NETNS, &reading.gauges)?;
         let counts = assemble(&reading.gauges, &aux);
         let destinations = self.destinations().map_err(unavailable)?;
-        self.describe(OVERFLOW_NETNS, &reading, counts, &destinations)
+        let mut snapshot = self.describe(OVERFLOW_NETNS, &reading, counts, &destinations)?;
+        snapshot.cgroups_reason = Some(OVERFLOW.into());
+        Ok(snapshot)
     }
 
     /// What is beside the full sockets of a namespace, by the last pass over all tables.

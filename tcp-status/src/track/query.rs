@@ -36,9 +36,6 @@ use crate::{
 /// The name of all namespaces together beyond `--max-namespaces`. Their inode number is 0.
 const OVERFLOW_NAME: &str = "(beyond --max-namespaces)";
 
-/// Why there are no counts by cgroup of another namespace.
-const OTHER_NETNS: &str = "only sockets of the tracker's network namespace are counted by cgroup";
-
 /// Why there is no accept latency of another namespace.
 const OTHER_NETNS_LATENCY: &str =
     "accept latency is measured only in the tracker's network namespace";
@@ -289,15 +286,9 @@ impl Tracker {
         }
         queues::set_syn_queue_limits(&mut listeners, &settings);
         snapshot.ports = self.ports(netns, (split, &gauges), ports, &half_open)?;
-        snapshot.cgroups_reason = match netns {
-            OWN_NETNS => self.plan.cgroups_reason.clone(),
-            _ => Some(OTHER_NETNS.into()),
-        };
-        if snapshot.cgroups_reason.is_none() {
-            let all = [snapshot.ipv4, snapshot.ipv6];
-            snapshot.cgroups = Some(self.cgroups(&gauges, &all, &half_open)?);
-            self.set_units(&mut listeners);
-        }
+        let sums = self.cgroup_sums()?;
+        self.set_cgroups(netns, &sums, (&gauges, &half_open), &mut snapshot);
+        self.set_units(&mut listeners);
         if netns == OWN_NETNS {
             if snapshot.accept_latency_reason.is_none() {
                 let measured = self.accept.read(&self.bpf).map_err(unavailable)?;

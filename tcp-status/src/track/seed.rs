@@ -219,7 +219,12 @@ fn attempt(
     let (live, others) = (live.own, live.others);
     bpf.set_mode(Mode::new(live, None))?;
     quiesce();
-    bpf.clear(bank, scope)?;
+    // What other namespaces have by cgroup goes on: see `CGROUP_BANK_OF_OTHERS`.
+    let cgroups = match live {
+        Some(_) => Scope::Own,
+        None => scope,
+    };
+    bpf.clear(bank, scope, cgroups)?;
     bpf.count_timewait(bank, scope);
     bpf.resize_seen_map(capacity)?;
     if let Some(live) = live {
@@ -237,9 +242,7 @@ fn attempt(
             is_there && (!walked.contains(&netns) || has_sockets())
         };
         bpf.carry_over_ports(&live, kept, bank)?;
-        let cgroups = live.cgroups()?.tracked.into_iter();
-        let kept = cgroups.filter(|(_, sockets)| sockets.iter().any(|&count| count != 0));
-        bpf.carry_over_cgroups(kept.map(|(id, _)| id), bank)?;
+        bpf.carry_over_cgroups(&live, bank)?;
     }
     register_ports(bpf, targets, live, bank)?;
     let mut ports = bpf.read_bank(bank, bank).port_keys()?;

@@ -69,10 +69,7 @@ impl Source for Tracker {
         let state = query.state()?;
         let families = query.families()?;
         if let Some(named) = &query.cgroup {
-            return self.cgroup_count(named, state, || {
-                let gauges = self.gauges(OWN_NETNS).map_err(unavailable)?;
-                Ok(self.half_open(OWN_NETNS, &gauges)?.1)
-            });
+            return self.cgroup_count(named, state);
         }
         let Some(netns) = self.resolve_tracked(query.netns.as_deref())? else {
             return self.scan.get(query);

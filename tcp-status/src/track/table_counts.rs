@@ -87,7 +87,7 @@ impl Tracker {
         }
         let timer = CpuTimer::start();
         let tables = tables(records.iter().map(|(_, record)| record));
-        let found = self.bpf.list_tables(&tables, &wanted)?;
+        let found = self.bpf.list_tables(&tables, &wanted, false)?;
         let kept: BTreeSet<_> = records.iter().map(|(netns, _)| *netns).collect();
         let counts = by_namespace(&found, self.inode, |_, listed| {
             let known = kept.contains(&listed.netns);

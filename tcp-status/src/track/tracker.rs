@@ -134,7 +134,7 @@ impl Tracker {
     pub(super) fn socket_count_estimate(&self, scope: Scope) -> Result<u64, BpfError> {
         let listed = match scope {
             Scope::Own => 0,
-            Scope::All => self.bpf.list_tables(&[], &[])?.sockets,
+            Scope::All => self.bpf.list_tables(&[], &[], false)?.sockets,
         };
         Ok(listed.max(socket_count_estimate()))
     }

@@ -1,16 +1,28 @@
 //! One namespace beside the tracker's own: whether it is at rest, and when its counts are confirmed.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use tcp_status_common::counters::NamespaceRecord;
 
 use super::gauge::Gauges;
+use crate::bpf::CgroupSum;
 
 /// So long without an event, and a namespace is at rest.
 const QUIET: Duration = Duration::from_millis(200);
 
 /// How many passes have to find the same amiss where no rest precedes them.
 const AGREEING: u32 = 3;
+
+/// By how much the sockets that are listed in a namespace exceed those that are counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Missing {
+    pub(super) gauges: Gauges,
+    /// Of each cgroup for which they differ.
+    pub(super) cgroups: BTreeMap<u64, CgroupSum>,
+}
 
 /// One namespace, as it was last seen.
 pub(super) struct Watched {
@@ -22,13 +34,15 @@ pub(super) struct Watched {
     /// When it was last known to be right.
     pub(super) verified: Instant,
     /// What the last pass found amiss, after how many events.
-    pub(super) found: Option<(u64, Gauges)>,
+    pub(super) found: Option<(u64, Missing)>,
     /// What the last passes between two events found amiss, and how many these were.
-    found_between: (Gauges, u32),
+    found_between: (Missing, u32),
     /// After how many events its ports without a socket were last given back.
     pub(super) ports_freed_at: Option<u64>,
     /// A port of it has a listener, and had no room when it was last looked for.
     pub(super) lacks_room: bool,
+    /// The same of a cgroup of it that has sockets.
+    pub(super) lacks_cgroup_slot: bool,
 }
 
 impl Watched {
@@ -39,9 +53,10 @@ impl Watched {
             confirmed: None,
             verified: now,
             found: None,
-            found_between: (Gauges::default(), 0),
+            found_between: (Missing::default(), 0),
             ports_freed_at: None,
             lacks_room: false,
+            lacks_cgroup_slot: false,
         }
     }
 
@@ -65,19 +80,20 @@ impl Watched {
     pub(super) fn judge(
         &mut self,
         rested: bool,
-        missing: Gauges,
+        missing: Missing,
         began: Instant,
-    ) -> Option<Gauges> {
+    ) -> Option<Missing> {
         let events = self.record.events;
-        let agreed = if missing == Gauges::default() {
+        let agreed = if missing == Missing::default() {
             true
         } else if rested {
-            self.found == Some((events, missing))
+            let found = self.found.as_ref();
+            found.is_some_and(|(at, found)| (*at, found) == (events, &missing))
         } else {
             // What is in flight differs from pass to pass, what is off does not.
-            let (found, times) = self.found_between;
-            let times = if found == missing { times + 1 } else { 1 };
-            self.found_between = (missing, times);
+            let (found, times) = &self.found_between;
+            let times = if *found == missing { times + 1 } else { 1 };
+            self.found_between = (missing.clone(), times);
             times >= AGREEING
         };
         if !agreed {
@@ -87,7 +103,7 @@ impl Watched {
             return None;
         }
         self.found = None;
-        self.found_between = (Gauges::default(), 0);
+        self.found_between = (Missing::default(), 0);
         self.confirmed = Some(events);
         self.verified = began;
         Some(missing)
@@ -96,11 +112,11 @@ impl Watched {
 
 #[cfg(test)]
 mod tests {
-    use super::{AGREEING, Gauges, Instant, NamespaceRecord, QUIET, Watched};
+    use super::{AGREEING, Instant, Missing, NamespaceRecord, QUIET, Watched};
 
-    fn missing(by: i64) -> Gauges {
-        let mut missing = Gauges::default();
-        missing.0[0][1] = by;
+    fn missing(by: i64) -> Missing {
+        let mut missing = Missing::default();
+        missing.gauges.0[0][1] = by;
         missing
     }
 
