@@ -4,22 +4,16 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::{Action, Mode, Model, SPANS, Sort, Tab};
 
-/// Every key, and what it does.
+/// Every key, and what it does: no line is longer than the smallest screen is wide.
 pub const KEYS: &[(&str, &str)] = &[
     ("1-6, Tab, arrows", "tabs; also Shift-Tab"),
-    (
-        "up, down",
-        "move the cursor; also PgUp, PgDn, Home, End, j, k",
-    ),
-    (
-        "Enter",
-        "open the row: its states, unit, remotes, processes",
-    ),
+    ("up, down, j, k", "move the cursor; PgUp, PgDn, Home, End"),
+    ("Enter", "open the row: states, remotes, processes"),
     ("Esc", "back, or clear the filter"),
-    ("s, r", "sort by the next column; the other way round"),
-    ("/", "show only rows that contain a text: 443, full, nginx"),
+    ("s, r", "sort by the next column, or reversed"),
+    ("/", "show only rows with: 443, full, nginx"),
     ("i", "show or fold idle rows"),
-    ("g", "sockets that share an address: together, or each"),
+    ("g", "sockets of one address: together, or each"),
     ("z", "time that graphs show: 1h, 5m, 24h"),
     ("n", "choose a network namespace"),
     ("p, space", "pause, and go on"),
@@ -43,7 +37,13 @@ impl Model {
         match self.mode {
             Mode::Watch => return self.watch_key(key.code),
             Mode::Filter => self.filter_key(key.code),
-            Mode::Help => match key.code {
+            Mode::Help(page) => match key.code {
+                KeyCode::Down | KeyCode::PageDown | KeyCode::Char('j' | ' ') => {
+                    self.mode = Mode::Help(page + 1);
+                }
+                KeyCode::Up | KeyCode::PageUp | KeyCode::Char('k') => {
+                    self.mode = Mode::Help(page - 1);
+                }
                 KeyCode::Char('q' | '?' | 'h') | KeyCode::Esc | KeyCode::Enter => {
                     self.mode = Mode::Watch;
                 }
@@ -56,7 +56,7 @@ impl Model {
     fn watch_key(&mut self, code: KeyCode) -> Action {
         match code {
             KeyCode::Char('q') => return Action::Quit,
-            KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.mode = Mode::Help,
+            KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.mode = Mode::Help(0),
             KeyCode::Char('p' | ' ') => self.paused = !self.paused,
             KeyCode::Char('/') if self.has_rows() => self.mode = Mode::Filter,
             // What it shows has to be requested, so a pause ends.
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn quitting_is_always_possible() {
         let mut model = model(Instant::now());
-        for mode in [Mode::Watch, Mode::Filter, Mode::Help] {
+        for mode in [Mode::Watch, Mode::Filter, Mode::Help(0)] {
             model.mode = mode;
             let control = |c| KeyEvent::new(KeyCode::Char(c), KeyModifiers::CONTROL);
             assert_eq!(model.key(control('c')), Action::Quit);

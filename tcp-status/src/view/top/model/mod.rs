@@ -57,8 +57,8 @@ pub enum Mode {
     Watch,
     /// The text of the filter.
     Filter,
-    /// The help page.
-    Help,
+    /// The help, at this page: pages go around, as far as they are needed.
+    Help(isize),
 }
 
 /// What is shown, unless details are.

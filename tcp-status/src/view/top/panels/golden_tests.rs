@@ -17,7 +17,7 @@ use crate::{
     snapshot::Snapshot,
     view::top::{
         fixtures::{OWN, deliver, model, reading},
-        model::Model,
+        model::{Model, keys::KEYS},
     },
 };
 
@@ -71,6 +71,27 @@ fn an_incident_at_five_sizes() {
     }
     let ascii = text(&mut model, (80, 24), &Theme::new(false, false));
     compare("overview-80x24-ascii", &ascii);
+}
+
+/// All of it, at the smallest size: keys, and what follows them on the next page.
+#[test]
+fn the_help_on_a_small_screen() {
+    let mut model = watched(Instant::now());
+    let mut drawn = String::new();
+    for key in ["?", "j"] {
+        press(&mut model, key);
+        drawn += &text(&mut model, (60, 15), &Theme::new(true, true));
+    }
+    compare("help-60x15", &drawn);
+    press(&mut model, "j");
+    let first = text(&mut model, (60, 15), &Theme::new(true, true));
+    assert!(drawn.starts_with(&first), "{first}");
+    press(&mut model, "k");
+    let last = text(&mut model, (60, 15), &Theme::new(true, true));
+    assert!(drawn.ends_with(&last), "{last}");
+    for part in KEYS.iter().flat_map(|(key, does)| [key, does]) {
+        assert!(drawn.contains(part), "{part}");
+    }
 }
 
 #[test]

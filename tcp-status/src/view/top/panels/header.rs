@@ -102,7 +102,7 @@ pub(super) fn draw_notices(frame: &mut Frame<'_>, area: Rect, model: &Model, the
 pub(super) fn draw_footer(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: &Theme) {
     let text = match model.mode() {
         Mode::Filter => format!("/{}_   Enter keeps it, Esc clears it", model.filter()),
-        Mode::Help => "Esc closes".into(),
+        Mode::Help(_) => "Esc closes".into(),
         Mode::Watch if model.has_details() => {
             "Esc back  Enter open  up, down choose  z time  p pause  ? help  q quit".into()
         }

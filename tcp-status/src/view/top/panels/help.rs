@@ -2,9 +2,10 @@
 
 use ratatui::{
     Frame,
+    buffer::Buffer,
     layout::Rect,
     text::{Line, Span},
-    widgets::{Block, Clear, Paragraph, Wrap},
+    widgets::{Block, Clear, Paragraph, Widget as _, Wrap},
 };
 
 use super::theme::Theme;
@@ -14,7 +15,10 @@ use crate::{
     view::top::model::{Model, keys::KEYS},
 };
 
-pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: &Theme) {
+/// More lines than there are on the narrowest screen.
+const MOST_LINES: u16 = 200;
+
+pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, page: isize, model: &Model, theme: &Theme) {
     let mut lines: Vec<_> = KEYS
         .iter()
         .map(|(key, does)| {
@@ -31,11 +35,29 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: &The
             Span::raw(printable(&text)),
         ])
     }));
-    let page = Paragraph::new(lines)
-        .wrap(Wrap { trim: false })
-        .block(Block::bordered().title(" tcp-status top "));
+    let mut block = Block::bordered().title(" tcp-status top ");
+    let inner = block.inner(area);
+    let text = Paragraph::new(lines).wrap(Wrap { trim: false });
+    let pages = line_count(&text, inner.width).div_ceil(inner.height);
+    let page = page.rem_euclid(isize::from(pages.cast_signed()));
+    if pages > 1 {
+        let number = page + 1;
+        let turning = format!(" page {number} of {pages}: up, down turn it, Esc closes ");
+        block = block.title_bottom(turning);
+    }
+    let above = u16::try_from(page).expect("fewer than pages") * inner.height;
     frame.render_widget(Clear, area);
-    frame.render_widget(page, area);
+    frame.render_widget(block, area);
+    frame.render_widget(text.scroll((above, 0)), inner);
+}
+
+/// How many lines a text has, wrapped.
+fn line_count(text: &Paragraph<'_>, width: u16) -> u16 {
+    let mut whole = Buffer::empty(Rect::new(0, 0, width, MOST_LINES));
+    text.render(whole.area, &mut whole);
+    let is_blank = |y: u16| (0..width).all(|x| whole[(x, y)].symbol() == " ");
+    let last = (0..MOST_LINES).rev().find(|&y| !is_blank(y));
+    last.map_or(1, |y| y + 1)
 }
 
 /// How far the numbers can be relied on.

@@ -50,8 +50,8 @@ pub fn draw(frame: &mut Frame<'_>, model: &Model, theme: &Theme) {
         table::draw(frame, &pane, theme);
     }
     header::draw_footer(frame, line(area.bottom() - 1), model, theme);
-    if model.mode() == Mode::Help {
-        help::draw(frame, overlay(area, 76, 24), model, theme);
+    if let Mode::Help(page) = model.mode() {
+        help::draw(frame, overlay(area, 76, 24), page, model, theme);
     }
 }
 
