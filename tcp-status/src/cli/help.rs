@@ -34,7 +34,8 @@ Without a terminal, use show or listeners.";
 pub(super) const PORTS: &str = "\
 Rows: each port that has or had a listener and has connections; the other listening ports \
 together; outgoing, connections whose local port has no listener; other, ports beyond \
---max-ports. At rest their sums are the totals of show.";
+--max-ports. At rest their sums are the totals of show. Above them, aborted: the ports with the most \
+connections that were reset or timed out, since start.";
 
 pub(super) const WAIT: &str = "\
 Draining a service before a restart: tcp-status wait established --port 8080 --below 1 --timeout 60s. \

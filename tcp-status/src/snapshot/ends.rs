@@ -86,6 +86,16 @@ pub struct FullestDestination {
     pub walked_seconds_ago: u64,
 }
 
+impl FullestDestination {
+    /// Ports in use, of 1.
+    #[must_use]
+    pub fn used_ratio(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "at most 65,535 ports")]
+        let used = self.used_ports as f64;
+        used / f64::from(self.ephemeral_ports)
+    }
+}
+
 impl fmt::Display for FullestDestination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {

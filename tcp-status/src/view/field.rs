@@ -48,22 +48,43 @@ pub(super) fn subject(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
 
 /// The destinations with the most connects that found no local port.
 pub(super) fn no_local_port(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
-    const SHOWN: usize = 3;
     let all = snapshot.no_local_port_destinations.iter().flatten();
     let mut all: Vec<_> = all.collect();
-    if all.is_empty() {
-        return Ok(());
-    }
     all.sort_by_key(|one| Reverse(one.failures));
-    let shown = all.iter().take(SHOWN).map(|one| {
+    let all = all.into_iter().map(|one| {
         let (failures, ago) = (one.failures, one.last_seconds_ago);
         format!("{failures} to {one}, the last {ago} s ago")
     });
-    let mut text = shown.collect::<Vec<_>>().join("; ");
-    if let Some(more) = all.len().checked_sub(SHOWN).filter(|&more| more > 0) {
-        write!(text, "; {more} more")?;
+    first_few(out, "no port", all)
+}
+
+/// The ports at which the most connections ended in another way than in order, since start.
+pub(super) fn aborted_at(out: &mut String, ports: &Ports) -> fmt::Result {
+    let all = ports.tracked.iter().filter_map(|row| {
+        let [_, aborted @ ..] = row.connection_ends?.by_reason();
+        let sum: u64 = aborted.iter().map(|(_, count)| count).sum();
+        (sum > 0).then(|| (sum, format!("{}: {}", row.port, reasons_text(&aborted))))
+    });
+    let mut all: Vec<_> = all.collect();
+    all.sort_by_key(|(sum, _)| Reverse(*sum));
+    first_few(out, "aborted", all.into_iter().map(|(_, text)| text))
+}
+
+/// Nothing if there are none.
+fn first_few(
+    out: &mut String,
+    name: &str,
+    mut all: impl ExactSizeIterator<Item = String>,
+) -> fmt::Result {
+    const SHOWN: usize = 3;
+    if all.len() == 0 {
+        return Ok(());
     }
-    field(out, "no port", &text)
+    let mut text = all.by_ref().take(SHOWN).collect::<Vec<_>>().join("; ");
+    if all.len() > 0 {
+        write!(text, "; {} more", all.len())?;
+    }
+    field(out, name, &text)
 }
 
 /// How often there was each reason.

@@ -6,7 +6,7 @@ use serde::Serialize;
 use tcp_status_common::state::State;
 
 use super::{
-    field::{field, subject},
+    field::{aborted_at, field, subject},
     rows,
 };
 use crate::snapshot::{ConnectionEnds, Counts, PortCounts, Snapshot};
@@ -116,7 +116,8 @@ impl<'a> Ports<'a> {
 }
 
 /// A row for each listed port, one each for the rest, for outgoing connections and for ports beyond
-/// `--max-ports`, and their sums. States that no row has are left out.
+/// `--max-ports`, and their sums; above them, where most connections were aborted. States that no row has
+/// are left out.
 #[must_use]
 pub fn render(snapshot: &Snapshot, selection: &Selection) -> String {
     let mut text = String::new();
@@ -139,6 +140,7 @@ fn write(out: &mut String, snapshot: &Snapshot, selection: &Selection) -> fmt::R
         );
         field(out, "new", &text)?;
     }
+    aborted_at(out, &snapshot.ports)?;
     let mut rows: Vec<_> = ports
         .ports
         .iter()

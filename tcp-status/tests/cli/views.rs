@@ -246,6 +246,11 @@ fn ports_are_sorted_and_add_up() {
         full.is_some_and(|row| row.ends_with("  web.service")),
         "{table}"
     );
+    // All of them end alike: the three first.
+    let ends = "8 reset by peer, 7 reset locally, 6 timed out";
+    let words: Vec<_> = table.split_whitespace().collect();
+    let aborted = format!("aborted 443: {ends}; 5432: {ends}; 8000: {ends}; 27 more");
+    assert!(words.join(" ").contains(&aborted), "{table}");
     let rows = numbers(&table);
     // None is idle.
     let names: Vec<_> = rows.iter().map(|(name, _)| name.as_str()).collect();

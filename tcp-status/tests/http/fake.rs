@@ -17,8 +17,8 @@ use tcp_status::{
     },
     snapshot::{
         AcceptLatency, CgroupCounts, CgroupName, Cgroups, ConnectionEnds, Counts, Drift, Ends,
-        Events, Flow, Listener, NoLocalPortDestination, Overflows, Peaks, PortCounts, Ports,
-        Snapshot, Stale, StateSeconds, Syncookies, Tier, Transitions,
+        Events, Flow, FullestDestination, Listener, NoLocalPortDestination, Overflows, Peaks,
+        PortCounts, Ports, Snapshot, Stale, StateSeconds, Syncookies, Tier, Transitions,
     },
 };
 use tcp_status_common::{accept::BUCKETS, state::State};
@@ -125,6 +125,14 @@ pub(crate) fn full() -> Snapshot {
             queue_full_drops: 16,
         }),
         ephemeral_ports: Some(28_232),
+        fullest_destination: Some(FullestDestination {
+            destination: "10.0.0.1 -> [fd00::2]:5432".into(),
+            used_ports: 21_174,
+            ephemeral_ports: 28_232,
+            ports_per_second: Some(1.5),
+            seconds_until_exhausted: Some(4705),
+            walked_seconds_ago: 3,
+        }),
         listeners: vec![
             listener(v4, 8080, [128, 128, 129]),
             listener(v4, 8080, [1, 128, 2]),

@@ -130,6 +130,14 @@ fn every_number_is_on_the_page() {
         ("tcp_status_syn_queue_full_cookies_total", 15.0),
         ("tcp_status_syn_queue_full_drops_total", 16.0),
         ("tcp_status_ephemeral_ports", 28_232.0),
+        (
+            "tcp_status_fullest_destination_used_ratio{destination=\"10.0.0.1 -> [fd00::2]:5432\"}",
+            0.75,
+        ),
+        (
+            "tcp_status_fullest_destination_full_seconds{destination=\"10.0.0.1 -> [fd00::2]:5432\"}",
+            4705.0,
+        ),
         ("tcp_status_events_total", 42.0),
         ("tcp_status_missed_events_total", 3.0),
         ("tcp_status_audits_total", 5.0),
@@ -255,6 +263,19 @@ fn what_no_sampler_saw_of_accept_queues_has_no_series() {
 }
 
 #[test]
+fn a_destination_that_does_not_fill_up_has_no_forecast() {
+    let mut snapshot = full();
+    let fullest = snapshot.fullest_destination.as_mut().unwrap();
+    fullest.seconds_until_exhausted = None;
+    let page = parsed(vec![snapshot]);
+    assert_eq!(page.series("tcp_status_fullest_destination_used_ratio"), 1);
+    assert_eq!(
+        page.series("tcp_status_fullest_destination_full_seconds"),
+        0
+    );
+}
+
+#[test]
 fn a_port_has_series_only_for_states_that_it_has() {
     let port = |port| PortCounts {
         port,
@@ -295,6 +316,7 @@ fn what_is_not_known_is_left_out_and_what_is_none_is_zero() {
         ("tcp_status_connections", 22),
         ("tcp_status_transitions_total", 0),
         ("tcp_status_no_local_port_total", 0),
+        ("tcp_status_fullest_destination_used_ratio", 0),
         ("tcp_status_drift_corrections_total", 11),
         ("tcp_status_events_total", 0),
         ("tcp_status_missed_events_total", 0),

@@ -51,18 +51,23 @@ pub(super) struct Rule {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Limit {
-    pub(super) above: Number,
+    above: Option<Number>,
+    below: Option<Number>,
     unit: String,
     pub(super) r#macro: Option<String>,
 }
 
 impl Limit {
+    pub(super) fn number(&self) -> &Number {
+        self.above.as_ref().or(self.below.as_ref()).unwrap()
+    }
+
     /// As PromQL compares with it; a tier is a label there.
     fn in_prometheus(&self) -> Option<f64> {
         match self.unit.as_str() {
             "tier" => None,
-            "%" => Some(self.above.as_f64()? / 100.0),
-            _ => self.above.as_f64(),
+            "%" => Some(self.number().as_f64()? / 100.0),
+            _ => self.number().as_f64(),
         }
     }
 }
@@ -101,7 +106,7 @@ impl Rule {
                 "%" => self
                     .limits
                     .iter()
-                    .any(|limit| limit.above.as_u64() == Some(number)),
+                    .any(|limit| limit.number().as_u64() == Some(number)),
                 _ => true,
             };
             assert!(known, "{}: {pair:?} in {text}", self.id);
@@ -210,9 +215,12 @@ fn alerts_are_as_the_table_has_them() {
             .iter()
             .filter_map(Limit::in_prometheus)
             .collect();
-        for limit in &limits {
-            let compared = format!("> {limit}");
-            assert!(expression.contains(&compared), "{name}: {compared}");
+        for limit in &rule.limits {
+            let sign = if limit.below.is_some() { '<' } else { '>' };
+            if let Some(number) = limit.in_prometheus() {
+                let compared = format!("{sign} {number}");
+                assert!(expression.contains(&compared), "{name}: {compared}");
+            }
         }
         // 0 and 1 say whether something is there, or full; which quantile it is, the text says.
         let compared = expression.replace("histogram_quantile(0.99,", "");
@@ -260,7 +268,7 @@ fn reading(mark: &str, n: u64) -> Snapshot {
                 used_ports: 600,
                 ephemeral_ports: 1000,
                 ports_per_second: Some(1.0),
-                seconds_until_exhausted: Some(600 - n),
+                seconds_until_exhausted: Some(n),
                 walked_seconds_ago: 0,
             });
         }
@@ -294,16 +302,16 @@ fn show_reports_a_problem_above_the_limit_of_its_rule() {
         let limit = match (mark, &rule.show_when) {
             // Full is the limit of a SYN queue, and one more than that of an accept queue.
             ("SYN FULL", Some(_)) => 127,
-            // Less than 600 s.
-            ("filling", Some(_)) => 0,
             ("FULL" | "was full", Some(_)) => 128,
             // Of 1000 ports.
-            ("no ports", None) => rule.limits[0].above.as_u64().unwrap() * 10,
-            (_, None) => rule.limits[0].above.as_u64().unwrap(),
+            ("no ports", None) => rule.limits[0].number().as_u64().unwrap() * 10,
+            (_, None) => rule.limits[0].number().as_u64().unwrap(),
             _ => panic!("{mark} with show_when"),
         };
         assert_eq!(reading(mark, limit).find_problems(), [], "{mark}");
-        let problems = reading(mark, limit + 1).find_problems();
+        let is_below = rule.limits.iter().any(|limit| limit.below.is_some());
+        let beyond = if is_below { limit - 1 } else { limit + 1 };
+        let problems = reading(mark, beyond).find_problems();
         let severity = match rule.severity.as_str() {
             "critical" => Severity::Critical,
             _ => Severity::Warning,
@@ -348,7 +356,7 @@ fn the_documentation_has_the_table() {
     let row = |rule: &Rule| {
         let mut text = rule.text.clone();
         for (i, limit) in rule.limits.iter().enumerate() {
-            let spelled = limit.above.to_string();
+            let spelled = limit.number().to_string();
             let spelled = match &limit.r#macro {
                 Some(name) => format!("{spelled} (`{name}`)"),
                 None => spelled,

@@ -111,7 +111,7 @@ fn check_triggers((triggers, defaults): &(Vec<Trigger>, Macros)) -> BTreeSet<Str
         let limits: BTreeSet<_> = limits.filter_map(|limit| limit.r#macro.clone()).collect();
         assert_eq!(named, limits, "{name}");
         for limit in &rule.limits {
-            let above = limit.above.to_string();
+            let above = limit.number().to_string();
             match &limit.r#macro {
                 Some(name) => assert_eq!(defaults[&format!("{MACRO}{name}}}")], above, "{name}"),
                 None => assert!(trigger.expression.ends_with(&format!(">{above}")), "{name}"),

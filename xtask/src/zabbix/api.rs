@@ -297,6 +297,14 @@ impl Host {
         api.call("trigger.get", &of)
     }
 
+    /// The names of its problems that contain a text.
+    pub(super) fn problems(&self, api: &Api, part: &str) -> Result<Vec<String>> {
+        let of = json!({"hostids": self.id, "output": ["name"], "search": {"name": part}});
+        let problems: Vec<BTreeMap<String, String>> = api.call("problem.get", &of)?;
+        let names = problems.into_iter().filter_map(|mut of| of.remove("name"));
+        Ok(names.collect())
+    }
+
     /// Polls all values now instead of when their time comes.
     pub(super) fn poll_now(&self, api: &Api) -> Result<()> {
         let items = self.items_and_rules(api)?;

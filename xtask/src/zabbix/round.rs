@@ -183,6 +183,9 @@ impl<'a> Round<'a> {
             subject.exhaust_ports()?;
             checks::triggers_fire(api, counted)
         });
+        totals.check("ephemeral ports: destination", || {
+            checks::destination_is_named(api, counted)
+        });
         for host in counted {
             totals.check(&format!("gauges of {}", host.name), || {
                 subject.leave_timewait()?;

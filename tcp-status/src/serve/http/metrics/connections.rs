@@ -196,6 +196,7 @@ fn write_ports(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -> fm
             .iter()
             .filter_map(|one| Some((&*one.netns, [], one.of.ephemeral_ports?))),
     )?;
+    write_fullest(writer, snapshots)?;
     writer.gauges(
         ("tcp_status_ports_limit", None),
         "How many ports are told apart at most.",
@@ -210,6 +211,29 @@ fn write_ports(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -> fm
         snapshots
             .iter()
             .map(|one| (&*one.netns, [], one.of.ports.unaudited.len())),
+    )
+}
+
+/// At most one destination of a namespace, while walks find one.
+fn write_fullest(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -> fmt::Result {
+    let all = || {
+        snapshots.iter().filter_map(|one| {
+            let fullest = one.of.fullest_destination.as_ref()?;
+            let labels = [("destination", fullest.destination.as_str())];
+            Some((&*one.netns, labels, fullest))
+        })
+    };
+    writer.gauges(
+        ("tcp_status_fullest_destination_used_ratio", None),
+        "Part of the ephemeral ports in use to the destination that uses up the most, if many are; 1 is all.",
+        all().map(|(netns, labels, fullest)| (netns, labels, fullest.used_ratio())),
+    )?;
+    writer.gauges(
+        ("tcp_status_fullest_destination_full", Some(Unit::Seconds)),
+        "Seconds until that destination has used up all, at the rate of the last walks.",
+        all().filter_map(|(netns, labels, fullest)| {
+            Some((netns, labels, fullest.seconds_until_exhausted?))
+        }),
     )
 }
 
