@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use tcp_status_common::state::State;
 
 use super::Details;
-use crate::snapshot::{
-    ConnectionEnds, Counts, Events, Overflows, Peaks, PortCounts, Ports, Rates, Snapshot, Stale,
-    Tier, Transitions,
-    minutes::{Extremes, History, Minute},
+use crate::{
+    snapshot::{
+        ConnectionEnds, Counts, Events, Overflows, Peaks, PortCounts, Ports, Rates, Snapshot,
+        Stale, Tier, Transitions,
+        minutes::{Extremes, History, Minute},
+    },
+    view::ports::{self, Selection, Sort},
 };
 
 fn render(snapshot: &Snapshot) -> String {
@@ -264,4 +267,17 @@ fn a_port_says_why_its_connections_ended() {
     assert!(!render(&snapshot).contains("ends"));
     snapshot.ports.tracked = vec![port(443, None)];
     assert!(!verbose(&snapshot).contains("ends"));
+
+    let selection = Selection {
+        sort: Sort::Total,
+        limit: Some(1),
+        all: false,
+    };
+    assert!(!ports::render(&snapshot, &selection).contains("aborted"));
+    let few = [(80, 9, 0), (443, 17, 3), (8080, 0, 9)];
+    let few = few.map(|(number, closed, reset)| port(number, Some(ends(closed, reset))));
+    snapshot.ports.tracked = few.into();
+    let text = ports::render(&snapshot, &selection);
+    let expected = "\naborted   8080: 9 reset by peer; 443: 3 reset by peer\n\nport ";
+    assert!(text.contains(expected), "{text}");
 }
