@@ -279,20 +279,34 @@ pub(super) fn triggers_fire(api: &Api, hosts: &[Host]) -> Result<String> {
     Ok(format!("{fired} on {hosts} hosts, {names} different ones"))
 }
 
-/// The name of the problem with ephemeral ports has the item of the fullest destination: here none, or one that was
-/// found. The first value of the item may come a moment too late for one of the hosts.
-pub(super) fn destination_is_named(api: &Api, hosts: &[Host]) -> Result<String> {
+/// While connects fail for want of a port, the item of the fullest destination has one. The name of the problem with
+/// ephemeral ports has what the item had when it began: on one host at least, since the item may come a moment later.
+pub(super) fn destination_is_named(api: &Api, hosts: &[Host], subject: &Subject) -> Result<String> {
     const BEFORE: &str = "fullest destination: ";
-    let mut names = Vec::new();
-    for host in hosts.iter().filter(|host| host.template == MASTER) {
-        names.extend(host.problems(api, BEFORE)?);
-    }
+    let hosts: Vec<_> = hosts
+        .iter()
+        .filter(|host| host.template == MASTER)
+        .cloned()
+        .collect();
+    let mut seen = String::new();
+    until(PATIENCE, api, &hosts, "no destination", |host, wrong| {
+        subject.exhaust_ports()?;
+        let items = host.items(api)?;
+        let item = items.get("tcp.status.fullest_destination");
+        seen.clone_from(&item.context("no item")?.value);
+        if !seen.contains(" uses ") {
+            wrong.push(seen.clone());
+        }
+        Ok(1)
+    })?;
+    let names = hosts.iter().map(|host| host.problems(api, BEFORE));
+    let names = names.collect::<Result<Vec<_>>>()?.concat();
     let is_named = |name: &String| {
         let destination = name.split_once(BEFORE).map(|(_, after)| after);
         destination.is_some_and(|it| it == "none" || it.contains(" uses "))
     };
     ensure!(names.iter().any(is_named), "{names:?}");
-    Ok(names.join(", "))
+    Ok(seen)
 }
 
 /// A trigger fires on all those hosts that have it with a time that can be waited for.

@@ -184,7 +184,7 @@ impl<'a> Round<'a> {
             checks::triggers_fire(api, counted)
         });
         totals.check("ephemeral ports: destination", || {
-            checks::destination_is_named(api, counted)
+            checks::destination_is_named(api, counted, subject)
         });
         for host in counted {
             totals.check(&format!("gauges of {}", host.name), || {
