@@ -87,7 +87,7 @@ pub(super) fn ports() -> ArgValueCandidates {
 pub(super) fn cgroups() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
         let mut names = BTreeMap::new();
-        let counted = snapshots(None, false).into_iter();
+        let counted = snapshots(None, true).into_iter();
         for one in counted
             .filter_map(|one| one.cgroups)
             .flat_map(|all| all.tracked)

@@ -70,7 +70,7 @@ fn dispatch(command: Command) -> anyhow::Result<Verdict> {
         Command::Top(options) => top::top(options)?,
         Command::Listeners(options) => query::listeners(options)?,
         Command::Ports(options) => query::ports(options)?,
-        Command::Cgroups(options) => query::cgroups(&options)?,
+        Command::Cgroups(options) => query::cgroups(options)?,
         Command::Wait(options) => return query::wait(&options),
         Command::Who(options) => who::who(&options)?,
         Command::History(options) => query::history(&options)?,

@@ -21,7 +21,7 @@ use crate::{
         client::request,
         protocol::{ApiError, Get, History, Query, Response, Show, Wait},
     },
-    snapshot::Snapshot,
+    snapshot::{Cgroups, Snapshot},
     view::{
         cgroups::{self, CgroupRows},
         discovery,
@@ -196,45 +196,53 @@ pub(super) fn history(options: &HistoryOptions) -> anyhow::Result<()> {
     Ok(print(&text)?)
 }
 
-pub(super) fn cgroups(options: &CgroupsOptions) -> anyhow::Result<()> {
-    let one = reading(&options.socket.socket, Show::default())?;
-    let Some(found) = &one.cgroups else {
-        let reason = one.cgroups_reason.as_deref();
-        return Err(no_cgroups(reason).into());
-    };
+pub(super) fn cgroups(options: CgroupsOptions) -> anyhow::Result<()> {
+    let (snapshots, found) = cgroups_of(&options.socket.socket, options.netns)?;
     let selection = Selection {
         sort: options.sort,
         limit: options.limit,
         all: options.all,
     };
     let text = if options.json {
-        json(&CgroupRows::new(&one, found, &selection))?
+        json(&CgroupRows::new(&snapshots, &found, &selection))?
     } else {
-        cgroups::render(&one, found, &selection)
+        cgroups::render(&snapshots, &found, &selection)
     };
     Ok(print(&text)?)
 }
 
-fn no_cgroups(reason: Option<&str>) -> ApiError {
-    let reason = reason.unwrap_or("the tracker is older; restart it");
-    ApiError::unavailable(format!(
+/// Readings of one namespace, or of all that are counted, and their cgroups together.
+fn cgroups_of(path: &Path, netns: Option<String>) -> anyhow::Result<(Vec<Snapshot>, Cgroups)> {
+    let all_netns = netns.is_none();
+    let query = Show {
+        netns,
+        all_netns,
+        ..Show::default()
+    };
+    let snapshots = readings(path, query)?;
+    if let Some(found) = Cgroups::merge(&snapshots) {
+        return Ok((snapshots, found));
+    }
+    let mut reasons = snapshots.iter().filter_map(|one| one.cgroups_reason.as_deref());
+    let reason = reasons.next().unwrap_or("the tracker is older; restart it");
+    Err(ApiError::unavailable(format!(
         "cannot list cgroups: {reason}; use tcp-status who --by cgroup"
     ))
+    .into())
 }
 
 pub(super) fn discover(options: DiscoverOptions) -> anyhow::Result<()> {
+    let path = &options.socket.socket;
+    if options.cgroups {
+        let (_, found) = cgroups_of(path, options.netns)?;
+        return Ok(print(&json(&discovery::cgroups(&found))?)?);
+    }
     let query = Show {
         netns: options.netns,
         all_netns: options.all_netns,
         ..Show::default()
     };
-    if options.cgroups {
-        let one = reading(&options.socket.socket, query)?;
-        let found = one.cgroups.as_ref();
-        let found = found.ok_or_else(|| no_cgroups(one.cgroups_reason.as_deref()))?;
-        return Ok(print(&json(&discovery::cgroups(found))?)?);
-    }
-    let all = readings(&options.socket.socket, query)?;
+    let all = readings(path, query)?;
     Ok(print(&json(&discovery::ports(&all))?)?)
 }
 

@@ -197,6 +197,10 @@ pub struct CgroupsOptions {
     /// Print one line of JSON
     #[arg(long)]
     pub json: bool,
+    /// Network namespace: a name, an inode number or a PID [default: all that are counted]
+    #[arg(long, value_name = "NS", value_parser = parse::netns, allow_hyphen_values = true)]
+    #[arg(add = complete::namespaces())]
+    pub netns: Option<String>,
     /// The tracker to query.
     #[command(flatten)]
     pub socket: SocketOption,
@@ -319,8 +323,8 @@ pub struct DiscoverOptions {
     /// Every counted network namespace
     #[arg(long, conflicts_with = "netns")]
     pub all_netns: bool,
-    /// Cgroups with sockets instead of listening ports
-    #[arg(long, conflicts_with_all = ["netns", "all_netns"])]
+    /// Cgroups with sockets instead of listening ports; of every counted network namespace
+    #[arg(long)]
     pub cgroups: bool,
     /// The tracker to query.
     #[command(flatten)]

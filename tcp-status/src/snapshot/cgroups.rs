@@ -1,8 +1,10 @@
 //! Connections by cgroup, and what the path of a cgroup says about it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use super::Counts;
+use super::{Counts, Snapshot};
 
 /// What a cgroup is called. All but the path is taken from the path, as far as it says so.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,8 +35,8 @@ pub struct CgroupCounts {
     pub states: Counts,
 }
 
-/// Connections by cgroup. At rest the rows, `other` and `unattributed` add up to the totals of the
-/// namespace.
+/// Connections by cgroup, of one namespace or of several together. At rest the rows, `other` and
+/// `unattributed` add up to their totals.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cgroups {
     /// Maximum number of cgroups counted individually.
@@ -44,7 +46,41 @@ pub struct Cgroups {
     /// Cgroups beyond the limit, together. None where all fit.
     pub other: Option<Counts>,
     /// Sockets that have no cgroup: timewait minisockets, and half-open connections of closed listeners.
+    /// All sockets of a namespace that is not counted by cgroup.
     pub unattributed: Counts,
+}
+
+impl Cgroups {
+    /// Those of several namespaces together; none where no reading has any.
+    #[must_use]
+    pub fn merge(snapshots: &[Snapshot]) -> Option<Self> {
+        let mut merged: Option<Self> = None;
+        let mut rows = BTreeMap::<u64, CgroupCounts>::new();
+        let mut uncounted = Counts::default();
+        for snapshot in snapshots {
+            let Some(found) = &snapshot.cgroups else {
+                uncounted += &snapshot.states;
+                continue;
+            };
+            let merged = merged.get_or_insert_default();
+            merged.limit = merged.limit.max(found.limit);
+            merged.unattributed += &found.unattributed;
+            if let Some(other) = &found.other {
+                *merged.other.get_or_insert_default() += other;
+            }
+            for one in &found.tracked {
+                let row = rows.entry(one.id).or_insert_with(|| CgroupCounts {
+                    states: Counts::default(),
+                    ..one.clone()
+                });
+                row.states += &one.states;
+            }
+        }
+        let mut merged = merged?;
+        merged.unattributed += &uncounted;
+        merged.tracked = rows.into_values().collect();
+        Some(merged)
+    }
 }
 
 /// Suffixes of units that contain processes and are no slices.
@@ -131,7 +167,10 @@ fn pod_uid(part: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::CgroupName;
+    use tcp_status_common::state::State;
+
+    use super::{CgroupCounts, CgroupName, Cgroups, Counts};
+    use crate::snapshot::{Snapshot, Tier};
 
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
     const UID: &str = "2dd25b02-8d1b-4a36-9b8c-5c1e2f3a4b5c";
@@ -217,5 +256,59 @@ mod tests {
             assert!(!name.is_named(bad), "{bad}");
         }
         assert!(!CgroupName::default().is_named("/"));
+    }
+
+    fn established(count: u64) -> Counts {
+        let mut counts = Counts::default();
+        counts[State::Established] = count;
+        counts
+    }
+
+    /// A namespace with so many sockets, of which so many are of each cgroup, of others, and of none.
+    fn namespace(total: u64, rows: &[(u64, u64)], other: Option<u64>, none: u64) -> Snapshot {
+        let row = |&(id, count): &(u64, u64)| CgroupCounts {
+            id,
+            name: CgroupName::of(&format!("/{id}.service")),
+            states: established(count),
+        };
+        Snapshot {
+            cgroups: Some(Cgroups {
+                limit: 16,
+                tracked: rows.iter().map(row).collect(),
+                other: other.map(established),
+                unattributed: established(none),
+            }),
+            ..Snapshot::of(Tier::Full, 1, [established(total), Counts::default()])
+        }
+    }
+
+    #[test]
+    fn cgroups_of_several_namespaces_add_up_to_the_totals_of_all() {
+        let mut uncounted = namespace(100, &[], None, 0);
+        uncounted.cgroups = None;
+        let all = [
+            namespace(12, &[(7, 4), (9, 5)], None, 3),
+            uncounted.clone(),
+            namespace(26, &[(2, 6), (9, 7)], Some(13), 0),
+        ];
+        let merged = Cgroups::merge(&all).unwrap();
+        let rows = merged.tracked.iter();
+        let rows: Vec<_> = rows
+            .map(|one| (one.id, one.name.unit.as_deref(), one.states))
+            .collect();
+        assert_eq!(
+            rows,
+            [
+                (2, Some("2.service"), established(6)),
+                (7, Some("7.service"), established(4)),
+                (9, Some("9.service"), established(12)),
+            ]
+        );
+        assert_eq!((merged.limit, merged.other), (16, Some(established(13))));
+        assert_eq!(merged.unattributed, established(103));
+        let one = &all[..1];
+        assert_eq!(Cgroups::merge(one), one[0].cgroups, "one stays as it is");
+        assert_eq!(Cgroups::merge(&[uncounted]), None);
+        assert_eq!(Cgroups::merge(&[]), None);
     }
 }

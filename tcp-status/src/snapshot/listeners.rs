@@ -35,7 +35,7 @@ pub struct Listener {
     /// Id of the cgroup of the process that created the socket; none where cgroups are not read.
     #[serde(default)]
     pub cgroup: Option<u64>,
-    /// systemd unit of that cgroup; none where it is not known, and in other namespaces than the tracker's own.
+    /// systemd unit of that cgroup; none where it is not known.
     #[serde(default)]
     pub unit: Option<String>,
 }

@@ -1,6 +1,6 @@
 //! Connections by cgroup as a table, and as JSON. The rows add up to the totals of `show`.
 
-use std::{cmp::Reverse, fmt};
+use std::{cmp::Reverse, collections::BTreeMap, fmt};
 
 use serde::Serialize;
 
@@ -18,12 +18,23 @@ pub struct CgroupRows<'a> {
     schema: u32,
     netns: u32,
     netns_name: Option<&'a str>,
-    degraded: Option<&'a str>,
-    cgroups: Vec<&'a CgroupCounts>,
+    /// How many namespaces the rows are of: `netns` and others.
+    namespaces: usize,
+    degraded: Option<String>,
+    cgroups: Vec<Row<'a>>,
     rest: Option<Rest>,
     other: Option<Counts>,
     unattributed: Counts,
     limit: u32,
+}
+
+/// A cgroup, and where it has sockets.
+#[derive(Debug, Serialize)]
+struct Row<'a> {
+    #[serde(flatten)]
+    of: &'a CgroupCounts,
+    /// Inode numbers of the namespaces.
+    netns: Vec<u32>,
 }
 
 /// Cgroups that are not listed, together.
@@ -34,9 +45,15 @@ struct Rest {
 }
 
 impl<'a> CgroupRows<'a> {
-    /// The cgroups of a reading that has them, as far as they are selected.
+    /// The cgroups of some readings, which are [`Cgroups::merge`]d, as far as they are selected.
     #[must_use]
-    pub fn new(snapshot: &'a Snapshot, cgroups: &'a Cgroups, selection: &Selection) -> Self {
+    pub fn new(snapshots: &'a [Snapshot], cgroups: &'a Cgroups, selection: &Selection) -> Self {
+        let mut namespaces = BTreeMap::<u64, Vec<u32>>::new();
+        for one in snapshots {
+            for row in one.cgroups.iter().flat_map(|found| &found.tracked) {
+                namespaces.entry(row.id).or_default().push(one.netns);
+            }
+        }
         let mut listed: Vec<_> = cgroups.tracked.iter().collect();
         listed.sort_by_key(|one| {
             let key = match selection.sort {
@@ -53,14 +70,19 @@ impl<'a> CgroupRows<'a> {
                 rest.cgroups += 1;
                 rest.states += &one.states;
             } else {
-                rows.push(one);
+                rows.push(Row {
+                    of: one,
+                    netns: namespaces.remove(&one.id).unwrap_or_default(),
+                });
             }
         }
+        let first = &snapshots[0];
         Self {
-            schema: snapshot.schema,
-            netns: snapshot.netns,
-            netns_name: snapshot.netns_name.as_deref(),
-            degraded: snapshot.degraded.as_deref(),
+            schema: first.schema,
+            netns: first.netns,
+            netns_name: first.netns_name.as_deref(),
+            namespaces: snapshots.len(),
+            degraded: degraded(snapshots),
             cgroups: rows,
             rest: (rest.cgroups > 0).then_some(rest),
             other: cgroups.other,
@@ -70,28 +92,38 @@ impl<'a> CgroupRows<'a> {
     }
 }
 
+/// Why a count may be off, and in how many of several namespaces.
+fn degraded(snapshots: &[Snapshot]) -> Option<String> {
+    let mut reasons = snapshots.iter().filter_map(|one| one.degraded.as_deref());
+    let first = reasons.next()?;
+    Some(match snapshots.len() {
+        1 => first.into(),
+        all => format!("{first} ({} of {all} network namespaces)", 1 + reasons.count()),
+    })
+}
+
 /// A row for each listed cgroup, one each for the rest, for cgroups beyond `--max-cgroups` and for
 /// sockets without a cgroup, and their sums. States that no row has are left out.
 #[must_use]
-pub fn render(snapshot: &Snapshot, cgroups: &Cgroups, selection: &Selection) -> String {
+pub fn render(snapshots: &[Snapshot], cgroups: &Cgroups, selection: &Selection) -> String {
     let mut text = String::new();
+    let listed = CgroupRows::new(snapshots, cgroups, selection);
     // Writing into a string cannot fail.
-    let _: fmt::Result = write(&mut text, snapshot, cgroups, selection);
+    let _: fmt::Result = write(&mut text, &snapshots[0], &listed);
     text
 }
 
-fn write(
-    out: &mut String,
-    snapshot: &Snapshot,
-    cgroups: &Cgroups,
-    selection: &Selection,
-) -> fmt::Result {
-    let listed = CgroupRows::new(snapshot, cgroups, selection);
-    subject(out, snapshot)?;
-    if let Some(why) = &snapshot.degraded {
+fn write(out: &mut String, first: &Snapshot, listed: &CgroupRows<'_>) -> fmt::Result {
+    let more = listed.namespaces - 1;
+    match more {
+        0 => subject(out, first)?,
+        _ => field(out, "netns", &format!("{} and {more} more", first.netns))?,
+    }
+    if let Some(why) = &listed.degraded {
         field(out, "DEGRADED", why)?;
     }
-    let mut rows: Vec<_> = listed.cgroups.iter().map(|one| row(one)).collect();
+    let rows = listed.cgroups.iter();
+    let mut rows: Vec<_> = rows.map(|one| row(one, more > 0)).collect();
     if let Some(rest) = &listed.rest {
         let word = if rest.cgroups == 1 {
             "cgroup"
@@ -105,16 +137,31 @@ fn write(
         rows.push(rows::Row::new("other", Some(other)));
     }
     rows.push(rows::Row::new("unattributed", Some(listed.unattributed)));
-    rows::write(out, "cgroup", "path", rows)
+    let note = match more {
+        0 => "path".into(),
+        _ => with_netns("netns", "path"),
+    };
+    rows::write(out, "cgroup", &note, rows)
 }
 
-fn row(one: &CgroupCounts) -> rows::Row {
+fn row(Row { of: one, netns }: &Row<'_>, has_netns: bool) -> rows::Row {
     let name = name(one.id, &one.name);
-    let mut row = rows::Row::new(name.clone(), Some(one.states));
-    if let Some(path) = one.name.path.as_ref().filter(|path| **path != name) {
-        row.note.clone_from(path);
+    let path = one.name.path.as_deref().filter(|path| *path != name);
+    let path = path.unwrap_or_default();
+    let note = match &netns[..] {
+        _ if !has_netns => path.into(),
+        [only] => with_netns(&only.to_string(), path),
+        several => with_netns(&format!("{} netns", several.len()), path),
+    };
+    rows::Row {
+        note,
+        ..rows::Row::new(name, Some(one.states))
     }
-    row
+}
+
+fn with_netns(netns: &str, path: &str) -> String {
+    let both = format!("{netns:<10}  {path}");
+    both.trim_end().into()
 }
 
 /// What a table calls a cgroup: ids of containers are cut as their runtimes cut them.

@@ -55,7 +55,7 @@ pub(crate) fn fuzz(line: &[u8]) {
     use crate::{
         kernel::procfs::{Listing, PortListing},
         serve::protocol::{Response, encode},
-        snapshot::compare::Comparison,
+        snapshot::{Cgroups, compare::Comparison},
     };
 
     const EVERYTHING: ports::Selection = ports::Selection {
@@ -77,6 +77,8 @@ pub(crate) fn fuzz(line: &[u8]) {
         _ => return,
     };
     json(&discovery::ports(&all)).expect("ports can be written");
+    let cgroups = Cgroups::merge(&all);
+    let cgroups = cgroups.map(|found| cgroups::render(&all, &found, &EVERYTHING));
     for snapshot in &all {
         json(&listeners::Listeners::from(snapshot)).expect("listeners can be written");
         let listing = PortListing {
@@ -86,15 +88,13 @@ pub(crate) fn fuzz(line: &[u8]) {
             },
             ..PortListing::default()
         };
-        let cgroups = snapshot.cgroups.as_ref();
-        let cgroups = cgroups.map(|found| cgroups::render(snapshot, found, &EVERYTHING));
         let compared = Comparison::new(&all[0], snapshot, &listing, &all[all.len() - 1]);
         for text in [
             table::render(snapshot, &table::Details::default()),
             table::render_all(&all, &table::Details::default()),
             listeners::render(snapshot),
             ports::render(snapshot, &EVERYTHING),
-            cgroups.unwrap_or_default(),
+            cgroups.clone().unwrap_or_default(),
             verify::render(&compared),
         ] {
             let left = crate::printable::printable(&text);

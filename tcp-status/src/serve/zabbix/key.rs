@@ -104,8 +104,8 @@ impl ItemKey {
             )?]))?),
             Self::Listeners => Ok(serde_json::to_string(&Listeners::from(&reading(source)?))?),
             Self::Cgroups => {
-                let (snapshot, cgroups) = cgroups(source)?;
-                let rows = CgroupRows::new(&snapshot, &cgroups, &EVERYTHING);
+                let (snapshots, cgroups) = cgroups(source)?;
+                let rows = CgroupRows::new(&snapshots, &cgroups, &EVERYTHING);
                 Ok(serde_json::to_string(&rows)?)
             }
             Self::DiscoveryCgroups => {
@@ -134,14 +134,19 @@ const EVERYTHING: Selection = Selection {
     all: true,
 };
 
-/// A reading, and its cgroups.
-fn cgroups(source: &dyn Source) -> Result<(Snapshot, Cgroups), KeyError> {
-    let mut snapshot = reading(source)?;
-    let found = snapshot.cgroups.take();
-    let reason = snapshot.cgroups_reason.as_deref().unwrap_or("unknown");
-    let error = || KeyError(format!("cannot list cgroups: {reason}"));
-    let found = found.ok_or_else(error)?;
-    Ok((snapshot, found))
+/// Readings of all namespaces that are counted, and their cgroups together.
+fn cgroups(source: &dyn Source) -> Result<(Vec<Snapshot>, Cgroups), KeyError> {
+    let all = Show {
+        all_netns: true,
+        ..Show::default()
+    };
+    let snapshots = source.show(&all)?;
+    if let Some(found) = Cgroups::merge(&snapshots) {
+        return Ok((snapshots, found));
+    }
+    let mut reasons = snapshots.iter().filter_map(|one| one.cgroups_reason.as_deref());
+    let reason = reasons.next().unwrap_or("unknown");
+    Err(KeyError(format!("cannot list cgroups: {reason}")))
 }
 
 fn number(parameters: &[String]) -> Result<Get, KeyError> {

@@ -41,19 +41,24 @@ pub(super) fn limit_ports(snapshot: &mut Snapshot, max: usize) {
     });
 }
 
-/// Keeps at most `max` cgroups: those with the most sockets. The counts of others are added to `other`.
-pub(super) fn limit_cgroups(snapshot: &mut Snapshot, max: usize) {
-    let Some(cgroups) = &mut snapshot.cgroups else {
-        return;
-    };
-    let ranks = cgroups.tracked.iter();
-    let ranks = ranks.map(|one| (one.id, one.states.total())).collect();
-    let Some(listed) = highest(ranks, max) else {
-        return;
-    };
-    aggregate(&mut cgroups.tracked, &mut cgroups.other, |one| {
-        (listed.contains(&one.id), &one.states)
+/// Keeps at most `max` rows of cgroups over all namespaces: those with the most sockets. The counts of
+/// others are added to `other` of their namespace.
+pub(super) fn limit_cgroups(snapshots: &mut [Snapshot], max: usize) {
+    let ranks = snapshots.iter().enumerate().flat_map(|(at, snapshot)| {
+        let rows = snapshot.cgroups.iter().flat_map(|found| &found.tracked);
+        rows.map(move |one| ((at, one.id), one.states.total()))
     });
+    let Some(listed) = highest(ranks.collect(), max) else {
+        return;
+    };
+    for (at, snapshot) in snapshots.iter_mut().enumerate() {
+        let Some(cgroups) = &mut snapshot.cgroups else {
+            continue;
+        };
+        aggregate(&mut cgroups.tracked, &mut cgroups.other, |one| {
+            (listed.contains(&(at, one.id)), &one.states)
+        });
+    }
 }
 
 /// The `max` keys with the highest ranks; none where all fit.
@@ -73,11 +78,10 @@ fn aggregate<T>(
     other: &mut Option<Counts>,
     row: impl Fn(&T) -> (bool, &Counts),
 ) {
-    let other = other.get_or_insert_default();
     rows.retain(|one| {
         let (is_listed, counts) = row(one);
         if !is_listed {
-            *other += counts;
+            *other.get_or_insert_default() += counts;
         }
         is_listed
     });

@@ -33,7 +33,7 @@ pub(super) struct Labels {
     pub(super) node: bool,
     /// Maximum number of ports of a namespace that are listed individually.
     pub(super) ports: usize,
-    /// Maximum number of cgroups that are listed individually.
+    /// Maximum number of cgroups that are listed individually, of all namespaces together.
     pub(super) cgroups: usize,
 }
 
@@ -70,8 +70,8 @@ impl Page {
     pub(super) fn new(mut snapshots: Vec<Snapshot>, labels: Labels, scrapes: Scrapes) -> Self {
         for snapshot in &mut snapshots {
             bounded::limit_ports(snapshot, labels.ports);
-            bounded::limit_cgroups(snapshot, labels.cgroups);
         }
+        bounded::limit_cgroups(&mut snapshots, labels.cgroups);
         let names = if labels.netns || snapshots.len() > 1 {
             netns_names(&snapshots)
                 .into_iter()
