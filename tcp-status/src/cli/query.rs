@@ -223,7 +223,9 @@ fn cgroups_of(path: &Path, netns: Option<String>) -> anyhow::Result<(Vec<Snapsho
     if let Some(found) = Cgroups::merge(&snapshots) {
         return Ok((snapshots, found));
     }
-    let mut reasons = snapshots.iter().filter_map(|one| one.cgroups_reason.as_deref());
+    let mut reasons = snapshots
+        .iter()
+        .filter_map(|one| one.cgroups_reason.as_deref());
     let reason = reasons.next().unwrap_or("the tracker is older; restart it");
     Err(ApiError::unavailable(format!(
         "cannot list cgroups: {reason}; use tcp-status who --by cgroup"

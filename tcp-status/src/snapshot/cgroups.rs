@@ -81,6 +81,18 @@ impl Cgroups {
         merged.tracked = rows.into_values().collect();
         Some(merged)
     }
+
+    /// Inode numbers of the namespaces in which each cgroup has sockets.
+    #[must_use]
+    pub fn namespaces(snapshots: &[Snapshot]) -> BTreeMap<u64, Vec<u32>> {
+        let mut namespaces = BTreeMap::<u64, Vec<u32>>::new();
+        for one in snapshots {
+            for row in one.cgroups.iter().flat_map(|found| &found.tracked) {
+                namespaces.entry(row.id).or_default().push(one.netns);
+            }
+        }
+        namespaces
+    }
 }
 
 /// Suffixes of units that contain processes and are no slices.

@@ -1,6 +1,6 @@
 //! Connections by cgroup as a table, and as JSON. The rows add up to the totals of `show`.
 
-use std::{cmp::Reverse, collections::BTreeMap, fmt};
+use std::{cmp::Reverse, fmt};
 
 use serde::Serialize;
 
@@ -48,12 +48,7 @@ impl<'a> CgroupRows<'a> {
     /// The cgroups of some readings, which are [`Cgroups::merge`]d, as far as they are selected.
     #[must_use]
     pub fn new(snapshots: &'a [Snapshot], cgroups: &'a Cgroups, selection: &Selection) -> Self {
-        let mut namespaces = BTreeMap::<u64, Vec<u32>>::new();
-        for one in snapshots {
-            for row in one.cgroups.iter().flat_map(|found| &found.tracked) {
-                namespaces.entry(row.id).or_default().push(one.netns);
-            }
-        }
+        let mut namespaces = Cgroups::namespaces(snapshots);
         let mut listed: Vec<_> = cgroups.tracked.iter().collect();
         listed.sort_by_key(|one| {
             let key = match selection.sort {
@@ -98,7 +93,10 @@ fn degraded(snapshots: &[Snapshot]) -> Option<String> {
     let first = reasons.next()?;
     Some(match snapshots.len() {
         1 => first.into(),
-        all => format!("{first} ({} of {all} network namespaces)", 1 + reasons.count()),
+        all => format!(
+            "{first} ({} of {all} network namespaces)",
+            1 + reasons.count()
+        ),
     })
 }
 
@@ -148,14 +146,22 @@ fn row(Row { of: one, netns }: &Row<'_>, has_netns: bool) -> rows::Row {
     let name = name(one.id, &one.name);
     let path = one.name.path.as_deref().filter(|path| *path != name);
     let path = path.unwrap_or_default();
-    let note = match &netns[..] {
-        _ if !has_netns => path.into(),
-        [only] => with_netns(&only.to_string(), path),
-        several => with_netns(&format!("{} netns", several.len()), path),
-    };
     rows::Row {
-        note,
+        note: if has_netns {
+            with_netns(&netns_text(netns), path)
+        } else {
+            path.into()
+        },
         ..rows::Row::new(name, Some(one.states))
+    }
+}
+
+/// The namespace of a cgroup, or how many there are.
+#[must_use]
+pub fn netns_text(netns: &[u32]) -> String {
+    match netns {
+        [only] => only.to_string(),
+        several => format!("{} netns", several.len()),
     }
 }
 

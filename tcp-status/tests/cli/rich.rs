@@ -21,6 +21,8 @@ use tcp_status_common::state::State;
 pub(crate) const OWN: u32 = 4_026_531_833;
 /// The other one.
 pub(crate) const OTHER: u32 = 4_026_532_999;
+/// A pod in it.
+pub(crate) const POD: &str = "2dd25b02-8d1b-4a36-9b8c-5c1e2f3a4b5c";
 /// Its accept queue is full.
 pub(crate) const FULL: u16 = 5432;
 /// It has many half-open connections.
@@ -209,6 +211,7 @@ fn own(step: u64) -> Snapshot {
         listeners: listeners(),
         ports: ports(),
         cgroups: Some(cgroups()),
+        all_netns: true,
         ..Snapshot::of(Tier::Reduced, OWN, [ipv4, ipv6])
     }
 }
@@ -224,6 +227,8 @@ fn other(step: u64) -> Snapshot {
             AcceptLatency::new(None, [1; 13], 30.0),
             AcceptLatency::new(Some(8888), [7; 13], 200.0),
         ]),
+        cgroups: Some(cgroups_elsewhere()),
+        all_netns: true,
         ..Snapshot::of(Tier::Full, OTHER, [ipv4, Counts::default()])
     }
 }
@@ -302,6 +307,23 @@ fn cgroups() -> tcp_status::snapshot::Cgroups {
         tracked: (4..).zip(paths).map(one).collect(),
         other: None,
         unattributed: counts(&[(State::TimeWait, 9)]),
+    }
+}
+
+/// A pod, and the container of the tracker's own namespace.
+fn cgroups_elsewhere() -> tcp_status::snapshot::Cgroups {
+    let one = |id, path: &str, established, listen| CgroupCounts {
+        id,
+        name: CgroupName::of(path),
+        states: counts(&[(State::Established, established), (State::Listen, listen)]),
+    };
+    let container = format!("/system.slice/docker-{}.scope", "0a".repeat(32));
+    let pod = format!("/kubepods/pod{POD}/{}", "0b".repeat(32));
+    tcp_status::snapshot::Cgroups {
+        limit: 256,
+        tracked: vec![one(5, &container, 2, 0), one(9, &pod, 4, 1)],
+        other: None,
+        unattributed: counts(&[(State::Established, 1)]),
     }
 }
 

@@ -5,7 +5,7 @@ use tempfile::TempDir;
 
 use crate::{
     complaint, output, printed,
-    rich::{FULL, OTHER, OWN, Rich, SHARED},
+    rich::{FULL, OTHER, OWN, POD, Rich, SHARED},
     tracker::serve,
 };
 
@@ -310,17 +310,70 @@ fn cgroups_have_their_shortest_name_and_add_up() {
     };
     assert!(row("0a0a0a0a0a0a ").contains("/system.slice/docker-0a0a"));
     assert!(row("cgroup 6, removed ").contains("34"), "{table}");
-    assert!(row("unattributed ").contains('9'), "{table}");
-    assert!(row("all ").contains("190"), "{table}");
+    assert!(row("unattributed ").contains("10"), "{table}");
+    assert!(row("all ").contains("198"), "{table}");
     let json = served.json(&["cgroups", "--json", "--limit", "1"]);
     assert_eq!(json["cgroups"].as_array().unwrap().len(), 1);
-    assert_eq!(json["rest"]["cgroups"], 3);
+    assert_eq!(json["rest"]["cgroups"], 4);
     let found = served.json(&["discover", "--cgroups"]);
     let found = found.as_array().unwrap();
-    assert_eq!(found.len(), 3, "one has no path");
-    assert_eq!(found[0]["{#NAME}"], "0a0a0a0a0a0a");
+    assert_eq!(found.len(), 4, "one has no path");
+    assert_eq!(found[1]["{#NAME}"], "0a0a0a0a0a0a");
     let ports = served.json(&["ports", "--json", "--all"]);
     let ports = ports["ports"].as_array().unwrap();
     let full = ports.iter().find(|row| row["port"] == FULL).unwrap();
     assert_eq!(full["unit"], "web.service");
+}
+
+#[test]
+fn cgroups_are_of_all_namespaces_unless_one_is_named() {
+    let served = Served::new();
+    let table = served.printed(&["cgroups", "--all"]);
+    for part in [
+        "netns     4026531833 and 1 more\n",
+        "DEGRADED  an audit is due (1 of 2 network namespaces)\n",
+        "  netns       path\n",
+        "  4026531833\n",
+        "  2 netns     /system.slice/docker-0a0a",
+        "  4026532999  /kubepods/pod2dd25b02-",
+    ] {
+        assert!(table.contains(part), "{part}{table}");
+    }
+    let other = OTHER.to_string();
+    let one = served.printed(&["cgroups", "--netns", &other]);
+    assert!(
+        one.starts_with("netns     4026532999 (web]0;owned[2J )\n"),
+        "{one}"
+    );
+    assert!(one.contains("\nDEGRADED  an audit is due\n"), "{one}");
+    assert!(
+        one.lines()
+            .any(|line| line.starts_with("all") && line.contains(" 8 ")),
+        "{one}"
+    );
+
+    let json = served.json(&["cgroups", "--json", "--all"]);
+    assert_eq!(
+        (&json["netns"], &json["namespaces"]),
+        (&OWN.into(), &2.into())
+    );
+    let row = |id: u64| {
+        let mut rows = json["cgroups"].as_array().unwrap().iter();
+        rows.find(|row| row["id"] == id).unwrap()
+    };
+    assert_eq!(row(5)["netns"], serde_json::json!([OWN, OTHER]));
+    assert_eq!(row(5)["states"]["established"], 35 + 2);
+    assert_eq!(
+        (&row(9)["netns"], &row(9)["pod"]),
+        (&serde_json::json!([OTHER]), &POD.into())
+    );
+    let json = served.json(&["cgroups", "--json", "--netns", &other]);
+    assert_eq!(
+        (&json["netns"], &json["namespaces"]),
+        (&OTHER.into(), &1.into())
+    );
+    assert_eq!(json["cgroups"].as_array().unwrap().len(), 2);
+    let found = served.json(&["discover", "--cgroups", "--netns", &other]);
+    assert_eq!(found[0]["{#POD}"], POD);
+    assert_eq!(found.as_array().unwrap().len(), 2);
 }

@@ -144,7 +144,9 @@ fn cgroups(source: &dyn Source) -> Result<(Vec<Snapshot>, Cgroups), KeyError> {
     if let Some(found) = Cgroups::merge(&snapshots) {
         return Ok((snapshots, found));
     }
-    let mut reasons = snapshots.iter().filter_map(|one| one.cgroups_reason.as_deref());
+    let mut reasons = snapshots
+        .iter()
+        .filter_map(|one| one.cgroups_reason.as_deref());
     let reason = reasons.next().unwrap_or("unknown");
     Err(KeyError(format!("cannot list cgroups: {reason}")))
 }

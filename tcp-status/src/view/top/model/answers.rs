@@ -20,7 +20,7 @@ const MAX_NOTICE: u16 = 3;
 pub struct PollQuery {
     /// The namespace; none for the tracker's.
     pub netns: Option<String>,
-    /// All namespaces, while the list of them is open.
+    /// All namespaces, while they or their units are listed.
     pub all_netns: bool,
     /// Whether polling is paused.
     pub paused: bool,
@@ -62,12 +62,22 @@ impl Model {
     pub fn poll_query(&self) -> PollQuery {
         PollQuery {
             netns: self.netns.clone(),
-            all_netns: self.tab == Tab::Namespaces,
+            all_netns: self.lists_all(),
             paused: self.paused,
             interval: self.settings.interval,
             span: self.span(),
             walk: self.walk(),
         }
+    }
+
+    /// Whether the page is of all namespaces.
+    fn lists_all(&self) -> bool {
+        self.details.is_empty()
+            && match self.tab {
+                Tab::Namespaces => true,
+                Tab::Units => self.reading.all_netns,
+                _ => false,
+            }
     }
 
     /// Updates the model, unless the request has changed since.
@@ -110,7 +120,7 @@ impl Model {
         }
     }
 
-    fn accept_reading(&mut self, reading: Snapshot, at: Instant) {
+    pub(super) fn accept_reading(&mut self, reading: Snapshot, at: Instant) {
         if reading.netns != self.reading.netns {
             self.history = History::default();
             self.details.clear();

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     printable::printable,
-    snapshot::{Counts, Subject},
+    snapshot::{Counts, Snapshot, Subject},
     view::{cgroups, field::ends_at},
 };
 
@@ -26,6 +26,9 @@ impl Model {
             self.netns = Some(row.key.clone());
             self.show(Tab::Overview);
         } else if let Some(subject) = row.opens {
+            if let (Tab::Units, Subject::Cgroup(id)) = (self.tab, subject) {
+                self.choose_namespace_of(id);
+            }
             self.filter.clear();
             self.details.push(Details {
                 subject,
@@ -35,6 +38,23 @@ impl Model {
             if self.readings(subject).is_none() {
                 self.record_watched();
             }
+        }
+    }
+
+    /// Chooses the namespace where a cgroup has the most sockets: ports, remotes and processes are
+    /// those of one namespace.
+    fn choose_namespace_of(&mut self, id: u64) {
+        let shown = self.reading.netns;
+        let sockets = |one: &Snapshot| {
+            let mut rows = one.cgroups.iter().flat_map(|found| &found.tracked);
+            rows.find(|row| row.id == id).map(|row| row.states.total())
+        };
+        let all = self.namespaces.iter();
+        let most = all.max_by_key(|one| (sockets(one), one.netns == shown));
+        let most = most.filter(|one| one.netns != shown && sockets(one).is_some());
+        if let Some(other) = most.cloned() {
+            self.netns = Some(other.netns.to_string());
+            self.accept_reading(other, self.read_at);
         }
     }
 

@@ -267,20 +267,61 @@ mod tests {
         );
     }
 
-    #[test]
-    fn a_namespace_is_chosen_from_the_list() {
-        let start = Instant::now();
-        let mut model = model(start);
-        model.resize(Size::new(80, 24));
-        press(&mut model, KeyCode::Char('n'));
+    /// Both namespaces, if these are asked for.
+    fn deliver_all(model: &mut Model) {
         let poll_query = model.poll_query();
+        assert!(poll_query.all_netns);
         model.handle_poll_result(PollResult {
             poll_query,
             result: Ok(vec![reading(OWN, 0), reading(OTHER, 0)]),
             history: None,
             walked: None,
-            at: start,
+            at: Instant::now(),
         });
+    }
+
+    #[test]
+    fn units_of_all_namespaces_are_listed_and_lead_into_theirs() {
+        let mut model = model(Instant::now());
+        model.resize(Size::new(80, 24));
+        type_in(&mut model, "4");
+        deliver_all(&mut model);
+        let title = |model: &Model| model.panes().remove(0).table.title;
+        assert_eq!(title(&model), "Units 5 of all namespaces");
+        // A pod of the other namespace, found by its number.
+        type_in(&mut model, &format!("/{OTHER}"));
+        press(&mut model, KeyCode::Enter);
+        assert_eq!(chosen(&model).as_deref(), Some("cgroup 9"));
+        press(&mut model, KeyCode::Enter);
+        assert!(title(&model).ends_with("0b0b0b0b0b0b"), "{}", title(&model));
+        let poll_query = model.poll_query();
+        let other = Some(OTHER.to_string());
+        assert_eq!((&poll_query.netns, poll_query.all_netns), (&other, false));
+        let walk = poll_query.walk.unwrap();
+        assert_eq!((walk.netns, walk.cgroup), (other, Some(9)));
+        // Of one in both, where it has the most.
+        press(&mut model, KeyCode::Esc);
+        deliver_all(&mut model);
+        type_in(&mut model, "/2 netns");
+        press(&mut model, KeyCode::Enter);
+        press(&mut model, KeyCode::Enter);
+        let walk = model.poll_query().walk.unwrap();
+        assert_eq!((walk.netns, walk.cgroup), (Some(OWN.to_string()), Some(5)));
+        // A tracker that counts one namespace is asked for no other.
+        let mut alone = reading(OWN, 0);
+        alone.all_netns = false;
+        model.accept_reading(alone, Instant::now());
+        type_in(&mut model, "4");
+        assert!(!model.poll_query().all_netns);
+        assert_eq!(title(&model), "Units 4");
+    }
+
+    #[test]
+    fn a_namespace_is_chosen_from_the_list() {
+        let mut model = model(Instant::now());
+        model.resize(Size::new(80, 24));
+        press(&mut model, KeyCode::Char('n'));
+        deliver_all(&mut model);
         for _ in 0..5 {
             press(&mut model, KeyCode::Down);
         }

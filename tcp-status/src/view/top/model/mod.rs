@@ -157,6 +157,21 @@ pub struct Model {
     size: Size,
 }
 
+/// The worst that is wrong with each subject.
+fn marks<'a>(problems: impl IntoIterator<Item = &'a Problem>) -> HashMap<Subject, Mark> {
+    let mut marks = HashMap::new();
+    for one in problems {
+        let mark = (one.severity, one.mark());
+        for at in &one.at {
+            let worst = marks.entry(*at).or_insert(mark);
+            if one.severity < worst.0 {
+                *worst = mark;
+            }
+        }
+    }
+    marks
+}
+
 impl Model {
     /// With the first reading.
     #[must_use]
@@ -196,13 +211,7 @@ impl Model {
     }
 
     fn set_problems(&mut self, problems: Vec<Problem>) {
-        // The most urgent first: later ones do not replace it.
-        self.marks.clear();
-        for one in &problems {
-            for at in &one.at {
-                self.marks.entry(*at).or_insert((one.severity, one.mark()));
-            }
-        }
+        self.marks = marks(&problems);
         self.problems = problems;
     }
 

@@ -1,18 +1,21 @@
 //! The tables of the tabs, from the last reading.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+};
 
 use tcp_status_common::state::State;
 
 use super::{
-    Model, Page, Tab,
+    Model, Page, Tab, marks,
     table::{
         Cell, Column, Mark, PROBLEM, Row, Sort, Table, column, growing, state_cells, state_columns,
     },
 };
 use crate::{
     printable::printable,
-    snapshot::{Counts, Group, Problem, Rates, Snapshot, Subject},
+    snapshot::{Cgroups, Counts, Group, Problem, Rates, Snapshot, Subject},
     view::{cgroups, time::describe},
 };
 
@@ -29,7 +32,7 @@ impl Model {
             Tab::Overview => (Table::default(), ""),
             Tab::Listeners => (self.listeners(), "listeners"),
             Tab::Ports => (self.ports(), "ports"),
-            Tab::Units => (self.units(), "units"),
+            Tab::Units => (self.all_units(), "units"),
             Tab::Namespaces => (self.namespaces(), "namespaces"),
             Tab::Remotes => (self.who(0, "Remotes"), "remotes"),
         };
@@ -323,43 +326,30 @@ impl Model {
         )
     }
 
+    /// Those of the namespace that is shown.
     pub(super) fn units(&self) -> Table {
-        let columns = counts_columns(growing("unit", NAME, 0), None);
         let Some(found) = &self.reading.cgroups else {
             let reason = self.reading.cgroups_reason.as_deref();
             let reason = reason.unwrap_or("the tracker does not count them");
-            return Table::new(
-                format!("No units: {}", printable(reason)),
-                columns,
-                Vec::new(),
-            );
+            let columns = counts_columns(growing("unit", NAME, 0), None);
+            let title = format!("No units: {}", printable(reason));
+            return Table::new(title, columns, Vec::new());
         };
-        let tracked = found.tracked.iter().map(|one| {
-            let name = printable(&cgroups::name(one.id, &one.name));
-            let at = Subject::Cgroup(one.id);
-            let path = one.name.path.as_deref().map(printable).unwrap_or_default();
-            Row {
-                key: format!("cgroup {}", one.id),
-                search: path,
-                ..counts_row(
-                    name,
-                    None,
-                    &one.states,
-                    Some(at),
-                    self.marks.get(&at).copied(),
-                )
-            }
-        });
-        let mut rows: Vec<_> = tracked.collect();
-        let rest = |name: &str, states| Row {
-            key: format!("cgroup {name}"),
-            rest: true,
-            ..counts_row(name.into(), None, states, None, None)
-        };
-        rows.extend(found.other.iter().map(|states| rest("other", states)));
-        rows.push(rest("unattributed", &found.unattributed));
         let title = format!("Units {}", found.tracked.len());
-        Table::new(title, columns, rows)
+        units_table(title, found, &self.marks, None)
+    }
+
+    /// Those of all namespaces that are counted, once these have been read.
+    fn all_units(&self) -> Table {
+        let all = &self.namespaces;
+        match Cgroups::merge(all) {
+            Some(found) if self.reading.all_netns => {
+                let title = format!("Units {} of all namespaces", found.tracked.len());
+                let marks = marks(all.iter().flat_map(|one| &one.problems));
+                units_table(title, &found, &marks, Some(&Cgroups::namespaces(all)))
+            }
+            _ => self.units(),
+        }
     }
 
     fn namespaces(&self) -> Table {
@@ -384,6 +374,42 @@ impl Model {
         let columns = counts_columns(column("netns", 10, 0), Some("name"));
         Table::new(title, columns, rows.collect())
     }
+}
+
+/// Cgroups, and the namespaces of each, if there may be several.
+fn units_table(
+    title: String,
+    found: &Cgroups,
+    marks: &HashMap<Subject, Mark>,
+    namespaces: Option<&BTreeMap<u64, Vec<u32>>>,
+) -> Table {
+    let tracked = found.tracked.iter().map(|one| {
+        let name = printable(&cgroups::name(one.id, &one.name));
+        let at = Subject::Cgroup(one.id);
+        let netns = namespaces.map(|all| cgroups::netns_text(&all[&one.id]));
+        let mark = marks.get(&at).copied();
+        Row {
+            key: format!("cgroup {}", one.id),
+            search: one.name.path.as_deref().map(printable).unwrap_or_default(),
+            ..counts_row(name, netns, &one.states, Some(at), mark)
+        }
+    });
+    let mut rows: Vec<_> = tracked.collect();
+    let rest = |name: &str, states| Row {
+        key: format!("cgroup {name}"),
+        rest: true,
+        ..counts_row(
+            name.into(),
+            namespaces.map(|_| String::new()),
+            states,
+            None,
+            None,
+        )
+    };
+    rows.extend(found.other.iter().map(|states| rest("other", states)));
+    rows.push(rest("unattributed", &found.unattributed));
+    let note = namespaces.map(|_| "netns");
+    Table::new(title, counts_columns(growing("unit", NAME, 0), note), rows)
 }
 
 /// A problem, and what Enter opens.

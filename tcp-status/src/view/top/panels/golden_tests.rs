@@ -102,7 +102,7 @@ fn each_tab() {
     for tab in ["2", "3", "4", "5", "6"] {
         press(&mut model, tab);
         let all = match tab {
-            "5" => vec![incident(1), reading(crate::view::top::fixtures::OTHER, 1)],
+            "4" | "5" => vec![incident(1), reading(crate::view::top::fixtures::OTHER, 1)],
             _ => vec![incident(1)],
         };
         deliver(&mut model, Ok(all), at(start, 91));

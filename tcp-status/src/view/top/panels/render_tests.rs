@@ -173,6 +173,7 @@ fn ports_are_sorted_and_filtered() {
 fn a_namespace_without_cgroups_says_why() {
     let mut model = busy();
     let mut other = reading(OTHER, 1);
+    other.cgroups = None;
     other.cgroups_reason = Some("only those of the tracker's own\u{1b}[2J namespace".into());
     deliver(&mut model, Ok(vec![other]), Instant::now());
     press(&mut model, "4");
