@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use tcp_status::{
     serve::http::Options,
-    snapshot::{ConnectionEnds, Counts, PortCounts, Snapshot},
+    snapshot::{CgroupCounts, CgroupName, Cgroups, ConnectionEnds, Counts, PortCounts, Snapshot},
 };
 use tcp_status_common::state::State;
 
@@ -89,6 +89,59 @@ fn the_page_is_bounded_however_many_ports_listen() {
         assert!(!text.contains("port=\"2000\",state=\"closed\""));
         let ends = page.series("tcp_status_port_connection_ends_total");
         assert_eq!(ends, 4 * (listed - 1), "{max_ports}");
+    }
+}
+
+/// A namespace with so many cgroups, each with one connection more than the one before.
+fn pods(netns: u32, cgroups: u64) -> Snapshot {
+    let one = |at| {
+        let mut states = Counts::default();
+        states[State::Established] = u64::from(netns) + at;
+        CgroupCounts {
+            id: at,
+            name: CgroupName::of(&format!("/{at}.service")),
+            states,
+        }
+    };
+    Snapshot {
+        netns,
+        cgroups: Some(Cgroups {
+            tracked: (0..cgroups).map(one).collect(),
+            ..Cgroups::default()
+        }),
+        ..full()
+    }
+}
+
+#[test]
+fn cgroups_of_all_namespaces_are_bounded_together() {
+    let all = vec![pods(1, 300), pods(2, 0), pods(1000, 300)];
+    let total = |netns: u32| u64::from(netns) * 300 + 299 * 300 / 2;
+    for (max_cgroups, rows_of_1, rows_of_1000) in [(600, 300, 300), (310, 10, 300), (7, 0, 7)] {
+        let options = Options {
+            max_cgroups,
+            ..Options::default()
+        };
+        let page = Page::parse(&pages(all.clone(), options)[0]);
+        for (netns, rows, sum) in [
+            (1, rows_of_1, total(1)),
+            (2, 0, 0),
+            (1000, rows_of_1000, total(1000)),
+        ] {
+            let family = format!("tcp_status_cgroup_connections{{netns=\"{netns}\",");
+            let series = page.samples.iter();
+            let series: Vec<_> = series
+                .filter(|(name, _)| name.starts_with(&family))
+                .collect();
+            let others = series.iter();
+            let others = others
+                .filter(|(name, _)| name.contains("cgroup=\"other\""))
+                .count();
+            assert_eq!(series.len() - others, rows, "{max_cgroups}, {netns}");
+            assert_eq!(others, usize::from(rows < 300 && sum > 0));
+            let found: f64 = series.iter().map(|(_, value)| **value).sum();
+            assert!((found - sum as f64).abs() < 0.5, "{found} of {sum}");
+        }
     }
 }
 
