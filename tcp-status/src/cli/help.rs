@@ -16,8 +16,8 @@ consistent reading.";
 pub(super) const CGROUPS: &str = "\
 Rows: each cgroup that has connections, by pod, unit or container, with its path; the other \
 cgroups together; other, cgroups beyond --max-cgroups; unattributed, TIME_WAIT and the like, \
-which have no cgroup. Accepted sockets belong to the cgroup that created the listener. Of the \
-tracker's network namespace. At rest their sums are the totals of show.";
+which have no cgroup. Accepted sockets belong to the cgroup that created the listener. At rest \
+their sums are the totals of show, with run --netns all those of show --all-netns.";
 
 pub(super) const LISTENERS: &str = "\
 Columns: queue is the accept queue, limit its limit (the kernel admits one more), peak the \
