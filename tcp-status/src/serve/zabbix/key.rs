@@ -226,7 +226,56 @@ fn parameter(text: &str) -> Option<(String, &str)> {
 #[cfg(test)]
 mod tests {
     use super::{ItemKey, split};
-    use crate::serve::protocol::Get;
+    use crate::{
+        serve::{
+            Source,
+            protocol::{ApiError, Get, Show},
+        },
+        snapshot::{CgroupCounts, CgroupName, Cgroups, Counts, Snapshot, Tier},
+    };
+
+    /// Two namespaces with a cgroup each, if these are counted by cgroup.
+    struct Two(bool);
+
+    impl Source for Two {
+        fn get(&self, _: &Get) -> Result<u64, ApiError> {
+            unreachable!("cgroups are of readings")
+        }
+
+        fn show(&self, query: &Show) -> Result<Vec<Snapshot>, ApiError> {
+            assert!(query.all_netns);
+            let one = |netns: u32| Snapshot {
+                cgroups: self.0.then(|| Cgroups {
+                    tracked: vec![CgroupCounts {
+                        id: netns.into(),
+                        name: CgroupName::of(&format!("/{netns}.service")),
+                        states: Counts::default(),
+                    }],
+                    ..Cgroups::default()
+                }),
+                cgroups_reason: (!self.0).then(|| "not here".into()),
+                ..Snapshot::of(Tier::Full, netns, <_>::default())
+            };
+            Ok(vec![one(1), one(2)])
+        }
+    }
+
+    #[test]
+    fn cgroups_are_of_all_namespaces() {
+        for key in ["tcp.status.cgroups", "tcp.status.discovery.cgroups"] {
+            let key = ItemKey::parse(key).unwrap();
+            let answer = key.answer(&Two(true)).unwrap();
+            assert!(
+                answer.contains("/1.service") && answer.contains("/2.service"),
+                "{answer}"
+            );
+            let error = key.answer(&Two(false)).unwrap_err().to_string();
+            assert!(
+                error.starts_with("tcp-status: cannot list cgroups: not here"),
+                "{error}"
+            );
+        }
+    }
 
     fn number(state: &str, port: Option<u16>) -> ItemKey {
         ItemKey::Number(Get {
