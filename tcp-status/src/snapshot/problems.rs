@@ -209,6 +209,14 @@ impl Snapshot {
         problems
     }
 
+    /// Adds the namespace to the hints, which name commands that walk that of the caller otherwise.
+    pub fn name_netns_in_hints(&mut self) {
+        let hints = self.problems.iter_mut();
+        for hint in hints.filter_map(|problem| problem.hint.as_mut()) {
+            *hint += &format!(" --netns {}", self.netns);
+        }
+    }
+
     fn half_open(&self) -> Option<Problem> {
         let half_open = self.states[State::SynRecv];
         let at_listeners = |group: &Group<'_>| group.fullness() >= Fullness::SynFilling;

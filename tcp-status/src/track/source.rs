@@ -124,7 +124,9 @@ impl Source for Tracker {
         let mut all = self.readings(query)?;
         for one in &mut all {
             one.problems = one.find_problems();
-            if one.netns == self.inode && one.tier != Tier::Scan {
+            if one.netns != self.inode {
+                one.name_netns_in_hints();
+            } else if one.tier != Tier::Scan {
                 lock(&self.samples).annotate_problems(one);
             }
         }

@@ -107,6 +107,16 @@ fn each_problem_says_what_is_wrong_and_where_the_most_urgent_first() {
     let found = problems.iter();
     let found = found.map(|one| (one.severity, one.mark(), one.text.as_str(), &one.at[..]));
     assert_eq!(found.collect::<Vec<_>>(), expected);
+    sick.problems = problems;
+    sick.name_netns_in_hints();
+    let hints: Vec<_> = sick
+        .problems
+        .iter()
+        .map(|one| one.hint.as_deref())
+        .collect();
+    let leak = "tcp-status who --by process --state closewait --netns 1";
+    let ports = "tcp-status who --by destination --netns 1";
+    assert_eq!(hints, [None, None, Some(leak), Some(ports)]);
 }
 
 #[test]
