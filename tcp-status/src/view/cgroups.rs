@@ -89,10 +89,14 @@ impl<'a> CgroupRows<'a> {
 
 /// Why a count may be off, and in how many of several namespaces.
 fn degraded(snapshots: &[Snapshot]) -> Option<String> {
-    let mut reasons = snapshots.iter().filter_map(|one| one.degraded.as_deref());
+    let reason = |one: &Snapshot| match (&one.degraded, &one.cgroups) {
+        (None, None) => one.cgroups_reason.clone(),
+        (degraded, _) => degraded.clone(),
+    };
+    let mut reasons = snapshots.iter().filter_map(reason);
     let first = reasons.next()?;
     Some(match snapshots.len() {
-        1 => first.into(),
+        1 => first,
         all => format!(
             "{first} ({} of {all} network namespaces)",
             1 + reasons.count()
