@@ -23,7 +23,8 @@ use tcp_status_testkit::{
 const USAGE: &str = "\
 usage: tcp-traffic [fresh] COMMAND
   list                           what the kernel lists, counted by state
-  hold [NUMBER [SEED]]           hold NUMBER sockets of every kind until standard input ends
+  hold [NUMBER [SEED [away]]]    hold NUMBER sockets of every kind until standard input ends;
+                                 away: from another network namespace than theirs
   churn BOUND [WORKERS [SEED]]   open and close; BOUND is seconds (5s) or connections (100000)
   battery [RUNS [SEED]]          every churn scenario by itself, on every family
   bulk IPV4 [IPV6]               hold so many open connections until standard input ends
@@ -57,7 +58,10 @@ fn command(arguments: &[String]) -> io::Result<()> {
     };
     match name.as_str() {
         "list" => print(&Counts::read()?.to_string()),
-        "hold" => hold(number(rest, 0, 3)?, number(rest, 1, any_seed())?),
+        "hold" => {
+            let is_away = rest.get(2).is_some_and(|word| word == "away");
+            hold(number(rest, 0, 3)?, number(rest, 1, any_seed())?, is_away)
+        }
         "churn" => churn(rest),
         "battery" => battery(number(rest, 0, 20)?, number(rest, 1, any_seed())?),
         "bulk" if !rest.is_empty() => hold_bulk(number(rest, 0, 0)?, number(rest, 1, 0)?),
@@ -91,12 +95,15 @@ fn until_stdin_ends() -> io::Result<()> {
     io::stdin().read_to_end(&mut Vec::new()).map(drop)
 }
 
-fn hold(each: u32, seed: u64) -> io::Result<()> {
+fn hold(each: u32, seed: u64, is_away: bool) -> io::Result<()> {
     raise_fd_limit()?;
     let start = Instant::now();
     let hold = HeldSockets::new(&SocketPlan::uniform(each, seed))?;
     let counts = hold.wait(Duration::from_secs(10))?;
     let took = start.elapsed();
+    if is_away {
+        Netns::new()?.enter()?;
+    }
     print(&format!(
         "{counts}\nheld after {took:.1?}, seed {seed}; end standard input to close"
     ))?;

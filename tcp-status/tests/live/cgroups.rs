@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     thread,
     time::{Duration, Instant},
 };
@@ -24,19 +25,27 @@ use crate::subject::{SOON, Subject, place, turn};
 
 /// What the kernel reports by cgroup: full sockets by their own, half-open connections by their
 /// listener's.
-fn listed() -> BTreeMap<u64, StateCounts> {
+pub fn listed() -> BTreeMap<u64, StateCounts> {
     let entries = sock_diag::sockets(&State::ALL, None, |all: &mut Vec<Entry>, one| all.push(one));
     let entries = entries.unwrap();
     let is_listener = |one: &&Entry| one.state == State::Listen;
-    let listeners: BTreeMap<u16, u64> = entries
+    let listeners: BTreeMap<(u16, IpAddr), u64> = entries
         .iter()
         .filter(is_listener)
-        .map(|one| (one.port, one.cgroup.unwrap()))
+        .map(|one| ((one.port, one.address), one.cgroup.unwrap()))
         .collect();
+    let wildcards = [
+        IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        Ipv6Addr::UNSPECIFIED.into(),
+    ];
+    let listener_of = |one: &Entry| {
+        let mut addresses = [one.address].into_iter().chain(wildcards);
+        addresses.find_map(|address| listeners.get(&(one.port, address)))
+    };
     let mut rows = BTreeMap::<u64, StateCounts>::new();
     for one in &entries {
         let is_half_open = one.state == State::SynRecv;
-        let listener = is_half_open.then(|| listeners.get(&one.port)).flatten();
+        let listener = is_half_open.then(|| listener_of(one)).flatten();
         if let Some(id) = one.cgroup.or(listener.copied()) {
             rows.entry(id).or_default()[one.state] += 1;
         }
@@ -49,18 +58,13 @@ fn cgroups(subject: &Subject) -> Cgroups {
     snapshot.cgroups.expect("counted by cgroup")
 }
 
-/// Where rows, `other` and `unattributed` do not add up to the kernel's listing, or rows are not what
-/// sock_diag reports; nothing if the listing changed meanwhile.
-fn differences(subject: &Subject) -> Option<String> {
-    let (before, kernel) = (Counts::read().unwrap(), listed());
-    let found = cgroups(subject);
-    if Counts::read().unwrap() != before || listed() != kernel {
-        return None;
-    }
+/// Where rows are not what sock_diag reports, or rows, `other` and `unattributed` do not add up to the
+/// listing of the namespace, in words.
+pub fn compare(found: &Cgroups, listing: &Counts, kernel: &BTreeMap<u64, StateCounts>) -> String {
     let mut text = String::new();
     let mut sum = found.unattributed;
     let mut beyond = StateCounts::default();
-    for (id, states) in &kernel {
+    for (id, states) in kernel {
         match found.tracked.iter().find(|row| row.id == *id) {
             Some(row) if row.states == *states => {}
             Some(row) => text += &format!("{row:?}, listed {states:?}; "),
@@ -78,12 +82,20 @@ fn differences(subject: &Subject) -> Option<String> {
     }
     sum += &beyond;
     for state in State::ALL {
-        let kernel = before.both(usize::from(state.number()));
+        let kernel = listing.both(usize::from(state.number()));
         if sum[state] != kernel {
             text += &format!("sum of {state} {}, listed {kernel}; ", sum[state]);
         }
     }
-    Some(text)
+    text
+}
+
+/// As [`compare`], in the tracker's namespace; nothing if the listing changed meanwhile.
+fn differences(subject: &Subject) -> Option<String> {
+    let (before, kernel) = (Counts::read().unwrap(), listed());
+    let found = cgroups(subject);
+    let is_at_rest = Counts::read().unwrap() == before && listed() == kernel;
+    is_at_rest.then(|| compare(&found, &before, &kernel))
 }
 
 fn assert_exact(subject: &Subject) {
@@ -104,7 +116,7 @@ fn assert_exact(subject: &Subject) {
     }
 }
 
-fn get(subject: &Subject, cgroup: &str, state: State) -> Result<u64, String> {
+pub fn get(subject: &Subject, cgroup: &str, state: State) -> Result<u64, String> {
     let query = Get {
         state: state.name().into(),
         port: None,

@@ -6,6 +6,7 @@ mod attaching;
 mod battery;
 mod between_polls;
 mod cgroups;
+mod cgroups_elsewhere;
 mod churn;
 mod ends;
 mod floods;
