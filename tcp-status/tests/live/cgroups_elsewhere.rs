@@ -19,7 +19,7 @@ use tcp_status_testkit::{
 use crate::{
     cgroups::{self, get},
     namespaces::{compare, listen, of, start},
-    subject::{SOON, Subject, is_virtual, place, turn},
+    subject::{Subject, is_virtual, place, turn},
 };
 
 /// A host has other namespaces than those of a test, and a machine that is emulated is slow.
@@ -73,12 +73,14 @@ fn opened(each: u64) -> [StateCounts; 2] {
     [with_cgroup, minisockets]
 }
 
-fn cgroups_of(subject: &Subject, netns: &Netns) -> Option<Cgroups> {
-    of(subject, netns).and_then(|found| found.cgroups)
+/// None of a namespace without sockets.
+fn cgroups_of(subject: &Subject, netns: &Netns) -> Cgroups {
+    let found = of(subject, netns).and_then(|found| found.cgroups);
+    found.unwrap_or_default()
 }
 
 fn row(subject: &Subject, netns: &Netns, cgroup: &Cgroup) -> Option<CgroupCounts> {
-    let mut rows = cgroups_of(subject, netns)?.tracked.into_iter();
+    let mut rows = cgroups_of(subject, netns).tracked.into_iter();
     rows.find(|row| row.id == cgroup.id())
 }
 
@@ -124,7 +126,7 @@ fn assert_rows(subject: &Subject, netns: &Netns) {
 /// As [`assert_rows`], where nothing is but `tcp-traffic hold EACH` in this cgroup.
 fn assert_opened(subject: &Subject, netns: &Netns, cgroup: &Cgroup, each: u64) {
     assert_rows(subject, netns);
-    let found = cgroups_of(subject, netns).unwrap();
+    let found = cgroups_of(subject, netns);
     let [with_cgroup, minisockets] = opened(each);
     let rows: Vec<_> = found
         .tracked
@@ -161,7 +163,7 @@ fn a_namespace_that_comes_later_has_rows() {
         assert_eq!(row(&subject, &later, &first), None);
         late.end();
         assert_rows(&subject, &later);
-        assert_eq!(cgroups_of(&subject, &later).unwrap().tracked, []);
+        assert_eq!(cgroups_of(&subject, &later).tracked, []);
     })
     .unwrap();
 }
@@ -319,7 +321,7 @@ fn cgroups_that_come_and_go_in_several_namespaces_leave_nothing() {
         }
         for netns in others {
             assert_rows(&subject, netns);
-            let found = cgroups_of(&subject, netns).unwrap();
+            let found = cgroups_of(&subject, netns);
             let ids: Vec<_> = found.tracked.iter().map(|row| row.id).collect();
             assert_eq!(ids, [stays.id()], "{found:?}");
             let counted = of(&subject, netns).unwrap().events.unwrap().counted;
@@ -334,26 +336,41 @@ fn cgroups_that_come_and_go_in_several_namespaces_leave_nothing() {
     .unwrap();
 }
 
-/// Other namespaces of the host may have taken the room that is left: then again.
-fn hold_with_a_row(subject: &Subject, netns: &Netns, seed: &str) -> (Cgroup, Traffic) {
-    let came = Instant::now();
-    loop {
-        let cgroup = Cgroup::new(None, "new.service").unwrap();
-        let traffic = hold(netns, &cgroup, &["hold", "1", seed]);
-        assert_rows(subject, netns);
-        if row(subject, netns, &cgroup).is_some() {
-            return (cgroup, traffic);
-        }
+/// Waits until these cgroups have rows, and all rows are right. Other namespaces of the host may have
+/// taken the room that is left for a time.
+fn assert_gets_rows(subject: &Subject, netns: &Netns, cgroups: &[&Cgroup]) {
+    let started = Instant::now();
+    while cgroups.iter().any(|one| row(subject, netns, one).is_none()) {
         let found = cgroups_of(subject, netns);
-        assert!(came.elapsed() < 2 * PATIENCE, "no row: {found:?}");
+        assert!(started.elapsed() < PATIENCE, "no row: {found:?}");
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert_rows(subject, netns);
+}
+
+/// Small traffic of `count` cgroups.
+fn crowd(netns: &Netns, count: u32) -> Vec<(Cgroup, Traffic)> {
+    let come = |seed: u32| {
+        let cgroup = Cgroup::new(None, "crowd.service").unwrap();
+        let traffic = spawn(netns, &cgroup, &["hold", "1", &seed.to_string()]);
+        (cgroup, traffic)
+    };
+    let mut crowd: Vec<_> = (0..count).map(come).collect();
+    for (_, traffic) in &mut crowd {
+        traffic.hold();
+    }
+    crowd
+}
+
+fn disperse(crowd: Vec<(Cgroup, Traffic)>) {
+    for (_cgroup, traffic) in crowd {
         traffic.end();
-        thread::sleep(Duration::from_millis(500));
     }
 }
 
 #[test]
 fn a_cgroup_gets_a_row_when_there_is_room_again() {
-    let (Some(own), Some(crowded)) = (place(), place()) else {
+    let (Some(own), Some(crowded), Some(other)) = (place(), place(), place()) else {
         return;
     };
     let Some(kept) = Cgroup::for_test(None, "kept.service") else {
@@ -363,45 +380,44 @@ fn a_cgroup_gets_a_row_when_there_is_room_again() {
     own.run(|| {
         let subject = start_with_room();
         let kept_traffic = hold(&own, &kept, &["hold", "1", "7"]);
-        let check = || {
-            assert_rows(&subject, &crowded);
-            assert_opened(&subject, &own, &kept, 1);
-            cgroups_of(&subject, &crowded).unwrap()
-        };
-        check();
-        let come = |seed: u32| {
-            let cgroup = Cgroup::new(None, "crowd.service").unwrap();
-            let traffic = spawn(&crowded, &cgroup, &["hold", "1", &seed.to_string()]);
-            (cgroup, traffic)
-        };
-        let mut crowd: Vec<_> = (0..ROOM + ROOM / 2).map(come).collect();
-        for (_, traffic) in &mut crowd {
-            traffic.hold();
-        }
-        let found = check();
+        assert_opened(&subject, &own, &kept, 1);
+        let mut without = crowd(&crowded, ROOM + ROOM / 2);
+        assert_rows(&subject, &crowded);
+        let found = cgroups_of(&subject, &crowded);
         assert_eq!(found.limit, ROOM);
-        let has_row = |cgroup: &Cgroup| found.tracked.iter().any(|row| row.id == cgroup.id());
-        let (mut with_row, without): (Vec<_>, Vec<_>) =
-            crowd.into_iter().partition(|(cgroup, _)| has_row(cgroup));
+        let has_row = |(cgroup, _): &mut (Cgroup, _)| {
+            let id = cgroup.id();
+            found.tracked.iter().any(|row| row.id == id)
+        };
+        let mut with_row: Vec<_> = without.extract_if(.., has_row).collect();
         println!("{} of {ROOM} rows taken", with_row.len());
-        assert!((1..=ROOM as usize).contains(&with_row.len()), "{found:?}");
-        let beyond: u64 = found.other.unwrap_or_default().total();
-        let each = opened(1)[0].total();
-        assert_eq!(beyond, each * u64::try_from(without.len()).unwrap());
-        // One of each stays.
-        let (_one, one_traffic) = with_row.pop().unwrap();
-        for (_cgroup, traffic) in with_row {
-            traffic.end();
-        }
-        let found = check();
-        let (_new, new_traffic) = hold_with_a_row(&subject, &crowded, "1000");
-        println!("other was {:?}, is {:?}", found.other, check().other);
-        one_traffic.end();
-        new_traffic.end();
-        for (_cgroup, traffic) in without {
-            traffic.end();
-        }
-        assert_eq!(check().tracked, []);
+        assert!((1..ROOM as usize).contains(&with_row.len()), "{found:?}");
+        let beyond = found.other.unwrap_or_default().total();
+        let number = u64::try_from(without.len()).unwrap();
+        assert_eq!(beyond, number * opened(1)[0].total());
+        // There is room for others.
+        assert_opened(&subject, &own, &kept, 1);
+        let here = crowd(&own, 2);
+        let there = crowd(&other, 1);
+        assert_gets_rows(&subject, &own, &[&kept, &here[0].0, &here[1].0]);
+        assert_gets_rows(&subject, &other, &[&there[0].0]);
+        disperse(here);
+        disperse(there);
+        assert_rows(&subject, &crowded);
+        // One that had a row stays, and two that had none.
+        disperse(with_row.split_off(1));
+        disperse(without.split_off(2));
+        let new = crowd(&crowded, 1);
+        let left: Vec<_> = [&with_row, &without, &new].into_iter().flatten().collect();
+        let left: Vec<_> = left.into_iter().map(|(cgroup, _)| cgroup).collect();
+        assert_gets_rows(&subject, &crowded, &left);
+        let found = cgroups_of(&subject, &crowded);
+        assert_eq!(found.tracked.len(), left.len());
+        assert_eq!(found.other.unwrap_or_default().total(), 0);
+        assert_gets_rows(&subject, &own, &[&kept]);
+        [with_row, without, new].into_iter().for_each(disperse);
+        assert_rows(&subject, &crowded);
+        assert_eq!(cgroups_of(&subject, &crowded).tracked, []);
         kept_traffic.end();
         assert_rows(&subject, &own);
     })
@@ -422,7 +438,7 @@ fn audits_of_the_own_namespace_leave_the_rows_of_others_as_they_are() {
     let (audits, connections) = if is_virtual() {
         (5, "50")
     } else {
-        (30, "1000")
+        (20, "1000")
     };
     own.run(|| {
         let subject = start();
@@ -431,7 +447,12 @@ fn audits_of_the_own_namespace_leave_the_rows_of_others_as_they_are() {
         let held = hold(&at_rest, &cgroup, &["hold", "2", "7"]);
         let held_here = hold(&own, &cgroup, &["hold", "1", "8"]);
         assert_opened(&subject, &at_rest, &cgroup, 2);
-        let wanted = cgroups_of(&subject, &at_rest).unwrap();
+        let read = || {
+            let found = cgroups_of(&subject, &at_rest);
+            let rows = found.tracked.into_iter().map(|row| (row.id, row.states));
+            (rows.collect::<Vec<_>>(), found.other, found.unattributed)
+        };
+        let wanted = read();
         let churn =
             [&own, &busy].map(|netns| spawn(netns, &cgroup, &["churn", connections, "1", "9"]));
         let (before, came) = (subject.snapshot().drift.audits, Instant::now());
@@ -445,15 +466,9 @@ fn audits_of_the_own_namespace_leave_the_rows_of_others_as_they_are() {
             // An audit is held only where something happens.
             let (listener, _) = listen(0, 0);
             drop(TcpStream::connect(listener.local_addr().unwrap()));
-            let found = cgroups_of(&subject, &at_rest);
+            let found = read();
             readings += 1;
-            let is_same = found.as_ref().is_some_and(|found| {
-                let states =
-                    |of: &Cgroups| of.tracked.iter().map(|row| row.states).collect::<Vec<_>>();
-                states(found) == states(&wanted)
-                    && (found.other, found.unattributed) == (wanted.other, wanted.unattributed)
-            });
-            if !is_same {
+            if found != wanted {
                 wrong.push(found);
             }
             thread::sleep(Duration::from_millis(2));
@@ -480,7 +495,7 @@ fn audits_of_the_own_namespace_leave_the_rows_of_others_as_they_are() {
 #[test]
 fn namespaces_that_went_leave_no_row_taken() {
     const WENT: u32 = 30;
-    const WANTED: u32 = 8;
+    const WANTED: u32 = 4;
     let (Some(own), Some(late)) = (place(), place()) else {
         return;
     };
@@ -499,21 +514,10 @@ fn namespaces_that_went_leave_no_row_taken() {
             }
             traffic.end();
         }
-        let held: Vec<_> = (0..WANTED)
-            .map(|seed| hold_with_a_row(&subject, &late, &seed.to_string()))
-            .collect();
-        let came = Instant::now();
-        loop {
-            assert_rows(&subject, &late);
-            let rows = cgroups_of(&subject, &late).unwrap().tracked.len();
-            if rows == WANTED as usize {
-                break;
-            }
-            assert!(came.elapsed() < 2 * SOON, "{rows} of {WANTED} rows");
-        }
-        for (_cgroup, traffic) in held {
-            traffic.end();
-        }
+        let held = crowd(&late, WANTED);
+        let cgroups: Vec<_> = held.iter().map(|(cgroup, _)| cgroup).collect();
+        assert_gets_rows(&subject, &late, &cgroups);
+        disperse(held);
         assert_rows(&subject, &late);
     })
     .unwrap();
