@@ -322,8 +322,11 @@ fn cgroups_that_come_and_go_in_several_namespaces_leave_nothing() {
         for netns in others {
             assert_rows(&subject, netns);
             let found = cgroups_of(&subject, netns);
-            let ids: Vec<_> = found.tracked.iter().map(|row| row.id).collect();
-            assert_eq!(ids, [stays.id()], "{found:?}");
+            // Others may have left a socket that is still closing.
+            let stayed = found.tracked.iter().find(|row| row.id == stays.id());
+            let states = stayed.unwrap().states;
+            let both = [State::Established, State::Listen].map(|state| states[state]);
+            assert_eq!(both, [16, 2], "{found:?}");
             let counted = of(&subject, netns).unwrap().events.unwrap().counted;
             assert!(counted > 100, "{counted} events");
         }
@@ -370,7 +373,7 @@ fn disperse(crowd: Vec<(Cgroup, Traffic)>) {
 
 #[test]
 fn a_cgroup_gets_a_row_when_there_is_room_again() {
-    let (Some(own), Some(crowded), Some(other)) = (place(), place(), place()) else {
+    let (Some(own), Some(crowded)) = (place(), place()) else {
         return;
     };
     let Some(kept) = Cgroup::for_test(None, "kept.service") else {
@@ -391,21 +394,18 @@ fn a_cgroup_gets_a_row_when_there_is_room_again() {
         };
         let mut with_row: Vec<_> = without.extract_if(.., has_row).collect();
         println!("{} of {ROOM} rows taken", with_row.len());
-        assert!((1..ROOM as usize).contains(&with_row.len()), "{found:?}");
+        assert!(with_row.len() < ROOM as usize, "{found:?}");
         let beyond = found.other.unwrap_or_default().total();
         let number = u64::try_from(without.len()).unwrap();
         assert_eq!(beyond, number * opened(1)[0].total());
-        // There is room for others.
+        // A part of the room is left to the tracker's own namespace.
         assert_opened(&subject, &own, &kept, 1);
         let here = crowd(&own, 2);
-        let there = crowd(&other, 1);
         assert_gets_rows(&subject, &own, &[&kept, &here[0].0, &here[1].0]);
-        assert_gets_rows(&subject, &other, &[&there[0].0]);
         disperse(here);
-        disperse(there);
         assert_rows(&subject, &crowded);
-        // One that had a row stays, and two that had none.
-        disperse(with_row.split_off(1));
+        // One that had a row stays, if other namespaces of the host left any, and two that had none.
+        disperse(with_row.split_off(with_row.len().min(1)));
         disperse(without.split_off(2));
         let new = crowd(&crowded, 1);
         let left: Vec<_> = [&with_row, &without, &new].into_iter().flatten().collect();
