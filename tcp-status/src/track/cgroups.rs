@@ -169,6 +169,7 @@ impl Tracker {
 
 /// The full sockets of a namespace that are in none of the `tracked` cgroups.
 fn rest<'a>(gauges: &Gauges, tracked: impl Iterator<Item = &'a CgroupSum>) -> CgroupSum {
+    let gauges = gauges.without_minisockets();
     let mut rest = CgroupSum::default();
     for state in State::ALL {
         let of = |family| i64::try_from(gauges.get(family, state)).unwrap_or(i64::MAX);

@@ -310,22 +310,28 @@ impl Namespaces {
 
     /// Gives back the slots of ports and cgroups without a socket.
     fn give_back_slots(&mut self, tracker: &Tracker) -> Result<(), BpfError> {
-        let mut settled = BTreeSet::new();
+        let (mut settled, mut settled_cgroups) = (BTreeSet::new(), BTreeSet::new());
         for (&netns, watched) in &mut self.watched {
+            if !watched.is_confirmed() {
+                continue;
+            }
             let events = Some(watched.record.events);
-            // Minisockets are not counted by port everywhere.
-            if watched.is_confirmed()
-                && watched.record.timewait == 0
-                && watched.ports_freed_at != events
-            {
+            if watched.cgroups_freed_at != events {
+                watched.cgroups_freed_at = events;
+                settled_cgroups.insert(netns);
+            }
+            // Minisockets are not counted by port everywhere. They have no cgroup.
+            if watched.record.timewait == 0 && watched.ports_freed_at != events {
                 watched.ports_freed_at = events;
                 settled.insert(netns);
             }
         }
+        if !settled_cgroups.is_empty() || self.stale_ports {
+            self.give_back_cgroups(tracker, &settled_cgroups)?;
+        }
         if settled.is_empty() && !self.stale_ports {
             return Ok(());
         }
-        self.give_back_cgroups(tracker, &settled)?;
         let mut unused = tracker.port_sums()?;
         unused
             .retain(|(netns, _), sockets| settled.contains(netns) && *sockets == Gauges::default());

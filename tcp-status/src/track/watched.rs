@@ -39,6 +39,8 @@ pub(super) struct Watched {
     found_between: (Missing, u32),
     /// After how many events its ports without a socket were last given back.
     pub(super) ports_freed_at: Option<u64>,
+    /// The same of cgroups.
+    pub(super) cgroups_freed_at: Option<u64>,
     /// A port of it has a listener, and had no room when it was last looked for.
     pub(super) lacks_room: bool,
     /// The same of a cgroup of it that has sockets.
@@ -55,6 +57,7 @@ impl Watched {
             found: None,
             found_between: (Missing::default(), 0),
             ports_freed_at: None,
+            cgroups_freed_at: None,
             lacks_room: false,
             lacks_cgroup_slot: false,
         }
