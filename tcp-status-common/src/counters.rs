@@ -179,15 +179,17 @@ pub struct SlotShares {
     pub free: u32,
     /// So many are left to the tracker's own namespace. Written before any program runs.
     pub reserved: u32,
-    /// 1 once something of another namespace found no slot.
-    pub refused: u32,
-    /// Explicit padding.
-    pub padding: u32,
+    /// By bank: 1 where a cgroup of the tracker's own namespace found no slot. From then on, those that have
+    /// none are counted together there.
+    pub own_refused: [u32; 2],
     /// Slots that a namespace has, at [`SlotShares::index`].
     pub taken: [u32; SLOT_SHARES],
+    /// By namespace in the same way: 1 where a cgroup found no slot. From then on, only user space gives
+    /// slots, together with the sockets that there are.
+    pub refused: [u32; SLOT_SHARES],
 }
 
-const _: () = assert!(size_of::<SlotShares>() == 4112);
+const _: () = assert!(size_of::<SlotShares>() == 8208);
 
 /// A power of two: more namespaces than that share with each other.
 pub const SLOT_SHARES: usize = 1024;
@@ -248,9 +250,6 @@ impl CgroupCache {
 /// The bank of all cgroups of namespaces other than the tracker's own: passes over the kernel's tables
 /// correct their gauges in place, and no seeding but the first one counts there.
 pub const CGROUP_BANK_OF_OTHERS: u32 = 0;
-
-/// Cgroups whose slot is remembered, at least: those that share one are remembered as well.
-pub const CGROUPS_REMEMBERED: u32 = 8192;
 
 /// Id of the root of the cgroup2 hierarchy: the first inode of its file system.
 pub const ROOT_CGROUP: u64 = 1;

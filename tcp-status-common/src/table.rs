@@ -142,6 +142,9 @@ pub struct ListedPortCounts {
 
 const _: () = assert!(size_of::<ListedPortCounts>() == 104);
 
+/// How many cgroups a pass counts apart, at least.
+pub const LISTED_CGROUPS_AT_ONCE: u32 = 8192;
+
 /// A cgroup, in a network namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(C)]

@@ -12,7 +12,7 @@ use tcp_status_common::{
 };
 
 use crate::{
-    cells::{self, CounterCell, E2BIG},
+    cells::{self, CounterCell},
     kernel_layout::{self, Sock},
     maps::{self, CGROUP_SHARES, CGROUPS, FREE_CGROUPS, NAMESPACES, Sharded},
     netns_counters::NetnsCounters,
@@ -195,9 +195,8 @@ fn cache_entry(id: u64, bank: u32) -> *mut u64 {
 
 /// The slot of a cgroup that has one, or gets one now, plus one.
 ///
-/// What finds no room in the tracker's own namespace is remembered as well: a cgroup's sockets leave what
-/// they came into. Elsewhere, once one was refused, only user space gives slots, with the sockets that
-/// there are.
+/// What finds no room keeps to it, for a cgroup's sockets leave what they came into: in the tracker's own
+/// namespace until the bank is emptied, elsewhere until user space gives it a slot.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn find_or_register_cgroup(netns: NetnsId, id: u64, bank: u32, seeding: u32) -> i32 {
@@ -208,28 +207,32 @@ extern "C" fn find_or_register_cgroup(netns: NetnsId, id: u64, bank: u32, seedin
         bank: bank.into(),
     };
     let pool = pool();
-    let own = netns == OWN_NETNS;
-    if !own && let Some(slot) = pool.find(key(bank)) {
+    if let Some(slot) = pool.find(key(bank)) {
         return slot.number().cast_signed();
     }
-    if !own && (pool.has_refused() || NAMESPACES.get_ptr(netns).is_none()) {
-        return Slot::NONE.number().cast_signed();
+    let own = netns == OWN_NETNS;
+    let without = if own { Slot::OTHER } else { Slot::NONE };
+    // Elsewhere, passes over the kernel's tables audit what is counted.
+    let counts = || kernel_layout::lists_tables() && NAMESPACES.get_ptr(netns).is_some();
+    if pool.has_refused(netns, bank) || !(own || counts()) {
+        return without.number().cast_signed();
     }
     // The bank that is being seeded follows the live one.
     let elsewhere = match own && seeding == 1 {
         true => pool.find(key(bank ^ 1)).unwrap_or(Slot::NONE),
         false => Slot::NONE,
     };
-    let slot = pool.find_or_take(key(bank), elsewhere);
-    let slot = slot.unwrap_or_else(|errno| {
-        if errno != E2BIG {
-            cells::record_failure(Failure::Cgroups, errno);
-        }
-        if own { Slot::OTHER } else { Slot::NONE }
-    });
-    if slot == Slot::NONE {
-        pool.refuse();
+    let taken = pool.take(key(bank), elsewhere);
+    if let Err(errno) = taken
+        && own
+    {
+        cells::record_failure(Failure::Cgroups, errno);
     }
+    let slot = taken.ok().flatten().unwrap_or_else(|| {
+        pool.refuse(netns, bank);
+        // Another CPU may have been first.
+        pool.find(key(bank)).unwrap_or(without)
+    });
     slot.number().cast_signed()
 }
 

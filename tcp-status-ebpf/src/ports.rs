@@ -5,7 +5,7 @@
 use core::hint::black_box;
 
 use tcp_status_common::{
-    counters::{PortGauges, SlotKey},
+    counters::{NetnsId, OWN_NETNS, PortGauges, SlotKey},
     ends::{CONNECTION_END_REASONS, FIRST_CONNECTION_END},
     per_cpu::Writer,
 };
@@ -50,8 +50,15 @@ pub(crate) fn slot(counters: NetnsCounters, bank: u32, port: u16) -> Slot {
         let slot = unsafe { (*page).slots[port_index(port)] };
         return Slot::from_number(slot.into());
     }
-    let known = pool().find(key(counters, bank, port));
-    known.unwrap_or(Slot::NONE)
+    Slot::from_number(find_port(counters.netns, port.into(), bank).cast_unsigned())
+}
+
+/// The slot of a port of another namespace, plus one; 0 for none. A function that the verifier checks once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn find_port(netns: NetnsId, port: u32, bank: u32) -> i32 {
+    let known = pool().find(key(netns, port, bank));
+    known.unwrap_or(Slot::NONE).number().cast_signed()
 }
 
 /// A port as an index. Before 6.7 the verifier forgets the bounds of a number that lay on the stack,
@@ -69,8 +76,8 @@ fn port_index(port: u16) -> usize {
 )]
 #[inline(always)]
 pub(crate) fn register(counters: NetnsCounters, bank: u32, port: u16, elsewhere: Slot) -> Slot {
-    let slot = pool().find_or_take(key(counters, bank, port), elsewhere);
-    let slot = slot.unwrap_or(Slot::NONE);
+    let slot = register_port(counters.netns, port.into(), bank, elsewhere.number());
+    let slot = Slot::from_number(slot.cast_unsigned());
     if counters.is_own() && slot != Slot::NONE {
         let page = maps::port_page(bank);
         // SAFETY: as above. Whoever enters the port writes the same.
@@ -79,10 +86,27 @@ pub(crate) fn register(counters: NetnsCounters, bank: u32, port: u16, elsewhere:
     slot
 }
 
+/// The slot of a port, plus one; 0 for none. A function that the verifier checks once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn register_port(netns: NetnsId, port: u32, bank: u32, elsewhere: u32) -> i32 {
+    let (pool, key) = (pool(), key(netns, port, bank));
+    let slot = match pool.find(key) {
+        Some(slot) => slot,
+        None => match pool.take(key, Slot::from_number(elsewhere)) {
+            Ok(Some(slot)) => slot,
+            // The others share a slot, of the tracker's own namespace only.
+            Ok(None) if netns == OWN_NETNS => pool.enter(key, Slot::OTHER).unwrap_or(Slot::NONE),
+            _ => Slot::NONE,
+        },
+    };
+    slot.number().cast_signed()
+}
+
 #[inline(always)]
-fn key(counters: NetnsCounters, bank: u32, port: u16) -> SlotKey {
+fn key(netns: NetnsId, port: u32, bank: u32) -> SlotKey {
     SlotKey {
-        netns: counters.netns,
+        netns,
         item: port.into(),
         bank: (bank & 1).into(),
     }

@@ -67,53 +67,54 @@ impl Pool {
             .map(|index| Slot::new(unsafe { *index }))
     }
 
-    /// The slot that something has or gets now: if it has one in the other bank, the same. Without room,
-    /// what is of the tracker's own namespace shares one, and keeps to it.
+    /// Gives something that has no slot one: if it has one in the other bank, the same. None where there is no
+    /// room.
     ///
     /// # Errors
-    /// Why it could not be entered; it has no slot then.
+    /// Why it could not be entered.
     #[inline(always)]
-    pub(crate) fn find_or_take(&self, key: SlotKey, elsewhere: Slot) -> Result<Slot, i32> {
-        if let Some(slot) = self.find(key) {
-            return Ok(slot);
+    pub(crate) fn take(&self, key: SlotKey, elsewhere: Slot) -> Result<Option<Slot>, i32> {
+        if elsewhere.is_individual() {
+            return self.enter(key, elsewhere).map(Some);
         }
-        let (slot, taken) = if elsewhere.is_individual() {
-            (elsewhere, false)
-        } else if let Some(index) = self.take_free(key.netns) {
-            (Slot::new(index), true)
-        } else if key.netns == OWN_NETNS {
-            (Slot::OTHER, false)
-        } else {
-            return Ok(Slot::NONE);
+        let Some(index) = self.take_free(key.netns) else {
+            return Ok(None);
         };
-        let index = slot.0 - 1;
-        match self.slots.insert(key, index, BPF_NOEXIST) {
+        let slot = Slot::new(index);
+        let entered = self.enter(key, slot);
+        if entered != Ok(slot) {
+            self.count_taken(key.netns, -1);
+            let _: Result<(), i32> = self.free.push(index, 0);
+        }
+        entered.map(Some)
+    }
+
+    /// Enters something at a slot. That which it has, for another CPU may have been first.
+    ///
+    /// # Errors
+    /// Why it could not be entered.
+    #[inline(always)]
+    pub(crate) fn enter(&self, key: SlotKey, slot: Slot) -> Result<Slot, i32> {
+        match self.slots.insert(key, slot.0.wrapping_sub(1), BPF_NOEXIST) {
             Ok(()) => Ok(slot),
-            Err(errno) => {
-                // Another CPU was first, or there is no room.
-                if taken {
-                    self.count_taken(key.netns, -1);
-                    let _: Result<(), i32> = self.free.push(index, 0);
-                }
-                self.find(key).ok_or(errno)
-            }
+            Err(errno) => self.find(key).ok_or(errno),
         }
     }
 
-    /// Whether something of another namespace ever found no slot.
+    /// Whether a cgroup of the namespace found no slot, in this bank if it is the tracker's own.
     #[inline(always)]
-    pub(crate) fn has_refused(&self) -> bool {
-        let shares = self.shares.get_ptr(0);
-        // SAFETY: the map gave the pointer; others write at any time.
-        shares.is_some_and(|shares| unsafe { read_volatile(&raw const (*shares).refused) } != 0)
+    pub(crate) fn has_refused(&self, netns: NetnsId, bank: u32) -> bool {
+        // SAFETY: the map gave the pointer, the index is in range; others write at any time.
+        refusal(self.shares, netns, bank)
+            .is_some_and(|refused| unsafe { read_volatile(refused) } != 0)
     }
 
     /// Says so.
     #[inline(always)]
-    pub(crate) fn refuse(&self) {
-        if let Some(shares) = self.shares.get_ptr_mut(0) {
+    pub(crate) fn refuse(&self, netns: NetnsId, bank: u32) {
+        if let Some(refused) = refusal(self.shares, netns, bank) {
             // SAFETY: as above.
-            unsafe { (&raw mut (*shares).refused).write_volatile(1) };
+            unsafe { refused.write_volatile(1) };
         }
     }
 
@@ -154,6 +155,21 @@ impl Pool {
             }
         }
     }
+}
+
+#[inline(always)]
+fn refusal(shares: &Shares, netns: NetnsId, bank: u32) -> Option<*mut u32> {
+    let shares = shares.get_ptr_mut(0)?;
+    // SAFETY: the map gave the pointer, the indices are in range.
+    Some(unsafe {
+        if netns != OWN_NETNS {
+            &raw mut (*shares).refused[share_index(netns)]
+        } else if bank & 1 == 0 {
+            &raw mut (*shares).own_refused[0]
+        } else {
+            &raw mut (*shares).own_refused[1]
+        }
+    })
 }
 
 /// Masked, as a port is: before 6.7 the verifier forgets the bounds of a number that lay on the stack, and

@@ -20,7 +20,7 @@ use tcp_status_common::{
 use crate::{
     cells::{EINVAL, opaque},
     kernel_layout::{self, HashInfo, Sock, UntypedNet},
-    maps::{self, CURSOR, LISTED, LISTED_CGROUPS, LISTED_PORTS, TABLE_BLOCK},
+    maps::{self, CURSOR, LISTED, LISTED_CGROUPS, LISTED_PORTS, NAMESPACES, TABLE_BLOCK},
     netns_counters::BPF_NOEXIST,
 };
 
@@ -229,6 +229,10 @@ fn is_full(state: usize) -> bool {
 #[inline(always)]
 fn count_in_cgroup(cgroup: ListedCgroup, state: usize, cursor: &mut Cursor) {
     if LISTED_CGROUPS.get_ptr(cgroup).is_none() {
+        // What is beyond the limit of namespaces takes no room from the others.
+        if NAMESPACES.get_ptr(cgroup.netns).is_none() {
+            return;
+        }
         let _: Result<(), i32> =
             LISTED_CGROUPS.insert(cgroup, ListedCgroupCounts::default(), BPF_NOEXIST);
     }

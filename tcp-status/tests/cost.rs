@@ -16,14 +16,13 @@ use std::{
 };
 
 use aya_obj::{Map, Object};
-use tcp_status_common::counters::CGROUPS_REMEMBERED;
 use tcp_status_testkit::{netns::Netns, skip, skip_unprepared};
 
 /// Programs that run for each state change, or for each minisocket, and how many instructions
 /// each may have, of all its branches: a part of them runs. What happens rarely is out of line.
 const HANDLERS: [(&str, usize); 9] = [
-    ("set_state_first", 700),
-    ("set_state_second", 700),
+    ("set_state_first", 750),
+    ("set_state_second", 750),
     ("tw_create_first", 520),
     ("tw_create_second", 520),
     ("tw_segment_entry", 40),
@@ -69,7 +68,7 @@ fn maps_stay_small() {
                 "PER_CPU" => cpus,
                 "SECONDARY_BANKS" => 2 * cpus,
                 "FREE_CGROUPS" => cgroups + 1,
-                "CGROUPS" => CGROUPS_REMEMBERED.into(),
+                "CGROUPS" => 2 * (cgroups + 1),
                 "NAMESPACES" => namespaces,
                 // Where tasks that process segments preempt each other, one for each of them.
                 "TASK_SEGMENTS" => 1,

@@ -11,11 +11,10 @@ use aya::{
     maps::{Array, MapData},
 };
 use tcp_status_common::{
-    counters::{
-        CGROUP_BANK_OF_OTHERS, CGROUPS_REMEMBERED, CgroupCache, CgroupGauges, NetnsId, STATE_SLOTS,
-    },
+    counters::{CGROUP_BANK_OF_OTHERS, CgroupCache, CgroupGauges, NetnsId, STATE_SLOTS},
     per_cpu::Shards,
     state::State,
+    table::LISTED_CGROUPS_AT_ONCE,
 };
 
 use super::{
@@ -49,20 +48,17 @@ pub(super) struct Cgroups {
 /// Makes room for cgroups: one slot is of those that have none, and the only one where none are counted.
 pub(super) fn set_sizes(loader: &mut EbpfLoader<'_>, shards: &Shards, elsewhere: bool) {
     NAMES.set_sizes(loader, size(shards));
-    let listed = if elsewhere { remembered(shards) } else { 1 };
+    let listed = if elsewhere && shards.cgroups > 1 {
+        LISTED_CGROUPS_AT_ONCE.max(shards.cgroups.saturating_mul(8))
+    } else {
+        1
+    };
     loader.map_max_entries("LISTED_CGROUPS", listed);
 }
 
+/// A slot is of one cgroup, in each bank.
 fn size(shards: &Shards) -> slots::Size {
-    slots::size(shards.cgroups, remembered(shards), shards)
-}
-
-/// How many cgroups may be entered.
-fn remembered(shards: &Shards) -> u32 {
-    match shards.cgroups - 1 {
-        0 => 1,
-        cgroups => CGROUPS_REMEMBERED.max(cgroups.saturating_mul(8)),
-    }
+    slots::size(shards.cgroups, 2 * shards.cgroups, shards)
 }
 
 impl Cgroups {

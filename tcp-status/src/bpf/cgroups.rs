@@ -9,7 +9,7 @@ use crate::kernel::quiesce::quiesce;
 use super::{
     BankReader, Bpf, BpfError, Scope,
     cgroup_slots::{CgroupSum, CgroupsOfNetns},
-    slots,
+    slots::{self, Refusals},
 };
 
 /// The full sockets of the cgroups.
@@ -19,34 +19,35 @@ pub struct CgroupSums {
     pub tracked: CgroupsOfNetns,
     /// Of those of the tracker's own namespace that have none, together; none if all have one.
     pub other: Option<CgroupSum>,
-    /// Cgroups of other namespaces may have no slot.
-    pub refused: bool,
+    /// Other namespaces with cgroups that may have none.
+    pub refused: Refusals,
 }
 
 impl BankReader<'_> {
-    /// The sockets of all cgroups of all namespaces.
+    /// The sockets of all cgroups of all namespaces. Those of other namespaces are not held: they may be
+    /// corrected, or given back, meanwhile.
     ///
     /// # Errors
     /// If the kernel refuses the read.
     pub fn cgroups(&self) -> Result<CgroupSums, BpfError> {
-        let cgroups = &self.bpf.cgroups;
-        let mut sums = CgroupSums {
-            refused: cgroups.slots.has_refused(),
-            ..CgroupSums::default()
+        let (cgroups, own) = (&self.bpf.cgroups, self.bank_of(OWN_NETNS));
+        // Before the sums: who gets a slot meanwhile is in one of both.
+        let refused = cgroups.slots.refusals();
+        let entries = cgroups.slots.entries(|key| is_live(key, own))?;
+        let sum = |(key, slot): (SlotKey, u32)| {
+            ((key.netns, key.item), cgroups.sum(slot, slots::bank(&key)))
         };
-        let own = self.bank_of(OWN_NETNS);
-        for (key, slot) in cgroups.slots.entries(|key| is_live(key, own))? {
-            if slot != OTHER_SLOT {
-                let sum = cgroups.sum(slot, slots::bank(&key));
-                sums.tracked.insert((key.netns, key.item), sum);
-            } else if sums.other.is_none() {
-                sums.other = Some(cgroups.sum(slot, own));
-            }
-        }
-        Ok(sums)
+        Ok(CgroupSums {
+            tracked: entries.into_iter().map(sum).collect(),
+            other: cgroups
+                .slots
+                .has_refused_own(own)
+                .then(|| cgroups.sum(OTHER_SLOT, own)),
+            refused,
+        })
     }
 
-    /// The ids of all cgroups that have, or had, a socket.
+    /// The ids of all cgroups that have a slot.
     ///
     /// # Errors
     /// If the kernel refuses the read.
@@ -75,7 +76,7 @@ impl Bpf {
         for (key, slot) in self.cgroups.slots.entries(live)? {
             // Whatever a gauge is off by, a cgroup with sockets is not forgotten.
             let has_sockets = || self.cgroups.sum(slot, own).iter().any(|&count| count != 0);
-            if slot != OTHER_SLOT && has_sockets() {
+            if has_sockets() {
                 slots.carry_over(slots::key(OWN_NETNS, key.item, bank), slot)?;
             }
         }
@@ -98,36 +99,41 @@ impl Bpf {
             if let Some(slot) = slot {
                 self.cgroups.add(slot, &sum);
             } else {
+                self.cgroups.slots.set_refused(netns, true);
                 left_out.insert(netns);
             }
         }
         Ok(left_out)
     }
 
-    /// Forgets the cgroups of other namespaces that are not `living`, and those that are `unused`, while events
-    /// go on.
+    /// Namespaces with cgroups that may have no slot.
+    pub fn cgroups_refused(&self) -> Refusals {
+        self.cgroups.slots.refusals()
+    }
+
+    /// Whether programs give no slots to cgroups of a namespace: they may where all that have sockets have one.
+    pub fn set_cgroups_refused(&self, netns: NetnsId, refused: bool) {
+        self.cgroups.slots.set_refused(netns, refused);
+    }
+
+    /// Forgets these cgroups of other namespaces, while events go on. What came to those of a `living`
+    /// namespace meanwhile is kept.
     ///
     /// # Errors
     /// If the kernel refuses the update.
     pub fn forget_cgroups(
         &self,
+        forgotten: &BTreeSet<(NetnsId, u64)>,
         living: impl Fn(NetnsId) -> bool,
-        unused: impl Fn(NetnsId, u64) -> bool,
     ) -> Result<(), BpfError> {
         let mut slots = self.cgroups.slots.write();
-        let used = slots.remove(|key| {
-            key.netns != OWN_NETNS && (!living(key.netns) || unused(key.netns, key.item))
-        })?;
-        if slots.removed().is_empty() {
-            return slots.give_back(&used);
-        }
+        let used = slots.remove(|key| forgotten.contains(&(key.netns, key.item)))?;
         // Programs that found a slot before may still count there.
         quiesce();
         let sums = slots.removed().iter().map(|(key, slot)| {
             let sum = self.cgroups.sum(*slot, slots::bank(key));
             ((key.netns, key.item), sum)
         });
-        // A socket that came meanwhile.
         let is_used = |&((netns, _), sum): &((NetnsId, u64), CgroupSum)| {
             living(netns) && sum != CgroupSum::default()
         };
@@ -148,9 +154,8 @@ impl Bpf {
         let mut slots = self.cgroups.slots.write();
         let used = slots.remove(|key| slots::bank(key) == bank && scope.includes(key.netns))?;
         slots.give_back(&used)?;
-        if scope == Scope::All {
-            self.cgroups.slots.forget_refusals();
-        }
+        self.cgroups.slots.gauges.clear(OTHER_SLOT, bank);
+        self.cgroups.slots.clear_refusals(bank, scope == Scope::All);
         self.cgroups.clear_cache(bank)
     }
 }

@@ -33,6 +33,7 @@ pub use load::{Bpf, MapLimits, Scope};
 pub use port_slots::PortSum;
 pub use ports::PortEnds;
 pub use reads::BankReader;
+pub use slots::Refusals;
 pub use table::{ListenerListing, Listing};
 
 /// What a walk over listeners writes, and the text form of a program.

@@ -15,7 +15,7 @@ use aya::{
     maps::{HashMap, MapData, MapError, Queue},
 };
 use tcp_status_common::{
-    counters::{NetnsId, OTHER_SLOT, OWN_NETNS, SlotKey, SlotShares},
+    counters::{NetnsId, OTHER_SLOT, OWN_NETNS, SLOT_SHARES, SlotKey, SlotShares},
     per_cpu::Shards,
 };
 
@@ -37,6 +37,23 @@ pub(super) struct Names {
 }
 
 type SlotMap = HashMap<MapData, PodWrapper<SlotKey>, u32>;
+
+/// Namespaces of which a cgroup found no slot.
+#[derive(Clone, Debug, Default)]
+pub struct Refusals(Vec<bool>);
+
+impl Refusals {
+    /// Whether a cgroup of the namespace may have no slot.
+    pub fn contains(&self, netns: NetnsId) -> bool {
+        let refused = self.0.get(SlotShares::index(netns));
+        netns != OWN_NETNS && refused == Some(&true)
+    }
+
+    /// Whether any may have none.
+    pub fn is_empty(&self) -> bool {
+        !self.0.contains(&true)
+    }
+}
 
 /// Slots of one kind. All but [`Slots::write`] is without a lock.
 pub(super) struct Slots<T> {
@@ -142,16 +159,38 @@ where
         SlotShares::may_take(taken, free, self.reserved)
     }
 
-    /// Whether something of another namespace ever found no slot.
-    pub(super) fn has_refused(&self) -> bool {
-        let refused = self.share(offset_of!(SlotShares, refused));
-        refused.load(Ordering::Relaxed) != 0
+    /// Namespaces other than the tracker's own of which a cgroup found no slot.
+    pub(super) fn refusals(&self) -> Refusals {
+        let refused = |index| self.refused_at(index).load(Ordering::Relaxed) != 0;
+        Refusals((0..SLOT_SHARES).map(refused).collect())
     }
 
-    /// From now on, programs give slots to all that there is room for.
-    pub(super) fn forget_refusals(&self) {
-        let refused = self.share(offset_of!(SlotShares, refused));
-        refused.store(0, Ordering::Relaxed);
+    /// Enters that a cgroup of a namespace found no slot, or that none did.
+    pub(super) fn set_refused(&self, netns: NetnsId, refused: bool) {
+        let index = SlotShares::index(netns);
+        self.refused_at(index)
+            .store(refused.into(), Ordering::Relaxed);
+    }
+
+    fn refused_at(&self, index: usize) -> &AtomicU32 {
+        self.share(offset_of!(SlotShares, refused) + index * size_of::<u32>())
+    }
+
+    /// Whether a cgroup of the tracker's own namespace found no slot in a bank.
+    pub(super) fn has_refused_own(&self, bank: u32) -> bool {
+        self.refused_own_in(bank).load(Ordering::Relaxed) != 0
+    }
+
+    /// None did, for the bank is empty; nor one of others, where these are `included`.
+    pub(super) fn clear_refusals(&self, bank: u32, included: bool) {
+        self.refused_own_in(bank).store(0, Ordering::Relaxed);
+        for index in (0..SLOT_SHARES).filter(|_| included) {
+            self.refused_at(index).store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn refused_own_in(&self, bank: u32) -> &AtomicU32 {
+        self.share(offset_of!(SlotShares, own_refused) + bank as usize * size_of::<u32>())
     }
 
     /// To change what has slots: one at a time.

@@ -45,10 +45,9 @@ pub struct Listing {
     pub namespaces: Vec<(u64, NetnsCounts)>,
     /// At the ports that were asked for.
     pub ports: Vec<((NetnsId, u16), ListedCounts)>,
-    /// Full sockets by cgroup of other namespaces, if that was asked for.
-    pub cgroups: CgroupsOfNetns,
-    /// Sockets of cgroups for which there was no room.
-    pub cgroups_left_out: u64,
+    /// Full sockets by cgroup of other namespaces; none if that was not asked for, or there was no room for
+    /// some.
+    pub cgroups: Option<CgroupsOfNetns>,
     /// Sockets met.
     pub sockets: u64,
     /// Sockets or buckets that could not be read or counted, for they changed meanwhile.
@@ -95,10 +94,12 @@ impl Lister {
             entered.map_err(map_error(LISTED_PORTS))?;
         }
         let mut found = Listing::default();
-        let own = self.pass_through(run, 0, by_cgroup, &mut found)?;
+        let cursor = self.pass_through(run, 0, by_cgroup, &mut found)?;
+        let (own, mut left_out) = (cursor.hashinfo, cursor.cgroups_left_out);
         for &hashinfo in hashinfos {
             if hashinfo != own && hashinfo != 0 {
-                self.pass_through(run, hashinfo, by_cgroup, &mut found)?;
+                let cursor = self.pass_through(run, hashinfo, by_cgroup, &mut found)?;
+                left_out += cursor.cgroups_left_out;
             }
         }
         let mut gone = Vec::new();
@@ -122,7 +123,7 @@ impl Lister {
             ignore_enoent(self.ports.remove(&key(port))).map_err(map_error(LISTED_PORTS))?;
         }
         if by_cgroup {
-            found.cgroups = self.take_cgroups()?;
+            found.cgroups = Some(self.take_cgroups()?).filter(|_| left_out == 0);
         }
         Ok(found)
     }
@@ -162,14 +163,14 @@ impl Lister {
         })
     }
 
-    /// Goes through both tables of one `struct inet_hashinfo`, whose address this gives.
+    /// Goes through both tables of one `struct inet_hashinfo`. Where it came to.
     fn pass_through(
         &mut self,
         run: &dyn Fn() -> Result<(), BpfError>,
         hashinfo: u64,
         by_cgroup: bool,
         found: &mut Listing,
-    ) -> Result<u64, BpfError> {
+    ) -> Result<Cursor, BpfError> {
         let start = Cursor {
             hashinfo,
             pass: self.pass,
@@ -181,8 +182,7 @@ impl Lister {
         let cursor = self.run_through(start, run)?;
         found.sockets += cursor.sockets;
         found.failed += cursor.failed;
-        found.cgroups_left_out += cursor.cgroups_left_out;
-        Ok(cursor.hashinfo)
+        Ok(cursor)
     }
 
     /// Runs a program until the pass that begins at `start` is complete.

@@ -236,20 +236,21 @@ impl AuditState {
         }
     }
 
-    /// Enters a correction of another namespace, and that its counts, and those of `ports` and of its cgroups,
-    /// are what the kernel lists.
+    /// Enters a correction of another namespace, and that its counts, and those of `ports` and, `by_cgroup`, of
+    /// its cgroups, are what the kernel lists.
     pub fn confirm(
         &mut self,
         netns: NetnsId,
         correction: Gauges,
         ports: impl IntoIterator<Item = (u16, Gauges)>,
+        by_cgroup: bool,
     ) {
         let Some(netns_state) = self.others.get_mut(&netns) else {
             return;
         };
         netns_state.base = netns_state.base + correction;
         netns_state.audited(correction.distance(&Gauges::default()), None);
-        netns_state.cgroups_in_doubt = false;
+        netns_state.cgroups_in_doubt &= !by_cgroup;
         for (port, correction) in ports {
             Arc::make_mut(&mut self.walked_ports).insert((netns, port));
             if correction != Gauges::default() {

@@ -10,45 +10,64 @@ use crate::{kernel::cgroups, snapshot::CgroupName};
 /// What cgroups are called: those that have sockets keep their names when they are removed.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    /// None of those that were not found.
-    names: BTreeMap<u64, Option<CgroupName>>,
+    names: BTreeMap<u64, Entry>,
     /// When the hierarchy was last read, and how long that took.
     read: Option<(Instant, Duration)>,
 }
 
+#[derive(Debug)]
+struct Entry {
+    /// None if it was not found.
+    name: Option<CgroupName>,
+    /// When it was last asked for.
+    asked: Instant,
+}
+
 impl Names {
+    /// How long a name is kept that nobody asks for.
+    const KEPT: Duration = Duration::from_secs(60);
+
     /// Reading the hierarchy takes at most this part of the time.
     const SHARE: u32 = 100;
 
-    /// Finds the names of `ids`, and forgets all others.
+    /// Finds the names of `ids`, and forgets those that were not asked for.
     pub(super) fn resolve(&mut self, ids: &BTreeSet<u64>) {
-        self.names.retain(|id, _| ids.contains(id));
-        let is_new = |id: &u64| !self.names.contains_key(id);
+        let now = Instant::now();
+        let mut unknown = Vec::new();
+        for &id in ids {
+            match self.names.get_mut(&id) {
+                Some(entry) => entry.asked = now,
+                None => unknown.push(id),
+            }
+        }
+        let is_kept = |entry: &Entry| now.saturating_duration_since(entry.asked) < Self::KEPT;
+        self.names.retain(|_, entry| is_kept(entry));
         let is_due = self
             .read
             .is_none_or(|(read, took)| read.elapsed() >= took * Self::SHARE);
-        if !is_due || !ids.iter().any(is_new) {
+        if !is_due || unknown.is_empty() {
             return;
         }
-        let began = Instant::now();
-        let mut found = cgroups::names().unwrap_or_default();
-        self.read = Some((Instant::now(), began.elapsed()));
-        for &id in ids {
-            let name = self.names.entry(id).or_default();
-            if let Some(found) = found.remove(&id) {
-                // Not moved: the kernel has no way to.
-                *name = Some(found);
-            }
+        let found = cgroups::names();
+        self.read = Some((Instant::now(), now.elapsed()));
+        let Ok(mut found) = found else { return };
+        for id in unknown {
+            // Not moved: the kernel has no way to.
+            let name = found.remove(&id);
+            self.names.insert(id, Entry { name, asked: now });
         }
     }
 
     /// What a cgroup is called, as far as it is known.
     pub(super) fn get(&self, id: u64) -> CgroupName {
-        self.names.get(&id).cloned().flatten().unwrap_or_default()
+        let entry = self.names.get(&id);
+        entry
+            .and_then(|entry| entry.name.clone())
+            .unwrap_or_default()
     }
 
     /// Its systemd unit, as far as it is known.
     pub(super) fn unit(&self, id: u64) -> Option<String> {
-        self.names.get(&id)?.as_ref()?.unit.clone()
+        self.names.get(&id)?.name.as_ref()?.unit.clone()
     }
 }

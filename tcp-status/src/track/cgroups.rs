@@ -31,6 +31,13 @@ const NOT_LISTED: &str = "the kernel's socket tables, by which cgroups of other 
 const IN_DOUBT: &str =
     "events were missed in this network namespace; its cgroups are counted again when it rests";
 
+/// The cgroups of all namespaces, as they were read at once.
+pub(super) struct AllCgroups {
+    sums: CgroupSums,
+    /// Namespaces in which they may be off.
+    in_doubt: BTreeSet<NetnsId>,
+}
+
 impl Tracker {
     /// Whether sockets are counted by cgroup.
     pub(super) const fn counts_cgroups(&self) -> bool {
@@ -48,36 +55,49 @@ impl Tracker {
 
     /// The sockets of all cgroups of all namespaces, whose names are looked for; why there are none, if they
     /// are not counted.
-    pub(super) fn cgroup_sums(&self) -> Result<Result<CgroupSums, String>, ApiError> {
+    pub(super) fn read_cgroups(&self) -> Result<Result<AllCgroups, String>, BpfError> {
         if let Some(reason) = &self.plan.cgroups_reason {
             return Ok(Err(reason.clone()));
         }
-        self.name_cgroups().map_err(unavailable)?;
-        self.live_bank().cgroups().map_err(unavailable).map(Ok)
+        // Before the sums: what is corrected meanwhile is right in them, or in doubt.
+        let in_doubt = self
+            .audit_state()
+            .others
+            .iter()
+            .filter_map(|(&netns, of)| of.cgroups_in_doubt.then_some(netns))
+            .collect();
+        let sums = self.live_bank().cgroups()?;
+        let ids = sums.tracked.keys().map(|(_, id)| *id).collect();
+        lock(&self.cgroup_names).resolve(&ids);
+        Ok(Ok(AllCgroups { sums, in_doubt }))
+    }
+
+    /// Why the cgroups of a namespace are not known, if they are not.
+    fn unknown(&self, netns: NetnsId, cgroups: &AllCgroups) -> Option<&'static str> {
+        if netns == OWN_NETNS {
+            None
+        } else if !self.bpf.lists_tables() {
+            Some(NOT_LISTED)
+        } else {
+            cgroups.in_doubt.contains(&netns).then_some(IN_DOUBT)
+        }
     }
 
     /// Sets the cgroups of a namespace in its snapshot, or why they are not known.
     pub(super) fn set_cgroups(
         &self,
         netns: NetnsId,
-        sums: &Result<CgroupSums, String>,
+        cgroups: &Result<AllCgroups, String>,
         (gauges, half_open): (&Gauges, &HalfOpen),
         snapshot: &mut Snapshot,
     ) {
-        let in_doubt = {
-            let audit_state = self.audit_state();
-            let netns_state = audit_state.netns_state(netns);
-            netns != OWN_NETNS && netns_state.is_some_and(|of| of.cgroups_in_doubt)
-        };
-        let sums = match sums {
+        let cgroups = match cgroups {
+            Ok(cgroups) => self.unknown(netns, cgroups).map_or(Ok(cgroups), Err),
             Err(reason) => Err(reason.as_str()),
-            Ok(_) if netns != OWN_NETNS && !self.bpf.lists_tables() => Err(NOT_LISTED),
-            Ok(_) if in_doubt => Err(IN_DOUBT),
-            Ok(sums) => Ok(sums),
         };
-        match sums {
+        match cgroups {
             Err(reason) => snapshot.cgroups_reason = Some(reason.into()),
-            Ok(sums) => {
+            Ok(AllCgroups { sums, .. }) => {
                 let all = [snapshot.ipv4, snapshot.ipv6];
                 snapshot.cgroups = Some(self.cgroups(netns, sums, (gauges, half_open), &all));
             }
@@ -92,7 +112,8 @@ impl Tracker {
         (gauges, half_open): (&Gauges, &HalfOpen),
         all: &FamilyCounts,
     ) -> Cgroups {
-        let names = lock(&self.cgroup_names);
+        let mut names = lock(&self.cgroup_names);
+        names.resolve(&half_open.by_cgroup.keys().copied().collect());
         let tracked = sums.tracked.range((netns, 0)..=(netns, u64::MAX));
         let tracked: BTreeMap<u64, &CgroupSum> = tracked.map(|(key, sum)| (key.1, sum)).collect();
         let row = |(&id, sum): (&u64, &&CgroupSum)| CgroupCounts {
@@ -106,7 +127,7 @@ impl Tracker {
         let requests: u64 = beyond.map(|(_, requests)| requests).sum();
         let other = match netns {
             OWN_NETNS => sums.other,
-            _ if sums.refused => Some(rest(gauges, tracked.values().copied())),
+            _ if sums.refused.contains(netns) => Some(rest(gauges, tracked.values().copied())),
             _ => None,
         };
         let other = other.map(|sum| self::row(&sum, requests));
@@ -128,21 +149,37 @@ impl Tracker {
 
     /// The number of sockets in `state` of the cgroups that have a name, in all namespaces.
     pub(super) fn cgroup_count(&self, named: &str, state: State) -> Result<u64, ApiError> {
-        let sums = self.cgroup_sums()?;
-        let sums =
-            sums.map_err(|reason| unavailable(format!("cannot count by cgroup: {reason}")))?;
+        let cgroups = self.read_cgroups().map_err(unavailable)?;
+        let cgroups =
+            cgroups.map_err(|reason| unavailable(format!("cannot count by cgroup: {reason}")))?;
+        let sums = &cgroups.sums;
         let requests = match state {
             State::SynRecv => self.requests_by_cgroup()?,
             _ => BTreeMap::new(),
         };
         let ids = sums.tracked.keys().map(|(_, id)| id);
         let ids: BTreeSet<u64> = ids.chain(requests.keys()).copied().collect();
-        let names = lock(&self.cgroup_names);
+        let mut names = lock(&self.cgroup_names);
+        names.resolve(&ids);
         let is_named = |id: &u64| names.get(*id).is_named(named);
         let matching: BTreeSet<u64> = ids.into_iter().filter(is_named).collect();
         drop(names);
         if matching.is_empty() {
             exists(named)?;
+            if sums.other.is_some() || !sums.refused.is_empty() {
+                return Err(unavailable(format!(
+                    "cannot count cgroup \"{}\": it may be beyond --max-cgroups; raise that",
+                    excerpt(named)
+                )));
+            }
+        }
+        let mut namespaces = sums.tracked.keys();
+        let unknown = namespaces.find_map(|(netns, id)| {
+            let unknown = self.unknown(*netns, &cgroups);
+            unknown.filter(|_| matching.contains(id))
+        });
+        if let Some(reason) = unknown {
+            return Err(unavailable(format!("cannot count by cgroup: {reason}")));
         }
         let counted = sums.tracked.iter();
         let counted = counted.filter(|((_, id), _)| matching.contains(id));

@@ -3,6 +3,7 @@
 use tcp_status_common::{counters::OWN_NETNS, state::State};
 
 use super::{
+    api_error::unavailable,
     gauge::Gauges,
     queues::{self, HalfOpen},
     sync::lock,
@@ -81,7 +82,7 @@ impl Tracker {
             return Ok(None);
         }
         let own = (OWN_NETNS, 0)..=(OWN_NETNS, u16::MAX);
-        let ports = self.ports_by_namespace()?;
+        let ports = self.port_sums().map_err(unavailable)?;
         let ports = ports.range(own).map(|(&(_, port), &of)| (port, of));
         let ports = self.ports(OWN_NETNS, gauges, &ports.collect(), half_open)?;
         let outgoing = ports.outgoing.map(|outgoing| outgoing.total());

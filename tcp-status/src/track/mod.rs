@@ -9,6 +9,7 @@ mod audit_state;
 mod aux_counts;
 mod budget;
 mod cgroup_names;
+mod cgroup_passes;
 mod cgroups;
 mod conditions;
 mod cpu_time;

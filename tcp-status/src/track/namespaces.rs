@@ -12,13 +12,14 @@ use std::{
 };
 
 use tcp_status_common::{
-    counters::{NamespaceRecord, NetnsId, OVERFLOW_NETNS, OWN_NETNS},
+    counters::{NamespaceRecord, NetnsId, OVERFLOW_NETNS},
     table::ListedCounts,
 };
 
 use super::{
     audit_diff::AuditDiff,
     budget::Budget,
+    cgroup_passes::FoundCgroups,
     cpu_time::CpuTimer,
     gauge::Gauges,
     listed::ByNamespace,
@@ -29,7 +30,7 @@ use super::{
     tracker::Tracker,
     watched::{Missing, Watched},
 };
-use crate::bpf::{BpfError, CgroupSum, CgroupsOfNetns, Listing, Scope};
+use crate::bpf::{BpfError, Listing, Scope};
 
 /// How long a namespace may go without rest before a pass is to confirm it between two events.
 const RESTLESS: Duration = Duration::from_secs(5);
@@ -261,6 +262,7 @@ impl Namespaces {
         // A namespace is judged only if nothing came meanwhile.
         self.update(tracker, tracker.bpf.namespaces()?, Instant::now())?;
         let truths = self.truths(tracker, &listing)?;
+        let mut complete = BTreeMap::new();
         let timewait = tracker.counts_timewait(OVERFLOW_NETNS);
         for (netns, counted) in counted {
             let truth = truths.get(&netns).copied().unwrap_or_default();
@@ -274,16 +276,22 @@ impl Namespaces {
             let Some(watched) = self.watched.get_mut(&netns).filter(|_| undisturbed) else {
                 continue;
             };
+            let listed = listing.cgroups.as_ref().filter(|_| netns != OVERFLOW_NETNS);
+            let found = listed.map(|listed| FoundCgroups::new(netns, listed, &cgroups));
+            let FoundCgroups { unslotted, missing } = found.unwrap_or_default();
             let missing = Missing {
                 gauges: truth - counted,
-                cgroups: missing_of_cgroups(netns, &listing, &cgroups),
+                cgroups: missing,
             };
             let Some(correction) = watched.judge(judged[&netns], missing, now) else {
                 continue;
             };
-            let added = correction.cgroups.into_iter();
-            let added = added.map(|(id, sum)| ((netns, id), sum));
-            watched.lacks_cgroup_slot = !tracker.bpf.add_to_cgroups(added)?.is_empty();
+            let added = correction.cgroups.into_iter().chain(unslotted);
+            let entered = tracker.add_to_cgroups(netns, added);
+            watched.lacks_cgroup_slot = !entered.inspect_err(|_| watched.confirmed = None)?;
+            if listed.is_some() && !watched.lacks_cgroup_slot {
+                complete.insert(netns, watched.record.events);
+            }
             let correction = correction.gauges;
             let ports = listing.ports.iter().filter(|((of, _), _)| *of == netns);
             let ports = ports.filter_map(|((_, port), counts)| {
@@ -299,8 +307,10 @@ impl Namespaces {
                 log::debug!(netns = tracker.inode(netns), corrected = corrected.as_str();
                     "the kernel's tables corrected the counts");
             }
-            tracker.audit_state_mut().confirm(netns, correction, ports);
+            let mut audit_state = tracker.audit_state_mut();
+            audit_state.confirm(netns, correction, ports, listed.is_some());
         }
+        tracker.admit_cgroups(&complete)?;
         self.give_back_slots(tracker)?;
         let mut listed = lock(&tracker.listed);
         (listed.taken, listed.cost) = (Some(Instant::now()), cost);
@@ -327,7 +337,7 @@ impl Namespaces {
             }
         }
         if !settled_cgroups.is_empty() || self.stale_ports {
-            self.give_back_cgroups(tracker, &settled_cgroups)?;
+            tracker.give_back_cgroups(&settled_cgroups)?;
         }
         if settled.is_empty() && !self.stale_ports {
             return Ok(());
@@ -345,25 +355,6 @@ impl Namespaces {
         tracker.audit_state_mut().forget_ports(kept);
         tracker.bpf.forget_ports(bank, kept)?;
         self.stale_ports = false;
-        Ok(())
-    }
-
-    fn give_back_cgroups(
-        &self,
-        tracker: &Tracker,
-        settled: &BTreeSet<NetnsId>,
-    ) -> Result<(), BpfError> {
-        let sums = tracker.live_bank().cgroups()?.tracked;
-        let is_unused = |netns, id| {
-            let is_empty = |sum: &CgroupSum| *sum == CgroupSum::default();
-            settled.contains(&netns) && sums.get(&(netns, id)).is_some_and(is_empty)
-        };
-        let is_living = |netns| self.watched.contains_key(&netns);
-        let forgotten = |&(netns, id): &(NetnsId, u64)| !is_living(netns) || is_unused(netns, id);
-        let mut others = sums.keys().filter(|(netns, _)| *netns != OWN_NETNS);
-        if others.any(forgotten) {
-            tracker.bpf.forget_cgroups(is_living, is_unused)?;
-        }
         Ok(())
     }
 
@@ -390,7 +381,7 @@ impl Namespaces {
                 if let Some(watched) = self.watched.get_mut(&netns) {
                     let missing = Missing {
                         gauges: missing,
-                        cgroups: missing_of_cgroups(netns, listing, &CgroupsOfNetns::new()),
+                        ..Missing::default()
                     };
                     watched.found = Some((watched.record.events, missing));
                 }
@@ -456,33 +447,6 @@ fn unentered_ports(
             && !entered.contains(&(*netns, *port))
     });
     Ok(missing.collect())
-}
-
-/// By how much the full sockets that are listed exceed those that are counted, of each cgroup of a namespace
-/// for which they differ. What is not listed may have had no room.
-fn missing_of_cgroups(
-    netns: NetnsId,
-    listing: &Listing,
-    counted: &CgroupsOfNetns,
-) -> BTreeMap<u64, CgroupSum> {
-    let all = (netns, 0)..=(netns, u64::MAX);
-    let mut missing = BTreeMap::new();
-    if netns == OVERFLOW_NETNS {
-        return missing;
-    }
-    for (&(_, id), sum) in listing.cgroups.range(all.clone()) {
-        missing.insert(id, *sum);
-    }
-    for (&(_, id), sum) in counted.range(all) {
-        if listing.cgroups_left_out == 0 || missing.contains_key(&id) {
-            let missing = missing.entry(id).or_default().iter_mut();
-            missing
-                .zip(sum)
-                .for_each(|(missing, count)| *missing -= count);
-        }
-    }
-    missing.retain(|_, sum| *sum != CgroupSum::default());
-    missing
 }
 
 /// What was listed, in the places of the counters: without request sockets, and without minisockets

@@ -15,7 +15,7 @@ use super::{
     gauge::Gauges,
     inside::{Candidate, Inside},
     no_local_port::Destinations,
-    ports::AllPorts,
+    ports::Apart,
     queues::{self, HalfOpen},
     reading::Reading,
     split::SplitCache,
@@ -54,9 +54,9 @@ impl Tracker {
     pub(super) fn snapshots_from_outside(
         &self,
         records: &[(NetnsId, NamespaceRecord)],
-        (split, ports): (SplitMethod, &AllPorts),
+        apart: &Apart,
     ) -> Result<Vec<(NetnsId, Snapshot)>, ApiError> {
-        if split == SplitMethod::Walk {
+        if apart.split == SplitMethod::Walk {
             self.refresh_listed(true).map_err(unavailable)?;
         }
         let found = self.read_outside(records)?;
@@ -67,18 +67,8 @@ impl Tracker {
         });
         self.refresh_inside(candidates.collect());
         let destinations = self.destinations().map_err(unavailable)?;
-        let cgroups = self.cgroup_sums()?;
         let snapshots = found.into_iter().map(|(netns, outside)| {
-            let ports = ports
-                .range((netns, 0)..=(netns, u16::MAX))
-                .map(|(&(_, port), &gauges)| (port, gauges))
-                .collect();
-            let half_open = outside.half_open.clone();
-            let gauges = outside.reading.gauges;
-            let mut snapshot =
-                self.assemble_outside(netns, outside, (split, &ports), &destinations)?;
-            self.set_cgroups(netns, &cgroups, (&gauges, &half_open), &mut snapshot);
-            self.set_units(&mut snapshot.listeners);
+            let snapshot = self.assemble_outside(netns, outside, apart, &destinations)?;
             Ok((netns, snapshot))
         });
         snapshots.collect()
@@ -115,7 +105,7 @@ impl Tracker {
         &self,
         netns: NetnsId,
         outside: Outside,
-        (split, ports): (SplitMethod, &BTreeMap<u16, Gauges>),
+        apart: &Apart,
         destinations: &Destinations,
     ) -> Result<Snapshot, ApiError> {
         let Outside {
@@ -124,7 +114,8 @@ impl Tracker {
             mut listeners,
             half_open,
         } = outside;
-        let aux = self.aux_counts_outside(netns, &record, (split, &reading.gauges), &half_open);
+        let gauges = (apart.split, &reading.gauges);
+        let aux = self.aux_counts_outside(netns, &record, gauges, &half_open);
         let counts = assemble(&reading.gauges, &aux);
         let mut snapshot = self.describe(netns, &reading, counts, destinations)?;
         if let Some(inside) = lock(&self.inside).get(netns) {
@@ -132,7 +123,9 @@ impl Tracker {
             snapshot.ephemeral_ports = inside.settings.ephemeral_ports;
             queues::set_syn_queue_limits(&mut listeners, &inside.settings);
         }
-        snapshot.ports = self.ports(netns, (split, &reading.gauges), ports, &half_open)?;
+        snapshot.ports = self.ports(netns, gauges, &apart.ports_of(netns), &half_open)?;
+        self.set_cgroups(netns, &apart.cgroups, (gauges.1, &half_open), &mut snapshot);
+        self.set_units(&mut listeners);
         snapshot.listeners = listeners;
         Ok(snapshot)
     }
@@ -227,11 +220,14 @@ impl Tracker {
     }
 
     /// Everything about a namespace that cannot be entered.
-    pub(super) fn snapshot_from_outside(&self, netns: NetnsId) -> Result<Snapshot, ApiError> {
+    pub(super) fn snapshot_from_outside(
+        &self,
+        netns: NetnsId,
+        apart: &Apart,
+    ) -> Result<Snapshot, ApiError> {
         let record = self.bpf.namespace(netns).map_err(unavailable)?;
         let records = [(netns, record.unwrap_or(NamespaceRecord::NONE))];
-        let ports = (self.hooks.split(), &self.ports_by_namespace()?);
-        let found = self.snapshots_from_outside(&records, ports)?.pop();
+        let found = self.snapshots_from_outside(&records, apart)?.pop();
         let (_, snapshot) = found.ok_or_else(|| unavailable("cannot read the namespace"))?;
         Ok(snapshot)
     }

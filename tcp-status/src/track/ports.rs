@@ -9,6 +9,7 @@ use super::{
     api_error::unavailable,
     assemble::{FamilyCounts, assemble_port},
     audit_state::add_ends,
+    cgroups::AllCgroups,
     gauge::Gauges,
     queues::{self, HalfOpen},
     split::{Split, SplitCache},
@@ -27,6 +28,23 @@ use tcp_status_common::counters::{NetnsId, OWN_NETNS};
 
 /// The sockets of every port that is kept apart, by namespace and port.
 pub(super) type AllPorts = BTreeMap<(NetnsId, u16), Gauges>;
+
+/// What is counted apart in all namespaces, as it was read at once.
+pub(super) struct Apart {
+    /// How minisockets were separated before.
+    pub(super) split: SplitMethod,
+    pub(super) ports: AllPorts,
+    /// Or why cgroups are not counted.
+    pub(super) cgroups: Result<AllCgroups, String>,
+}
+
+impl Apart {
+    /// The ports of a namespace.
+    pub(super) fn ports_of(&self, netns: NetnsId) -> BTreeMap<u16, Gauges> {
+        let ports = self.ports.range((netns, 0)..=(netns, u16::MAX));
+        ports.map(|(&(_, port), &gauges)| (port, gauges)).collect()
+    }
+}
 
 impl Tracker {
     /// The ports of a namespace whose sockets are `all` together: each with its counts, those
@@ -151,11 +169,16 @@ impl Tracker {
         Ok(ends)
     }
 
-    pub(super) fn ports_by_namespace(&self) -> Result<AllPorts, ApiError> {
-        self.port_sums().map_err(unavailable)
+    /// What is counted apart in all namespaces.
+    pub(super) fn read_apart(&self) -> Result<Apart, ApiError> {
+        Ok(Apart {
+            split: self.hooks.split(),
+            ports: self.port_sums().map_err(unavailable)?,
+            cgroups: self.read_cgroups().map_err(unavailable)?,
+        })
     }
 
-    /// The same.
+    /// The sockets of every port that is kept apart.
     pub(super) fn port_sums(&self) -> Result<AllPorts, BpfError> {
         let (live, bases) = self.live_bank_with(|audit_state| audit_state.port_bases());
         let ports = live.ports()?.into_iter();

@@ -12,9 +12,8 @@ use super::{
     assemble::{FamilyCounts, assemble},
     audit_state::{APPEARED, UNREACHABLE},
     aux_counts::{StalenessPolicy, UNRECORDED},
-    gauge::Gauges,
     no_local_port::Destinations,
-    ports::AllPorts,
+    ports::Apart,
     queues::{self, HalfOpen},
     reading::Reading,
     sync::{POISONED, lock},
@@ -23,7 +22,6 @@ use super::{
 use crate::{
     kernel::{
         netns::{self, Target},
-        plan::SplitMethod,
         procfs, sysctl,
     },
     serve::{
@@ -104,33 +102,28 @@ impl Tracker {
 
     /// Everything about one namespace. Peaks and rates reach `window` seconds back.
     pub(super) fn snapshot(&self, netns: NetnsId, window: u32) -> Result<Snapshot, ApiError> {
-        let split = self.hooks.split();
-        self.snapshot_with(netns, window, (split, &self.ports_by_namespace()?))
+        self.snapshot_with(netns, window, &self.read_apart()?)
     }
 
     fn snapshot_with(
         &self,
         netns: NetnsId,
         window: u32,
-        (split, ports): (SplitMethod, &AllPorts),
+        apart: &Apart,
     ) -> Result<Snapshot, ApiError> {
-        let ports = ports
-            .range((netns, 0)..=(netns, u16::MAX))
-            .map(|(&(_, port), &gauges)| (port, gauges))
-            .collect();
         if netns == OVERFLOW_NETNS {
             let mut snapshot = self.snapshot_of_overflow()?;
             snapshot.netns_name = Some(OVERFLOW_NAME.into());
             return Ok(snapshot);
         }
         match self.open_netns(netns) {
-            Ok(None) => self.snapshot_here(netns, window, (split, &ports)),
-            Ok(Some(target)) => netns::within(&target, || {
-                self.snapshot_here(netns, window, (split, &ports))
-            })?,
+            Ok(None) => self.snapshot_here(netns, window, apart),
+            Ok(Some(target)) => {
+                netns::within(&target, || self.snapshot_here(netns, window, apart))?
+            }
             Err(error) => {
                 log::debug!(error:%, netns = self.inode(netns); "namespace not entered: counts from events only");
-                let mut snapshot = self.snapshot_from_outside(netns)?;
+                let mut snapshot = self.snapshot_from_outside(netns, apart)?;
                 if !self.bpf.lists_tables() {
                     snapshot.degraded.get_or_insert(UNREACHABLE.into());
                 }
@@ -148,12 +141,11 @@ impl Tracker {
     fn all_snapshots(&self, window: u32) -> Result<Vec<(NetnsId, Snapshot)>, ApiError> {
         let records = self.live_records().map_err(unavailable)?;
         let overflow = self.audit_state().others.contains_key(&OVERFLOW_NETNS);
-        let split = self.hooks.split();
-        let ports = (split, &self.ports_by_namespace()?);
-        let snapshot = |netns| Ok((netns, self.snapshot_with(netns, window, ports)?));
+        let apart = &self.read_apart()?;
+        let snapshot = |netns| Ok((netns, self.snapshot_with(netns, window, apart)?));
         let mut snapshots = vec![snapshot(OWN_NETNS)?];
         if self.bpf.lists_tables() {
-            snapshots.extend(self.snapshots_from_outside(&records, ports)?);
+            snapshots.extend(self.snapshots_from_outside(&records, apart)?);
         } else {
             let others = records.into_iter().map(|(netns, _)| snapshot(netns));
             snapshots.extend(others.collect::<Result<Vec<_>, ApiError>>()?);
@@ -224,8 +216,12 @@ impl Tracker {
             return Ok(None);
         };
         self.within_netns(netns, || {
-            let only = BTreeMap::from([(port, gauges)]);
-            let whole = self.snapshot_here(netns, window, (split, &only))?;
+            let only = Apart {
+                split,
+                ports: BTreeMap::from([((netns, port), gauges)]),
+                cgroups: Err(String::new()),
+            };
+            let whole = self.snapshot_here(netns, window, &only)?;
             let all = self.gauges(netns).map_err(unavailable)?;
             let half_open = self.half_open(netns, &all)?.1;
             let counts = self.port_row(netns, &[port], (split, &gauges), &half_open);
@@ -260,8 +256,9 @@ impl Tracker {
         &self,
         netns: NetnsId,
         window: u32,
-        (split, ports): (SplitMethod, &BTreeMap<u16, Gauges>),
+        apart: &Apart,
     ) -> Result<Snapshot, ApiError> {
+        let split = apart.split;
         let reading = self.read(netns).map_err(unavailable)?;
         let gauges = reading.gauges;
         let (mut listeners, half_open) = self.half_open(netns, &gauges)?;
@@ -285,9 +282,8 @@ impl Tracker {
             snapshot.fullest_destination = self.fullest_destination();
         }
         queues::set_syn_queue_limits(&mut listeners, &settings);
-        snapshot.ports = self.ports(netns, (split, &gauges), ports, &half_open)?;
-        let sums = self.cgroup_sums()?;
-        self.set_cgroups(netns, &sums, (&gauges, &half_open), &mut snapshot);
+        snapshot.ports = self.ports(netns, (split, &gauges), &apart.ports_of(netns), &half_open)?;
+        self.set_cgroups(netns, &apart.cgroups, (&gauges, &half_open), &mut snapshot);
         self.set_units(&mut listeners);
         if netns == OWN_NETNS {
             if snapshot.accept_latency_reason.is_none() {
