@@ -32,7 +32,7 @@ const KERNEL: &str = "6.12";
 const SUITE: &str = "bookworm";
 
 /// Beside the packages that every Debian has.
-const PACKAGES: &str = "systemd,systemd-sysv,iproute2,procps,diffutils,rpm";
+const PACKAGES: &str = "systemd,systemd-sysv,iproute2,procps,diffutils,rpm,dbus,crun,jq";
 
 const INIT: &str = include_str!("trial/init.sh");
 
