@@ -44,6 +44,7 @@ check 'counts equal after the watchdog' within 30 equal
 shown 'Other network namespaces' | drop_in
 check 'another namespace with the drop-in' within 30 other_namespace
 check 'counts equal with all namespaces' equal
+. /trial/units.sh
 shown 'Metrics' | drop_in
 check 'metrics with the drop-in' within 10 metrics
 drop_in <<EOF
