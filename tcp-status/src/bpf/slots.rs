@@ -40,18 +40,17 @@ type SlotMap = HashMap<MapData, PodWrapper<SlotKey>, u32>;
 
 /// Namespaces of which a cgroup found no slot.
 #[derive(Clone, Debug, Default)]
-pub struct Refusals(Vec<bool>);
+pub struct Refusals(BTreeSet<usize>);
 
 impl Refusals {
     /// Whether a cgroup of the namespace may have no slot.
     pub fn contains(&self, netns: NetnsId) -> bool {
-        let refused = self.0.get(SlotShares::index(netns));
-        netns != OWN_NETNS && refused == Some(&true)
+        netns != OWN_NETNS && self.0.contains(&SlotShares::index(netns))
     }
 
     /// Whether any may have none.
     pub fn is_empty(&self) -> bool {
-        !self.0.contains(&true)
+        self.0.is_empty()
     }
 }
 
@@ -161,8 +160,8 @@ where
 
     /// Namespaces other than the tracker's own of which a cgroup found no slot.
     pub(super) fn refusals(&self) -> Refusals {
-        let refused = |index| self.refused_at(index).load(Ordering::Relaxed) != 0;
-        Refusals((0..SLOT_SHARES).map(refused).collect())
+        let refused = |&index: &usize| self.refused_at(index).load(Ordering::Relaxed) != 0;
+        Refusals((0..SLOT_SHARES).filter(refused).collect())
     }
 
     /// Enters that a cgroup of a namespace found no slot, or that none did.

@@ -1,7 +1,7 @@
 //! The names of cgroups that have sockets.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
 
@@ -31,10 +31,10 @@ impl Names {
     const SHARE: u32 = 100;
 
     /// Finds the names of `ids`, and forgets those that were not asked for.
-    pub(super) fn resolve(&mut self, ids: &BTreeSet<u64>) {
+    pub(super) fn resolve(&mut self, ids: impl IntoIterator<Item = u64>) {
         let now = Instant::now();
         let mut unknown = Vec::new();
-        for &id in ids {
+        for id in ids {
             match self.names.get_mut(&id) {
                 Some(entry) => entry.asked = now,
                 None => unknown.push(id),

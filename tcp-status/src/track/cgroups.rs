@@ -48,7 +48,7 @@ impl Tracker {
     pub(super) fn name_cgroups(&self) -> Result<(), BpfError> {
         if self.counts_cgroups() {
             let ids = self.live_bank().cgroup_ids()?;
-            lock(&self.cgroup_names).resolve(&ids);
+            lock(&self.cgroup_names).resolve(ids);
         }
         Ok(())
     }
@@ -67,8 +67,8 @@ impl Tracker {
             .filter_map(|(&netns, of)| of.cgroups_in_doubt.then_some(netns))
             .collect();
         let sums = self.live_bank().cgroups()?;
-        let ids = sums.tracked.keys().map(|(_, id)| *id).collect();
-        lock(&self.cgroup_names).resolve(&ids);
+        let ids = sums.tracked.keys().map(|(_, id)| *id);
+        lock(&self.cgroup_names).resolve(ids);
         Ok(Ok(AllCgroups { sums, in_doubt }))
     }
 
@@ -113,7 +113,7 @@ impl Tracker {
         all: &FamilyCounts,
     ) -> Cgroups {
         let mut names = lock(&self.cgroup_names);
-        names.resolve(&half_open.by_cgroup.keys().copied().collect());
+        names.resolve(half_open.by_cgroup.keys().copied());
         let tracked = sums.tracked.range((netns, 0)..=(netns, u64::MAX));
         let tracked: BTreeMap<u64, &CgroupSum> = tracked.map(|(key, sum)| (key.1, sum)).collect();
         let row = |(&id, sum): (&u64, &&CgroupSum)| CgroupCounts {
@@ -160,7 +160,7 @@ impl Tracker {
         let ids = sums.tracked.keys().map(|(_, id)| id);
         let ids: BTreeSet<u64> = ids.chain(requests.keys()).copied().collect();
         let mut names = lock(&self.cgroup_names);
-        names.resolve(&ids);
+        names.resolve(ids.iter().copied());
         let is_named = |id: &u64| names.get(*id).is_named(named);
         let matching: BTreeSet<u64> = ids.into_iter().filter(is_named).collect();
         drop(names);
