@@ -59,7 +59,10 @@ cp /trial/tcp-traffic /run/bundle/rootfs
 sleep infinity | crun --systemd-cgroup run --bundle /run/bundle "$ID" >/run/contained 2>&1 &
 check 'a container runs' within 30 grep held /run/contained
 contained=$(crun state "$ID" | jq .pid)
-check 'a container' within 10 cgroup_is "$contained" /system.slice/"$SCOPE" "$ID" container
+# crun makes one below the scope.
+CGROUP=$(sed -n 's/^0:://p' /proc/"$contained"/cgroup)
+check 'a container' within 10 cgroup_is "$contained" "$CGROUP" "$ID" container
+check 'its scope' within 10 cgroup_is "$contained" "$CGROUP" "$SCOPE" unit
 for unit in trial-leaks.service trial-holds.service trial-client.service trial-activated.socket \
     trial-activated.service trial-behind.socket; do
     check "$unit" within 10 cgroup_is 1 /system.slice/$unit $unit unit
@@ -68,7 +71,7 @@ check 'accepted sockets are of the .socket' listening 7100 trial-activated.socke
 check 'cgroups of units and a container' tcp-status cgroups
 check 'counts equal with a container' equal
 crun delete --force "$ID"
-check 'the container is gone' within 10 gone /system.slice/"$SCOPE"
+check 'the container is gone' within 10 gone "$CGROUP"
 systemctl stop trial-leaks trial-holds trial-client trial-activated.socket trial-activated trial-behind.socket trial-behind
 rm -r /run/bundle /run/contained /run/systemd/system/trial-*
 systemctl daemon-reload
