@@ -220,17 +220,13 @@ fn cgroups_of(path: &Path, netns: Option<String>) -> anyhow::Result<(Vec<Snapsho
         ..Show::default()
     };
     let snapshots = readings(path, query)?;
-    if let Some(found) = Cgroups::merge(&snapshots) {
-        return Ok((snapshots, found));
+    match Cgroups::merge(&snapshots) {
+        Ok(found) => Ok((snapshots, found)),
+        Err(reason) => Err(ApiError::unavailable(format!(
+            "cannot list cgroups: {reason}; use tcp-status who --by cgroup"
+        ))
+        .into()),
     }
-    let mut reasons = snapshots
-        .iter()
-        .filter_map(|one| one.cgroups_reason.as_deref());
-    let reason = reasons.next().unwrap_or("the tracker is older; restart it");
-    Err(ApiError::unavailable(format!(
-        "cannot list cgroups: {reason}; use tcp-status who --by cgroup"
-    ))
-    .into())
 }
 
 pub(super) fn discover(options: DiscoverOptions) -> anyhow::Result<()> {

@@ -51,9 +51,11 @@ pub struct Cgroups {
 }
 
 impl Cgroups {
-    /// Those of several namespaces together; none where no reading has any.
-    #[must_use]
-    pub fn merge(snapshots: &[Snapshot]) -> Option<Self> {
+    /// Those of several namespaces together.
+    ///
+    /// # Errors
+    /// Why no reading has any.
+    pub fn merge(snapshots: &[Snapshot]) -> Result<Self, &str> {
         let mut merged: Option<Self> = None;
         let mut rows = BTreeMap::<u64, CgroupCounts>::new();
         let mut uncounted = Counts::default();
@@ -76,10 +78,17 @@ impl Cgroups {
                 row.states += &one.states;
             }
         }
-        let mut merged = merged?;
+        let mut reasons = snapshots
+            .iter()
+            .filter_map(|one| one.cgroups_reason.as_deref());
+        let mut merged = merged.ok_or_else(|| {
+            reasons
+                .next()
+                .unwrap_or("the tracker does not say why; restart it")
+        })?;
         merged.unattributed += &uncounted;
         merged.tracked = rows.into_values().collect();
-        Some(merged)
+        Ok(merged)
     }
 
     /// Inode numbers of the namespaces in which each cgroup has sockets.
@@ -298,6 +307,7 @@ mod tests {
     fn cgroups_of_several_namespaces_add_up_to_the_totals_of_all() {
         let mut uncounted = namespace(100, &[], None, 0);
         uncounted.cgroups = None;
+        uncounted.cgroups_reason = Some("not here".into());
         let all = [
             namespace(12, &[(7, 4), (9, 5)], None, 3),
             uncounted.clone(),
@@ -319,8 +329,12 @@ mod tests {
         assert_eq!((merged.limit, merged.other), (16, Some(established(13))));
         assert_eq!(merged.unattributed, established(103));
         let one = &all[..1];
-        assert_eq!(Cgroups::merge(one), one[0].cgroups, "one stays as it is");
-        assert_eq!(Cgroups::merge(&[uncounted]), None);
-        assert_eq!(Cgroups::merge(&[]), None);
+        assert_eq!(
+            Cgroups::merge(one).ok(),
+            one[0].cgroups,
+            "one stays as it is"
+        );
+        assert_eq!(Cgroups::merge(&[uncounted]), Err("not here"));
+        assert!(Cgroups::merge(&[]).is_err());
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     net::{Ipv4Addr, TcpListener, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
 };
 
@@ -134,7 +134,8 @@ fn without_run_it_makes_its_folder_or_says_so() {
             let child = clean(&mut command).stderr(log).spawn().unwrap();
             let mut tracker = Tracker { child, directory };
             assert_eq!(tracker.settled(), None, "{}", tracker.log());
-            let seen = format!("/proc/{}/root/run/tcp-status", tracker.pid());
+            let process = Path::new("/proc").join(tracker.pid().to_string());
+            let seen = process.join("root").join("run/tcp-status");
             let entries = fs::read_dir(&seen)
                 .unwrap()
                 .map(|entry| entry.unwrap().file_name());

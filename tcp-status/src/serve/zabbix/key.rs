@@ -141,14 +141,10 @@ fn cgroups(source: &dyn Source) -> Result<(Vec<Snapshot>, Cgroups), KeyError> {
         ..Show::default()
     };
     let snapshots = source.show(&all)?;
-    if let Some(found) = Cgroups::merge(&snapshots) {
-        return Ok((snapshots, found));
+    match Cgroups::merge(&snapshots) {
+        Ok(found) => Ok((snapshots, found)),
+        Err(reason) => Err(KeyError(format!("cannot list cgroups: {reason}"))),
     }
-    let mut reasons = snapshots
-        .iter()
-        .filter_map(|one| one.cgroups_reason.as_deref());
-    let reason = reasons.next().unwrap_or("unknown");
-    Err(KeyError(format!("cannot list cgroups: {reason}")))
 }
 
 fn number(parameters: &[String]) -> Result<Get, KeyError> {

@@ -31,22 +31,13 @@ listening() { is "$(ss -tanH --cgroup "sport = :$1" | awk '{ print $NF }' | sort
 # Standard input that never ends.
 systemd-run --quiet --unit=trial-leaks sh -c 'sleep infinity | /trial/tcp-traffic hold 2 7'
 systemd-run --quiet --unit=trial-holds sh -c 'sleep infinity | /trial/tcp-traffic bulk 20'
-cat >/run/systemd/system/trial-activated.socket <<UNIT
-[Socket]
-ListenStream=127.0.0.1:7100
-UNIT
-cat >/run/systemd/system/trial-activated.service <<UNIT
-[Service]
-ExecStart=/lib/systemd/systemd-socket-proxyd 127.0.0.1:7101
-UNIT
-cat >/run/systemd/system/trial-behind.socket <<UNIT
-[Socket]
-ListenStream=127.0.0.1:7101
-UNIT
-cat >/run/systemd/system/trial-behind.service <<UNIT
-[Service]
-ExecStart=sleep infinity
-UNIT
+# activated NAME PORT COMMAND: a service that gets its listener from systemd.
+activated() {
+    printf '[Socket]\nListenStream=127.0.0.1:%s\n' "$2" >"/run/systemd/system/trial-$1.socket"
+    printf '[Service]\nExecStart=%s\n' "$3" >"/run/systemd/system/trial-$1.service"
+}
+activated activated 7100 '/lib/systemd/systemd-socket-proxyd 127.0.0.1:7101'
+activated behind 7101 'sleep infinity'
 systemctl daemon-reload
 systemctl start trial-activated.socket trial-behind.socket
 systemd-run --quiet --unit=trial-client bash -c \

@@ -343,7 +343,7 @@ impl Model {
     fn all_units(&self) -> Table {
         let all = &self.namespaces;
         match Cgroups::merge(all) {
-            Some(found) if self.reading.all_netns => {
+            Ok(found) if self.reading.all_netns => {
                 let title = format!("Units {} of all namespaces", found.tracked.len());
                 let marks = marks(all.iter().flat_map(|one| &one.problems));
                 units_table(title, &found, &marks, Some(&Cgroups::namespaces(all)))
