@@ -134,10 +134,11 @@ fn a_bound_has_to_last_and_a_wait_has_an_end() {
             thread::sleep(Duration::from_millis(300));
             gauge.set(1);
             thread::sleep(Duration::from_millis(50));
+            let holds = Instant::now();
             gauge.set(0);
-            let (response, took) = waiter.join().unwrap();
+            let (response, _) = waiter.join().unwrap();
             assert_eq!(response, met(0));
-            assert!(took >= Duration::from_millis(950), "{took:?}");
+            assert!(holds.elapsed() >= Duration::from_millis(600));
         });
         gauge.set(4);
         let short = Wait {
