@@ -103,22 +103,22 @@ fn tests(source: &str) -> Vec<&str> {
     after.filter_map(|rest| rest.split('(').next()).collect()
 }
 
-/// The tests that a page names, each as `folder::file::function`. All of them exist: as tests of
+/// The tests that a page names, each as `folder::file::function`, of any depth. All of them exist: as tests of
 /// the binary, or beside the code.
 fn named_tests(page: &str) -> BTreeSet<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = fs::read_to_string(root.join("..").join(page)).unwrap();
     let code = text.split('`').skip(1).step_by(2);
     let named: BTreeSet<_> = code
-        .filter(|code| code.split("::").count() == 3)
+        .filter(|code| code.split("::").count() >= 3)
         .map(str::to_owned)
         .collect();
     for name in &named {
-        let parts: Vec<_> = name.split("::").collect();
+        let (file, function) = name.rsplit_once("::").unwrap();
+        let file = file.replace("::", "/");
         let exists = ["tests", "src"].iter().any(|folder| {
-            let path = root.join(format!("{folder}/{}/{}.rs", parts[0], parts[1]));
-            fs::read_to_string(path)
-                .is_ok_and(|source| source.contains(&format!("fn {}(", parts[2])))
+            let path = root.join(format!("{folder}/{file}.rs"));
+            fs::read_to_string(path).is_ok_and(|source| source.contains(&format!("fn {function}(")))
         });
         assert!(exists, "{page}: no test {name}");
     }

@@ -13,10 +13,12 @@ use std::{
 use tcp_status_common::state::State;
 
 use super::{
-    budget::Budget,
-    cpu_time::{self, CpuTimer},
-    queues,
-    schedule::Pace,
+    answers::queues,
+    audit::schedule::Pace,
+    resources::{
+        budget::Budget,
+        cpu_time::{self, CpuTimer},
+    },
 };
 use crate::{
     kernel::{

@@ -5,10 +5,10 @@ use std::{fs, sync::Arc, thread};
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::{
-    accept_latency,
-    audit::Auditor,
-    memory,
-    sampler::Sampler,
+    answers::accept_latency,
+    audit::auditor::Auditor,
+    history::sampler::Sampler,
+    resources::memory,
     scan::{NO_ACCEPT_LATENCY, Scan},
     start_error::StartError,
     tracker::{Settings, Tracker},

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::seed::SeedError;
+use super::seed::seeding::SeedError;
 use crate::{
     bpf::BpfError,
     kernel::{plan::BackendUnavailable, procfs, sock_diag},

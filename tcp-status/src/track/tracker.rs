@@ -10,21 +10,23 @@ use std::{
 use tcp_status_common::counters::{NamespaceRecord, NetnsId, OVERFLOW_NETNS, OWN_NETNS};
 
 use super::{
-    accept_latency::AcceptMeter,
-    audit_state::{APPEARED, AuditState, UNREACHABLE},
-    cgroup_names::Names,
-    destination_walks::Walks,
+    answers::{
+        accept_latency::AcceptMeter,
+        cgroup_names::Names,
+        reading::{Counters, Reading},
+    },
+    audit::{
+        schedule::Pace,
+        state::{APPEARED, AuditState, UNREACHABLE},
+    },
+    destinations::walks::Walks,
     gauge::{self, Gauges},
-    inside::InsideCache,
-    listed::TableCounts,
-    netns_targets::NetnsTargets,
-    reading::{Counters, Reading},
-    samples::{Samples, Waker},
+    history::samples::{Samples, Waker},
+    minisockets::{split_caches::SplitCaches, timewait_hooks::TimewaitHooks},
+    namespaces::{inside::InsideCache, listed::TableCounts},
+    resources::sync::{POISONED, lock},
     scan::Scan,
-    schedule::Pace,
-    split_caches::SplitCaches,
-    sync::{POISONED, lock},
-    timewait_hooks::TimewaitHooks,
+    seed::netns_targets::NetnsTargets,
 };
 use crate::{
     bpf::{BankReader, BankSum, Bpf, BpfError, MapLimits, Scope},

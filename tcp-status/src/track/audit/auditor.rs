@@ -1,0 +1,475 @@
+//! The audit: a thread that looks, at most once per interval, whether the counts may be off,
+//! and has them counted again when they may.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    diff::AuditDiff,
+    invariants::{Accepted, Differences},
+    recount::RecountError,
+    schedule::{AuditInputs, Cause, Pace, due},
+};
+use crate::{
+    bpf::{BpfError, Scope},
+    kernel::{procfs, quiesce::GRACE},
+    track::{
+        gauge::{Bounds, Gauges},
+        namespaces::passes::Namespaces,
+        resources::{budget::Budget, cpu_time::CpuTimer, limiter::Limiter, memory, ticker::Ticker},
+        seed::netns_targets::Area,
+        tracker::{Tracker, copy_mismatch},
+    },
+};
+
+use tcp_status_common::counters::{NetnsId, OWN_NETNS};
+
+/// So many looks an interval has while events come.
+const TICKS_PER_INTERVAL: u32 = 4;
+
+/// How often namespaces that are gone are forgotten, whatever becomes of audits.
+const FORGET: Duration = Duration::from_secs(5);
+
+/// So long without an event, and things are at rest.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// So long after the last event counts are taken for exact without an audit, on a host where events
+/// were lost before.
+const REST: Duration = Duration::from_secs(2);
+
+/// The thread that audits. Ends when dropped, after the walk that it may be in.
+pub struct Auditor {
+    _ticker: Ticker,
+}
+
+impl Auditor {
+    /// Starts auditing `tracker`.
+    ///
+    /// # Errors
+    /// If no thread can be had.
+    pub fn spawn(tracker: Arc<Tracker>) -> std::io::Result<Self> {
+        let mut audit_loop = AuditLoop::new(&tracker);
+        let interval = tracker.settings.pace.interval;
+        let ticker = Ticker::spawn("audit", interval, move || {
+            if let Err(error) = audit_loop.tick(&tracker) {
+                if let Some(suppressed) = audit_loop.failures.allow(Instant::now()) {
+                    log::warn!(error:%, suppressed; "audit failed");
+                }
+                tracker.mark_degraded(format!("the last audit failed: {error}"));
+            }
+            audit_loop.pause(interval)
+        })?;
+        Ok(Self { _ticker: ticker })
+    }
+}
+
+/// What was seen at the last look.
+struct AuditLoop {
+    /// Events counted by then.
+    events: u64,
+    /// When a look last found more of them.
+    last_event: Instant,
+    /// When a whole interval was last over.
+    looked: Instant,
+    /// Events counted when the last audit began.
+    audited: Option<u64>,
+    /// The last audit began with no event since the look before it.
+    settled: bool,
+    /// What the kernel's totals differed by after the last audit, which they then do for a
+    /// reason that is not ours.
+    accepted: Accepted,
+    /// What the counters have contradicted since a look that found it first.
+    find_contradiction: Option<Contradiction>,
+    /// The recounts of the last audit disagreed in some namespace.
+    disagreed: bool,
+    /// A port has got a listener since the last audit.
+    unaudited: bool,
+    budget: Budget,
+    namespaces: Namespaces,
+    failures: Limiter,
+    corrections: Limiter,
+    /// When namespaces that are gone were last forgotten.
+    forgot: Instant,
+}
+
+impl AuditLoop {
+    fn new(tracker: &Tracker) -> Self {
+        let (share, cost) = (tracker.settings.pace.share, tracker.audit_state().cost());
+        let now = Instant::now();
+        Self {
+            events: 0,
+            last_event: now,
+            looked: now,
+            audited: None,
+            settled: false,
+            accepted: Accepted::default(),
+            find_contradiction: None,
+            disagreed: false,
+            unaudited: true,
+            budget: Budget::new(share, Pace::SAVED, cost, now),
+            namespaces: Namespaces::new(share, now),
+            failures: Limiter::default(),
+            corrections: Limiter::default(),
+            forgot: now,
+        }
+    }
+
+    /// The time to the next look: short until an audit has confirmed what events left, so that it
+    /// comes soon after they cease.
+    fn pause(&self, interval: Duration) -> Duration {
+        if self.settled && self.namespaces.are_settled() {
+            interval
+        } else {
+            interval / TICKS_PER_INTERVAL
+        }
+    }
+
+    fn tick(&mut self, tracker: &Tracker) -> Result<(), RecountError> {
+        let (events, now) = (tracker.bpf.writers().counted, Instant::now());
+        if events != self.events {
+            (self.events, self.last_event) = (events, now);
+        }
+        let quiet = now - self.last_event >= QUIET;
+        self.settled &= self.audited == Some(events);
+        self.namespaces.tick(tracker, events)?;
+        let busy = self.namespaces.busy(now);
+        if !busy.is_empty() {
+            self.audit_busy(tracker, &busy)?;
+        }
+        let mut suspicion = None;
+        if now - self.looked >= tracker.settings.pace.interval {
+            self.looked = now;
+            tracker.bpf.flush_log();
+            tracker.sample_at_rest();
+            tracker.name_cgroups()?;
+            self.watch_destinations(tracker);
+            if now - self.forgot >= FORGET && self.last_event >= self.forgot {
+                self.forgot = now;
+                tracker.live_namespaces()?;
+            }
+            suspicion = self.suspicion(tracker, quiet)?;
+            self.publish_suspicion(tracker, suspicion.as_ref())?;
+        }
+        let inputs = {
+            let audit_state = tracker.audit_state();
+            AuditInputs {
+                since_audit: audit_state.since_audit(),
+                cost: audit_state.cost(),
+                saved: self.budget.saved(Instant::now()),
+                moved: self.audited != Some(events),
+                quiet,
+                settled: self.settled,
+                suspicion,
+            }
+        };
+        if let Some(cause) = due(&tracker.settings.pace, &inputs) {
+            self.audited = Some(events);
+            self.settled = quiet;
+            let scope = tracker.scope();
+            let diffs = self.audit(tracker, scope)?;
+            self.disagreed = diffs.values().any(AuditDiff::is_disagreement);
+            self.report(tracker, &cause, &diffs, !inputs.moved)?;
+            // Only what an audit has looked into and left: another kind of audit may have come
+            // before what makes the difference.
+            let is_degraded = tracker.audit_state().own.degraded_reason.is_some();
+            if matches!(cause, Cause::Invariant(_)) && !is_degraded {
+                self.accepted = tracker.read_bounds()?.1.least();
+            }
+        }
+        Ok(())
+    }
+
+    /// A walk over destinations is at the expense of audits; without one there is no forecast.
+    fn watch_destinations(&mut self, tracker: &Tracker) {
+        let timer = CpuTimer::start();
+        if let Err(error) = tracker.forget_destinations() {
+            log::debug!(error:%; "there may be no room for further destinations");
+        }
+        if let Err(error) = tracker.watch_destinations() {
+            log::debug!(error:%; "the fullest destination is not known");
+        }
+        self.budget.spend(timer.spent(), Instant::now());
+    }
+
+    /// Audits at the expense of the budget, whether that succeeds or not.
+    fn audit(&mut self, tracker: &Tracker, scope: Scope) -> Result<AuditDiffs, RecountError> {
+        let timer = CpuTimer::start();
+        let audited = tracker.audit(&Area::of(scope));
+        if scope == Scope::All {
+            self.namespaces.recounted();
+        }
+        let now = Instant::now();
+        self.budget.spend(timer.spent(), now);
+        self.budget.expect(tracker.audit_state().cost(), now);
+        memory::release_heap();
+        audited
+    }
+
+    /// Counts namespaces again from inside that never rest, as far as they can be entered.
+    fn audit_busy(
+        &mut self,
+        tracker: &Tracker,
+        busy: &BTreeSet<NetnsId>,
+    ) -> Result<(), RecountError> {
+        if !self.namespaces.affords(Instant::now()) {
+            return Ok(());
+        }
+        let timer = CpuTimer::start();
+        let audited = tracker.audit(&Area::Busy(busy));
+        self.namespaces
+            .add_recount(busy, timer.spent(), Instant::now());
+        memory::release_heap();
+        self.report(tracker, &Cause::Busy, &audited?, false)
+    }
+
+    /// A reason to expect a difference. What shows only in passing, because things move while they
+    /// are read, is none.
+    fn suspicion(&mut self, tracker: &Tracker, quiet: bool) -> Result<Option<Cause>, RecountError> {
+        self.find_contradiction = self.contradict(tracker)?;
+        // A task may be preempted between two steps that belong together.
+        for pause in [GRACE, 10 * GRACE] {
+            if self.find_contradiction.is_some() {
+                thread::sleep(pause);
+                self.find_contradiction = self.contradict(tracker)?;
+            }
+        }
+        if let Some(find_contradiction) = &self.find_contradiction {
+            return Ok(Some(find_contradiction.cause.clone()));
+        }
+        let degraded_reason = {
+            let audit_state = tracker.audit_state();
+            audit_state.degraded_reason.is_some() || audit_state.own.degraded_reason.is_some()
+        };
+        if degraded_reason {
+            return Ok(Some(Cause::Failure));
+        }
+        if self.disagreed {
+            return Ok(Some(Cause::Disagreement));
+        }
+        let unconfirmed = quiet && !self.settled && self.last_event.elapsed() >= REST;
+        if unconfirmed && tracker.audit_state().own.is_corrected() {
+            return Ok(Some(Cause::Unconfirmed));
+        }
+        if tracker.hooks.need_seeding() {
+            return Ok(Some(Cause::TimewaitHooks));
+        }
+        // A port gets its listener by an event.
+        if !quiet || self.unaudited {
+            self.unaudited = tracker.has_unaudited_ports()?;
+        }
+        Ok(self.unaudited.then_some(Cause::Ports))
+    }
+
+    /// Has readings show a reason to expect a difference: at once when nothing happens, else where
+    /// it has stood long enough.
+    fn publish_suspicion(
+        &mut self,
+        tracker: &Tracker,
+        suspicion: Option<&Cause>,
+    ) -> Result<(), BpfError> {
+        let at_rest = tracker.bpf.writers().counted == self.events;
+        let mut audit_state = tracker.audit_state_mut();
+        let stood = match &self.find_contradiction {
+            Some(find_contradiction) => find_contradiction.since.elapsed(),
+            // The last audit left it.
+            None => audit_state.since_audit(),
+        };
+        let marked = suspicion.filter(|cause| {
+            let after = cause.marked_after();
+            after.is_some_and(|after| at_rest || stood >= after)
+        });
+        audit_state.suspicion = marked.cloned();
+        Ok(())
+    }
+
+    /// What the counters cannot be, whatever moved while they were read.
+    fn contradict(&self, tracker: &Tracker) -> Result<Option<Contradiction>, RecountError> {
+        let baseline = tracker.audit_state().baseline;
+        let missed = copy_mismatch(&tracker.bpf)?.abs_diff(baseline);
+        let found = if missed > 0 {
+            Some((Cause::Missed(missed), 1..=1))
+        } else {
+            let (bounds, differences) = tracker.read_bounds()?;
+            let negative = bounds.most.negative();
+            let negative = negative.map(|state| (Cause::Negative(state), 1..=1));
+            negative.or_else(|| {
+                let (name, by) = differences.beyond(&self.accepted)?;
+                Some((Cause::Invariant(name), by))
+            })
+        };
+        Ok(
+            found
+                .map(|(cause, by)| Contradiction::new(cause, by, self.find_contradiction.as_ref())),
+        )
+    }
+
+    /// Logs what an audit found. `at_rest`: no event came since the audit before it.
+    fn report(
+        &mut self,
+        tracker: &Tracker,
+        cause: &Cause,
+        diffs: &AuditDiffs,
+        at_rest: bool,
+    ) -> Result<(), RecountError> {
+        for (&id, diff) in diffs {
+            let netns = tracker.inode(id);
+            let (recounts, corrected) = (diff.recounts(), diff.describe());
+            if corrected.is_empty() {
+                log::debug!(cause:%, netns, recounts; "audited");
+                continue;
+            }
+            let notable = at_rest || diff.is_notable(&tracker.gauges(id)?);
+            match self.corrections.allow_if(notable, Instant::now()) {
+                Some(suppressed) => {
+                    log::warn!(cause:%, netns, recounts, corrected = corrected.as_str(), suppressed;
+                        "audit corrected the counts");
+                }
+                None => {
+                    log::debug!(cause:%, netns, recounts, corrected = corrected.as_str();
+                        "audit corrected the counts");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the counters cannot be, and since when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Contradiction {
+    cause: Cause,
+    /// By how much, in all looks.
+    by: RangeInclusive<i64>,
+    since: Instant,
+}
+
+impl Contradiction {
+    /// Continues `before` where that may be the same: the same cause, by as much.
+    fn new(cause: Cause, mut by: RangeInclusive<i64>, before: Option<&Self>) -> Self {
+        let mut since = Instant::now();
+        if let Some(before) = before.filter(|before| before.cause == cause) {
+            let least = *before.by.start().max(by.start());
+            let most = *before.by.end().min(by.end());
+            if least <= most {
+                (by, since) = (least..=most, before.since);
+            }
+        }
+        Self { cause, by, since }
+    }
+}
+
+impl Tracker {
+    fn mark_degraded(&self, why: String) {
+        let mut audit_state = self.audit_state_mut();
+        let cost = audit_state.cost();
+        audit_state.record_attempt(cost);
+        audit_state.degraded_reason = Some(why);
+    }
+
+    /// Reads the tracker's namespace twice, and in between what the kernel keeps itself. Only the
+    /// thread that audits may call it: nothing else switches banks.
+    fn read_bounds(&self) -> Result<(Bounds, Differences), BpfError> {
+        let (counters, base) = self.counters_with(|audit_state| audit_state.own.base);
+        let earlier = counters.of(OWN_NETNS)?;
+        let totals = procfs::invariants().unwrap_or_default();
+        let later = counters.of(OWN_NETNS)?;
+        let bounds = Bounds::new(&earlier, &later, base);
+        let differences = Differences::new(&bounds, self.hooks.split(), &totals);
+        Ok((bounds, differences))
+    }
+
+    /// What an audit counts again: other namespaces only where nothing else confirms them, and when
+    /// their banks are to count timewait minisockets.
+    fn scope(&self) -> Scope {
+        let begins = self.hooks.need_seeding();
+        if self.settings.all_namespaces && (begins || !self.bpf.lists_tables()) {
+            Scope::All
+        } else {
+            Scope::Own
+        }
+    }
+
+    /// Counts everything again beside the count that is kept, and corrects that where recounts
+    /// agree that it is off: a single one may have come between two steps of a stalled task.
+    fn audit(&self, area: &Area<'_>) -> Result<AuditDiffs, RecountError> {
+        let scope = area.scope();
+        let timer = CpuTimer::start();
+        let events = self.bpf.writers().counted;
+        let baseline = copy_mismatch(&self.bpf)?;
+        let mut diffs = AuditDiffs::new();
+        let aligned = {
+            let audit_state = self.audit_state();
+            audit_state.live == audit_state.live_of_others
+        };
+        if scope == Scope::All && !aligned {
+            // Both are counted again from one bank: the other one. What differs is found again.
+            self.recount(Duration::ZERO, &Area::Own)?;
+        }
+        let mut settle_time = Some(Duration::ZERO);
+        while let Some(time) = settle_time {
+            for (netns, found) in self.recount(time, area)? {
+                diffs
+                    .entry(netns)
+                    .and_modify(|diff| diff.add_recount(found))
+                    .or_insert_with(|| AuditDiff::new(found));
+            }
+            settle_time = diffs
+                .values()
+                .filter_map(AuditDiff::next_recount_delay)
+                .max();
+            let confirmed = diffs.values().any(AuditDiff::is_confirmed);
+            // Amid events, a task that was preempted between two steps explains it as well.
+            if confirmed && settle_time.is_some() && self.bpf.writers().counted == events {
+                self.audit_state_mut().degraded_reason =
+                    Some("an audit found a difference twice, and looks again".into());
+            }
+        }
+        self.apply_rest_listings(&mut diffs, area)?;
+        let cost = match scope {
+            Scope::All if self.bpf.lists_tables() => self.audit_state().cost(),
+            _ => timer.spent(),
+        };
+        self.apply_corrections(&diffs, cost, baseline);
+        Ok(diffs)
+    }
+
+    /// Enters what the recounts agree on.
+    fn apply_corrections(&self, diffs: &AuditDiffs, cost: Duration, baseline: i64) {
+        let mut audit_state = self.audit_state_mut();
+        for (netns, netns_state) in audit_state.netns_states_mut() {
+            if let Some(diff) = diffs.get(&netns) {
+                let agreed = diff.agreed();
+                let corrections = agreed.distance(&Gauges::default());
+                netns_state.base = netns_state.base + agreed;
+                netns_state.audited(corrections, diff.degraded_reason());
+            }
+        }
+        audit_state.audited(cost, baseline);
+    }
+}
+
+/// What was found in each namespace.
+type AuditDiffs = BTreeMap<NetnsId, AuditDiff>;
+
+#[cfg(test)]
+mod tests {
+    use super::{Cause, Contradiction};
+
+    /// Only a difference that all looks may have seen has stood since the first.
+    #[test]
+    fn a_contradiction_stands_as_long_as_its_looks_agree() {
+        let cause = || Cause::Invariant("CurrEstab");
+        let first = Contradiction::new(cause(), 1..=4, None);
+        let second = Contradiction::new(cause(), 3..=9, Some(&first));
+        assert_eq!((second.by.clone(), second.since), (3..=4, first.since));
+        let other_side = Contradiction::new(cause(), -2..=-1, Some(&second));
+        assert!(other_side.since > first.since);
+        let other = Contradiction::new(Cause::Invariant("tw"), 3..=4, Some(&second));
+        assert!(other.since > first.since);
+    }
+}

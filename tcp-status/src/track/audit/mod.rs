@@ -1,0 +1,8 @@
+//! Whether the counts may be off, counting them again, and what of it is a correction.
+
+pub(crate) mod auditor;
+pub(crate) mod diff;
+pub(crate) mod invariants;
+pub(crate) mod recount;
+pub(crate) mod schedule;
+pub(crate) mod state;
