@@ -28,9 +28,9 @@ sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.lo.rp_filter=0 net.ipv4.c
 sysctl -qw net.ipv4.tcp_synack_retries=8"""
 ROLES = [("postgresql.service", "db"), ("orders.service", "orders"), ("nginx.service", "web"),
          ("batch.service", "clients"), ("attack.scope", "flood")]
-COLOURS = {"default": "#d0d7de", "black": "#484f58", "red": "#ff7b72", "green": "#3fb950", "brown": "#d29922",
-           "blue": "#58a6ff", "magenta": "#bc8cff", "cyan": "#39c5cf", "white": "#d0d7de",
-           "brightblack": "#6e7681", "cd0000": "#ff7b72", "cdcd00": "#d29922", "00cdcd": "#39c5cf"}
+# As pyte calls the colours of a terminal: on a dark page, and on a light one.
+COLOURS = {"default": ("#d0d7de", "#1f2328"), "red": ("#ff7b72", "#cf222e"), "brown": ("#d29922", "#9a6700"),
+           "cyan": ("#39c5cf", "#1b7c83"), "brightblack": ("#6e7681", "#6e7781"), "page": ("#0d1117", "#f6f8fa")}
 held = []
 
 
@@ -116,8 +116,11 @@ def svg(text, columns, rows):
     text = text.replace("\x1b[2m", "\x1b[90m").rstrip("\n").replace("\n", "\r\n")
     pyte.Stream(screen).feed(text)
     wide, high = 8.4, 17
+    dark, light = ("".join(f".{name}{{fill:{both[page]}}}" for name, both in COLOURS.items()) for page in (0, 1))
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {columns * wide + 28:g} {rows * high + 28}" role="img">'
-           '<title>tcp-status top</title><rect width="100%" height="100%" rx="6" fill="#0d1117"/>'
+           '<title>tcp-status top</title>'
+           f'<style>{dark}@media (prefers-color-scheme:light){{{light}}}</style>'
+           '<rect width="100%" height="100%" rx="6" class="page"/>'
            '<g font-family="ui-monospace,SFMono-Regular,Menlo,Consolas,\'DejaVu Sans Mono\',monospace" '
            'font-size="13.5" xml:space="preserve">']
     for y in range(rows):
@@ -128,15 +131,15 @@ def svg(text, columns, rows):
             while x < columns and look(x) == style:
                 x += 1
             part = "".join(screen.buffer[y][at].data for at in range(start, x))
-            colour, left, top = COLOURS.get(style[0], "#" + style[0]), 14 + start * wide, 13 + y * high
+            colour, left, top = style[0], 14 + start * wide, 13 + y * high
             if style[2]:
-                out.append(f'<rect x="{left:g}" y="{top}" width="{len(part) * wide:g}" height="{high}" fill="{colour}"/>')
-                colour = "#0d1117"
+                out.append(f'<rect x="{left:g}" y="{top}" width="{len(part) * wide:g}" height="{high}" class="{colour}"/>')
+                colour = "page"
             bold = ' font-weight="bold"' if style[1] else ""
             for word in re.finditer(r"\S+( \S+)*", part):
                 x0, width = left + word.start() * wide, (word.end() - word.start()) * wide
                 out.append(f'<text x="{x0:g}" y="{top + 13.5:g}" textLength="{width:g}" lengthAdjust="spacingAndGlyphs" '
-                           f'fill="{colour}"{bold}>{html.escape(word[0], quote=False)}</text>')
+                           f'class="{colour}"{bold}>{html.escape(word[0], quote=False)}</text>')
     return "\n".join([*out, "</g></svg>", ""])
 
 
