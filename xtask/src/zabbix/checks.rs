@@ -13,7 +13,7 @@ use tcp_status_testkit::oracle::{Counts, NAMES, st};
 
 use super::{
     api::{Api, Host, Item, MASTER},
-    subject::Subject,
+    subject::{Destination, Subject},
 };
 use crate::process::wait_for;
 
@@ -30,6 +30,12 @@ pub(super) const SCAN: &str = "Tier is degraded";
 
 /// Part of the name of the trigger for a tracker that does not answer.
 pub(super) const NO_ANSWER: &str = "does not answer";
+
+/// Part of the name of the trigger for a destination that uses up more and more ports.
+const PORTS_RUN_OUT: &str = "runs out of ephemeral ports";
+
+/// The key of an item that has a value only while there is a forecast.
+const FORECAST: &str = "tcp.status.fullest_destination.left";
 
 /// How names of what is discovered begin.
 const OF_PORT: &str = "TCP port ";
@@ -79,7 +85,8 @@ pub(super) fn values_arrive(api: &Api, hosts: &[Host]) -> Result<String> {
     let all = until(PATIENCE, api, hosts, "without a value", |host, missing| {
         let items = host.items_and_rules(api)?;
         for item in &items {
-            if !item.is_supported() || (item.is_stored() && !item.has_value()) {
+            let has_value = item.has_value() || !item.is_stored() || item.key == FORECAST;
+            if !item.is_supported() || !has_value {
                 missing.push(format!("{} {}", item.key, item.error));
             }
         }
@@ -279,32 +286,44 @@ pub(super) fn triggers_fire(api: &Api, hosts: &[Host]) -> Result<String> {
     Ok(format!("{fired} on {hosts} hosts, {names} different ones"))
 }
 
-/// While connects fail for want of a port, the item of the fullest destination has one. The name of the problem with
-/// ephemeral ports has what the item had when it began: on one host at least, since the item may come a moment later.
-pub(super) fn destination_is_named(api: &Api, hosts: &[Host], subject: &Subject) -> Result<String> {
-    const BEFORE: &str = "fullest destination: ";
+/// While a destination uses up more and more ports, a trigger says so before there is none. The name of the
+/// problem has what the item of the fullest destination had when it began: on one host at least, since the item may
+/// come a moment later.
+pub(super) fn ports_run_out(
+    api: &Api,
+    hosts: &[Host],
+    subject: &Subject,
+    destination: &mut Destination,
+) -> Result<String> {
     let hosts: Vec<_> = hosts
         .iter()
         .filter(|host| host.template == MASTER)
         .cloned()
         .collect();
     let mut seen = String::new();
-    until(PATIENCE, api, &hosts, "no destination", |host, wrong| {
-        subject.exhaust_ports()?;
+    until(LONG, api, &hosts, "no forecast", |host, wrong| {
+        subject.connect(destination)?;
         let items = host.items(api)?;
         let item = items.get("tcp.status.fullest_destination");
         seen.clone_from(&item.context("no item")?.value);
-        if !seen.contains(" uses ") {
+        if !["127.0.0.1", " uses ", ", all in "]
+            .iter()
+            .all(|part| seen.contains(part))
+        {
             wrong.push(seen.clone());
+        }
+        let triggers = host.triggers(api)?;
+        let mut named = triggers
+            .iter()
+            .filter(|trigger| trigger.name.contains(PORTS_RUN_OUT));
+        if !named.next().is_some_and(|trigger| trigger.is_firing()) {
+            wrong.push("no trigger fires".into());
         }
         Ok(1)
     })?;
-    let names = hosts.iter().map(|host| host.problems(api, BEFORE));
+    let names = hosts.iter().map(|host| host.problems(api, PORTS_RUN_OUT));
     let names = names.collect::<Result<Vec<_>>>()?.concat();
-    let is_named = |name: &String| {
-        let destination = name.split_once(BEFORE).map(|(_, after)| after);
-        destination.is_some_and(|it| it == "none" || it.contains(" uses "))
-    };
+    let is_named = |name: &String| name.contains("127.0.0.1") && name.contains(" uses ");
     ensure!(names.iter().any(is_named), "{names:?}");
     Ok(seen)
 }
@@ -344,7 +363,7 @@ pub(super) fn triggers_recover(api: &Api, hosts: &[Host]) -> Result<String> {
 fn is_about_connections(name: &str) -> bool {
     let is_discovered = [OF_PORT, OF_CGROUP].iter().any(|of| name.starts_with(of));
     !is_discovered
-        && ![SCAN, NO_ANSWER, DROPS]
+        && ![SCAN, NO_ANSWER, DROPS, PORTS_RUN_OUT]
             .iter()
             .any(|part| name.contains(part))
 }

@@ -25,7 +25,8 @@ const LOW: [(&str, &str); 3] = [
     ("{$TCP.STATUS.SYNRECV.MAX.WARN}", "0"),
     ("{$TCP.STATUS.SYNSENT.MAX.WARN}", "0"),
 ];
-const LOW_MASTER: [(&str, &str); 4] = [
+const LOW_MASTER: [(&str, &str); 5] = [
+    ("{$TCP.STATUS.PORTS.LEFT.PERIOD}", "30s"),
     ("{$TCP.STATUS.SURGE.MIN}", "0"),
     ("{$TCP.STATUS.OVERFLOWS.PERIOD}", "1m"),
     ("{$TCP.STATUS.OVERFLOWS.MAX.WARN}", "0"),
@@ -124,10 +125,14 @@ impl<'a> Round<'a> {
             })?;
         }
         let hosts = totals.need("hosts", || self.hosts())?;
-        let held = totals.need("hold every state", || self.subject.hold().map(nothing))?;
         let _server = totals.need("server", || {
             servers::start_server(self.sandbox).map(nothing)
         })?;
+        // Some time without an incident, for the pictures.
+        totals.check("values", || {
+            checks::values_arrive(&self.api, &hosts.counted)
+        });
+        let held = totals.need("hold every state", || self.subject.hold().map(nothing))?;
         self.while_held(&hosts, totals);
         self.afterwards(&hosts, held, totals);
         Some(())
@@ -177,14 +182,10 @@ impl<'a> Round<'a> {
     fn while_held(&mut self, hosts: &Hosts, totals: &mut TestTotals) {
         let (api, subject, counted) = (&self.api, &self.subject, &hosts.counted);
         let folder = self.workspace.target.join("zabbix/pictures");
-        totals.check("values", || checks::values_arrive(api, counted));
         // Before minisockets of TIME_WAIT are over.
         totals.check("triggers fire", || {
             subject.exhaust_ports()?;
             checks::triggers_fire(api, counted)
-        });
-        totals.check("ephemeral ports: destination", || {
-            checks::destination_is_named(api, counted, subject)
         });
         for host in counted {
             totals.check(&format!("gauges of {}", host.name), || {
@@ -200,6 +201,12 @@ impl<'a> Round<'a> {
         }
         totals.check("trigger for a scan fires", || {
             checks::one_fires(api, &hosts.beside, checks::SCAN)
+        });
+        // Until the pictures are taken.
+        let mut destination = None;
+        totals.check("ephemeral ports run out", || {
+            let destination = destination.insert(subject.destination()?);
+            checks::ports_run_out(api, counted, subject, destination)
         });
         // The time without values begins here.
         totals.check("end the tracker with --zabbix", || self.beside.end());

@@ -31,6 +31,14 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Sockets of each kind and family: enough to distinguish states, few enough to be made at once.
 const MOST: u32 = 6;
 
+const PORT_RANGE: &str = "ipv4/ip_local_port_range";
+
+/// Connections to one address.
+pub(super) struct Destination {
+    listener: TcpListener,
+    connections: Vec<[TcpStream; 2]>,
+}
+
 /// The counted namespace.
 pub(super) struct Subject<'a> {
     sandbox: &'a Sandbox,
@@ -88,20 +96,47 @@ impl<'a> Subject<'a> {
 
     /// Lets a connect fail for want of a local port.
     pub(super) fn exhaust_ports(&self) -> Result<()> {
-        const RANGE: &str = "ipv4/ip_local_port_range";
         self.namespace.run(|| {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
             let connect = || TcpStream::connect(listener.local_addr()?);
-            let range = sysctl(RANGE)?;
-            set_sysctl(RANGE, "61000 61000")?;
+            let range = sysctl(PORT_RANGE)?;
+            set_sysctl(PORT_RANGE, "61000 61000")?;
             let results = [connect(), connect()];
-            set_sysctl(RANGE, &range)?;
+            set_sysctl(PORT_RANGE, &range)?;
             let [first, second] = results;
             first?;
             let failed = second.is_err_and(|why| why.kind() == ErrorKind::AddrNotAvailable);
             ensure!(failed, "two connections have the same port");
             Ok(())
         })?
+    }
+
+    /// A destination that uses up more than half of the 200 ephemeral ports that the namespace has from now on.
+    pub(super) fn destination(&self) -> Result<Destination> {
+        let listener = self.namespace.run(|| {
+            set_sysctl(PORT_RANGE, "61000 61199")?;
+            anyhow::Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?)
+        })??;
+        let mut destination = Destination {
+            listener,
+            connections: Vec::new(),
+        };
+        for _ in 0..110 {
+            self.connect(&mut destination)?;
+        }
+        Ok(destination)
+    }
+
+    /// One connection more.
+    pub(super) fn connect(&self, to: &mut Destination) -> Result<()> {
+        let connect = || {
+            let address = to.listener.local_addr()?;
+            let ends = [TcpStream::connect(address)?, to.listener.accept()?.0];
+            std::io::Result::Ok(ends)
+        };
+        let ends = self.namespace.run(|| self.unit.run(connect))???;
+        to.connections.push(ends);
+        Ok(())
     }
 
     fn hold_plan(&self, plan: &SocketPlan) -> Result<HeldSockets> {
