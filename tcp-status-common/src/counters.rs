@@ -379,7 +379,9 @@ pub struct ListenerRecord {
     /// Local address: 16 bytes of IPv6, or 4 of IPv4 and then zeros.
     pub address: [u8; 16],
     /// `AF_INET` or `AF_INET6`.
-    pub address_family: u16,
+    pub address_family: u8,
+    /// 1 if it belongs to a group of listeners at one address, else 0.
+    pub reuseport: u8,
     /// Local port, in the order of bytes of the host.
     pub port: u16,
     /// Owner.
@@ -390,8 +392,8 @@ pub struct ListenerRecord {
     pub accept_queue_limit: u32,
     /// Request sockets.
     pub requests: u32,
-    /// 1 if it belongs to a group of listeners at one address, else 0.
-    pub reuseport: u32,
+    /// Segments and handshakes that it dropped.
+    pub drops: u32,
     /// Id of its cgroup; 0 where cgroups are not counted.
     pub cgroup: u64,
 }

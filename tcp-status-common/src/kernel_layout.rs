@@ -73,6 +73,8 @@ pub struct KernelLayout {
     pub sk_ack_backlog: u32,
     /// `struct sock`: `sk_max_ack_backlog`, 4 bytes.
     pub sk_max_ack_backlog: u32,
+    /// `struct sock`: `sk_drops.counter`, 4 bytes: of a listener, what it dropped.
+    pub sk_drops: u32,
     /// `struct sock`: `sk_reuseport_cb`, a pointer; null outside of groups.
     pub sk_reuseport_cb: u32,
     /// `struct sock`: `sk_err`, 4 bytes.
@@ -133,4 +135,4 @@ pub struct KernelLayout {
     pub sk_uid: u32,
 }
 
-const _: () = assert!(size_of::<KernelLayout>() == 236);
+const _: () = assert!(size_of::<KernelLayout>() == 240);

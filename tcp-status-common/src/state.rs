@@ -205,6 +205,15 @@ impl Family {
         self as usize
     }
 
+    /// `AF_INET` or `AF_INET6`.
+    #[must_use]
+    pub const fn address_family(self) -> u8 {
+        match self {
+            Self::V4 => 2,
+            Self::V6 => 10,
+        }
+    }
+
     /// From `AF_INET` or `AF_INET6`.
     #[must_use]
     pub const fn from_address_family(af: u16) -> Option<Self> {

@@ -353,6 +353,7 @@ impl UntypedSock {
         record.accept_queue = self.probe(layout!(sk_ack_backlog))?;
         record.accept_queue_limit = self.probe(layout!(sk_max_ack_backlog))?;
         record.requests = self.request_count()?;
+        record.drops = self.probe(layout!(sk_drops))?;
         record.reuseport = (self.probe::<u64>(layout!(sk_reuseport_cb))? != 0).into();
         record.address = [0; 16];
         let (address, bytes) = match family {
@@ -500,6 +501,12 @@ impl TcpSock {
     #[inline(always)]
     pub(crate) fn accept_queue_limit(self) -> u32 {
         self.0.read(layout!(sk_max_ack_backlog))
+    }
+
+    /// Segments and handshakes that a listener dropped.
+    #[inline(always)]
+    pub(crate) fn drops(self) -> u32 {
+        self.0.read(layout!(sk_drops))
     }
 
     /// Whether a listener belongs to a group at one address.

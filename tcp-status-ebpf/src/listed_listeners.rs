@@ -120,7 +120,7 @@ fn visit(cursor: &mut Cursor) -> Result<i32, i32> {
     // SAFETY: the map gave the pointer.
     let found = unsafe { &mut *found };
     (found.netns, found.inode) = UntypedNet(head.get(kernel_layout::skc_net())).identity()?;
-    found.record.address_family = address_family;
+    found.record.address_family = family.address_family();
     found.record.port = head.get(kernel_layout::skc_num());
     UntypedSock(sock).describe(family, &mut found.record)?;
     found.record.cgroup = if kernel_layout::counts_cgroups() {

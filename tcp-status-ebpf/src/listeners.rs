@@ -87,13 +87,14 @@ fn write_record(
     }
     let record = ListenerRecord {
         address,
-        address_family: sock.address_family(),
+        address_family: family.address_family(),
+        reuseport: listener.is_reuseport().into(),
         port: sock.port(),
         uid: ctx.uid,
         accept_queue: listener.accept_queue(),
         accept_queue_limit: listener.accept_queue_limit(),
         requests: listener.request_count(),
-        reuseport: listener.is_reuseport().into(),
+        drops: listener.drops(),
         cgroup: if kernel_layout::counts_cgroups() {
             sock.probe_cgroup().unwrap_or(0)
         } else {

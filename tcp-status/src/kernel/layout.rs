@@ -176,6 +176,7 @@ fn kernel_layout(btf: &Btf, types: &Types<'_>) -> Result<KernelLayout, String> {
         skc_dport: offset("sock", "__sk_common.skc_dport")?,
         sk_ack_backlog: offset("sock", "sk_ack_backlog")?,
         sk_max_ack_backlog: offset("sock", "sk_max_ack_backlog")?,
+        sk_drops: offset("sock", "sk_drops.counter")?,
         sk_reuseport_cb: offset("sock", "sk_reuseport_cb")?,
         sk_err: offset("sock", "sk_err")?,
         inet_sport: offset("inet_sock", "inet_sport")?,

@@ -116,6 +116,7 @@ pub fn listeners() -> Result<Vec<Listener>, Error> {
         found.push(Listener {
             uid: Some(entry.uid),
             accept_queue: entry.receive_queue,
+            drops: entry.drops,
             cgroup: entry.cgroup,
             ..Listener::new(entry.address, entry.port, entry.send_queue)
         });

@@ -136,6 +136,14 @@ impl<'a> Group<'a> {
             .sum()
     }
 
+    /// Segments and handshakes that the sockets dropped, each since it was created; none where the kernel does not
+    /// report it.
+    #[must_use]
+    pub fn drops(&self) -> Option<u64> {
+        let each = self.sockets.iter();
+        each.map(|socket| socket.drops.map(u64::from)).sum()
+    }
+
     /// Utilisation of the fuller queue, in millionths, over all sockets.
     #[must_use]
     pub fn taken(&self) -> u64 {

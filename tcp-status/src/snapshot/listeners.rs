@@ -32,6 +32,10 @@ pub struct Listener {
     /// Half-open connections from which on the kernel drops SYNs or answers them with cookies; none where the
     /// settings are not readable.
     pub syn_queue_limit: Option<u32>,
+    /// Segments and handshakes that this socket dropped since it was created (`sk_drops`): SYNs and ACKs for which
+    /// a queue had no room, above all. None where the kernel does not report it.
+    #[serde(default)]
+    pub drops: Option<u32>,
     /// Id of the cgroup of the process that created the socket; none where cgroups are not read.
     #[serde(default)]
     pub cgroup: Option<u64>,
@@ -55,6 +59,7 @@ impl Listener {
             accept_queue_peak: None,
             syn_queue: None,
             syn_queue_limit: None,
+            drops: None,
             cgroup: None,
             unit: None,
         }

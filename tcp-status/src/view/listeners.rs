@@ -73,7 +73,7 @@ fn write(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
     )?;
     let latency = snapshot.accept_latency.as_deref();
     let title = format!(
-        "{:<8}{:>6} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7}{}  address",
+        "{:<8}{:>6} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7}{}  address",
         "",
         "port",
         "queue",
@@ -81,6 +81,7 @@ fn write(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
         "peak",
         "syn",
         "of",
+        "drops",
         "uid",
         latency.map_or_else(String::new, |_| percentiles(
             ["p50 ms", "p99 ms"].map(Into::into)
@@ -119,6 +120,7 @@ fn rows<'a>(
         peak: group.accept_queue_peak(),
         syn: group.syn_queue(),
         syn_limit: group.syn_queue_limit(),
+        drops: group.drops(),
         uid: group.uid(),
         latency: latency.clone().unwrap_or_default(),
         address: match count {
@@ -139,6 +141,7 @@ fn rows<'a>(
             peak: socket.accept_queue_peak.map(u64::from),
             syn: socket.syn_queue.map(u64::from),
             syn_limit: socket.syn_queue_limit.map(u64::from),
+            drops: socket.drops.map(u64::from),
             uid: socket.uid,
             // They share the one of their port.
             latency: latency
@@ -177,6 +180,7 @@ struct Row {
     peak: Option<u64>,
     syn: Option<u64>,
     syn_limit: Option<u64>,
+    drops: Option<u64>,
     uid: Option<u32>,
     /// Two columns, or none.
     latency: String,
@@ -187,7 +191,7 @@ impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mark = self.fullness.name();
         let known = |number: Option<u64>| number.map_or_else(|| "-".into(), |n| n.to_string());
-        let [peak, syn, of] = [self.peak, self.syn, self.syn_limit].map(known);
+        let [peak, syn, of, drops] = [self.peak, self.syn, self.syn_limit, self.drops].map(known);
         let uid = known(self.uid.map(u64::from));
         let Self {
             port,
@@ -199,7 +203,7 @@ impl fmt::Display for Row {
         } = self;
         write!(
             f,
-            "{mark:<8}{port:>6} {queue:>7} {limit:>7} {peak:>7} {syn:>7} {of:>7} {uid:>7}{latency}  {address}"
+            "{mark:<8}{port:>6} {queue:>7} {limit:>7} {peak:>7} {syn:>7} {of:>7} {drops:>7} {uid:>7}{latency}  {address}"
         )
     }
 }
@@ -215,6 +219,7 @@ mod tests {
             reuseport: true,
             accept_queue: queue,
             accept_queue_peak: Some(queue.max(5)),
+            drops: Some(queue.saturating_sub(128) * 4),
             ..Listener::new(address.parse().unwrap(), port, 128)
         }
     }
@@ -258,12 +263,12 @@ overflows 4 for a full accept queue, 6 drops by listeners in all
 cookies   9 sent, 8 valid, 7 invalid; full SYN queue: 6 cookies, 5 drops
 sockets   4 at 3 addresses; accept queue full: 1; SYN queue full: 1
 
-          port   queue   limit    peak     syn      of     uid  address                 unit
-FULL       443     130     256     134       -       -    1000  ::  2 sockets together
-FULL               129     128     129       -       -    1000    1 of 2                web.service
-                     1     128       5       -       -    1000    2 of 2
-SYN FULL  8443       0     128       5     128     128    1000  ::1                     a.service
-          8080       3     128       5       -       -    1000  ::1
+          port   queue   limit    peak     syn      of   drops     uid  address                 unit
+FULL       443     130     256     134       -       -       4    1000  ::  2 sockets together
+FULL               129     128     129       -       -       4    1000    1 of 2                web.service
+                     1     128       5       -       -       0    1000    2 of 2
+SYN FULL  8443       0     128       5     128     128       0    1000  ::1                     a.service
+          8080       3     128       5       -       -       0    1000  ::1
 ";
         assert_eq!(render(&snapshot()), expected);
     }
@@ -279,12 +284,12 @@ SYN FULL  8443       0     128       5     128     128    1000  ::1             
         assert_eq!(
             rows,
             [
-                "          port   queue   limit    peak     syn      of     uid  p50 ms  p99 ms  address                 unit",
-                "FULL       443     130     256     134       -       -    1000     0.6      95  ::  2 sockets together",
-                "FULL               129     128     129       -       -    1000                    1 of 2                web.service",
-                "                     1     128       5       -       -    1000                    2 of 2",
-                "SYN FULL  8443       0     128       5     128     128    1000       -       -  ::1                     a.service",
-                "          8080       3     128       5       -       -    1000       -       -  ::1",
+                "          port   queue   limit    peak     syn      of   drops     uid  p50 ms  p99 ms  address                 unit",
+                "FULL       443     130     256     134       -       -       4    1000     0.6      95  ::  2 sockets together",
+                "FULL               129     128     129       -       -       4    1000                    1 of 2                web.service",
+                "                     1     128       5       -       -       0    1000                    2 of 2",
+                "SYN FULL  8443       0     128       5     128     128       0    1000       -       -  ::1                     a.service",
+                "          8080       3     128       5       -       -       0    1000       -       -  ::1",
             ]
         );
     }

@@ -259,6 +259,7 @@ fn listener(address: &str, port: u16, [queue, limit, peak]: [u32; 3]) -> Listene
         accept_queue_peak: Some(peak),
         syn_queue: Some(queue / 40),
         syn_queue_limit: Some(limit),
+        drops: Some(peak.saturating_sub(limit) * 3),
         cgroup: Some(4),
         unit: (port == FULL).then(|| "web.service".into()),
         ..Listener::new(address, port, limit)

@@ -10,7 +10,10 @@ use std::{
 };
 
 use socket2::{Domain, Socket, Type};
-use tcp_status::snapshot::{Fullness, Listener};
+use tcp_status::{
+    kernel::sock_diag,
+    snapshot::{Fullness, Listener},
+};
 use tcp_status_testkit::{netns::set_sysctl, raise_fd_limit};
 
 use crate::subject::{SOON, Subject, place};
@@ -51,6 +54,70 @@ fn flooded(subject: &Subject) -> Listener {
         assert!(started.elapsed() < SOON, "no listener has {HALF_OPEN}");
         thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// `SK_MEMINFO_DROPS`, which `ss -m` shows.
+fn drops(listener: &TcpListener) -> u32 {
+    let mut meminfo = [0_u32; 9];
+    let mut length = libc::socklen_t::try_from(size_of_val(&meminfo)).unwrap();
+    // SAFETY: the kernel writes at most as many bytes as it is told that there are.
+    let got = unsafe {
+        libc::getsockopt(
+            listener.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            meminfo.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    assert_eq!(got, 0);
+    meminfo[8]
+}
+
+/// A listener that has room for one connection.
+fn narrow(address: SocketAddr) -> TcpListener {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+    socket.bind(&address.into()).unwrap();
+    socket.listen(0).unwrap();
+    socket.into()
+}
+
+#[test]
+fn each_listener_tells_what_it_dropped() {
+    let Some(netns) = place() else { return };
+    netns
+        .run(|| {
+            let subject = Subject::start_attentive();
+            let addresses = ["127.0.0.1:81", "127.0.0.1:82", "[::1]:81"];
+            let listeners = addresses.map(|address| narrow(address.parse().unwrap()));
+            // The second one is never full.
+            for (listener, too_many) in listeners.iter().zip([3, 0, 5]) {
+                let address = listener.local_addr().unwrap();
+                let _waits = (too_many > 0).then(|| TcpStream::connect(address).unwrap());
+                for _ in 0..too_many {
+                    let in_time = TcpStream::connect_timeout(&address, Duration::from_millis(50));
+                    assert!(in_time.is_err(), "it has room");
+                }
+            }
+            let wanted = listeners.each_ref().map(drops);
+            assert!(
+                wanted[0] >= 3 && wanted[1] == 0 && wanted[2] >= 5,
+                "{wanted:?}"
+            );
+            let total: u32 = wanted.iter().sum();
+            assert_eq!(u64::from(total), counter("ListenDrops"));
+            let found = subject.snapshot().listeners;
+            let told = listeners.each_ref().map(|listener| {
+                let address = listener.local_addr().unwrap();
+                let mut at = found.iter().filter(|one| one.port == address.port());
+                at.find(|one| one.address == address.ip()).unwrap().drops
+            });
+            assert_eq!(told, wanted.map(Some));
+            let by_dump = sock_diag::listeners().unwrap().into_iter();
+            let dumped: u32 = by_dump.filter_map(|one| one.drops).sum();
+            assert_eq!(dumped, total);
+        })
+        .unwrap();
 }
 
 /// A counter of TcpExt.

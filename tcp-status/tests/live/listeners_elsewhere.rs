@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// What both tell of a listener.
-type Row = (u8, IpAddr, u16, Option<u32>, u32, u32);
+type Row = (u8, IpAddr, u16, Option<u32>, u32, u32, Option<u32>);
 
 pub fn rows(listeners: &[Listener]) -> Vec<Row> {
     let row = |one: &Listener| {
@@ -35,6 +35,7 @@ pub fn rows(listeners: &[Listener]) -> Vec<Row> {
             one.uid,
             one.accept_queue,
             one.accept_queue_limit,
+            one.drops,
         )
     };
     let mut rows: Vec<_> = listeners.iter().map(row).collect();
@@ -76,7 +77,15 @@ fn hold(number: u16) -> (Vec<TcpListener>, Vec<TcpStream>) {
     listeners.extend((0..number).map(|_| socket("127.0.0.2", 1000, shared)));
     let waiting = (0..number).map(|_| TcpStream::connect((Ipv4Addr::LOCALHOST, 80)).unwrap());
     let half_open = (0..3).map(|_| TcpStream::connect((Ipv4Addr::LOCALHOST, 7)).unwrap());
-    let clients = waiting.chain(half_open).collect();
+    let full = socket("127.0.0.3", 1, plain);
+    let address = full.local_addr().unwrap();
+    let filling = (0..2).map(|_| TcpStream::connect(address).unwrap());
+    let clients = waiting.chain(half_open).chain(filling).collect();
+    for _ in 0..=number / 20 {
+        let in_time = TcpStream::connect_timeout(&address, Duration::from_millis(50));
+        assert!(in_time.is_err(), "it has room");
+    }
+    listeners.push(full);
     (listeners, clients)
 }
 
@@ -121,6 +130,7 @@ fn the_listeners_of_every_namespace_are_those_that_it_lists_inside() {
             for (number, netns) in places.iter().enumerate() {
                 let found = of(&subject, netns).unwrap();
                 assert_eq!(rows(&found.listeners), listed(netns));
+                assert!(found.listeners.iter().any(|one| one.drops > Some(0)));
                 let kernel = netns.run(|| Counts::read().unwrap()).unwrap();
                 let half_open: u32 = found.listeners.iter().filter_map(|one| one.syn_queue).sum();
                 assert_eq!(u64::from(half_open), kernel.both(st::SYN_RECV), "{number}");

@@ -149,9 +149,9 @@ pub(super) fn ports_equal(api: &Api, host: &Host, subject: &Subject) -> Result<S
             }
             let reasons = ["closed", "reset_by_peer", "reset_locally", "timed_out"];
             let ends = reasons.map(|why| format!("connection_ends[{why},{port}]"));
-            let mut others = [format!("accept_queue.pused[{port}]")]
-                .into_iter()
-                .chain(ends);
+            let of_listeners = ["accept_queue.pused", "listener_drops"];
+            let of_listeners = of_listeners.map(|key| format!("{key}[{port}]"));
+            let mut others = of_listeners.into_iter().chain(ends);
             let has_value = |key: String| {
                 let item = items.get(&format!("tcp.status.{key}"));
                 item.is_some_and(Item::has_value)

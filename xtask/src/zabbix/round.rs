@@ -125,14 +125,10 @@ impl<'a> Round<'a> {
             })?;
         }
         let hosts = totals.need("hosts", || self.hosts())?;
+        let held = totals.need("hold every state", || self.subject.hold().map(nothing))?;
         let _server = totals.need("server", || {
             servers::start_server(self.sandbox).map(nothing)
         })?;
-        // Some time without an incident, for the pictures.
-        totals.check("values", || {
-            checks::values_arrive(&self.api, &hosts.counted)
-        });
-        let held = totals.need("hold every state", || self.subject.hold().map(nothing))?;
         self.while_held(&hosts, totals);
         self.afterwards(&hosts, held, totals);
         Some(())
@@ -182,6 +178,7 @@ impl<'a> Round<'a> {
     fn while_held(&mut self, hosts: &Hosts, totals: &mut TestTotals) {
         let (api, subject, counted) = (&self.api, &self.subject, &hosts.counted);
         let folder = self.workspace.target.join("zabbix/pictures");
+        totals.check("values", || checks::values_arrive(api, counted));
         // Before minisockets of TIME_WAIT are over.
         totals.check("triggers fire", || {
             subject.exhaust_ports()?;

@@ -47,6 +47,8 @@ pub struct Entry {
     pub uid: u32,
     /// Inode number, as `/proc/PID/fd` shows it; 0 of a socket that no process has open.
     pub inode: u32,
+    /// What it dropped; listeners only.
+    pub drops: Option<u32>,
     /// Id of its cgroup in the cgroup2 hierarchy; none of minisockets and request sockets, and
     /// before Linux 5.9.
     pub cgroup: Option<u64>,
@@ -59,6 +61,7 @@ pub(super) fn both_families(sequence: u32, states: u32, port: Option<u16>) -> Ve
     let id = socket_id(port);
     // struct inet_diag_req
     let mut body = vec![0; 4 + id.buffer_len()];
+    body[3] = extensions(states).bits();
     id.emit(&mut body[4..]);
     body.extend(states.to_ne_bytes());
     // idiag_dbs, which the kernel does not read.
@@ -74,13 +77,23 @@ pub(super) fn one_family(sequence: u32, family: Family, states: u32, port: Optio
             Family::V6 => AF_INET6,
         },
         protocol: IPPROTO_TCP,
-        extensions: ExtensionFlags::empty(),
+        extensions: extensions(states),
         states: StateFlags::from_bits_retain(states),
         socket_id: socket_id(port),
     };
     let mut body = vec![0; request_v2.buffer_len()];
     request_v2.emit(&mut body);
     request(SOCK_DIAG_BY_FAMILY, sequence, &body)
+}
+
+/// What is asked for of each socket: of listeners, what they dropped.
+fn extensions(states: u32) -> ExtensionFlags {
+    let listeners_only = states == 1 << State::Listen.number();
+    if listeners_only {
+        ExtensionFlags::SKMEMINFO
+    } else {
+        ExtensionFlags::empty()
+    }
 }
 
 /// In a dump, the kernel looks at the ports only; 0 stands for any.
@@ -172,6 +185,9 @@ fn entry(payload: &[u8]) -> Result<Entry, Error> {
         send_queue: u32::from_ne_bytes(array(payload, WQUEUE)),
         uid: u32::from_ne_bytes(array(payload, UID)),
         inode: u32::from_ne_bytes(array(payload, INODE)),
+        drops: attribute(&payload[ATTRIBUTES..], SKMEMINFO)
+            .and_then(|value| value.get(DROPS..)?.first_chunk().copied())
+            .map(u32::from_ne_bytes),
         cgroup: attribute(&payload[ATTRIBUTES..], CGROUP_ID)
             .map(|value| u64::from_ne_bytes(array(value, 0))),
     })
@@ -186,6 +202,10 @@ fn address(family: Family, payload: &[u8], at: usize) -> IpAddr {
 
 /// `INET_DIAG_CGROUP_ID` (`linux/inet_diag.h`).
 const CGROUP_ID: u16 = 21;
+
+/// `INET_DIAG_SKMEMINFO` (`linux/inet_diag.h`), and where `SK_MEMINFO_DROPS`, the ninth of its numbers, begins.
+const SKMEMINFO: u16 = 7;
+const DROPS: usize = 32;
 
 /// The value of the first attribute (`struct nlattr`) of this type.
 fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
@@ -281,6 +301,12 @@ mod tests {
         let mut attributes = socket(10, 5, 3, 65535);
         attributes.extend([5, 0, 8, 0, 1, 0, 0, 0, 12, 0, 21, 0]);
         attributes.extend(77_u64.to_ne_bytes());
+        attributes.extend([40, 0, 7, 0]);
+        attributes.extend(
+            [0, 0, 0, 0, 0, 0, 0, 0, 9_u32]
+                .map(u32::to_ne_bytes)
+                .concat(),
+        );
         attributes.extend([9, 0, 8]);
         datagram.extend(message(SOCK_DIAG_BY_FAMILY, 2, SEQUENCE, &attributes));
         datagram.extend(message(NLMSG_NOOP, 0, SEQUENCE, &[]));
@@ -299,6 +325,7 @@ mod tests {
             send_queue: 128,
             uid: 1000,
             inode: 4711,
+            drops: None,
             cgroup: None,
         };
         let minisocket = Entry {
@@ -308,6 +335,7 @@ mod tests {
             port: 65535,
             address: "7f00:9::".parse().unwrap(),
             peer: "c000:207::".parse().unwrap(),
+            drops: Some(9),
             cgroup: Some(77),
             ..listener
         };

@@ -177,7 +177,7 @@ pub fn listeners(records: &[ListenerRecord]) -> Vec<Listener> {
 }
 
 fn listener(record: &ListenerRecord) -> Option<Listener> {
-    let family = Family::from_address_family(record.address_family)?;
+    let family = Family::from_address_family(record.address_family.into())?;
     let [a, b, c, d, ..] = record.address;
     let address = match family {
         Family::V4 => IpAddr::from([a, b, c, d]),
@@ -188,6 +188,7 @@ fn listener(record: &ListenerRecord) -> Option<Listener> {
         reuseport: record.reuseport == 1,
         accept_queue: record.accept_queue,
         syn_queue: Some(record.requests),
+        drops: Some(record.drops),
         cgroup: (record.cgroup > 0).then_some(record.cgroup),
         ..Listener::new(address, record.port, record.accept_queue_limit)
     })
@@ -280,6 +281,7 @@ mod tests {
             accept_queue,
             accept_queue_limit: 128,
             requests: 3,
+            drops: 5,
             reuseport: 0,
             cgroup: 0,
         }
@@ -301,6 +303,7 @@ mod tests {
             .iter()
             .map(|l| (l.port, l.family, l.address.to_string(), l.reuseport))
             .collect();
+        assert!(found.iter().all(|one| one.drops == Some(5)));
         let address = "127.0.0.1".to_owned();
         assert_eq!(shown[0], (80, 4, address.clone(), false));
         assert_eq!(shown[1], (80, 6, "7f00:1::".into(), true));

@@ -83,6 +83,14 @@ pub(super) fn write(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) 
          cookie; of all sockets together.",
         |group| group.syn_queue_limit(),
     )?;
+    family(
+        writer,
+        &all,
+        "tcp_status_listener_drops",
+        "Segments and handshakes that the sockets of this address and port dropped, each since it was created; \
+         falls when one of several closes.",
+        |group| group.drops(),
+    )?;
     write_accept_latency(writer, snapshots)?;
     write_overflows(writer, snapshots)?;
     write_syncookies(writer, snapshots)
