@@ -1,16 +1,18 @@
 //! Real TCP sockets in every state, on a live kernel, and the kernel's own listing of them.
 //!
 //! Owns what tests and the virtual machines need to make traffic and to judge counts:
-//! [`oracle`] reads the listing, [`netns`] gives a test its own network namespace, [`hold`]
+//! [`oracle`] reads the listing, [`netns`] gives a test its own network namespace, [`held_sockets`]
 //! holds every state at once, [`churn`] opens and closes in all orders, [`battery`] brings about
 //! what hosts do rarely, one by one, [`bulk`] holds very many connections, [`cgroup`] puts traffic
-//! into a cgroup, [`silent`] begins connections without answering, [`stall`] has tasks stall half-way. Knows nothing of the tracker, and depends on none of its crates: what judges must not share code with what is
-//! judged.
+//! into a cgroup, [`raw_peer`] begins connections without answering, [`preemption`] has tasks stall
+//! half-way. Knows nothing of the tracker, and depends on none of its crates: what judges must not share
+//! code with what is judged.
 
 pub mod battery;
 pub mod bulk;
 pub mod cgroup;
 pub mod churn;
+mod crowd;
 mod endpoints;
 pub mod held_sockets;
 mod kernel_listing;
@@ -20,6 +22,7 @@ pub mod preemption;
 pub mod raw_peer;
 mod sys;
 
+pub use crowd::{soon, turn_of_the_machine};
 pub use endpoints::Family;
 pub use sys::{has_syn_data, raise_fd_limit, take_fast_open};
 

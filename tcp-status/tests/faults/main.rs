@@ -15,15 +15,9 @@ mod socket_paths;
 mod tracker;
 mod waiting;
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tcp_status_testkit::{netns::Netns, oracle::Counts, raise_fd_limit, skip_unprepared};
-
-/// How soon after coming to rest a small host must be exact.
-const SOON: Duration = Duration::from_secs(2);
 
 /// One tracker after the other: what one leaves in the kernel must not be taken for another's.
 static TURN: Mutex<()> = Mutex::new(());

@@ -16,7 +16,7 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 use tcp_status_common::state::State;
-use tcp_status_testkit::{long_tests, netns::Netns, skip_unprepared};
+use tcp_status_testkit::{long_tests, netns::Netns, skip_unprepared, turn_of_the_machine};
 
 use crate::{
     namespaces::{Inhabited, established, limited_to, overflow, own_memory},
@@ -61,6 +61,7 @@ fn namespaces_of_an_unprivileged_user_degrade_no_others() {
     let Some((netns, _turn)) = place() else {
         return;
     };
+    let _alone = turn_of_the_machine();
     if let Err(error) = Unprivileged::new() {
         skip_unprepared(&format!("users may make no network namespaces: {error}"));
         return;
@@ -145,6 +146,7 @@ fn of_namespaces_that_came_and_went_nothing_is_left() {
     let Some((netns, _turn)) = place() else {
         return;
     };
+    let _alone = turn_of_the_machine();
     netns
         .run(|| {
             let stays = Inhabited::new();

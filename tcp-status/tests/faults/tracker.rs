@@ -20,10 +20,10 @@ use tcp_status::{
     },
     snapshot::{Snapshot, Tier},
 };
-use tcp_status_testkit::oracle::Counts;
+use tcp_status_testkit::{oracle::Counts, soon};
 use tempfile::TempDir;
 
-use crate::{SOON, kernel::Objects, listed};
+use crate::{kernel::Objects, listed};
 
 /// An unoptimised build may read the kernel's types for long, and more so under another program.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -220,8 +220,8 @@ impl Tracker {
                 let limit = match (&snapshot.degraded, snapshot.tier) {
                     (Some(_), _) => DOUBT,
                     // A scan may serve an answer that is a second old.
-                    (None, Tier::Scan) => 2 * SOON,
-                    (None, _) => SOON,
+                    (None, Tier::Scan) => 2 * soon(),
+                    (None, _) => soon(),
                 };
                 assert!(since.elapsed() < limit, "{when}: {differences}{snapshot:?}");
             }

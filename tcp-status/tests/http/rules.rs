@@ -42,6 +42,8 @@ pub(super) struct Rule {
     not_in_prometheus: Option<String>,
     pub(super) zabbix: Vec<String>,
     not_in_zabbix: Option<String>,
+    /// What the triggers look at instead of the limits.
+    pub(super) zabbix_when: Option<String>,
     /// How `show` and `top` mark it.
     show: Option<String>,
     /// What they look at instead of the limits.

@@ -15,10 +15,10 @@ use tcp_status::{
 use tcp_status_testkit::{
     has_syn_data,
     netns::{allow_fast_open, set_sysctl},
-    take_fast_open,
+    soon, take_fast_open,
 };
 
-use crate::subject::{SOON, Subject, is_virtual, place, quiet};
+use crate::subject::{Subject, is_virtual, place, quiet};
 
 /// Two jiffies where they are longest (`CONFIG_HZ=100`), by which a time may be off.
 const JIFFIES: Duration = Duration::from_millis(20);
@@ -143,7 +143,7 @@ fn connections_are_in_the_bucket_of_their_time() {
         let audits = subject.snapshot().drift.audits;
         let began = Instant::now();
         while subject.snapshot().drift.audits < audits + 2 {
-            assert!(began.elapsed() < 10 * SOON);
+            assert!(began.elapsed() < 10 * soon());
             brackets.extend(accept_after(&listener, &[0], false));
             thread::sleep(Duration::from_millis(50));
         }
@@ -192,7 +192,7 @@ fn a_port_without_a_socket_is_forgotten() {
         drop(gone);
         let (began, mut accepted) = (Instant::now(), 0);
         while at(&subject, address.port()).is_some() {
-            assert!(began.elapsed() < 20 * SOON, "{:?}", subject.snapshot());
+            assert!(began.elapsed() < 20 * soon(), "{:?}", subject.snapshot());
             accept_after(&kept, &[0], false);
             accepted += 1;
             thread::sleep(Duration::from_millis(50));
@@ -295,6 +295,6 @@ fn a_reduced_tier_has_none() {
         let (listener, _) = listener();
         accept_after(&listener, &[0, 0], false);
         assert_reduced(&subject.snapshot());
-        subject.assert_exact_within(SOON);
+        subject.assert_exact_within(soon());
     });
 }

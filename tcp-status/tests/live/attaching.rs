@@ -14,12 +14,12 @@ use tcp_status::{
 use tcp_status_testkit::{
     churn::{Churn, Running},
     held_sockets::{HeldSockets, SocketPlan},
-    seed,
+    seed, soon,
 };
 
 use crate::{
     battery::audited,
-    subject::{SOON, Subject, place, settings, turn},
+    subject::{Subject, place, settings, turn},
 };
 
 /// How long the kernel may take to attach while workers that never sleep keep the host busy.
@@ -38,7 +38,7 @@ fn saturate() -> Running {
 
 fn hold() -> HeldSockets {
     let hold = HeldSockets::new(&SocketPlan::random(3, seed())).unwrap();
-    hold.wait(SOON).unwrap();
+    hold.wait(soon()).unwrap();
     hold
 }
 
@@ -81,7 +81,7 @@ fn the_change_of_tiers_loses_and_invents_nothing() {
         .run(|| {
             let _held = hold();
             let subject = Subject::start_changed(|settings| settings.attach_later = true);
-            subject.assert_exact_within(SOON);
+            subject.assert_exact_within(soon());
             let first = subject.snapshot();
             assert_eq!(first.tier, Tier::Reduced);
             if !is_attaching(&first) {
@@ -106,7 +106,7 @@ fn the_change_of_tiers_loses_and_invents_nothing() {
                 thread::sleep(Duration::from_millis(10));
             }
             let connections = churn.stop().unwrap().connections();
-            subject.assert_exact_within(SOON);
+            subject.assert_exact_within(soon());
             // What was missed during an audit is counted by the next one.
             audited(slice::from_ref(&subject));
             let Snapshot {
@@ -160,7 +160,7 @@ fn a_saturated_host_does_not_hold_up_the_start() {
             assert_decided(&last);
             // The work is the same, of which an emulated machine has more than a second's.
             assert!(
-                saturated < SOON + 10 * calm,
+                saturated < soon() + 10 * calm,
                 "{calm:?} at rest, {saturated:?}"
             );
         })

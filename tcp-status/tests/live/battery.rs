@@ -15,11 +15,11 @@ use tcp_status_testkit::{
     held_sockets::{HeldSockets, SocketPlan},
     netns::{Netns, allow_fast_open, cut_off},
     oracle::Counts,
-    raise_fd_limit, seed, skip,
+    raise_fd_limit, seed, skip, soon,
 };
 
 use crate::{
-    subject::{SOON, Subject, attachments, is_virtual, place, quiet, turn},
+    subject::{Subject, attachments, is_virtual, place, quiet, turn},
     witness::Witness,
 };
 
@@ -81,7 +81,7 @@ fn compare(scenario: Scenario) -> u64 {
     let mut second = None;
     let mut pauses = 0;
     // An audit takes longer than an event; a virtual machine is no small host in this.
-    let limit = if scenario.contrary { PATIENCE } else { SOON };
+    let limit = if scenario.contrary { PATIENCE } else { soon() };
     let mut at_rest = |held: &str| {
         pauses += 1;
         // Not at the first: that would be before most of what there is to seed.
@@ -110,7 +110,7 @@ fn compare(scenario: Scenario) -> u64 {
     let connections = stage.connections();
     let subjects = [first, second.unwrap_or_else(Subject::start_attentive)];
     for subject in &subjects {
-        subject.assert_exact_within(2 * SOON);
+        subject.assert_exact_within(2 * soon());
     }
     audited(&subjects);
     figures(scenario.name, connections, &subjects[0]);
@@ -130,7 +130,7 @@ fn compare(scenario: Scenario) -> u64 {
 /// kernel's own count of skips or because they were `hidden`, and beyond those of minisockets while
 /// `foreign` trackers were attached and detached: such an event leaves two gauges wrong.
 fn unexplained(subject: &Subject, foreign: u64, hidden: u64) -> u64 {
-    let snapshot = subject.exact_snapshot_within(SOON);
+    let snapshot = subject.exact_snapshot_within(soon());
     let (drift, missed) = (snapshot.drift, snapshot.events.unwrap().missed);
     let by_state = &drift.corrections_by_state;
     let minisockets = by_state[State::TimeWait] + by_state[State::FinWait2];
@@ -215,8 +215,8 @@ fn churn_with_trackers_that_come_and_go() {
             };
             let report = running.wait().unwrap();
             assert_eq!(report.failures(), 0, "{report}");
-            resident.assert_exact_within(2 * SOON);
-            last.assert_exact_within(2 * SOON);
+            resident.assert_exact_within(2 * soon());
+            last.assert_exact_within(2 * soon());
             figures("churn", report.connections(), &resident);
             println!("{starts} trackers");
         })
@@ -269,7 +269,7 @@ fn another_namespace_is_destroyed_with_sockets_inside() {
     here.run(|| {
         let kept = hold_all();
         let subject = Subject::start_attentive();
-        subject.assert_exact_within(SOON);
+        subject.assert_exact_within(soon());
         let before = subject.snapshot();
         let mut seen = 0;
         for _ in 0..3 {
@@ -284,14 +284,14 @@ fn another_namespace_is_destroyed_with_sockets_inside() {
                 after.events.unwrap().counted,
                 before.events.unwrap().counted
             );
-            subject.assert_exact_within(SOON);
+            subject.assert_exact_within(soon());
         }
         // That its number was free is the proof that a namespace is gone.
         println!("{seen} of 3 are known to be gone");
         figures("namespace_destroyed", 0, &subject);
         assert_eq!(subject.snapshot().drift.corrections, 0);
         drop(kept);
-        subject.assert_exact_within(SOON);
+        subject.assert_exact_within(soon());
     })
     .unwrap();
 }
@@ -307,7 +307,7 @@ fn a_namespace_with_the_number_of_a_dead_one_starts_at_its_own_counts() {
             .run(|| {
                 let subject = Subject::start_attentive();
                 let hold = hold_all();
-                subject.assert_exact_within(SOON);
+                subject.assert_exact_within(soon());
                 hold
             })
             .unwrap();
@@ -319,9 +319,9 @@ fn a_namespace_with_the_number_of_a_dead_one_starts_at_its_own_counts() {
             let subject = Subject::start_attentive();
             assert_eq!(subject.snapshot().states.total(), 0);
             let hold = hold_all();
-            subject.assert_exact_within(SOON);
+            subject.assert_exact_within(soon());
             drop(hold);
-            subject.assert_exact_within(SOON);
+            subject.assert_exact_within(soon());
             figures("namespace_number_reused", 0, &subject);
             assert_eq!(subject.snapshot().drift.corrections, 0);
         })

@@ -16,10 +16,10 @@ use tcp_status_common::state::State;
 use tcp_status_testkit::{
     churn::Churn,
     oracle::{Counts, st},
-    raise_fd_limit, seed,
+    raise_fd_limit, seed, soon,
 };
 
-use crate::subject::{SOON, Subject, place, turn};
+use crate::subject::{Subject, place, turn};
 
 /// Lasts for some samples: a sample that costs much, as an emulated machine needs for it, makes the
 /// next one later.
@@ -241,7 +241,7 @@ fn what_sits_in_close_wait_for_a_minute_is_told() {
             };
             let began = Instant::now();
             let old = half_closed(5);
-            subject.assert_exact_within(SOON);
+            subject.assert_exact_within(soon());
             let stale = || {
                 let stale = subject.snapshot().stale.unwrap();
                 (stale.closewait, stale.finwait2)
@@ -249,16 +249,16 @@ fn what_sits_in_close_wait_for_a_minute_is_told() {
             assert_eq!(stale(), (0, 0));
             thread::sleep(Duration::from_secs(30));
             let young = half_closed(3);
-            subject.assert_exact_within(SOON);
+            subject.assert_exact_within(soon());
             assert_eq!(stale(), (0, 0));
             thread::sleep(Duration::from_secs(63).saturating_sub(began.elapsed()));
             assert_eq!(stale(), (5, 5));
             drop(old);
-            subject.assert_exact_within(SOON);
+            subject.assert_exact_within(soon());
             // Until an audit has walked again, some of those that are left may be taken for old.
             let dropped = Instant::now();
             while stale() != (0, 0) {
-                assert!(dropped.elapsed() < SOON, "{:?}", stale());
+                assert!(dropped.elapsed() < soon(), "{:?}", stale());
                 thread::sleep(Duration::from_millis(50));
             }
             drop(young);
@@ -283,7 +283,7 @@ fn transitions_add_up_to_the_gauges() {
             churn.run().unwrap();
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
             let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            subject.assert_exact_within(SOON);
+            subject.assert_exact_within(soon());
             let snapshot = subject.snapshot();
             // From nothing, what came in less what went out is what is there; what audits had to
             // correct is what this kernel told nobody.

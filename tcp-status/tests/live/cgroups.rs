@@ -19,9 +19,10 @@ use tcp_status_common::state::State;
 use tcp_status_testkit::{
     cgroup::{Cgroup, Traffic},
     oracle::Counts,
+    soon,
 };
 
-use crate::subject::{SOON, Subject, place, turn};
+use crate::subject::{Subject, place, turn};
 
 /// What the kernel reports by cgroup: full sockets by their own, half-open connections by their
 /// listener's.
@@ -107,7 +108,7 @@ fn assert_exact(subject: &Subject) {
             Some("") => return,
             Some(text) => {
                 let since = *at_rest_since.get_or_insert_with(Instant::now);
-                assert!(since.elapsed() < SOON, "{text}");
+                assert!(since.elapsed() < soon(), "{text}");
             }
             None => at_rest_since = None,
         }
@@ -152,7 +153,7 @@ fn rows_are_what_the_kernel_reports_and_add_up_to_the_totals() {
                 if rows.iter().all(|row| row.name.path.is_some()) {
                     break rows;
                 }
-                assert!(came.elapsed() < 20 * SOON, "without a name: {rows:?}");
+                assert!(came.elapsed() < 20 * soon(), "without a name: {rows:?}");
                 thread::sleep(Duration::from_millis(50));
             };
             let row = |id| rows.iter().find(|row| row.id == id).unwrap();
@@ -212,7 +213,7 @@ fn listeners_have_the_unit_of_their_own_cgroup() {
             };
             let came = Instant::now();
             while found(&Show::default()) != kernel {
-                assert!(came.elapsed() < 20 * SOON, "not {kernel:?}");
+                assert!(came.elapsed() < 20 * soon(), "not {kernel:?}");
                 thread::sleep(Duration::from_millis(50));
             }
             for (&(port, address), unit) in &kernel {

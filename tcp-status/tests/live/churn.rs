@@ -8,11 +8,11 @@ use std::{
 use tcp_status::snapshot::Snapshot;
 use tcp_status_testkit::{
     churn::{CONTRARY, Churn, SCENARIOS},
-    raise_fd_limit, seed,
+    raise_fd_limit, seed, soon,
 };
 
 use crate::{
-    subject::{SOON, Subject, is_virtual, place, turn},
+    subject::{Subject, is_virtual, place, turn},
     witness::Witness,
 };
 
@@ -59,7 +59,7 @@ fn twenty_starts_under_churn_are_all_exact_at_rest() {
                 let subject = Subject::start();
                 thread::sleep(Duration::from_millis(200));
                 connections += churn.stop().unwrap().connections();
-                subject.assert_exact_within(SOON);
+                subject.assert_exact_within(soon());
                 let snapshot = subject.snapshot();
                 println!(
                     "start {start}: {} events, {} missed, {} corrected",
@@ -110,7 +110,7 @@ fn audits_under_churn_leave_the_counts_exact_and_the_totals_growing() {
                 last = now;
             }
             let report = churn.stop().unwrap();
-            subject.assert_exact_within(SOON);
+            subject.assert_exact_within(soon());
             let end = subject.snapshot();
             assert!(end.drift.audits >= 2, "{:?}", end.drift);
             let events = end.events.unwrap();
@@ -141,7 +141,7 @@ fn each_scenario_by_itself_is_exact_at_rest() {
                     scenario(&mut ctx).unwrap_or_else(|error| panic!("{name}: {error}"));
                 }
                 println!("{name}");
-                subject.assert_exact_within(SOON);
+                subject.assert_exact_within(soon());
             }
         })
         .unwrap();
@@ -160,7 +160,7 @@ fn what_events_get_wrong_the_audit_corrects_and_counts() {
                     scenario(&mut ctx).unwrap_or_else(|error| panic!("{name}: {error}"));
                 }
             }
-            subject.assert_exact_within(2 * SOON);
+            subject.assert_exact_within(2 * soon());
             let drift = subject.snapshot().drift;
             assert!(
                 drift.corrections > 0,

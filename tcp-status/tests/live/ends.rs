@@ -11,11 +11,14 @@ use std::{
 use socket2::{Domain, Socket, Type};
 use tcp_status::serve::{Source as _, protocol::Show};
 use tcp_status::snapshot::{ConnectFailures, ConnectionEnds, Ends, NoLocalPortDestination};
-use tcp_status_testkit::netns::{cut_off, set_sysctl};
+use tcp_status_testkit::{
+    netns::{cut_off, set_sysctl},
+    soon,
+};
 
 use crate::{
     namespaces::{self, Inhabited},
-    subject::{SOON, Subject, place},
+    subject::{Subject, place},
 };
 
 fn socket() -> Socket {
@@ -60,7 +63,7 @@ fn assert_ends(subject: &Subject, before: &Ends, expected: &Ends) {
         if found == *expected {
             return;
         }
-        assert!(started.elapsed() < SOON, "{found:?}, not {expected:?}");
+        assert!(started.elapsed() < soon(), "{found:?}, not {expected:?}");
         thread::sleep(Duration::from_millis(20));
     }
 }
@@ -272,7 +275,7 @@ fn only_the_last_destinations_are_kept() {
                 failed.connect(Domain::IPV4, *to, 2);
                 let found = subject.snapshot().no_local_port_destinations.unwrap();
                 assert_eq!((found.len(), found[0].address), (KEPT, to.ip()));
-                assert!(started.elapsed() < SOON, "{found:?}");
+                assert!(started.elapsed() < soon(), "{found:?}");
                 found[0].failures == 1
             });
             assert!(forgotten);
@@ -389,7 +392,7 @@ impl Ending {
                 return;
             }
             let expected = self.ended;
-            assert!(started.elapsed() < SOON, "{found:?}, not {expected:?}");
+            assert!(started.elapsed() < soon(), "{found:?}, not {expected:?}");
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -413,7 +416,7 @@ fn ends_of_connections_are_counted_by_port_across_audits() {
                 // What was counted before a bank is switched, is part of what is counted after it.
                 let started = Instant::now();
                 while subject.snapshot().drift.audits <= audits {
-                    assert!(started.elapsed() < 10 * SOON, "no audit");
+                    assert!(started.elapsed() < 10 * soon(), "no audit");
                     thread::sleep(Duration::from_millis(20));
                 }
                 audits = subject.snapshot().drift.audits;

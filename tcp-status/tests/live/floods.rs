@@ -14,9 +14,9 @@ use tcp_status::{
     kernel::sock_diag,
     snapshot::{Fullness, Listener},
 };
-use tcp_status_testkit::{netns::set_sysctl, raise_fd_limit};
+use tcp_status_testkit::{netns::set_sysctl, raise_fd_limit, soon};
 
-use crate::subject::{SOON, Subject, place};
+use crate::subject::{Subject, place};
 
 /// Three quarters of 400.
 const HALF_OPEN: u32 = 300;
@@ -51,7 +51,7 @@ fn flooded(subject: &Subject) -> Listener {
         if let Some(worst) = worst.filter(|one| one.syn_queue == Some(HALF_OPEN)) {
             return worst;
         }
-        assert!(started.elapsed() < SOON, "no listener has {HALF_OPEN}");
+        assert!(started.elapsed() < soon(), "no listener has {HALF_OPEN}");
         thread::sleep(Duration::from_millis(50));
     }
 }

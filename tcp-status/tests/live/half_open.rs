@@ -22,10 +22,10 @@ use tcp_status_testkit::{
     oracle::{Counts, st},
     raise_fd_limit,
     raw_peer::RawPeer,
-    seed, skip,
+    seed, skip, soon,
 };
 
-use crate::subject::{SOON, Subject, is_virtual, place, turn};
+use crate::subject::{Subject, is_virtual, place, turn};
 
 #[test]
 fn half_open_connections_outlive_their_listener() {
@@ -41,11 +41,11 @@ fn half_open_connections_outlive_their_listener() {
                 });
             let hold = HeldSockets::new(&plan).unwrap();
             hold.wait(Duration::from_secs(10)).unwrap();
-            subject.assert_exact_within(SOON);
+            subject.assert_exact_within(soon());
             drop(hold);
             let left = Counts::read().unwrap().both(st::SYN_RECV);
             println!("{left} half-open connections without a listener");
-            subject.assert_exact_within(SOON);
+            subject.assert_exact_within(soon());
         })
         .unwrap();
 }
@@ -146,8 +146,8 @@ fn a_listener_that_closes_under_a_flood_keeps_its_half_open_connections() {
             for number in 0..3 {
                 silent.open(at_closing, number).unwrap();
             }
-            half_open_within(SOON, 3);
-            subject.assert_exact_within(SOON);
+            half_open_within(soon(), 3);
+            subject.assert_exact_within(soon());
             // Behind their second timer, so that the third is seconds away.
             thread::sleep(Duration::from_millis(3_200));
             let over = AtomicBool::new(false);
@@ -182,7 +182,7 @@ fn close_with_half_open(silent: &RawPeer, many: u32) -> bool {
     for (number, (_, at)) in (0..).zip(&listeners) {
         silent.open(*at, number).unwrap();
     }
-    half_open_within(SOON, many.into());
+    half_open_within(soon(), many.into());
     // Behind their second timer: the third, four seconds later, ends what has no listener.
     thread::sleep(Duration::from_millis(3_200));
     drop(listeners);
@@ -253,6 +253,7 @@ fn closed_listeners_beyond_those_that_are_recorded_are_marked() {
             let closed = (0..3).any(|_| close_with_half_open(&silent, MANY));
             assert!(closed, "this machine is too slow to close {MANY} listeners");
             let (started, mut readings, mut marked) = (Instant::now(), 0, None);
+            let mut difference = None;
             loop {
                 let list = || Counts::read().unwrap().both(st::SYN_RECV);
                 let (a, snapshot, b) = (list(), subject.snapshot(), list());
@@ -262,12 +263,18 @@ fn closed_listeners_beyond_those_that_are_recorded_are_marked() {
                     marked = marked.or_else(|| snapshot.degraded.clone());
                 } else {
                     let listed = a.min(b)..=a.max(b);
-                    assert!(
-                        listed.contains(&read),
-                        "unmarked: {read}, {listed:?} listed"
-                    );
-                    if b == 0 {
-                        break;
+                    if listed.contains(&read) {
+                        difference = None;
+                        if b == 0 {
+                            break;
+                        }
+                    } else {
+                        // The kernel first lists a request socket no more, then counts it no more, and may be
+                        // interrupted between the two.
+                        let now = (read, listed);
+                        assert_ne!(difference.as_ref(), Some(&now), "unmarked: read, listed");
+                        difference = Some(now);
+                        thread::sleep(Duration::from_millis(20));
                     }
                 }
                 assert!(started.elapsed() < Duration::from_secs(120), "{snapshot:?}");
@@ -298,12 +305,12 @@ fn migrated_half_open_connections_are_counted_once() {
             for number in 0..40 {
                 silent.open(at, number).unwrap();
             }
-            half_open_within(SOON, 40);
-            subject.assert_exact_within(SOON);
+            half_open_within(soon(), 40);
+            subject.assert_exact_within(soon());
             drop(closing);
             assert_between_listings(&subject, &[None], Duration::from_millis(3_500));
             assert_eq!(Counts::read().unwrap().both(st::SYN_RECV), 40);
-            subject.assert_exact_within(SOON);
+            subject.assert_exact_within(soon());
         })
         .unwrap();
 }
@@ -326,20 +333,20 @@ fn a_short_spike_of_half_open_connections_is_seen_at_rest() {
             let subject = Subject::start();
             let silent = RawPeer::new().unwrap();
             let (_listener, at) = listener(None);
-            subject.assert_exact_within(SOON);
+            subject.assert_exact_within(soon());
             let mut seen = Vec::new();
             let rounds = if is_virtual() { 2 } else { 6 };
             for round in 0..rounds {
                 // Long enough for the sampler to come to rest; each round ends elsewhere in its second.
                 thread::sleep(Duration::from_millis(4_000 + round * 170));
                 (0..SPIKE).for_each(|number| silent.open(at, number).unwrap());
-                half_open_within(SOON, SPIKE.into());
+                half_open_within(soon(), SPIKE.into());
                 // Samples are rarer where one costs much, as on an emulated machine.
                 let period = within(&subject, 3).peaks.unwrap().sample_milliseconds;
                 let spike = Duration::from_millis((3 * u64::from(period)).max(310));
                 thread::sleep(spike);
                 (0..SPIKE).for_each(|number| silent.reset(at, number).unwrap());
-                half_open_within(SOON, 0);
+                half_open_within(soon(), 0);
                 let window = 3 + u32::try_from(spike.as_secs()).unwrap();
                 seen.push(within(&subject, window).peaks.unwrap().max[State::SynRecv]);
             }

@@ -15,12 +15,12 @@ use tcp_status_common::state::State;
 use tcp_status_testkit::{
     netns::Netns,
     oracle::{Counts, st},
-    raise_fd_limit,
+    raise_fd_limit, soon,
 };
 
 use crate::{
     namespaces::{all, assert_exact, of, start},
-    subject::{SOON, place, turn},
+    subject::{place, turn},
 };
 
 /// What both tell of a listener.
@@ -202,7 +202,7 @@ fn listeners_that_come_and_go_disturb_no_other_namespace() {
             let began = Instant::now();
             let mut readings = 0;
             let mut wrong = 0;
-            while began.elapsed() < 2 * SOON {
+            while began.elapsed() < 2 * soon() {
                 let found = all(&subject);
                 for (netns, wanted) in at_rest.iter().zip(&wanted) {
                     let one = found

@@ -12,12 +12,12 @@ use std::{
 
 use tcp_status::kernel::sock_diag;
 use tcp_status_common::state::State;
-use tcp_status_testkit::{long_tests, netns::Netns, raise_fd_limit};
+use tcp_status_testkit::{long_tests, netns::Netns, raise_fd_limit, soon, turn_of_the_machine};
 
 use crate::{
     listeners_elsewhere::rows,
     namespaces::{Inhabited, all, assert_exact, compare, listed, listen, of, start},
-    subject::{SOON, Subject, is_virtual, place, turn},
+    subject::{Subject, is_virtual, place, turn},
     unreported::{change_family, mapped},
 };
 
@@ -37,7 +37,7 @@ fn assert_all_exact(came: Instant, subject: &Subject, places: &[Netns]) -> Durat
             break found;
         }
         assert!(
-            came.elapsed() < 10 * SOON,
+            came.elapsed() < 10 * soon(),
             "not all are there, or some are degraded"
         );
         thread::sleep(Duration::from_millis(20));
@@ -59,7 +59,7 @@ fn among_a_hundred_namespaces_all_are_exact_soon() {
     let (Some(own), Some(first)) = (place(), place()) else {
         return;
     };
-    let _turn = turn();
+    let _turn = (turn(), turn_of_the_machine());
     raise_fd_limit().unwrap();
     let mut others = vec![first];
     others.extend((1..MANY).map(|_| Netns::new().unwrap()));
@@ -72,11 +72,11 @@ fn among_a_hundred_namespaces_all_are_exact_soon() {
         let came = Instant::now();
         let took = assert_all_exact(came, &subject, &others);
         println!("{MANY} namespaces are exact after {took:?}");
-        assert!(took < SOON, "{took:?}");
+        assert!(took < soon(), "{took:?}");
         let (_client, server, _listener) = mapped();
-        subject.assert_exact_within(SOON);
+        subject.assert_exact_within(soon());
         change_family(&server);
-        subject.assert_exact_within(SOON);
+        subject.assert_exact_within(soon());
         let (_client, server, _listener) = others[MANY - 1].run(mapped).unwrap();
         assert_exact(&subject, &others[MANY - 1]);
         change_family(&server);
@@ -92,7 +92,7 @@ fn all_namespaces_of_a_large_host_are_exact() {
     let (Some(own), Some(first)) = (place(), place()) else {
         return;
     };
-    let _turn = turn();
+    let _turn = (turn(), turn_of_the_machine());
     raise_fd_limit().unwrap();
     let mut others = vec![first];
     others.extend((1..many).map(|_| Netns::new().unwrap()));
@@ -119,7 +119,7 @@ fn ports_without_a_socket_give_back_their_slots() {
     let (Some(own), Some(empty), Some(other)) = (place(), place(), place()) else {
         return;
     };
-    let _turn = turn();
+    let _turn = (turn(), turn_of_the_machine());
     own.run(|| {
         let subject = Subject::start_changed(|settings| {
             settings.all_namespaces = true;
@@ -131,7 +131,7 @@ fn ports_without_a_socket_give_back_their_slots() {
             assert_exact(&subject, netns);
             let came = Instant::now();
             while tracked(netns) > kept {
-                assert!(came.elapsed() < SOON, "{:?}", of(&subject, netns));
+                assert!(came.elapsed() < soon(), "{:?}", of(&subject, netns));
                 thread::sleep(Duration::from_millis(50));
             }
         };
@@ -146,7 +146,7 @@ fn ports_without_a_socket_give_back_their_slots() {
                     return held;
                 }
                 // Other namespaces of the host have listeners too, at times very many.
-                assert!(came.elapsed() < 10 * SOON, "{slots} of {SLOTS}");
+                assert!(came.elapsed() < 10 * soon(), "{slots} of {SLOTS}");
                 drop(held);
                 wait_for_slots(netns, kept);
                 thread::sleep(Duration::from_millis(500));
@@ -209,7 +209,7 @@ fn a_namespace_that_never_rests_is_corrected_all_the_same() {
     let (Some(own), Some(busy)) = (place(), place()) else {
         return;
     };
-    let _turn = turn();
+    let _turn = (turn(), turn_of_the_machine());
     own.run(|| {
         let subject = start();
         let (_client, server, _listener) = busy.run(mapped).unwrap();
@@ -240,7 +240,7 @@ fn a_namespace_too_busy_for_passes_is_counted_again_alone() {
     else {
         return;
     };
-    let _turn = turn();
+    let _turn = (turn(), turn_of_the_machine());
     own.run(|| {
         let subject = start();
         let _held = other.run(|| listen(8080, 3)).unwrap();
@@ -268,7 +268,7 @@ fn a_namespace_too_busy_for_passes_is_counted_again_alone() {
         );
         let came = Instant::now();
         while row() != before {
-            assert!(came.elapsed() < 2 * SOON, "{:?}, not {before:?}", row());
+            assert!(came.elapsed() < 2 * soon(), "{:?}, not {before:?}", row());
             thread::sleep(Duration::from_millis(50));
         }
     })

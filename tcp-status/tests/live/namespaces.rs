@@ -21,12 +21,12 @@ use tcp_status_testkit::{
     held_sockets::{HeldSockets, SocketPlan},
     netns::Netns,
     oracle::{Counts, Table, st},
-    raise_fd_limit, seed, skip,
+    raise_fd_limit, seed, skip, soon,
 };
 
 use crate::{
     battery::successor,
-    subject::{SOON, Subject, place, turn},
+    subject::{Subject, place, turn},
 };
 
 /// A namespace with a process in it, which is how a tracker finds it.
@@ -363,7 +363,7 @@ fn assert_rows_add_up(subject: &Subject, netns: &Netns) {
         if all_listen && found.ports.unaudited.is_empty() && sum == found.states {
             return;
         }
-        assert!(came.elapsed() < SOON, "{found:?}");
+        assert!(came.elapsed() < soon(), "{found:?}");
         thread::sleep(Duration::from_millis(50));
     }
 }
@@ -388,7 +388,7 @@ fn ports_and_listeners_belong_to_their_namespace() {
             })
             .unwrap();
         assert_exact(&subject, &elsewhere);
-        subject.assert_exact_within(SOON);
+        subject.assert_exact_within(soon());
         let snapshot = of(&subject, &elsewhere).unwrap();
         let counts = snapshot.ports.tracked.iter().find(|p| p.port == port);
         assert_eq!(counts.unwrap().states[State::Established], 4);

@@ -14,9 +14,9 @@ use std::{
 };
 
 use socket2::SockRef;
-use tcp_status_testkit::raise_fd_limit;
+use tcp_status_testkit::{raise_fd_limit, soon};
 
-use crate::subject::{SOON, Subject, place, turn};
+use crate::subject::{Subject, place, turn};
 
 /// How many connections, unless [`NUMBER`] says another number.
 const CONNECTIONS: usize = 4_000;
@@ -87,8 +87,8 @@ fn an_interrupted_addition_loses_nothing() {
                     scope.spawn(|| resets(connections / WORKERS));
                 }
             });
-            subject.assert_exact_within(2 * SOON);
-            let snapshot = subject.exact_snapshot_within(2 * SOON);
+            subject.assert_exact_within(2 * soon());
+            let snapshot = subject.exact_snapshot_within(2 * soon());
             let (events, drift) = (snapshot.events, snapshot.drift);
             println!("{connections} connections, {events:?}, {drift:?}");
             // Where programs are skipped instead, an audit corrects what both copies miss.

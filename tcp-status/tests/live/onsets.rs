@@ -11,11 +11,12 @@ use tcp_status::{
     serve::{Source as _, protocol::Show},
     snapshot::{Problem, Rule},
 };
+use tcp_status_testkit::soon;
 
 use crate::{
     between_polls::queue,
     history::unix,
-    subject::{SOON, Subject, place, turn},
+    subject::{Subject, place, turn},
 };
 
 /// A condition that ended so long ago has ended for good.
@@ -63,7 +64,7 @@ fn wait_for(subject: &Subject, found: impl Fn(&Problem) -> bool) -> Problem {
     loop {
         match &problems(subject, 60)[..] {
             [one] if found(one) => return one.clone(),
-            other => assert!(started.elapsed() < SOON, "{other:?}"),
+            other => assert!(started.elapsed() < soon(), "{other:?}"),
         }
         thread::sleep(Duration::from_millis(20));
     }

@@ -20,11 +20,11 @@ use tcp_status_common::{
     per_cpu::SecondaryBanks,
     state::{Family, State},
 };
-use tcp_status_testkit::{churn::Churn, long_tests, raise_fd_limit, seed, skip};
+use tcp_status_testkit::{churn::Churn, long_tests, raise_fd_limit, seed, skip, soon};
 
 use crate::{
     namespaces::Inhabited,
-    subject::{SOON, Subject, place, turn},
+    subject::{Subject, place, turn},
 };
 
 /// How long a test waits for a second in which nothing happens in any namespace of the host.
@@ -146,7 +146,7 @@ fn a_mark_under_churn_has_a_reason() {
             }
             let elapsed = started.elapsed().as_secs_f64();
             let report = churn.stop().unwrap();
-            subject.assert_exact_within(SOON);
+            subject.assert_exact_within(soon());
             let end = subject.snapshot();
             println!(
                 "{:.0} connections/s, {:.0} events/s, {readings} readings, {wrong} marked and \
@@ -291,7 +291,7 @@ fn a_swap_between_two_states_is_found_at_rest() {
             let process = Process::start();
             process.wait_for([20, 0], SLOWLY);
             // At rest: what was to be audited was.
-            thread::sleep(2 * SOON);
+            thread::sleep(2 * soon());
             process.swap(State::Established, State::CloseWait);
             assert_eq!(process.counts(), Some([19, 1]));
             println!("found after {:?}", process.wait_for([20, 0], SLOWLY));

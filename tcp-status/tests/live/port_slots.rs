@@ -10,7 +10,9 @@ use std::{
 
 use tcp_status::snapshot::Snapshot;
 use tcp_status_common::state::State;
-use tcp_status_testkit::{long_tests, netns::Netns, oracle::Counts, raise_fd_limit};
+use tcp_status_testkit::{
+    long_tests, netns::Netns, oracle::Counts, raise_fd_limit, turn_of_the_machine,
+};
 
 use crate::{
     namespaces::{assert_exact, listen, of},
@@ -121,7 +123,7 @@ fn a_namespace_leaves_slots_to_others() {
     let (Some(first), Some(second)) = (place(), place()) else {
         return;
     };
-    let _turn = turn();
+    let _turn = (turn(), turn_of_the_machine());
     raise_fd_limit().unwrap();
     let _first = first.run(|| listen(8080, 3)).unwrap();
     own.run(|| {
@@ -166,7 +168,7 @@ fn a_port_keeps_its_slot_and_gets_one_when_there_is_room() {
     let (Some(own), Some(other), Some(late)) = (place(), place(), place()) else {
         return;
     };
-    let _turn = turn();
+    let _turn = (turn(), turn_of_the_machine());
     raise_fd_limit().unwrap();
     own.run(|| {
         let _kept = listen_at(1000..1000 + KEPT);
@@ -219,7 +221,7 @@ fn namespaces_that_went_leave_no_slot_taken() {
     let (Some(own), Some(late)) = (place(), place()) else {
         return;
     };
-    let _turn = turn();
+    let _turn = (turn(), turn_of_the_machine());
     raise_fd_limit().unwrap();
     own.run(|| {
         let subject = Subject::start_changed(|settings| {

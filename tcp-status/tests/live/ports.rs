@@ -22,10 +22,10 @@ use tcp_status_testkit::{
     churn::Churn,
     held_sockets::{HeldSockets, SocketPlan},
     oracle::{Counts, Table, st},
-    raise_fd_limit, seed,
+    raise_fd_limit, seed, soon,
 };
 
-use crate::subject::{SOON, Subject, place, turn};
+use crate::subject::{Subject, place, turn};
 
 /// As many connections to a listener as are given back, both ends.
 fn connect(listener: &TcpListener, count: usize) -> Vec<(TcpStream, TcpStream)> {
@@ -57,7 +57,7 @@ fn assert_port(subject: &Subject, port: u16) {
         if differences.is_empty() {
             return;
         }
-        assert!(started.elapsed() < SOON, "port {port}: {differences}");
+        assert!(started.elapsed() < soon(), "port {port}: {differences}");
         thread::sleep(Duration::from_millis(50));
     }
 }
@@ -99,14 +99,14 @@ fn connections_outlive_their_listener_and_stay_at_its_port() {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
             let port = listener.local_addr().unwrap().port();
             let mut pairs = connect(&listener, count);
-            subject.assert_exact_within(SOON);
+            subject.assert_exact_within(soon());
             assert_port(&subject, port);
             drop(listener);
             // Half of them closed by the peer, and not by us.
             for (client, _) in &pairs[..count / 2] {
                 client.shutdown(Shutdown::Write).unwrap();
             }
-            subject.assert_exact_within(SOON);
+            subject.assert_exact_within(soon());
             assert_port(&subject, port);
             assert_eq!(
                 get(&subject, port, State::CloseWait, None),
@@ -114,14 +114,14 @@ fn connections_outlive_their_listener_and_stay_at_its_port() {
             );
             // Across audits, which forget ports that have nothing any more.
             thread::sleep(Duration::from_millis(300));
-            subject.assert_exact_within(SOON);
+            subject.assert_exact_within(soon());
             let tracked = |subject: &Subject| {
                 let ports = subject.snapshot().ports.tracked;
                 ports.iter().any(|tracked| tracked.port == port)
             };
             assert!(tracked(&subject), "a port with connections was forgotten");
             pairs.clear();
-            subject.assert_exact_within(SOON);
+            subject.assert_exact_within(soon());
             assert_port(&subject, port);
         })
         .unwrap();
@@ -136,7 +136,7 @@ fn what_is_not_counted_by_port_is_null() {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
             let port = listener.local_addr().unwrap().port();
             let _pairs = connect(&listener, 3);
-            subject.assert_exact_within(SOON);
+            subject.assert_exact_within(soon());
             let show = |port| {
                 let show = Show {
                     port,
@@ -146,7 +146,7 @@ fn what_is_not_counted_by_port_is_null() {
             };
             let started = Instant::now();
             while show(Some(port)).tier == Tier::Scan {
-                assert!(started.elapsed() < SOON, "no audit has seen port {port}");
+                assert!(started.elapsed() < soon(), "no audit has seen port {port}");
                 thread::sleep(Duration::from_millis(50));
             }
             let json = |port| serde_json::to_value(show(port)).unwrap();
@@ -171,7 +171,7 @@ fn a_listener_that_never_bound_has_a_port_as_well() {
             let listener = TcpListener::from(socket);
             let port = listener.local_addr().unwrap().port();
             let _pairs = connect(&listener, 3);
-            subject.assert_exact_within(SOON);
+            subject.assert_exact_within(soon());
             assert_port(&subject, port);
             assert_eq!(get(&subject, port, State::Listen, None), 1);
         })
@@ -199,7 +199,7 @@ fn connections_that_a_port_had_before_its_listener_are_counted() {
                 let pairs = connect(&listener, 2);
                 assert_port(&subject, port);
                 if attentive {
-                    subject.assert_exact_within(SOON);
+                    subject.assert_exact_within(soon());
                     assert_port(&subject, port);
                 } else {
                     assert_eq!(subject.snapshot().ports.unaudited, [port]);
@@ -236,7 +236,7 @@ fn connections_that_a_port_had_are_counted_if_its_listener_comes_during_an_audit
                 settings.pace.share = 0.05;
             });
             for (port, held) in &ports {
-                subject.assert_exact_within(SOON);
+                subject.assert_exact_within(soon());
                 thread::sleep(Duration::from_secs(1));
                 // What an audit is held for, and where in it the listener comes.
                 drop(connect(&server, 1));
@@ -306,7 +306,7 @@ fn ports_are_exact_after_churn() {
             };
             let report = churn.run().unwrap();
             assert_eq!(report.failures(), 0, "{report}");
-            subject.assert_exact_within(SOON);
+            subject.assert_exact_within(soon());
             assert_port(&subject, listener.local_addr().unwrap().port());
         })
         .unwrap();
@@ -399,7 +399,7 @@ fn assert_rows_add_up(subject: &Subject) {
         if differences.is_empty() {
             return;
         }
-        assert!(started.elapsed() < SOON, "{differences}");
+        assert!(started.elapsed() < soon(), "{differences}");
         thread::sleep(Duration::from_millis(50));
     }
 }
@@ -420,7 +420,7 @@ fn ports_and_outgoing_connections_add_up_to_the_totals_in_every_state() {
             for (_, server) in &leaked {
                 server.shutdown(Shutdown::Write).unwrap();
             }
-            subject.assert_exact_within(SOON);
+            subject.assert_exact_within(soon());
             assert_rows_add_up(&subject);
             drop((hold, listener, leaked));
             assert_rows_add_up(&subject);
@@ -440,9 +440,9 @@ fn thousands_of_ports_are_exact() {
             let listen = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
             let mut listeners: Vec<_> = (0..PORTS).map(listen).collect();
             let _pairs: Vec<_> = listeners.iter().flat_map(|l| connect(l, 1)).collect();
-            subject.assert_exact_within(2 * SOON);
+            subject.assert_exact_within(2 * soon());
             listeners.truncate(PORTS / 2);
-            subject.assert_exact_within(2 * SOON);
+            subject.assert_exact_within(2 * soon());
         })
         .unwrap();
 }

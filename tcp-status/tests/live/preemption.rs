@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use tcp_status_testkit::{preemption::PreemptedTask, raise_fd_limit, seed};
+use tcp_status_testkit::{preemption::PreemptedTask, raise_fd_limit, seed, soon};
 
-use crate::subject::{SOON, Subject, is_virtual, place, turn};
+use crate::subject::{Subject, is_virtual, place, turn};
 
 /// How many calls are to stall; emulated, each takes a third of a second.
 fn wanted() -> u64 {
@@ -37,8 +37,8 @@ fn an_audit_does_not_correct_what_a_stalled_task_is_about_to_list() {
             assert!(stalls.stalled > 0, "nothing has stalled: {stalls:?}");
             println!("{stalls:?} in {:?}", started.elapsed());
             for subject in [Some(resident), late].into_iter().flatten() {
-                subject.assert_exact_within(2 * SOON);
-                let drift = subject.exact_snapshot_within(SOON).drift;
+                subject.assert_exact_within(2 * soon());
+                let drift = subject.exact_snapshot_within(soon()).drift;
                 println!("{drift:?}");
                 // What stalls for longer than an audit is patient is corrected, and corrected back.
                 assert!(drift.corrections <= 2 * stalls.long, "{stalls:?} {drift:?}");

@@ -11,10 +11,10 @@ use tcp_status::kernel::plan::{EbpfPlan, SeedMethod};
 use tcp_status_testkit::{
     churn::{Churn, Ctx, SCENARIOS},
     held_sockets::{HeldSockets, SocketPlan},
-    raise_fd_limit, seed,
+    raise_fd_limit, seed, soon,
 };
 
-use crate::subject::{SOON, Subject, place, turn};
+use crate::subject::{Subject, place, turn};
 
 fn procfs(plan: EbpfPlan) -> EbpfPlan {
     EbpfPlan {
@@ -47,8 +47,8 @@ fn without_the_iterator_procfs_seeds_and_the_audit_settles_the_doubt() {
                 .expect("a seed from procfs is in doubt");
             assert!(doubt.contains("procfs"), "{doubt}");
             churn.stop().unwrap();
-            subject.assert_exact_within(2 * SOON);
-            subject.exact_snapshot_within(2 * SOON);
+            subject.assert_exact_within(2 * soon());
+            subject.exact_snapshot_within(2 * soon());
         })
         .unwrap();
 }
@@ -88,13 +88,13 @@ fn connections_without_any_listener_are_all_counted() {
         let mut pairs = pairs(&listener);
         drop(listener);
         let subject = Subject::start();
-        subject.assert_exact_within(2 * SOON);
-        subject.exact_snapshot_within(2 * SOON);
+        subject.assert_exact_within(2 * soon());
+        subject.exact_snapshot_within(2 * soon());
         // What was counted by events is not passed over by audits either.
         pairs.truncate(MANY / 2);
-        thread::sleep(2 * SOON);
-        subject.assert_exact_within(SOON);
-        subject.exact_snapshot_within(2 * SOON);
+        thread::sleep(2 * soon());
+        subject.assert_exact_within(soon());
+        subject.exact_snapshot_within(2 * soon());
         let drift = subject.snapshot().drift;
         println!("{drift:?}");
         assert!(drift.audits > 0, "{drift:?}");
@@ -112,15 +112,15 @@ fn a_port_keeps_its_connections_when_nothing_listens_any_more() {
         // A walk costs an emulated host a second, and audits have a budget.
         let began = Instant::now();
         while audits() == before {
-            assert!(began.elapsed() < 30 * SOON, "no audit without a listener");
-            thread::sleep(SOON / 10);
+            assert!(began.elapsed() < 30 * soon(), "no audit without a listener");
+            thread::sleep(soon() / 10);
         }
         // By port as well.
-        subject.assert_exact_within(2 * SOON);
+        subject.assert_exact_within(2 * soon());
         pairs.truncate(MANY / 2);
-        thread::sleep(2 * SOON);
-        subject.assert_exact_within(2 * SOON);
-        subject.exact_snapshot_within(30 * SOON);
+        thread::sleep(2 * soon());
+        subject.assert_exact_within(2 * soon());
+        subject.exact_snapshot_within(30 * soon());
     });
 }
 
@@ -149,15 +149,15 @@ fn churn_without_any_listener_is_exact_at_rest() {
                     }
                 });
             }
-            thread::sleep(SOON);
+            thread::sleep(soon());
             let late = Subject::start_with(|plan| plan, 0.5);
-            thread::sleep(2 * SOON);
+            thread::sleep(2 * soon());
             over.store(true, Ordering::Relaxed);
             late
         });
         for subject in [&resident, &late] {
-            subject.assert_exact_within(2 * SOON);
-            subject.exact_snapshot_within(2 * SOON);
+            subject.assert_exact_within(2 * soon());
+            subject.exact_snapshot_within(2 * soon());
         }
         let end = resident.snapshot();
         println!("{:?} {:?}", end.events, end.drift);

@@ -15,9 +15,12 @@ use tcp_status::{
     track::Pace,
 };
 use tcp_status_common::state::State;
-use tcp_status_testkit::oracle::{Counts, st};
+use tcp_status_testkit::{
+    oracle::{Counts, st},
+    soon,
+};
 
-use crate::subject::{SOON, Subject, place};
+use crate::subject::{Subject, place};
 
 /// Audited once a minute.
 fn rarely_audited() -> Subject {
@@ -44,7 +47,7 @@ fn finwait2_minisockets(count: u64) -> Vec<TcpStream> {
 }
 
 fn listed(state: usize, count: u64) {
-    let found = Counts::wait_for(SOON, |counts| counts.both(state) == count).unwrap();
+    let found = Counts::wait_for(soon(), |counts| counts.both(state) == count).unwrap();
     found.unwrap_or_else(|last| panic!("{count} wanted in state {state}:\n{last}"));
 }
 
@@ -55,10 +58,10 @@ fn the_split_is_no_older_than_its_interval_however_rare_audits_are() {
         .run(|| {
             let subject = rarely_audited();
             let clients = finwait2_minisockets(50);
-            subject.assert_exact_within(SOON);
+            subject.assert_exact_within(soon());
             drop(clients);
             listed(st::TIME_WAIT, 50);
-            subject.assert_exact_within(SOON);
+            subject.assert_exact_within(soon());
         })
         .unwrap();
 }
@@ -97,7 +100,7 @@ fn a_peak_is_no_older_than_its_window() {
         .run(|| {
             let subject = rarely_audited();
             let clients = finwait2_minisockets(100);
-            subject.assert_exact_within(SOON);
+            subject.assert_exact_within(soon());
             let known = subject.snapshot().peaks.unwrap().max[State::FinWait2];
             assert_eq!(known, 100, "a peak at rest just after a walk");
             drop(clients);

@@ -7,10 +7,10 @@ use tcp_status_common::state::State;
 use tcp_status_testkit::{
     held_sockets::{HeldSockets, SocketPlan},
     oracle::Counts,
-    raise_fd_limit, seed,
+    raise_fd_limit, seed, soon,
 };
 
-use crate::subject::{SOON, Subject, place};
+use crate::subject::{Subject, place};
 
 const HELD: Duration = Duration::from_secs(10);
 
@@ -23,7 +23,7 @@ fn sockets_that_were_there_first_are_seeded() {
         .run(|| {
             let hold = HeldSockets::new(&plan).unwrap();
             hold.wait(HELD).unwrap();
-            Subject::start().assert_exact_within(SOON);
+            Subject::start().assert_exact_within(soon());
         })
         .unwrap();
 }
@@ -38,9 +38,9 @@ fn sockets_that_come_later_are_counted_by_events() {
             let subject = Subject::start();
             let hold = HeldSockets::new(&plan).unwrap();
             hold.wait(HELD).unwrap();
-            subject.assert_exact_within(SOON);
+            subject.assert_exact_within(soon());
             drop(hold);
-            subject.assert_exact_within(SOON);
+            subject.assert_exact_within(soon());
         })
         .unwrap();
 }
@@ -55,7 +55,7 @@ fn get_and_show_say_the_same_and_families_add_up() {
             let hold = HeldSockets::new(&plan).unwrap();
             hold.wait(HELD).unwrap();
             let subject = Subject::start();
-            subject.assert_exact_within(SOON);
+            subject.assert_exact_within(soon());
             let snapshot = subject.snapshot();
             for state in State::ALL {
                 let get = |family| {
@@ -99,7 +99,7 @@ fn sockets_of_another_namespace_are_not_counted() {
                 drop(hold);
             })
             .unwrap();
-        subject.assert_exact_within(SOON);
+        subject.assert_exact_within(soon());
         assert_eq!(subject.snapshot().events.unwrap().counted, 0);
     })
     .unwrap();

@@ -28,9 +28,6 @@ use tcp_status_testkit::{
     skip_unprepared,
 };
 
-/// How soon after coming to rest a small host must be exact.
-pub const SOON: Duration = Duration::from_secs(2);
-
 /// How long the kernel's listing may take to come to rest.
 const PATIENCE: Duration = Duration::from_secs(60);
 

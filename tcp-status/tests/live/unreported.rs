@@ -13,12 +13,12 @@ use tcp_status_common::state::State;
 use tcp_status_testkit::{
     netns::Netns,
     oracle::{Table, st},
-    raise_fd_limit,
+    raise_fd_limit, soon,
 };
 
 use crate::{
     namespaces::{assert_exact, listed, of, start},
-    subject::{SOON, Subject, place, turn},
+    subject::{Subject, place, turn},
 };
 
 /// A connection of IPv6 between addresses of IPv4, as its client, its server and its listener.
@@ -66,7 +66,7 @@ fn assert_change_is_found(subject: &Subject, elsewhere: &Netns) {
     assert_eq!(listed, [1, 1]);
     while established(subject, elsewhere).0 != listed {
         assert!(
-            changed.elapsed() < SOON,
+            changed.elapsed() < soon(),
             "{:?}",
             established(subject, elsewhere)
         );

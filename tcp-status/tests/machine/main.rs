@@ -22,10 +22,10 @@ use tcp_status_testkit::{
     churn::{Churn, Running},
     held_sockets::{HeldSockets, SocketPlan},
     netns::Netns,
-    raise_fd_limit, seed,
+    raise_fd_limit, seed, soon,
 };
 
-use crate::subject::{SOON, Subject, place, turn};
+use crate::subject::{Subject, place, turn};
 
 /// Set in the machines of `cargo xtask vm`.
 const OWN: &str = "TCP_STATUS_OWN_MACHINE";
@@ -134,7 +134,7 @@ fn no_step_of_the_clock_matters(netns: &Netns) {
                 let before = subject.exact_snapshot_within(PATIENCE).drift;
                 calendar.set(TimeSpec::seconds(seconds));
                 churn();
-                subject.assert_exact_within(SOON);
+                subject.assert_exact_within(soon());
                 let began = Instant::now();
                 let after = loop {
                     let drift = subject.exact_snapshot_within(PATIENCE).drift;
@@ -193,7 +193,7 @@ fn a_processor_may_go_and_come_back(netns: &Netns) {
                     processor.set(online);
                     thread::sleep(Duration::from_millis(200));
                     let connections = moving.stop().unwrap().connections() + churn();
-                    subject.assert_exact_within(SOON);
+                    subject.assert_exact_within(soon());
                     let snapshot = subject.exact_snapshot_within(PATIENCE);
                     println!(
                         "round {round}, online {online}: {connections} connections, {:?}, {:?}",
@@ -203,10 +203,10 @@ fn a_processor_may_go_and_come_back(netns: &Netns) {
                     if !online {
                         // One that starts meanwhile has a counter for the processor as well.
                         let late = Subject::start();
-                        late.assert_exact_within(SOON);
+                        late.assert_exact_within(soon());
                         processor.set(true);
                         churn();
-                        late.assert_exact_within(SOON);
+                        late.assert_exact_within(soon());
                         processor.set(false);
                     }
                 }
@@ -277,8 +277,8 @@ fn after_a_suspension_it_is_exact(netns: &Netns) {
                     moving.stop().unwrap();
                 }
                 churn();
-                subject.assert_exact_within(SOON);
-                subject.exact_snapshot_within(SOON);
+                subject.assert_exact_within(soon());
+                subject.exact_snapshot_within(soon());
                 let exact = woken.elapsed();
                 let snapshot = loop {
                     let snapshot = subject.exact_snapshot_within(PATIENCE);

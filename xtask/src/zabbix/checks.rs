@@ -34,9 +34,6 @@ pub(super) const NO_ANSWER: &str = "does not answer";
 /// Part of the name of the trigger for a destination that uses up more and more ports.
 const PORTS_RUN_OUT: &str = "runs out of ephemeral ports";
 
-/// The key of an item that has a value only while there is a forecast.
-const FORECAST: &str = "tcp.status.fullest_destination.left";
-
 /// How names of what is discovered begin.
 const OF_PORT: &str = "TCP port ";
 const OF_CGROUP: &str = "TCP cgroup ";
@@ -85,8 +82,7 @@ pub(super) fn values_arrive(api: &Api, hosts: &[Host]) -> Result<String> {
     let all = until(PATIENCE, api, hosts, "without a value", |host, missing| {
         let items = host.items_and_rules(api)?;
         for item in &items {
-            let has_value = item.has_value() || !item.is_stored() || item.key == FORECAST;
-            if !item.is_supported() || !has_value {
+            if !item.is_supported() || (item.is_stored() && !item.has_value()) {
                 missing.push(format!("{} {}", item.key, item.error));
             }
         }

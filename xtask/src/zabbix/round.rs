@@ -26,7 +26,7 @@ const LOW: [(&str, &str); 3] = [
     ("{$TCP.STATUS.SYNSENT.MAX.WARN}", "0"),
 ];
 const LOW_MASTER: [(&str, &str); 5] = [
-    ("{$TCP.STATUS.PORTS.LEFT.PERIOD}", "30s"),
+    ("{$TCP.STATUS.PORTS.FILLING.PERIOD}", "10s"),
     ("{$TCP.STATUS.SURGE.MIN}", "0"),
     ("{$TCP.STATUS.OVERFLOWS.PERIOD}", "1m"),
     ("{$TCP.STATUS.OVERFLOWS.MAX.WARN}", "0"),
