@@ -139,6 +139,10 @@ pub struct RunOptions {
     #[arg(long, value_name = "N|off", default_value = "256", value_parser = parse::metrics_rows)]
     #[arg(allow_hyphen_values = true)]
     pub metrics_cgroups: usize,
+    /// The same for network namespaces with --netns all
+    #[arg(long, value_name = "N|off", default_value = "256", value_parser = parse::metrics_rows)]
+    #[arg(allow_hyphen_values = true)]
+    pub metrics_namespaces: usize,
     /// Add metrics under the names of another exporter
     #[arg(long, value_name = "EXPORTER", value_enum, requires = "metrics")]
     pub metrics_compat: Option<CompatOption>,

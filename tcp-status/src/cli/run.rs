@@ -235,6 +235,7 @@ fn page(options: &RunOptions) -> http::Options {
     http::Options {
         hosts: options.metrics_host.clone(),
         label_netns: options.netns == NamespaceOption::All,
+        max_namespaces: options.metrics_namespaces,
         max_ports: options.metrics_ports,
         max_cgroups: options.metrics_cgroups,
         node_names: options.metrics_compat == Some(CompatOption::Node),

@@ -103,6 +103,10 @@ fn every_bad_argument_is_one_line() {
             "use 0 to 65535, or off",
         ),
         (
+            &["run", "--metrics-namespaces", "65536"],
+            "use 0 to 65535, or off",
+        ),
+        (
             &["run", "--socket-mode", "0999"],
             "use an octal number up to 0777",
         ),

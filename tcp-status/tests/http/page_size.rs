@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use tcp_status::{
     serve::http::Options,
-    snapshot::{CgroupCounts, CgroupName, Cgroups, ConnectionEnds, Counts, PortCounts, Snapshot},
+    snapshot::{
+        CgroupCounts, CgroupName, Cgroups, ConnectionEnds, Counts, PortCounts, Snapshot, Tier,
+    },
 };
 use tcp_status_common::state::State;
 
@@ -163,4 +165,57 @@ fn a_thousand_ports_fit_into_a_megabyte() {
     let [text, _] = pages(vec![snapshot], options);
     assert!(text.len() < 1_000_000, "{} bytes", text.len());
     println!("1,000 ports: {} bytes", text.len());
+}
+
+#[test]
+fn a_thousand_namespaces_make_a_bounded_page() {
+    let namespace = |netns: u32| {
+        let mut ipv4 = Counts::default();
+        ipv4[State::Established] = netns.into();
+        let mut found = Snapshot::of(Tier::Full, netns, [ipv4, Counts::default()]);
+        found.degraded = (netns == 7).then(|| "3 state changes missed".into());
+        found.cgroups = pods(netns, 1).cgroups;
+        found
+    };
+    // The tracker's own first, with the fewest connections.
+    let all: Vec<_> = (1..=1001).map(namespace).collect();
+    let total: u64 = all.iter().map(|one| one.states.total()).sum();
+    for max_namespaces in [0, 1, 3, 256, 1000] {
+        let limited = Options {
+            limits: limits(),
+            max_namespaces,
+            max_cgroups: 2000,
+            ..Options::default()
+        };
+        let [text, _] = pages(all.clone(), limited);
+        let page = Page::parse(&text);
+        let is_all = max_namespaces == 1000;
+        assert_eq!(page.series("tcp_status_degraded"), 1 + max_namespaces);
+        let rows = 1 + max_namespaces + usize::from(!is_all);
+        assert_eq!(page.series("tcp_status_connections"), 22 * rows);
+        let is = |netns: &str| {
+            page.samples.keys().any(|name| {
+                name.contains(&format!("netns=\"{netns}\""))
+                    && name.starts_with("tcp_status_degraded")
+            })
+        };
+        assert!(is("1"), "the tracker's own");
+        // What is amiss, then what has the most connections.
+        assert_eq!(
+            [is("7"), is("1001"), is("900")],
+            [1, 2, 103].map(|room| max_namespaces >= room)
+        );
+        let sum_of = |metric: &str| -> f64 {
+            let series = page
+                .samples
+                .iter()
+                .filter(|(name, _)| name.starts_with(metric));
+            series.map(|(_, value)| value).sum()
+        };
+        #[expect(clippy::cast_precision_loss, reason = "half a million")]
+        let wanted = total as f64;
+        assert!((sum_of("tcp_status_connections{") - wanted).abs() < 0.5);
+        assert!((sum_of("tcp_status_cgroup_connections{") - wanted).abs() < 0.5);
+        assert!(is_all || text.len() < 1_000_000, "{} bytes", text.len());
+    }
 }

@@ -47,6 +47,8 @@ pub struct Options {
     pub label_netns: bool,
     /// Whether to add `node_tcp_connection_states` of node_exporter.
     pub node_names: bool,
+    /// Maximum number of other namespaces with series of their own.
+    pub max_namespaces: usize,
     /// Maximum number of ports of a namespace with series of their own.
     pub max_ports: usize,
     /// Maximum number of cgroups with series of their own.
@@ -60,6 +62,7 @@ impl Default for Options {
             hosts: Vec::new(),
             label_netns: false,
             node_names: false,
+            max_namespaces: 256,
             max_ports: 256,
             max_cgroups: 256,
         }
@@ -118,12 +121,14 @@ impl Server {
             hosts,
             label_netns,
             node_names,
+            max_namespaces,
             max_ports,
             max_cgroups,
         } = self.options;
         let labels = Labels {
             netns: label_netns,
             node: node_names,
+            namespaces: max_namespaces,
             ports: max_ports,
             cgroups: max_cgroups,
         };

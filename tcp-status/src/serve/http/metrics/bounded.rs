@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tcp_status_common::state::Family;
+
+use super::NetnsSnapshot;
 use crate::snapshot::{Counts, Snapshot};
 
-/// What decides which ports are listed.
+/// What decides which ports and namespaces are listed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
-    /// Whether connections wait or waited in a queue of the port: alerts need these series.
-    waiting: bool,
+    /// Whether something is amiss, or connections wait or waited in a queue: alerts need these series.
+    matters: bool,
     connections: u64,
 }
 
@@ -22,7 +25,7 @@ pub(super) fn limit_ports(snapshot: &mut Snapshot, max: usize) {
             .unwrap_or(0)
             .max(listener.accept_queue);
         let half_open = listener.syn_queue.unwrap_or(0);
-        ranks.entry(listener.port).or_default().waiting |= queued > 0 || half_open > 0;
+        ranks.entry(listener.port).or_default().matters |= queued > 0 || half_open > 0;
     }
     for one in &snapshot.ports.tracked {
         ranks.entry(one.port).or_default().connections = one.states.total();
@@ -39,6 +42,42 @@ pub(super) fn limit_ports(snapshot: &mut Snapshot, max: usize) {
     aggregate(&mut ports.tracked, &mut ports.other, |one| {
         (listed.contains(&one.port), &one.states)
     });
+}
+
+/// Keeps the first namespace, the tracker's own, and at most `max` others: those with a problem or a queue, then
+/// those with the most connections. Returns the rest.
+pub(super) fn limit_namespaces(
+    snapshots: &mut Vec<NetnsSnapshot>,
+    max: usize,
+) -> Vec<NetnsSnapshot> {
+    let rank = |NetnsSnapshot { of, .. }: &NetnsSnapshot| Rank {
+        matters: of.degraded.is_some()
+            || !of.problems.is_empty()
+            || of
+                .listeners
+                .iter()
+                .any(|one| one.accept_queue > 0 || one.syn_queue > Some(0)),
+        connections: of.states.total(),
+    };
+    let ranks = snapshots.iter().map(rank).enumerate().skip(1);
+    let Some(listed) = highest(ranks.collect(), max) else {
+        return Vec::new();
+    };
+    let all = std::mem::take(snapshots).into_iter().enumerate();
+    let (kept, rest): (Vec<_>, Vec<_>) = all.partition(|(at, _)| *at == 0 || listed.contains(at));
+    let without_place = |found: Vec<(usize, NetnsSnapshot)>| found.into_iter().map(|(_, one)| one);
+    *snapshots = without_place(kept).collect();
+    without_place(rest).collect()
+}
+
+/// The counts of namespaces together; none without one.
+pub(super) fn sum(namespaces: &[NetnsSnapshot]) -> Option<Snapshot> {
+    let mut counts = [Counts::default(); Family::COUNT];
+    for NetnsSnapshot { of, .. } in namespaces {
+        counts[0] += &of.ipv4;
+        counts[1] += &of.ipv6;
+    }
+    Some(Snapshot::of(namespaces.first()?.of.tier, 0, counts))
 }
 
 /// Keeps at most `max` rows of cgroups over all namespaces: those with the most sockets. The counts of

@@ -41,8 +41,11 @@ const USUAL: [(State, State); 25] = [
     (LastAck, Closed),
 ];
 
-pub(super) fn write(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -> fmt::Result {
-    let families = snapshots.iter().flat_map(|reading| {
+pub(super) fn write_by_state<'a>(
+    writer: &mut MetricWriter<'_>,
+    snapshots: impl Iterator<Item = &'a NetnsSnapshot>,
+) -> fmt::Result {
+    let families = snapshots.flat_map(|reading| {
         let families = [("ipv4", &reading.of.ipv4), ("ipv6", &reading.of.ipv6)];
         families.into_iter().flat_map(move |(family, counts)| {
             let sample = move |(state, count): (State, u64)| {
@@ -56,12 +59,14 @@ pub(super) fn write(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) 
         ("tcp_status_connections", None),
         "TCP sockets by state and address family, as the kernel lists them.",
         families,
-    )?;
+    )
+}
+
+pub(super) fn write(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -> fmt::Result {
     write_changes(writer, snapshots)?;
     write_ends(writer, snapshots)?;
     write_time_in_state(writer, snapshots)?;
     write_ports(writer, snapshots)?;
-    write_cgroups(writer, snapshots)?;
     write_peaks(writer, snapshots)?;
     write_stale(writer, snapshots)
 }
@@ -269,8 +274,11 @@ fn ports(reading: &NetnsSnapshot) -> Vec<(String, &Counts)> {
     tracked.chain(other).collect()
 }
 
-fn write_cgroups(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -> fmt::Result {
-    let rows: Vec<_> = snapshots.iter().map(cgroups).collect();
+pub(super) fn write_cgroups(
+    writer: &mut MetricWriter<'_>,
+    snapshots: &[&NetnsSnapshot],
+) -> fmt::Result {
+    let rows: Vec<_> = snapshots.iter().map(|one| cgroups(one)).collect();
     let states = snapshots.iter().zip(&rows).flat_map(|(reading, rows)| {
         rows.iter().flat_map(move |(path, name, counts)| {
             let text = |part: fn(&CgroupName) -> &Option<String>| {
@@ -371,9 +379,9 @@ fn write_stale(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -> fm
 }
 
 /// For dashboards and rules that were made for node_exporter.
-pub(super) fn write_as_node_exporter(
+pub(super) fn write_as_node_exporter<'a>(
     writer: &mut MetricWriter<'_>,
-    snapshots: &[NetnsSnapshot],
+    snapshots: impl Iterator<Item = &'a NetnsSnapshot>,
 ) -> fmt::Result {
     let spelled = |state| match state {
         SynSent => "syn_sent",
@@ -389,7 +397,7 @@ pub(super) fn write_as_node_exporter(
     writer.gauges(
         ("node_tcp_connection_states", None),
         "Number of connection states.",
-        snapshots.iter().flat_map(|reading| {
+        snapshots.flat_map(|reading| {
             let sample =
                 move |(state, count)| (&*reading.netns, [("state", spelled(state))], count);
             reading.of.states.iter().map(sample)

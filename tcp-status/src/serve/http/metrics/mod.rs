@@ -31,6 +31,8 @@ pub(super) struct Labels {
     pub(super) netns: bool,
     /// What node_exporter calls the states, as well.
     pub(super) node: bool,
+    /// Maximum number of namespaces beside the tracker's own that are listed individually.
+    pub(super) namespaces: usize,
     /// Maximum number of ports of a namespace that are listed individually.
     pub(super) ports: usize,
     /// Maximum number of cgroups that are listed individually, of all namespaces together.
@@ -62,6 +64,10 @@ struct NetnsSnapshot {
 #[derive(Debug)]
 pub(super) struct Page {
     snapshots: Vec<NetnsSnapshot>,
+    /// Namespaces that are not listed individually; their cgroups may be.
+    others: Vec<NetnsSnapshot>,
+    /// What they have together; none where there is none of them.
+    together: Option<NetnsSnapshot>,
     labels: Labels,
     scrapes: Scrapes,
 }
@@ -81,10 +87,18 @@ impl Page {
             vec![Vec::new(); snapshots.len()]
         };
         let snapshots = names.into_iter().zip(snapshots);
+        let mut snapshots: Vec<_> = snapshots
+            .map(|(netns, of)| NetnsSnapshot { netns, of })
+            .collect();
+        let others = bounded::limit_namespaces(&mut snapshots, labels.namespaces);
+        let together = bounded::sum(&others).map(|of| NetnsSnapshot {
+            netns: vec![("netns", "other".into())],
+            of,
+        });
         Self {
-            snapshots: snapshots
-                .map(|(netns, of)| NetnsSnapshot { netns, of })
-                .collect(),
+            snapshots,
+            others,
+            together,
             labels,
             scrapes,
         }
@@ -106,10 +120,14 @@ impl Page {
 impl Collector for Page {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut writer = MetricWriter(encoder);
-        connections::write(&mut writer, &self.snapshots)?;
+        let all = || self.snapshots.iter().chain(&self.together);
+        connections::write_by_state(&mut writer, all())?;
         if self.labels.node {
-            connections::write_as_node_exporter(&mut writer, &self.snapshots)?;
+            connections::write_as_node_exporter(&mut writer, all())?;
         }
+        connections::write(&mut writer, &self.snapshots)?;
+        let with_cgroups: Vec<_> = self.snapshots.iter().chain(&self.others).collect();
+        connections::write_cgroups(&mut writer, &with_cgroups)?;
         listeners::write(&mut writer, &self.snapshots)?;
         tracker::write(&mut writer, &self.snapshots)?;
         tracker::write_own(&mut writer, &self.scrapes)?;
