@@ -159,12 +159,21 @@ impl QueueHistory {
     }
 }
 
+/// Listeners are in the order of [`listeners`]: those that share an address follow each other.
 fn keyed(listeners: &[Listener]) -> impl Iterator<Item = (Key, &Listener)> {
-    let mut seen = HashMap::new();
+    let mut before: Option<Key> = None;
     listeners.iter().map(move |listener| {
-        let number = seen.entry((listener.address, listener.port)).or_insert(0);
-        *number += 1;
-        ((listener.address, listener.port, *number), listener)
+        let number = match before {
+            Some((address, port, number))
+                if (address, port) == (listener.address, listener.port) =>
+            {
+                number + 1
+            }
+            _ => 1,
+        };
+        let key = (listener.address, listener.port, number);
+        before = Some(key);
+        (key, listener)
     })
 }
 
