@@ -138,6 +138,15 @@ impl Ends {
     }
 }
 
+impl Ends {
+    /// Connects that failed, by reason.
+    #[must_use]
+    pub const fn failed_connects(&self) -> [(&'static str, u64); 7] {
+        let [a, b, c, d, e, f] = self.connect_failures.by_reason();
+        [a, b, c, d, e, f, ("no_local_port", self.no_local_port)]
+    }
+}
+
 impl ConnectFailures {
     /// Each with its name.
     #[must_use]
@@ -164,6 +173,13 @@ impl ConnectionEnds {
             reset_locally,
             timed_out,
         }
+    }
+
+    /// Those that ended by something else than being closed.
+    #[must_use]
+    pub const fn aborts(&self) -> [(&'static str, u64); 3] {
+        let [_closed, a, b, c] = self.by_reason();
+        [a, b, c]
     }
 
     /// Each with its name.

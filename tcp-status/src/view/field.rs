@@ -61,7 +61,7 @@ pub(super) fn no_local_port(out: &mut String, snapshot: &Snapshot) -> fmt::Resul
 /// The ports at which the most connections ended in another way than in order, since start.
 pub(super) fn aborted_at(out: &mut String, ports: &Ports) -> fmt::Result {
     let all = ports.tracked.iter().filter_map(|row| {
-        let [_, aborted @ ..] = row.connection_ends?.by_reason();
+        let aborted = row.connection_ends?.aborts();
         let sum: u64 = aborted.iter().map(|(_, count)| count).sum();
         (sum > 0).then(|| (sum, format!("{}: {}", row.port, reasons_text(&aborted))))
     });

@@ -222,10 +222,8 @@ fn totals(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
 
 /// Why connections were not made or ended, where there is anything to say.
 fn ends(out: &mut String, ends: &Ends) -> fmt::Result {
-    let mut failures: Vec<_> = ends.connect_failures.by_reason().into();
-    failures.push(("without a local port", ends.no_local_port));
     for (name, reasons) in [
-        ("failures", &failures[..]),
+        ("failures", &ends.failed_connects()[..]),
         ("ends", &ends.connection_ends.by_reason()),
     ] {
         let text = reasons_text(reasons);

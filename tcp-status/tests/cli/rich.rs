@@ -9,9 +9,9 @@ use tcp_status::{
         protocol::{ApiError, Get, History, Show},
     },
     snapshot::{
-        AcceptLatency, CgroupCounts, CgroupName, ConnectionEnds, Counts, Flow, FullestDestination,
-        Listener, NoLocalPortDestination, Overflows, Peaks, PortCounts, Rates, Snapshot, Stale,
-        Syncookies, Tier, Transitions,
+        AcceptLatency, CgroupCounts, CgroupName, ConnectFailures, ConnectionEnds, Counts, Ends,
+        Flow, FullestDestination, Listener, NoLocalPortDestination, Overflows, Peaks, PortCounts,
+        Rates, Snapshot, Stale, Syncookies, Tier, Transitions,
         minutes::{self, Extremes, FullestQueue, Minute},
     },
 };
@@ -192,6 +192,15 @@ fn own(step: u64) -> Snapshot {
             failed: 1,
             queue_full_cookies: 40 + 12 * step,
             queue_full_drops: 0,
+        }),
+        ends: Some(Ends {
+            connect_failures: ConnectFailures {
+                refused: 40 + 3 * step,
+                timed_out: 2,
+                ..ConnectFailures::default()
+            },
+            no_local_port: 2,
+            connection_ends: ConnectionEnds::from_counts(&[900, 8 + 2 * step, 7, 6]),
         }),
         no_local_port_destinations: Some(vec![NoLocalPortDestination {
             address: std::net::Ipv6Addr::LOCALHOST.into(),

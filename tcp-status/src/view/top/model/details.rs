@@ -10,7 +10,10 @@ use super::{
 use crate::{
     printable::printable,
     snapshot::{Counts, Snapshot, Subject},
-    view::{cgroups, field::ends_at},
+    view::{
+        cgroups,
+        field::{ends_at, reasons_text},
+    },
 };
 
 impl Model {
@@ -138,7 +141,13 @@ impl Model {
                 ends if ends.is_empty() => format!("port {port}"),
                 ends => format!("port {port}, ended: {ends}"),
             },
-            Subject::Outgoing => "outgoing connections".into(),
+            Subject::Outgoing => {
+                let failed = self.reading.ends.map(|ends| ends.failed_connects());
+                match reasons_text(failed.as_ref().map_or(&[], |reasons| reasons)) {
+                    failed if failed.is_empty() => "outgoing connections".into(),
+                    failed => format!("outgoing connections, failed: {failed}"),
+                }
+            }
             Subject::Cgroup(id) => {
                 let mut all = self.reading.cgroups.iter().flat_map(|found| &found.tracked);
                 let found = all.find(|one| one.id == id);

@@ -8,7 +8,7 @@ use tcp_status_common::state::State;
 #[cfg(test)]
 use crate::snapshot::minutes::Extremes;
 use crate::snapshot::{
-    Counts, Overflows, Rates, Snapshot, Totals,
+    Counts, Ends, Overflows, Rates, Snapshot, Totals,
     minutes::{self, Minute},
 };
 
@@ -16,7 +16,7 @@ use crate::snapshot::{
 const KEPT: usize = 512;
 
 /// What happened per second, from one reading to the next.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PerSecond {
     /// State changes.
     pub rates: Rates,
@@ -24,6 +24,10 @@ pub struct PerSecond {
     pub overflows: f64,
     /// What listeners dropped in all.
     pub drops: f64,
+    /// Why connects failed, as far as any did.
+    pub connect_failures: Vec<(&'static str, f64)>,
+    /// Why connections ended without being closed, as far as any did.
+    pub aborts: Vec<(&'static str, f64)>,
     /// SYN-ACKs with a cookie; none where the kernel does not count them.
     pub syncookies: Option<f64>,
 }
@@ -34,6 +38,7 @@ struct Counters {
     at: Instant,
     totals: Totals,
     overflows: Overflows,
+    ends: Option<Ends>,
     syncookies: Option<u64>,
 }
 
@@ -130,6 +135,7 @@ impl History {
             at,
             totals: transitions.totals(reading.events.map_or(0, |events| events.counted)),
             overflows: reading.overflows.unwrap_or_default(),
+            ends: reading.ends,
             syncookies: reading.syncookies.map(|of| of.sent),
         });
         self.rates = match (&self.last, &now) {
@@ -201,12 +207,21 @@ fn between(before: &Counters, now: &Counters) -> Option<PerSecond> {
     for (i, per_second) in rates.iter_mut().enumerate() {
         *per_second = rate(before.totals[i], now.totals[i])?;
     }
+    let reasons = |of: fn(&Ends) -> Vec<(&'static str, u64)>| {
+        let [before, now] = [before, now].map(|counters| counters.ends.as_ref().map(of));
+        let pairs = before.into_iter().flatten().zip(now.into_iter().flatten());
+        let rates =
+            pairs.map(|((name, before), (_, now))| (name, rate(before, now).unwrap_or(0.0)));
+        rates.filter(|(_, rate)| *rate > 0.0).collect()
+    };
     let full = |of: &Counters| of.overflows.listen_overflows;
     let drops = |of: &Counters| of.overflows.listen_drops;
     Some(PerSecond {
         rates: Rates::new(seconds, rates),
         overflows: rate(full(before), full(now))?,
         drops: rate(drops(before), drops(now))?,
+        connect_failures: reasons(|ends| ends.failed_connects().into()),
+        aborts: reasons(|ends| ends.connection_ends.aborts().into()),
         syncookies: (before.syncookies.zip(now.syncookies))
             .and_then(|(before, now)| rate(before, now)),
     })

@@ -5,6 +5,7 @@ mod details;
 mod history;
 pub mod keys;
 mod page;
+mod reasons;
 mod table;
 mod tabs;
 mod walks;

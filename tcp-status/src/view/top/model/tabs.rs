@@ -8,7 +8,7 @@ use std::{
 use tcp_status_common::state::State;
 
 use super::{
-    Model, Page, Tab, marks,
+    Model, Page, Tab, marks, reasons,
     table::{
         Cell, Column, Mark, PROBLEM, Row, Sort, Table, column, growing, state_cells, state_columns,
     },
@@ -173,7 +173,7 @@ impl Model {
             ],
             ..Row::default()
         };
-        let rows = vec![
+        let mut rows = vec![
             row("active open", |of| of.active_open),
             row("passive open", |of| of.passive_open),
             row("failed open", |of| of.failed_open),
@@ -181,6 +181,7 @@ impl Model {
             row("passive close", |of| of.passive_close),
             row("aborted", |of| of.aborted),
         ];
+        reasons::add_rates(&mut rows, now);
         Table {
             selectable: false,
             ..Table::new(
@@ -428,7 +429,7 @@ pub(super) fn problem_row(problem: &Problem) -> Row {
 /// A name and two numbers, of which the second one of `ranks` may be left out.
 fn number_columns([name, left, right]: [&str; 3], ranks: [usize; 2]) -> Vec<Column> {
     vec![
-        growing(name, 14, 0),
+        growing(name, reasons::NUMBER_NAME, 0),
         column(left, 6, ranks[0]),
         column(right, 6, ranks[1]),
     ]
