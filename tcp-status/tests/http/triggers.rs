@@ -144,4 +144,9 @@ fn triggers_and_macros_are_as_the_table_has_them() {
     let named = rules.iter().flat_map(|rule| rule.zabbix.clone());
     assert_eq!(found, named.collect());
     assert!(check_triggers(&classic()).len() >= 4);
+    let template = template("zabbix/template_tcp_status_6.0.yaml");
+    for rule in rules.iter().filter(|rule| rule.zabbix_when.is_some()) {
+        let comparison = format!("< {} ? 1 : 0;", rule.limits[0].number());
+        assert!(template.contains(&comparison), "no item has {comparison}");
+    }
 }
