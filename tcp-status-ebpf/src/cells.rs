@@ -1,4 +1,4 @@
-//! Additions to cells of maps, places in the counters, and what writers say of themselves.
+//! Additions to cells of maps, places in the counters, and what each writer counts of its own work.
 
 use core::{arch::asm, hint::black_box, ptr::read_volatile};
 

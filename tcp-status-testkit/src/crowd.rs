@@ -7,14 +7,16 @@ use std::{
     time::Duration,
 };
 
+use nix::unistd::Uid;
+
 /// How soon after coming to rest a small host with a processor to spare must be exact.
 const SOON: Duration = Duration::from_secs(2);
 
 /// How soon after coming to rest a small host must be exact: 2 s, and where more tasks want to run than there are
-/// processors, as many times longer as each task waits for one.
+/// processors, as many times longer as each task waits for one, but no longer than 6 s.
 #[must_use]
 pub fn soon() -> Duration {
-    SOON.mul_f64(tasks_per_processor().max(1.0))
+    SOON.mul_f64(tasks_per_processor().clamp(1.0, 3.0))
 }
 
 /// Of the last minute; 0 if the kernel does not tell.
@@ -31,7 +33,8 @@ fn tasks_per_processor() -> f64 {
 /// If the file for it cannot be made.
 #[must_use]
 pub fn turn_of_the_machine() -> File {
-    let path = env::temp_dir().join("tcp-status-tests.lock");
+    // Each user has a file of their own.
+    let path = env::temp_dir().join(format!("tcp-status-tests-{}.lock", Uid::current()));
     let open = File::options().create(true).append(true).open(&path);
     let file = open.unwrap_or_else(|error| panic!("cannot open {}: {error}", path.display()));
     file.lock()

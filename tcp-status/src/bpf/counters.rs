@@ -7,7 +7,7 @@ use tcp_status_common::{
     state::Family,
 };
 
-/// What the writers say of themselves, summed over CPUs.
+/// What each writer counts of its own work, summed over CPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WriterTotals {
     /// Events that only the second copy of the handler saw.

@@ -71,7 +71,7 @@ impl OwnCounters {
         sum
     }
 
-    /// What the writers say of themselves, events of other namespaces included.
+    /// What each writer counts of its own work, events of other namespaces included.
     pub(super) fn writers(&self) -> WriterTotals {
         let mut sum = WriterTotals::default();
         for cpu in 0..self.count {

@@ -132,7 +132,7 @@ impl Bpf {
             .map_or(Ok(()), |accept| accept.forget(gone))
     }
 
-    /// What the writers say of themselves since the programs were loaded.
+    /// What each writer counts of its own work, since the programs were loaded.
     #[must_use]
     pub fn writers(&self) -> WriterTotals {
         self.own.writers()

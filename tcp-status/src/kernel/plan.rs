@@ -81,7 +81,7 @@ impl EbpfPlan {
     }
 }
 
-/// How the counts will be come by.
+/// Counting backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "there is one, for a moment")]
 pub enum BackendPlan {

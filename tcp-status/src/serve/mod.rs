@@ -46,8 +46,8 @@ pub trait Source: Send + Sync + 'static {
         None
     }
 
-    /// Tells when numbers of the tracker's namespace may have changed; none if nothing does.
-    fn changes(&self) -> Option<watch::Receiver<()>> {
+    /// Tells when this number may have changed; none if nothing does.
+    fn changes(&self, _query: &Get) -> Option<watch::Receiver<()>> {
         None
     }
 

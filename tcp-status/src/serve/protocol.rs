@@ -112,8 +112,8 @@ impl Get {
             });
         Duration::from_millis(match (by_events, notified) {
             (true, true) => 10_000,
-            (true, false) => 1000,
-            (false, _) => 100,
+            (true, false) if self.cgroup.is_none() => 1000,
+            (true | false, _) => 100,
         })
     }
 }

@@ -218,10 +218,10 @@ impl Protocol {
         peer: Peer,
     ) -> Option<Result<Response, ApiError>> {
         let Ok(_waiter) = self.waiters.try_acquire() else {
-            let why = "cannot wait: as many clients wait as may; try again later";
+            let why = "cannot wait: too many clients wait already; try again later";
             return Some(Err(ApiError::unavailable(why.into())));
         };
-        let mut changes = self.calls.source().changes();
+        let mut changes = self.calls.source().changes(&wait.of);
         let deadline = wait.limit().map(|limit| Instant::now() + limit);
         let mut met_since = None;
         loop {

@@ -161,11 +161,14 @@ pub struct Snapshot {
     pub accept_latency_reason: Option<String>,
 }
 
+/// The name of all namespaces that are not listed individually.
+pub const TOGETHER: &str = "other";
+
 /// A name for each namespace, no two the same: an inode number where there is none, or where
 /// another one has it as well.
 #[must_use]
 pub fn netns_names(snapshots: &[Snapshot]) -> Vec<String> {
-    let (mut seen, mut twice) = (HashSet::new(), HashSet::new());
+    let (mut seen, mut twice) = (HashSet::from([TOGETHER]), HashSet::new());
     for name in snapshots.iter().filter_map(|one| one.netns_name.as_deref()) {
         if !seen.insert(name) {
             twice.insert(name);

@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tcp_status_testkit::{cgroup::Cgroup, netns::Netns, soon};
+
 use crate::{
     place,
     tracker::{BINARY, Tracker, clean},
@@ -59,6 +61,38 @@ fn a_drained_port_ends_the_wait() {
             println!("returned {:?} after the last close", closed.elapsed());
             // A sample comes within 100 ms of an event; the rest is for a busy machine.
             assert!(closed.elapsed() < Duration::from_millis(900));
+            tracker.end();
+        })
+        .unwrap();
+}
+
+/// No sample of the tracker's own namespace tells of it.
+#[test]
+fn a_cgroup_of_another_namespace_ends_the_wait_as_soon() {
+    let (Some((netns, _turn)), Some(cgroup)) = (place(), Cgroup::for_test(None, "drained.service"))
+    else {
+        return;
+    };
+    let other = Netns::new().unwrap();
+    netns
+        .run(|| {
+            let mut traffic = other.run(|| cgroup.spawn(&["bulk", "5"])).unwrap();
+            traffic.hold();
+            let tracker = Tracker::start(&["--backend", "ebpf", "--netns", "all"]);
+            let mut command = Command::new(BINARY);
+            let mut waiting = clean(&mut command)
+                .args(["wait", "established", "--below", "1", "--timeout", "30"])
+                .args(["--cgroup", &format!("/{}", cgroup.name()), "--socket"])
+                .arg(tracker.socket())
+                .spawn()
+                .unwrap();
+            thread::sleep(Duration::from_secs(1));
+            assert_eq!(waiting.try_wait().unwrap(), None, "it has connections");
+            traffic.end();
+            let closed = Instant::now();
+            assert_eq!(waiting.wait().unwrap().code(), Some(0));
+            println!("returned {:?} after the last close", closed.elapsed());
+            assert!(closed.elapsed() < soon());
             tracker.end();
         })
         .unwrap();

@@ -50,12 +50,12 @@ fn deaf() -> (Socket, SocketAddr, Vec<TcpStream>) {
     (socket, address, fillers)
 }
 
-fn error_of(result: io::Result<impl Sized>) -> i32 {
+pub fn error_of(result: io::Result<impl Sized>) -> i32 {
     result.err().and_then(|e| e.raw_os_error()).unwrap_or(0)
 }
 
 /// What came since `before`, once it is what is `expected`.
-fn assert_ends(subject: &Subject, before: &Ends, expected: &Ends) {
+pub fn assert_ends(subject: &Subject, before: &Ends, expected: &Ends) {
     let started = Instant::now();
     loop {
         let now = subject.snapshot().ends.unwrap();

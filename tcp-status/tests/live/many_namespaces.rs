@@ -203,6 +203,32 @@ fn beside_trickle(netns: &Netns, workers: u16, pause: Duration, check: impl FnOn
     });
 }
 
+/// Rest is that of the tracker's namespace, whatever others do.
+#[test]
+fn traffic_elsewhere_causes_no_audit_here() {
+    let (Some(own), Some(busy)) = (place(), place()) else {
+        return;
+    };
+    let _turn = (turn(), turn_of_the_machine());
+    own.run(|| {
+        let subject = Subject::start_changed(|settings| {
+            settings.all_namespaces = true;
+            settings.pace.share = 0.005;
+        });
+        let _held = listen(8080, 3);
+        subject.assert_exact_within(soon());
+        beside_trickle(&busy, 1, Duration::from_millis(20), || {
+            // What was to be audited was.
+            thread::sleep(2 * soon());
+            let before = subject.snapshot().drift.audits;
+            thread::sleep(Duration::from_secs(5));
+            let audits = subject.snapshot().drift.audits - before;
+            assert!(audits <= 1, "{audits} audits at rest");
+        });
+    })
+    .unwrap();
+}
+
 /// Between two events there is room for a pass.
 #[test]
 fn a_namespace_that_never_rests_is_corrected_all_the_same() {

@@ -40,8 +40,8 @@ impl NetnsEntry {
 #[must_use]
 pub fn all() -> BTreeMap<u32, NetnsEntry> {
     let mut found = BTreeMap::new();
-    let mounts = fs::read_to_string(MOUNTS).unwrap_or_default();
-    for (inode, path) in mounts.lines().filter_map(mounted) {
+    let mounts = fs::read(MOUNTS).unwrap_or_default();
+    for (inode, path) in mounts.split(|byte| *byte == b'\n').filter_map(mounted) {
         let name = path
             .parent()
             .filter(|folder| NAMED.iter().any(|named| *folder == Path::new(named)))
@@ -78,16 +78,17 @@ fn inode(path: &Path) -> Option<u32> {
 
 /// Inode number and place of a network namespace that a line of mountinfo shows: the fourth field
 /// is `net:[INODE]`, the fifth the mount point.
-fn mounted(line: &str) -> Option<(u32, PathBuf)> {
-    let mut fields = line.split(' ').skip(3);
-    let inode = fields.next()?.strip_prefix("net:[")?.strip_suffix(']')?;
-    Some((inode.parse().ok()?, unescaped(fields.next()?)))
+fn mounted(line: &[u8]) -> Option<(u32, PathBuf)> {
+    let mut fields = line.split(|byte| *byte == b' ').skip(3);
+    let inode = fields.next()?.strip_prefix(b"net:[")?.strip_suffix(b"]")?;
+    let inode = str::from_utf8(inode).ok()?.parse().ok()?;
+    Some((inode, unescaped(fields.next()?)))
 }
 
 /// A path of mountinfo, which shows a space, tab, newline or backslash as three octal digits.
-fn unescaped(field: &str) -> PathBuf {
+fn unescaped(field: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field.as_bytes();
+    let mut rest = field;
     while let [first, tail @ ..] = rest {
         let escaped = tail.get(..3).filter(|_| *first == b'\\');
         let octal = escaped
@@ -117,37 +118,42 @@ fn container_id(cgroup: &str) -> Option<String> {
 /// Lines of mountinfo, and of the cgroups of a process.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz(bytes: &[u8]) {
-    let text = String::from_utf8_lossy(bytes);
-    for line in text.lines() {
+    for line in bytes.split(|byte| *byte == b'\n') {
         mounted(line);
     }
-    if let Some(id) = container_id(&text) {
+    if let Some(id) = container_id(&String::from_utf8_lossy(bytes)) {
         assert!(id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit()));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
+    use std::{os::unix::ffi::OsStrExt as _, path::PathBuf};
 
     use super::{all, container_id, mounted};
     use crate::kernel::netns::own;
 
     #[test]
     fn a_mount_shows_its_namespace() {
-        let line = "291 25 0:4 net:[4026532245] /run/netns/blue rw shared:140 - nsfs nsfs rw";
+        let line = b"291 25 0:4 net:[4026532245] /run/netns/blue rw shared:140 - nsfs nsfs rw";
         let expected = (4_026_532_245, PathBuf::from("/run/netns/blue"));
         assert_eq!(mounted(line), Some(expected));
         let line = r#"3 2 0:4 net:[7] /run/netns/a\040b\011"\134\0é rw - nsfs nsfs rw"#;
         let expected = (7, PathBuf::from("/run/netns/a b\t\"\\\\0é"));
-        assert_eq!(mounted(line), Some(expected));
+        assert_eq!(mounted(line.as_bytes()), Some(expected));
+        // A name is any bytes.
+        let (inode, path) = mounted(b"3 2 0:4 net:[7] /run/netns/\xff rw - nsfs nsfs rw").unwrap();
+        assert_eq!(
+            (inode, path.as_os_str().as_bytes()),
+            (7, &b"/run/netns/\xff"[..])
+        );
         for line in [
             "",
             "25 1 0:23 / /run rw,nosuid shared:5 - tmpfs tmpfs rw",
             "291 25 0:4 mnt:[4026532245] /run/x rw - nsfs nsfs rw",
             "291 25 0:4 net:[] /run/netns/blue rw - nsfs nsfs rw",
         ] {
-            assert_eq!(mounted(line), None, "{line}");
+            assert_eq!(mounted(line.as_bytes()), None, "{line}");
         }
     }
 

@@ -109,8 +109,10 @@ impl Source for Tracker {
         })
     }
 
-    fn changes(&self) -> Option<watch::Receiver<()>> {
-        Some(lock(&self.samples).changed.subscribe())
+    fn changes(&self, query: &Get) -> Option<watch::Receiver<()>> {
+        // Samples are of the tracker's namespace, a cgroup has sockets in any.
+        let elsewhere = query.cgroup.is_some() && self.settings.all_namespaces;
+        (!elsewhere).then(|| lock(&self.samples).changed.subscribe())
     }
 
     fn history(&self, query: &History) -> Result<minutes::History, ApiError> {

@@ -70,9 +70,13 @@ impl Auditor {
 
 /// What was seen at the last look.
 struct AuditLoop {
-    /// Events counted by then.
-    events: u64,
+    /// Events counted by then in all namespaces.
+    all_events: u64,
     /// When a look last found more of them.
+    last_of_all: Instant,
+    /// Those that audits are about: where others are confirmed by passes, those of the tracker's namespace.
+    events: u64,
+    /// When a look last found more of these.
     last_event: Instant,
     /// When a whole interval was last over.
     looked: Instant,
@@ -84,7 +88,7 @@ struct AuditLoop {
     /// reason that is not ours.
     accepted: Accepted,
     /// What the counters have contradicted since a look that found it first.
-    find_contradiction: Option<Contradiction>,
+    contradiction: Option<Contradiction>,
     /// The recounts of the last audit disagreed in some namespace.
     disagreed: bool,
     /// A port has got a listener since the last audit.
@@ -102,13 +106,15 @@ impl AuditLoop {
         let (share, cost) = (tracker.settings.pace.share, tracker.audit_state().cost());
         let now = Instant::now();
         Self {
+            all_events: 0,
+            last_of_all: now,
             events: 0,
             last_event: now,
             looked: now,
             audited: None,
             settled: false,
             accepted: Accepted::default(),
-            find_contradiction: None,
+            contradiction: None,
             disagreed: false,
             unaudited: true,
             budget: Budget::new(share, Pace::SAVED, cost, now),
@@ -130,17 +136,43 @@ impl AuditLoop {
     }
 
     fn tick(&mut self, tracker: &Tracker) -> Result<(), RecountError> {
-        let (events, now) = (tracker.bpf.writers().counted, Instant::now());
-        if events != self.events {
-            (self.events, self.last_event) = (events, now);
+        let all_events = tracker.bpf.writers().counted;
+        let others = self.tick_others(tracker, all_events);
+        // What fails elsewhere delays no audit here.
+        self.tick_own(tracker, all_events)?;
+        others
+    }
+
+    /// Namespaces other than the tracker's own.
+    fn tick_others(&mut self, tracker: &Tracker, all_events: u64) -> Result<(), RecountError> {
+        self.namespaces.tick(tracker, all_events)?;
+        let busy = self.namespaces.busy(Instant::now());
+        if busy.is_empty() {
+            return Ok(());
         }
+        self.audit_busy(tracker, &busy)
+    }
+
+    /// Events that audits are about, when there were `all_events` in all namespaces.
+    fn audited_events(&self, tracker: &Tracker, all_events: u64) -> Result<u64, RecountError> {
+        if tracker.settings.all_namespaces && tracker.scope() == Scope::Own {
+            return Ok(tracker.read(OWN_NETNS)?.events);
+        }
+        Ok(all_events)
+    }
+
+    fn tick_own(&mut self, tracker: &Tracker, all_events: u64) -> Result<(), RecountError> {
+        let now = Instant::now();
+        if all_events != self.all_events {
+            (self.all_events, self.last_of_all) = (all_events, now);
+            let events = self.audited_events(tracker, all_events)?;
+            if events != self.events {
+                (self.events, self.last_event) = (events, now);
+            }
+        }
+        let events = self.events;
         let quiet = now - self.last_event >= QUIET;
         self.settled &= self.audited == Some(events);
-        self.namespaces.tick(tracker, events)?;
-        let busy = self.namespaces.busy(now);
-        if !busy.is_empty() {
-            self.audit_busy(tracker, &busy)?;
-        }
         let mut suspicion = None;
         if now - self.looked >= tracker.settings.pace.interval {
             self.looked = now;
@@ -148,7 +180,7 @@ impl AuditLoop {
             tracker.sample_at_rest();
             tracker.name_cgroups()?;
             self.watch_destinations(tracker);
-            if now - self.forgot >= FORGET && self.last_event >= self.forgot {
+            if now - self.forgot >= FORGET && self.last_of_all >= self.forgot {
                 self.forgot = now;
                 tracker.live_namespaces()?;
             }
@@ -230,16 +262,16 @@ impl AuditLoop {
     /// A reason to expect a difference. What shows only in passing, because things move while they
     /// are read, is none.
     fn suspicion(&mut self, tracker: &Tracker, quiet: bool) -> Result<Option<Cause>, RecountError> {
-        self.find_contradiction = self.contradict(tracker)?;
+        self.contradiction = self.contradict(tracker)?;
         // A task may be preempted between two steps that belong together.
         for pause in [GRACE, 10 * GRACE] {
-            if self.find_contradiction.is_some() {
+            if self.contradiction.is_some() {
                 thread::sleep(pause);
-                self.find_contradiction = self.contradict(tracker)?;
+                self.contradiction = self.contradict(tracker)?;
             }
         }
-        if let Some(find_contradiction) = &self.find_contradiction {
-            return Ok(Some(find_contradiction.cause.clone()));
+        if let Some(contradiction) = &self.contradiction {
+            return Ok(Some(contradiction.cause.clone()));
         }
         let degraded_reason = {
             let audit_state = tracker.audit_state();
@@ -271,11 +303,13 @@ impl AuditLoop {
         &mut self,
         tracker: &Tracker,
         suspicion: Option<&Cause>,
-    ) -> Result<(), BpfError> {
-        let at_rest = tracker.bpf.writers().counted == self.events;
+    ) -> Result<(), RecountError> {
+        let all_events = tracker.bpf.writers().counted;
+        let at_rest = all_events == self.all_events
+            || self.audited_events(tracker, all_events)? == self.events;
         let mut audit_state = tracker.audit_state_mut();
-        let stood = match &self.find_contradiction {
-            Some(find_contradiction) => find_contradiction.since.elapsed(),
+        let stood = match &self.contradiction {
+            Some(contradiction) => contradiction.since.elapsed(),
             // The last audit left it.
             None => audit_state.since_audit(),
         };
@@ -302,10 +336,7 @@ impl AuditLoop {
                 Some((Cause::Invariant(name), by))
             })
         };
-        Ok(
-            found
-                .map(|(cause, by)| Contradiction::new(cause, by, self.find_contradiction.as_ref())),
-        )
+        Ok(found.map(|(cause, by)| Contradiction::new(cause, by, self.contradiction.as_ref())))
     }
 
     /// Logs what an audit found. `at_rest`: no event came since the audit before it.

@@ -1,11 +1,14 @@
 //! Limits the rows that the page lists individually: whatever a host has, the page has a bounded size.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+};
 
-use tcp_status_common::state::Family;
+use tcp_status_common::state::{Family, State};
 
 use super::NetnsSnapshot;
-use crate::snapshot::{Counts, Snapshot};
+use crate::snapshot::{Cgroups, Counts, Fullness, Snapshot};
 
 /// What decides which ports and namespaces are listed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,7 +47,11 @@ pub(super) fn limit_ports(snapshot: &mut Snapshot, max: usize) {
     });
 }
 
-/// Keeps the first namespace, the tracker's own, and at most `max` others: those with a problem or a queue, then
+/// Many connections in these states are what alerts look for.
+const SUSPICIOUS: [State; 3] = [State::SynSent, State::SynRecv, State::CloseWait];
+const MANY: u64 = 50;
+
+/// Keeps the first namespace, the tracker's own, and at most `max` others: those in which something is amiss, then
 /// those with the most connections. Returns the rest.
 pub(super) fn limit_namespaces(
     snapshots: &mut Vec<NetnsSnapshot>,
@@ -56,28 +63,44 @@ pub(super) fn limit_namespaces(
             || of
                 .listeners
                 .iter()
-                .any(|one| one.accept_queue > 0 || one.syn_queue > Some(0)),
+                .any(|one| one.fullness() != Fullness::Room)
+            || SUSPICIOUS.iter().any(|&state| of.states[state] > MANY),
         connections: of.states.total(),
     };
     let ranks = snapshots.iter().map(rank).enumerate().skip(1);
     let Some(listed) = highest(ranks.collect(), max) else {
         return Vec::new();
     };
-    let all = std::mem::take(snapshots).into_iter().enumerate();
+    let all = mem::take(snapshots).into_iter().enumerate();
     let (kept, rest): (Vec<_>, Vec<_>) = all.partition(|(at, _)| *at == 0 || listed.contains(at));
     let without_place = |found: Vec<(usize, NetnsSnapshot)>| found.into_iter().map(|(_, one)| one);
     *snapshots = without_place(kept).collect();
     without_place(rest).collect()
 }
 
-/// The counts of namespaces together; none without one.
-pub(super) fn sum(namespaces: &[NetnsSnapshot]) -> Option<Snapshot> {
+/// The counts of namespaces together, and of their cgroups what is not listed; they keep the rows that are. None
+/// without a namespace.
+pub(super) fn together(namespaces: &mut [NetnsSnapshot]) -> Option<Snapshot> {
     let mut counts = [Counts::default(); Family::COUNT];
-    for NetnsSnapshot { of, .. } in namespaces {
+    let (mut other, mut unattributed) = (None, Counts::default());
+    for NetnsSnapshot { of, .. } in &mut *namespaces {
         counts[0] += &of.ipv4;
         counts[1] += &of.ipv6;
+        if let Some(cgroups) = &mut of.cgroups {
+            if let Some(more) = cgroups.other.take() {
+                *other.get_or_insert_default() += &more;
+            }
+            unattributed += &mem::take(&mut cgroups.unattributed);
+        }
     }
-    Some(Snapshot::of(namespaces.first()?.of.tier, 0, counts))
+    Some(Snapshot {
+        cgroups: Some(Cgroups {
+            other,
+            unattributed,
+            ..Cgroups::default()
+        }),
+        ..Snapshot::of(namespaces.first()?.of.tier, 0, counts)
+    })
 }
 
 /// Keeps at most `max` rows of cgroups over all namespaces: those with the most sockets. The counts of

@@ -204,7 +204,7 @@ fn write_ports(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -> fm
     write_fullest(writer, snapshots)?;
     writer.gauges(
         ("tcp_status_ports_limit", None),
-        "How many ports are told apart at most.",
+        "Maximum number of ports counted individually.",
         snapshots
             .iter()
             .filter_map(|one| Some((&*one.netns, [], one.of.ports.limit?))),

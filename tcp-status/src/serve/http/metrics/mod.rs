@@ -22,7 +22,7 @@ use prometheus_client::{
 };
 
 use super::negotiation::Format;
-use crate::snapshot::{Snapshot, netns_names};
+use crate::snapshot::{Snapshot, TOGETHER, netns_names};
 
 /// Which labels and names there are.
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +64,7 @@ struct NetnsSnapshot {
 #[derive(Debug)]
 pub(super) struct Page {
     snapshots: Vec<NetnsSnapshot>,
-    /// Namespaces that are not listed individually; their cgroups may be.
+    /// Namespaces that are not listed individually, with those of their cgroups that are.
     others: Vec<NetnsSnapshot>,
     /// What they have together; none where there is none of them.
     together: Option<NetnsSnapshot>,
@@ -90,9 +90,9 @@ impl Page {
         let mut snapshots: Vec<_> = snapshots
             .map(|(netns, of)| NetnsSnapshot { netns, of })
             .collect();
-        let others = bounded::limit_namespaces(&mut snapshots, labels.namespaces);
-        let together = bounded::sum(&others).map(|of| NetnsSnapshot {
-            netns: vec![("netns", "other".into())],
+        let mut others = bounded::limit_namespaces(&mut snapshots, labels.namespaces);
+        let together = bounded::together(&mut others).map(|of| NetnsSnapshot {
+            netns: vec![("netns", TOGETHER.into())],
             of,
         });
         Self {
@@ -126,7 +126,7 @@ impl Collector for Page {
             connections::write_as_node_exporter(&mut writer, all())?;
         }
         connections::write(&mut writer, &self.snapshots)?;
-        let with_cgroups: Vec<_> = self.snapshots.iter().chain(&self.others).collect();
+        let with_cgroups: Vec<_> = all().chain(&self.others).collect();
         connections::write_cgroups(&mut writer, &with_cgroups)?;
         listeners::write(&mut writer, &self.snapshots)?;
         tracker::write(&mut writer, &self.snapshots)?;

@@ -45,7 +45,7 @@ fn write_events(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) -> f
         .max();
     writer.counters(
         ("tcp_status_missed_events", None),
-        "State changes of any namespace that the kernel told no program; each leads to an audit.",
+        "State changes of any namespace that reached no eBPF program; each leads to an audit.",
         missed.map(|missed| (NO_NETNS, [], missed)),
     )
 }

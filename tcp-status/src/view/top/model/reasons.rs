@@ -8,8 +8,9 @@ use super::{
 /// The least width of the name of a number.
 pub(super) const NUMBER_NAME: u16 = 14;
 
-/// As many rates as fit beside the states: of those, rates that are zero make room.
-const ROWS: usize = 6;
+/// What reasons stand in for.
+pub(super) const FAILED_OPEN: &str = "failed open";
+pub(super) const ABORTED: &str = "aborted";
 
 /// What happened per second, by reason.
 fn rates<'a>(
@@ -25,23 +26,30 @@ fn rates<'a>(
             reason
         };
         Row {
-            cells: vec![
-                Cell::Text(name),
-                Cell::Rate(Some(*rate)),
-                Cell::Text(String::new()),
-            ],
+            cells: vec![Cell::Text(name), Cell::Rate(Some(*rate))],
             ..Row::default()
         }
     };
     reasons.into_iter().flatten().map(row)
 }
 
-/// Adds why connects failed and connections ended, as far as any did.
-pub(super) fn add_rates(rows: &mut Vec<Row>, now: Option<&PerSecond>) {
-    rows.extend(rates("open ", now.map(|now| &now.connect_failures)));
-    rows.extend(rates("", now.map(|now| &now.aborts)));
-    while rows.len() > ROWS {
-        let is_zero = |row: &Row| row.cells.get(1) == Some(&Cell::Rate(Some(0.0)));
+/// Puts reasons, as far as there are any, in the place of their sum; where there is `room` for fewer rows, zeros
+/// give way.
+pub(super) fn add_rates(rows: &mut Vec<Row>, now: Option<&PerSecond>, room: usize) {
+    for (sum, prefix, reasons) in [
+        (FAILED_OPEN, "open ", now.map(|now| &now.connect_failures)),
+        (ABORTED, "", now.map(|now| &now.aborts)),
+    ] {
+        let place = rows
+            .iter()
+            .position(|row| row.cells[0] == Cell::Text(sum.into()));
+        let reasons: Vec<_> = rates(prefix, reasons).collect();
+        if let (Some(at), false) = (place, reasons.is_empty()) {
+            rows.splice(at..=at, reasons);
+        }
+    }
+    while rows.len() > room {
+        let is_zero = |row: &Row| row.cells[1] == Cell::Rate(Some(0.0));
         let Some(at) = rows.iter().rposition(is_zero) else {
             return;
         };

@@ -22,6 +22,9 @@ use crate::{
 /// The least width of a name.
 pub(super) const NAME: u16 = 16;
 
+/// From this height on, there is room for more rates.
+const HIGH: u16 = 50;
+
 /// From this width on, graphs are wide.
 const WIDE: u16 = 100;
 
@@ -176,12 +179,17 @@ impl Model {
         let mut rows = vec![
             row("active open", |of| of.active_open),
             row("passive open", |of| of.passive_open),
-            row("failed open", |of| of.failed_open),
+            row(reasons::FAILED_OPEN, |of| of.failed_open),
             row("active close", |of| of.active_close),
             row("passive close", |of| of.passive_close),
-            row("aborted", |of| of.aborted),
+            row(reasons::ABORTED, |of| of.aborted),
         ];
-        reasons::add_rates(&mut rows, now);
+        let room = if self.size.height < HIGH {
+            rows.len()
+        } else {
+            usize::MAX
+        };
+        reasons::add_rates(&mut rows, now, room);
         Table {
             selectable: false,
             ..Table::new(
