@@ -16,7 +16,10 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::Value;
-use tcp_status_testkit::{netns::Netns, skip_unprepared};
+use tcp_status_testkit::{
+    netns::{Netns, set_sysctl},
+    skip_unprepared,
+};
 use tempfile::TempDir;
 
 use crate::{
@@ -155,6 +158,7 @@ fn prometheus_has_every_series_and_can_use_every_rule_and_query() {
             assert_queries();
             assert_rules();
             assert_names();
+            assert_exhaustion_fires();
             drop(prometheus);
         })
         .unwrap();
@@ -192,6 +196,35 @@ fn assert_series(tracker: &Tracker) {
     let listening = Prometheus::query("sum(tcp_status_connections{state=\"listen\"})")[0].1;
     // The test's, the tracker's and Prometheus' own.
     assert_eq!(listening.to_string(), "3");
+}
+
+/// Uses up the ephemeral ports to one destination; the alert names it.
+fn assert_exhaustion_fires() {
+    set_sysctl("ipv4/ip_local_port_range", "61000 61099").unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut open = Vec::new();
+    let refused = loop {
+        match TcpStream::connect(address) {
+            Ok(client) => open.push((client, listener.accept().unwrap())),
+            Err(error) => break error,
+        }
+        assert!(open.len() <= 100, "more connections than ports");
+    };
+    assert_eq!(refused.kind(), io::ErrorKind::AddrNotAvailable);
+    let destination = format!("most often to 127.0.0.1 port {}.", address.port());
+    wait("TcpNoLocalPort fires", || {
+        let alerts = Prometheus::api("alerts");
+        let mut alerts = alerts["alerts"].as_array().unwrap().iter();
+        alerts.any(|alert| {
+            let text = alert["annotations"]["description"]
+                .as_str()
+                .unwrap_or_default();
+            alert["labels"]["alertname"] == "TcpNoLocalPort"
+                && alert["state"] == "firing"
+                && text.contains(&destination)
+        })
+    });
 }
 
 /// What Grafana would ask, with its variables filled in.

@@ -1,7 +1,7 @@
 //! The destination that fills up the ephemeral ports, against connections that a test makes.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     thread,
     time::{Duration, Instant},
 };
@@ -34,11 +34,20 @@ fn wait_for(subject: &Subject, is_found: impl Fn(&FullestDestination) -> bool) {
 
 #[test]
 fn a_destination_has_a_forecast_while_it_fills() {
+    fill(Ipv4Addr::LOCALHOST.into());
+}
+
+#[test]
+fn a_destination_of_ipv6_has_a_forecast_as_well() {
+    fill(Ipv6Addr::LOCALHOST.into());
+}
+
+fn fill(local: IpAddr) {
     let Some(netns) = place() else { return };
     netns
         .run(|| {
             set_sysctl("ipv4/ip_local_port_range", "40000 40199").unwrap();
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
+            let address = SocketAddr::from((local, 8080));
             let listener = TcpListener::bind(address).unwrap();
             let subject = Subject::start_attentive();
             let mut open = Vec::new();
@@ -61,7 +70,7 @@ fn a_destination_has_a_forecast_while_it_fills() {
                 thread::sleep(PAUSE);
                 count = connect();
             };
-            assert_eq!(found.destination, format!("127.0.0.1 -> {address}"));
+            assert_eq!(found.destination, format!("{local} -> {address}"));
             assert_eq!(u64::from(found.ephemeral_ports), PORTS);
             assert!((PORTS / 2..=count).contains(&found.used_ports), "{found:?}");
             let rate = found.ports_per_second.unwrap();
