@@ -126,9 +126,10 @@ impl AuditLoop {
     }
 
     /// The time to the next look: short until an audit has confirmed what events left, so that it
-    /// comes soon after they cease.
+    /// comes soon after they cease. Namespaces that come and go have to be forgotten in time.
     fn pause(&self, interval: Duration) -> Duration {
-        if self.settled && self.namespaces.are_settled() {
+        let at_rest = self.last_of_all.elapsed() >= interval;
+        if at_rest && self.settled && self.namespaces.are_settled() {
             interval
         } else {
             interval / TICKS_PER_INTERVAL
