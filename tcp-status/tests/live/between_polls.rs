@@ -274,6 +274,8 @@ fn transitions_add_up_to_the_gauges() {
     netns
         .run(|| {
             let subject = Subject::start();
+            // Before the churn takes all slots for ports, which an audit has to give back.
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
             let churn = Churn {
                 workers: 2,
                 connections: Some(3_000),
@@ -281,7 +283,6 @@ fn transitions_add_up_to_the_gauges() {
                 seed: seed(),
             };
             churn.run().unwrap();
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
             let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             subject.assert_exact_within(soon());
             let snapshot = subject.snapshot();
