@@ -2,14 +2,15 @@
 //! and has them counted again when they may.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::RangeInclusive,
+    collections::BTreeSet,
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
 use super::{
+    contradiction::Contradiction,
+    corrections::AuditDiffs,
     diff::AuditDiff,
     invariants::{Accepted, Differences},
     recount::RecountError,
@@ -19,7 +20,7 @@ use crate::{
     bpf::{BpfError, Scope},
     kernel::{procfs, quiesce::GRACE},
     track::{
-        gauge::{Bounds, Gauges},
+        gauge::Bounds,
         namespaces::passes::Namespaces,
         resources::{budget::Budget, cpu_time::CpuTimer, limiter::Limiter, memory, ticker::Ticker},
         seed::netns_targets::Area,
@@ -371,30 +372,6 @@ impl AuditLoop {
     }
 }
 
-/// What the counters cannot be, and since when.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Contradiction {
-    cause: Cause,
-    /// By how much, in all looks.
-    by: RangeInclusive<i64>,
-    since: Instant,
-}
-
-impl Contradiction {
-    /// Continues `before` where that may be the same: the same cause, by as much.
-    fn new(cause: Cause, mut by: RangeInclusive<i64>, before: Option<&Self>) -> Self {
-        let mut since = Instant::now();
-        if let Some(before) = before.filter(|before| before.cause == cause) {
-            let least = *before.by.start().max(by.start());
-            let most = *before.by.end().min(by.end());
-            if least <= most {
-                (by, since) = (least..=most, before.since);
-            }
-        }
-        Self { cause, by, since }
-    }
-}
-
 impl Tracker {
     fn mark_degraded(&self, why: String) {
         let mut audit_state = self.audit_state_mut();
@@ -424,84 +401,5 @@ impl Tracker {
         } else {
             Scope::Own
         }
-    }
-
-    /// Counts everything again beside the count that is kept, and corrects that where recounts
-    /// agree that it is off: a single one may have come between two steps of a stalled task.
-    fn audit(&self, area: &Area<'_>) -> Result<AuditDiffs, RecountError> {
-        let scope = area.scope();
-        let timer = CpuTimer::start();
-        let events = self.bpf.writers().counted;
-        let baseline = copy_mismatch(&self.bpf)?;
-        let mut diffs = AuditDiffs::new();
-        let aligned = {
-            let audit_state = self.audit_state();
-            audit_state.live == audit_state.live_of_others
-        };
-        if scope == Scope::All && !aligned {
-            // Both are counted again from one bank: the other one. What differs is found again.
-            self.recount(Duration::ZERO, &Area::Own)?;
-        }
-        let mut settle_time = Some(Duration::ZERO);
-        while let Some(time) = settle_time {
-            for (netns, found) in self.recount(time, area)? {
-                diffs
-                    .entry(netns)
-                    .and_modify(|diff| diff.add_recount(found))
-                    .or_insert_with(|| AuditDiff::new(found));
-            }
-            settle_time = diffs
-                .values()
-                .filter_map(AuditDiff::next_recount_delay)
-                .max();
-            let confirmed = diffs.values().any(AuditDiff::is_confirmed);
-            // Amid events, a task that was preempted between two steps explains it as well.
-            if confirmed && settle_time.is_some() && self.bpf.writers().counted == events {
-                self.audit_state_mut().degraded_reason =
-                    Some("an audit found a difference twice, and looks again".into());
-            }
-        }
-        self.apply_rest_listings(&mut diffs, area)?;
-        let cost = match scope {
-            Scope::All if self.bpf.lists_tables() => self.audit_state().cost(),
-            _ => timer.spent(),
-        };
-        self.apply_corrections(&diffs, cost, baseline);
-        Ok(diffs)
-    }
-
-    /// Enters what the recounts agree on.
-    fn apply_corrections(&self, diffs: &AuditDiffs, cost: Duration, baseline: i64) {
-        let mut audit_state = self.audit_state_mut();
-        for (netns, netns_state) in audit_state.netns_states_mut() {
-            if let Some(diff) = diffs.get(&netns) {
-                let agreed = diff.agreed();
-                let corrections = agreed.distance(&Gauges::default());
-                netns_state.base = netns_state.base + agreed;
-                netns_state.audited(corrections, diff.degraded_reason());
-            }
-        }
-        audit_state.audited(cost, baseline);
-    }
-}
-
-/// What was found in each namespace.
-type AuditDiffs = BTreeMap<NetnsId, AuditDiff>;
-
-#[cfg(test)]
-mod tests {
-    use super::{Cause, Contradiction};
-
-    /// Only a difference that all looks may have seen has stood since the first.
-    #[test]
-    fn a_contradiction_stands_as_long_as_its_looks_agree() {
-        let cause = || Cause::Invariant("CurrEstab");
-        let first = Contradiction::new(cause(), 1..=4, None);
-        let second = Contradiction::new(cause(), 3..=9, Some(&first));
-        assert_eq!((second.by.clone(), second.since), (3..=4, first.since));
-        let other_side = Contradiction::new(cause(), -2..=-1, Some(&second));
-        assert!(other_side.since > first.since);
-        let other = Contradiction::new(Cause::Invariant("tw"), 3..=4, Some(&second));
-        assert!(other.since > first.since);
     }
 }

@@ -4,6 +4,7 @@ mod answers;
 mod details;
 mod history;
 pub mod keys;
+mod listeners;
 mod page;
 mod reasons;
 mod table;
