@@ -392,13 +392,17 @@ pub struct ListenerRecord {
     pub accept_queue_limit: u32,
     /// Request sockets.
     pub requests: u32,
+    /// Those of them whose SYN+ACK was not acknowledged in time.
+    pub retransmitted: u32,
     /// Segments and handshakes that it dropped.
     pub drops: u32,
+    /// Always 0.
+    pub padding: u32,
     /// Id of its cgroup; 0 where cgroups are not counted.
     pub cgroup: u64,
 }
 
-const _: () = assert!(size_of::<ListenerRecord>() == 48);
+const _: () = assert!(size_of::<ListenerRecord>() == 56);
 
 /// What a listener walk is to find, and what it found.
 #[derive(Clone, Copy, Debug, Default)]
@@ -422,7 +426,7 @@ pub struct ListenerWalk {
     pub last: ListenerRecord,
 }
 
-const _: () = assert!(size_of::<ListenerWalk>() == 104);
+const _: () = assert!(size_of::<ListenerWalk>() == 112);
 
 /// A closed listener whose request sockets are still listed. They hold a reference to it, so its
 /// own count of them stays readable at its address.

@@ -91,6 +91,9 @@ pub struct KernelLayout {
     /// `struct inet_connection_sock`: `icsk_accept_queue.qlen`, 4 bytes: request
     /// sockets of a listener.
     pub icsk_qlen: u32,
+    /// `struct inet_connection_sock`: `icsk_accept_queue.young`, 4 bytes: those of them whose timer has not
+    /// expired yet.
+    pub icsk_young: u32,
     /// `struct sock_common`: `skc_listener`, a request socket's pointer to its listener.
     pub skc_listener: u32,
     /// `struct task_struct`: `stack`, a pointer.
@@ -135,4 +138,4 @@ pub struct KernelLayout {
     pub sk_uid: u32,
 }
 
-const _: () = assert!(size_of::<KernelLayout>() == 240);
+const _: () = assert!(size_of::<KernelLayout>() == 244);

@@ -83,7 +83,7 @@ pub struct ListedListener {
     pub record: ListenerRecord,
 }
 
-const _: () = assert!(size_of::<ListedListener>() == 64);
+const _: () = assert!(size_of::<ListedListener>() == 72);
 
 /// What the program reads of a table at once; too large for its stack.
 #[derive(Clone, Copy, Debug)]

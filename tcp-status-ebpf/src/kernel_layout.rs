@@ -345,6 +345,13 @@ impl UntypedSock {
         Ok(count.max(0).cast_unsigned())
     }
 
+    /// Those of them whose SYN+ACK timer has expired. The kernel's two numbers do not change at once.
+    #[inline(always)]
+    fn retransmitted(self, requests: u32) -> Result<u32, i32> {
+        let young: i32 = self.probe(layout!(icsk_young))?;
+        Ok(requests.saturating_sub(young.max(0).cast_unsigned()))
+    }
+
     /// Fills the record of a listener, in place, for it is too large for the stack: all but its port
     /// and family number.
     #[inline(always)]
@@ -353,6 +360,7 @@ impl UntypedSock {
         record.accept_queue = self.probe(layout!(sk_ack_backlog))?;
         record.accept_queue_limit = self.probe(layout!(sk_max_ack_backlog))?;
         record.requests = self.request_count()?;
+        record.retransmitted = self.retransmitted(record.requests)?;
         record.drops = self.probe(layout!(sk_drops))?;
         record.reuseport = (self.probe::<u64>(layout!(sk_reuseport_cb))? != 0).into();
         record.address = [0; 16];
@@ -489,6 +497,13 @@ impl TcpSock {
             .read::<i32>(layout!(icsk_qlen))
             .max(0)
             .cast_unsigned()
+    }
+
+    /// Those of `requests` whose SYN+ACK timer has expired, as above.
+    #[inline(always)]
+    pub(crate) fn retransmitted(self, requests: u32) -> u32 {
+        let young: i32 = self.0.read(layout!(icsk_young));
+        requests.saturating_sub(young.max(0).cast_unsigned())
     }
 
     /// Connections that wait at a listener.

@@ -85,6 +85,7 @@ fn write_record(
         Family::V4 => address[..4].copy_from_slice(&sock.address_v4().to_ne_bytes()),
         Family::V6 => address = sock.address_v6().unwrap_or_default(),
     }
+    let requests = listener.request_count();
     let record = ListenerRecord {
         address,
         address_family: family.address_family(),
@@ -93,8 +94,10 @@ fn write_record(
         uid: ctx.uid,
         accept_queue: listener.accept_queue(),
         accept_queue_limit: listener.accept_queue_limit(),
-        requests: listener.request_count(),
+        requests,
+        retransmitted: listener.retransmitted(requests),
         drops: listener.drops(),
+        padding: 0,
         cgroup: if kernel_layout::counts_cgroups() {
             sock.probe_cgroup().unwrap_or(0)
         } else {

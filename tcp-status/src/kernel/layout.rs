@@ -184,6 +184,7 @@ fn kernel_layout(btf: &Btf, types: &Types<'_>) -> Result<KernelLayout, String> {
         rcv_tstamp: offset("tcp_sock", "rcv_tstamp")?,
         tw_substate: offset("inet_timewait_sock", "tw_substate")?,
         icsk_qlen: offset("inet_connection_sock", "icsk_accept_queue.qlen")?,
+        icsk_young: offset("inet_connection_sock", "icsk_accept_queue.young")?,
         skc_listener: offset("sock", "__sk_common.skc_listener")?,
         task_stack: offset("task_struct", "stack")?,
         task_pid: offset("task_struct", "pid")?,

@@ -29,6 +29,11 @@ pub struct Listener {
     pub accept_queue_peak: Option<u32>,
     /// Half-open connections; none where the kernel does not report them.
     pub syn_queue: Option<u32>,
+    /// Those of them whose SYN+ACK the client did not acknowledge within its timeout (1 s at first), so that the
+    /// kernel sends it again: lost segments, or SYNs whose sender does not exist. None where the kernel does not
+    /// report it.
+    #[serde(default)]
+    pub syn_queue_retransmitted: Option<u32>,
     /// Half-open connections from which on the kernel drops SYNs or answers them with cookies; none where the
     /// settings are not readable.
     pub syn_queue_limit: Option<u32>,
@@ -58,6 +63,7 @@ impl Listener {
             accept_queue_limit,
             accept_queue_peak: None,
             syn_queue: None,
+            syn_queue_retransmitted: None,
             syn_queue_limit: None,
             drops: None,
             cgroup: None,

@@ -73,7 +73,7 @@ fn write(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
     )?;
     let latency = snapshot.accept_latency.as_deref();
     let title = format!(
-        "{:<8}{:>6} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7}{}  address",
+        "{:<8}{:>6} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7}{}  address",
         "",
         "port",
         "queue",
@@ -81,6 +81,7 @@ fn write(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
         "peak",
         "syn",
         "of",
+        "retrans",
         "drops",
         "uid",
         latency.map_or_else(String::new, |_| percentiles(
@@ -120,6 +121,7 @@ fn rows<'a>(
         peak: group.accept_queue_peak(),
         syn: group.syn_queue(),
         syn_limit: group.syn_queue_limit(),
+        retransmitted: group.syn_queue_retransmitted(),
         drops: group.drops(),
         uid: group.uid(),
         latency: latency.clone().unwrap_or_default(),
@@ -141,6 +143,7 @@ fn rows<'a>(
             peak: socket.accept_queue_peak.map(u64::from),
             syn: socket.syn_queue.map(u64::from),
             syn_limit: socket.syn_queue_limit.map(u64::from),
+            retransmitted: socket.syn_queue_retransmitted.map(u64::from),
             drops: socket.drops.map(u64::from),
             uid: socket.uid,
             // They share the one of their port.
@@ -180,6 +183,7 @@ struct Row {
     peak: Option<u64>,
     syn: Option<u64>,
     syn_limit: Option<u64>,
+    retransmitted: Option<u64>,
     drops: Option<u64>,
     uid: Option<u32>,
     /// Two columns, or none.
@@ -191,7 +195,8 @@ impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mark = self.fullness.name();
         let known = |number: Option<u64>| number.map_or_else(|| "-".into(), |n| n.to_string());
-        let [peak, syn, of, drops] = [self.peak, self.syn, self.syn_limit, self.drops].map(known);
+        let [peak, syn, of] = [self.peak, self.syn, self.syn_limit].map(known);
+        let [retransmitted, drops] = [self.retransmitted, self.drops].map(known);
         let uid = known(self.uid.map(u64::from));
         let Self {
             port,
@@ -203,7 +208,7 @@ impl fmt::Display for Row {
         } = self;
         write!(
             f,
-            "{mark:<8}{port:>6} {queue:>7} {limit:>7} {peak:>7} {syn:>7} {of:>7} {drops:>7} {uid:>7}{latency}  {address}"
+            "{mark:<8}{port:>6} {queue:>7} {limit:>7} {peak:>7} {syn:>7} {of:>7} {retransmitted:>7} {drops:>7} {uid:>7}{latency}  {address}"
         )
     }
 }
@@ -239,6 +244,7 @@ mod tests {
                 listener("::", 443, 1),
                 Listener {
                     syn_queue: Some(128),
+                    syn_queue_retransmitted: Some(96),
                     syn_queue_limit: Some(128),
                     unit: Some("a\u{7}.service".into()),
                     ..listener("::1", 8443, 0)
@@ -263,12 +269,12 @@ overflows 4 for a full accept queue, 6 drops by listeners in all
 cookies   9 sent, 8 valid, 7 invalid; full SYN queue: 6 cookies, 5 drops
 sockets   4 at 3 addresses; accept queue full: 1; SYN queue full: 1
 
-          port   queue   limit    peak     syn      of   drops     uid  address                 unit
-FULL       443     130     256     134       -       -       4    1000  ::  2 sockets together
-FULL               129     128     129       -       -       4    1000    1 of 2                web.service
-                     1     128       5       -       -       0    1000    2 of 2
-SYN FULL  8443       0     128       5     128     128       0    1000  ::1                     a.service
-          8080       3     128       5       -       -       0    1000  ::1
+          port   queue   limit    peak     syn      of retrans   drops     uid  address                 unit
+FULL       443     130     256     134       -       -       -       4    1000  ::  2 sockets together
+FULL               129     128     129       -       -       -       4    1000    1 of 2                web.service
+                     1     128       5       -       -       -       0    1000    2 of 2
+SYN FULL  8443       0     128       5     128     128      96       0    1000  ::1                     a.service
+          8080       3     128       5       -       -       -       0    1000  ::1
 ";
         assert_eq!(render(&snapshot()), expected);
     }
@@ -284,12 +290,12 @@ SYN FULL  8443       0     128       5     128     128       0    1000  ::1     
         assert_eq!(
             rows,
             [
-                "          port   queue   limit    peak     syn      of   drops     uid  p50 ms  p99 ms  address                 unit",
-                "FULL       443     130     256     134       -       -       4    1000     0.6      95  ::  2 sockets together",
-                "FULL               129     128     129       -       -       4    1000                    1 of 2                web.service",
-                "                     1     128       5       -       -       0    1000                    2 of 2",
-                "SYN FULL  8443       0     128       5     128     128       0    1000       -       -  ::1                     a.service",
-                "          8080       3     128       5       -       -       0    1000       -       -  ::1",
+                "          port   queue   limit    peak     syn      of retrans   drops     uid  p50 ms  p99 ms  address                 unit",
+                "FULL       443     130     256     134       -       -       -       4    1000     0.6      95  ::  2 sockets together",
+                "FULL               129     128     129       -       -       -       4    1000                    1 of 2                web.service",
+                "                     1     128       5       -       -       -       0    1000                    2 of 2",
+                "SYN FULL  8443       0     128       5     128     128      96       0    1000       -       -  ::1                     a.service",
+                "          8080       3     128       5       -       -       -       0    1000       -       -  ::1",
             ]
         );
     }

@@ -267,6 +267,7 @@ fn listener(address: &str, port: u16, [queue, limit, peak]: [u32; 3]) -> Listene
         accept_queue: queue,
         accept_queue_peak: Some(peak),
         syn_queue: Some(queue / 40),
+        syn_queue_retransmitted: Some(queue / 150),
         syn_queue_limit: Some(limit),
         drops: Some(peak.saturating_sub(limit) * 3),
         cgroup: Some(4),
@@ -281,6 +282,7 @@ fn listeners() -> Vec<Listener> {
         listener("127.0.0.1", FULL, [129, 128, 129]),
         Listener {
             syn_queue: Some(896),
+            syn_queue_retransmitted: Some(640),
             ..listener(
                 "2001:db8:1234:5678:9abc:def0:1234:5678",
                 FLOODED,

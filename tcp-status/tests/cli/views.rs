@@ -50,10 +50,10 @@ fn every_listening_socket_is_in_the_table() {
         "overflows 700 for a full accept queue, 750 drops by listeners in all\n",
         "cookies   40 sent, 30 valid, 1 invalid; full SYN queue: 40 cookies, 0 drops\n",
         "sockets   40 at 34 addresses; accept queue full: 1; SYN queue full: 0\n",
-        "\nFULL      5432     129     128     129       3     128       3      32  127.0.0.1                               web.service\n",
-        "\nwas full   443     540    2044    1300      12    2044     117      43  0.0.0.0  4 sockets together\n",
-        "\nsyn       9100       0    4096       0     896    4096       0     100  2001:db8:1234:5678:9abc:def0:1234:5678\n",
-        "\nwas full           270     511     550       6     511     117      43    4 of 4\n",
+        "\nFULL      5432     129     128     129       3     128       0       3      32  127.0.0.1                               web.service\n",
+        "\nwas full   443     540    2044    1300      12    2044       2     117      43  0.0.0.0  4 sockets together\n",
+        "\nsyn       9100       0    4096       0     896    4096     640       0     100  2001:db8:1234:5678:9abc:def0:1234:5678\n",
+        "\nwas full           270     511     550       6     511       1     117      43    4 of 4\n",
     ] {
         assert!(table.contains(part), "{part}{table}");
     }
@@ -128,6 +128,7 @@ fn listeners_are_also_json() {
     let expected = serde_json::json!({
         "family": 4, "address": "127.0.0.1", "port": FULL, "uid": 32, "reuseport": false,
         "accept_queue": 129, "accept_queue_limit": 128, "accept_queue_peak": 129, "syn_queue": 3,
+        "syn_queue_retransmitted": 0,
         "syn_queue_limit": 128, "drops": 3, "cgroup": 4, "unit": "web.service",
     });
     assert_eq!(*full, expected);

@@ -39,6 +39,7 @@ pub(crate) fn listener(address: IpAddr, port: u16, [queue, limit, peak]: [u32; 3
         accept_queue: queue,
         accept_queue_peak: Some(peak),
         syn_queue: Some(queue * 2),
+        syn_queue_retransmitted: Some(queue),
         syn_queue_limit: Some(limit),
         drops: Some(peak.saturating_sub(limit) * 3),
         ..Listener::new(address, port, limit)

@@ -194,11 +194,12 @@ fn sockets_of_one_address_are_one_series() {
             "tcp_status_accept_queue_peak",
             "tcp_status_accept_queue_peak_ratio",
             "tcp_status_syn_queue_length",
+            "tcp_status_syn_queue_retransmitted",
             "tcp_status_syn_queue_limit",
             "tcp_status_listener_drops",
         ]
         .map(group),
-        [2.0, 129.0, 256.0, 131.0, 1.0, 258.0, 256.0, 3.0]
+        [2.0, 129.0, 256.0, 131.0, 1.0, 258.0, 129.0, 256.0, 3.0]
     );
     assert_eq!(page.series("tcp_status_accept_queue_length"), 3);
     page.value("tcp_status_accept_queue_limit{address=\"::\",port=\"8080\"}");

@@ -130,6 +130,65 @@ fn counter(wanted: &str) -> u64 {
     values[column].parse().unwrap()
 }
 
+/// Half-open connections of a port, and those of them that the kernel's listing shows as retransmitted.
+pub(crate) fn listed_half_open(port: u16) -> [u32; 2] {
+    let text = fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
+    let mut counts = [0; 2];
+    for line in text.lines().skip(1) {
+        let columns: Vec<_> = line.split_whitespace().collect();
+        let local = columns[1].rsplit(':').next().unwrap();
+        if u16::from_str_radix(local, 16) == Ok(port) && columns[3] == "03" {
+            counts[0] += 1;
+            counts[1] += u32::from(u32::from_str_radix(columns[6], 16).unwrap() > 0);
+        }
+    }
+    counts
+}
+
+#[test]
+fn each_listener_tells_whose_handshake_was_not_answered_in_time() {
+    let Some(netns) = place() else { return };
+    netns
+        .run(|| {
+            let subject = Subject::start_attentive();
+            let [slow, other] = [deferring(), deferring()];
+            let connect = |listener: &TcpListener, count: usize| -> Vec<_> {
+                let address = listener.local_addr().unwrap();
+                let each = (0..count).map(|_| TcpStream::connect(address).unwrap());
+                each.collect()
+            };
+            let ports = [&slow, &other].map(|listener| listener.local_addr().unwrap().port());
+            let told = || {
+                let found = subject.snapshot().listeners;
+                ports.map(|port| {
+                    let one = found.iter().find(|one| one.port == port).unwrap();
+                    [one.syn_queue, one.syn_queue_retransmitted].map(Option::unwrap)
+                })
+            };
+            let _late = connect(&slow, 5);
+            assert_eq!(told()[0], [5, 0]);
+            let started = Instant::now();
+            while listed_half_open(ports[0]) != [5, 5] {
+                assert!(
+                    started.elapsed() < Duration::from_secs(10),
+                    "no timer fires"
+                );
+                thread::sleep(Duration::from_millis(10));
+            }
+            assert_eq!(told(), [[5, 5], [0, 0]]);
+            let started = Instant::now();
+            let _young = [connect(&slow, 3), connect(&other, 2)];
+            let (told, listed) = (told(), ports.map(listed_half_open));
+            assert!(
+                started.elapsed() < Duration::from_secs(1),
+                "their timers fired"
+            );
+            assert_eq!(told, [[8, 5], [2, 0]]);
+            assert_eq!(told, listed);
+        })
+        .unwrap();
+}
+
 #[test]
 fn a_flooded_listener_is_marked_and_cookies_are_counted() {
     let Some(netns) = place() else { return };

@@ -19,6 +19,7 @@ use tcp_status_testkit::{
 };
 
 use crate::{
+    floods::listed_half_open,
     namespaces::{all, assert_exact, of, start},
     subject::{place, turn},
 };
@@ -128,7 +129,18 @@ fn the_listeners_of_every_namespace_are_those_that_it_lists_inside() {
         }
         let check = || {
             for (number, netns) in places.iter().enumerate() {
+                let late = || netns.run(|| listed_half_open(7)[1]).unwrap();
+                let at_least = late();
                 let found = of(&subject, netns).unwrap();
+                let retransmitted = found
+                    .listeners
+                    .iter()
+                    .map(|one| one.syn_queue_retransmitted.unwrap());
+                let retransmitted: u32 = retransmitted.sum();
+                assert!(
+                    (at_least..=late()).contains(&retransmitted),
+                    "{retransmitted}"
+                );
                 assert_eq!(rows(&found.listeners), listed(netns));
                 assert!(found.listeners.iter().any(|one| one.drops > Some(0)));
                 let kernel = netns.run(|| Counts::read().unwrap()).unwrap();
@@ -155,6 +167,14 @@ fn the_listeners_of_every_namespace_are_those_that_it_lists_inside() {
         }
         for netns in &places {
             assert_exact(&subject, netns);
+            let started = Instant::now();
+            while netns.run(|| listed_half_open(7)).unwrap() != [3, 3] {
+                assert!(
+                    started.elapsed() < Duration::from_secs(10),
+                    "no timer fires"
+                );
+                thread::sleep(Duration::from_millis(50));
+            }
         }
         check();
     })

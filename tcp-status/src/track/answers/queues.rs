@@ -197,6 +197,7 @@ fn listener(record: &ListenerRecord) -> Option<Listener> {
         reuseport: record.reuseport == 1,
         accept_queue: record.accept_queue,
         syn_queue: Some(record.requests),
+        syn_queue_retransmitted: Some(record.retransmitted),
         drops: Some(record.drops),
         cgroup: (record.cgroup > 0).then_some(record.cgroup),
         ..Listener::new(address, record.port, record.accept_queue_limit)
@@ -290,7 +291,9 @@ mod tests {
             accept_queue,
             accept_queue_limit: 128,
             requests: 3,
+            retransmitted: 2,
             drops: 5,
+            padding: 0,
             reuseport: 0,
             cgroup: 0,
         }
@@ -313,6 +316,11 @@ mod tests {
             .map(|l| (l.port, l.family, l.address.to_string(), l.reuseport))
             .collect();
         assert!(found.iter().all(|one| one.drops == Some(5)));
+        assert!(
+            found
+                .iter()
+                .all(|one| one.syn_queue_retransmitted == Some(2))
+        );
         let address = "127.0.0.1".to_owned();
         assert_eq!(shown[0], (80, 4, address.clone(), false));
         assert_eq!(shown[1], (80, 6, "7f00:1::".into(), true));

@@ -78,6 +78,13 @@ pub(super) fn write(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) 
     family(
         writer,
         &all,
+        "tcp_status_syn_queue_retransmitted",
+        "Half-open connections whose SYN+ACK was not acknowledged in time, of all sockets of this address and port.",
+        |group| group.syn_queue_retransmitted(),
+    )?;
+    family(
+        writer,
+        &all,
         "tcp_status_syn_queue_limit",
         "With so many half-open connections the kernel drops the next SYN, or answers it with a \
          cookie; of all sockets together.",

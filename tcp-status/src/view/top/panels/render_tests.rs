@@ -131,9 +131,9 @@ fn listeners_have_queues_and_can_be_shown_each() {
     let listeners = shown(&mut model, (120, 24));
     for part in [
         "\n Listeners 40, 12.0 syncookies/s ",
-        "\nproblem▼ port  accept    queue  limit   peak    syn     of  drops    uid unit        address\n",
-        "\nFULL     5432  ████████    129    128    129      3    128      3     32 web.service 127.0.0.1\n",
-        "\nwas full 443   ███░░░░░    540   2044   1300     12   2044    117     43             0.0.0.0 (4 sockets)\n",
+        "\nproblem▼ port  accept    queue  limit   peak    syn     of retrans  drops    uid unit        address\n",
+        "\nFULL     5432  ████████    129    128    129      3    128       0      3     32 web.service 127.0.0.1\n",
+        "\nwas full 443   ███░░░░░    540   2044   1300     12   2044       2    117     43             0.0.0.0 (4 sockets)\n",
         " idle listeners, press i\n",
     ] {
         assert!(listeners.contains(part), "{part}\n{listeners}");
