@@ -9,11 +9,11 @@ use crate::state::State;
 pub enum EndReason {
     /// `connect()`: the peer answered with a reset.
     Refused = 0,
-    /// `connect()`: reset after the peer had answered.
+    /// `connect()`: reset after the peer had begun to connect as well.
     ConnectReset,
     /// `connect()`: no answer.
     ConnectTimedOut,
-    /// `connect()`: a router or the peer's host reported that it cannot be reached.
+    /// `connect()`: a router, a firewall or the peer's host reported that it cannot be reached.
     Unreachable,
     /// `connect()`: given up by this side.
     Aborted,
@@ -48,7 +48,9 @@ pub type ConnectionEndCounts = [u32; CONNECTION_END_REASONS];
 pub type EndCounts = [u64; END_REASONS];
 
 /// Errors of Linux, on all of its architectures but MIPS, PA-RISC, Alpha and SPARC.
+const EACCES: u32 = 13;
 const EPIPE: u32 = 32;
+const ENONET: u32 = 64;
 const ENETDOWN: u32 = 100;
 const ENETUNREACH: u32 = 101;
 const ECONNABORTED: u32 = 103;
@@ -90,18 +92,21 @@ impl EndReason {
             ECONNREFUSED => Self::Refused,
             ECONNRESET => Self::ConnectReset,
             ETIMEDOUT => Self::ConnectTimedOut,
-            ENETDOWN | ENETUNREACH | EHOSTDOWN | EHOSTUNREACH => Self::Unreachable,
+            EACCES | ENONET | ENETDOWN | ENETUNREACH | EHOSTDOWN | EHOSTUNREACH => {
+                Self::Unreachable
+            }
             _ => Self::ConnectOther,
         }
     }
 }
 
-/// Whether a connection in this state has not been closed by this side: to close it without an error
-/// is to reset it.
+/// Whether closing a connection in this state without an error resets it: this side has not ended it in order,
+/// or its end has not arrived.
 #[inline(always)]
 const fn is_open(state: u32) -> bool {
     state == State::Established.number() as u32
         || state == State::SynRecv.number() as u32
+        || state == State::FinWait1.number() as u32
         || state == State::CloseWait.number() as u32
 }
 
@@ -120,6 +125,7 @@ mod tests {
         assert_eq!(of(ETIMEDOUT, 40_000), EndReason::ConnectTimedOut);
         assert_eq!(of(EHOSTUNREACH, 40_000), EndReason::Unreachable);
         assert_eq!(of(0, 40_000), EndReason::Aborted);
+        assert_eq!(of(EACCES, 40_000), EndReason::Unreachable);
         assert_eq!(of(0, 0), EndReason::NoLocalPort);
         assert_eq!(of(1, 40_000), EndReason::ConnectOther);
     }
@@ -130,7 +136,9 @@ mod tests {
         for from in [State::LastAck, State::FinWait2, State::Closing] {
             assert_eq!(of(from, 0), Some(EndReason::Closed));
         }
-        assert_eq!(of(State::Established, 0), Some(EndReason::ResetLocally));
+        for from in [State::Established, State::CloseWait, State::FinWait1] {
+            assert_eq!(of(from, 0), Some(EndReason::ResetLocally));
+        }
         assert_eq!(
             of(State::Established, ECONNRESET),
             Some(EndReason::ResetByPeer)

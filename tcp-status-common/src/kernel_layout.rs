@@ -77,6 +77,8 @@ pub struct KernelLayout {
     pub sk_drops: u32,
     /// `struct sock`: `sk_reuseport_cb`, a pointer; null outside of groups.
     pub sk_reuseport_cb: u32,
+    /// `struct sock_common`: `skc_flags`, 8 bytes: `enum sock_flags`, of a full socket.
+    pub skc_flags: u32,
     /// `struct sock`: `sk_err`, 4 bytes.
     pub sk_err: u32,
     /// `struct inet_sock`: `inet_sport`, 2 bytes, in the order of the network; kept when the port
@@ -84,6 +86,8 @@ pub struct KernelLayout {
     pub inet_sport: u32,
     /// `struct tcp_sock`: `packets_out`, 4 bytes: segments that are not acknowledged, a SYN included.
     pub packets_out: u32,
+    /// `struct tcp_sock`: `fastopen_rsk`, a pointer: of a child of Fast Open, until its handshake is complete.
+    pub fastopen_rsk: u32,
     /// `struct tcp_sock`: `rcv_tstamp`, 4 bytes: jiffies at the peer's last acknowledgement.
     pub rcv_tstamp: u32,
     /// `struct inet_timewait_sock`: `tw_substate`, 1 byte.
@@ -138,4 +142,4 @@ pub struct KernelLayout {
     pub sk_uid: u32,
 }
 
-const _: () = assert!(size_of::<KernelLayout>() == 244);
+const _: () = assert!(size_of::<KernelLayout>() == 252);

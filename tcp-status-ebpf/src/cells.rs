@@ -19,6 +19,10 @@ pub(crate) const LISTEN: u32 = 10;
 pub(crate) const SYN_SENT: u32 = 2;
 /// The kernel's number of a half-open connection that is a full socket.
 pub(crate) const SYN_RECV: u32 = 3;
+/// The kernel's number of a connection whose end this side has sent.
+pub(crate) const FIN_WAIT1: u32 = 4;
+/// The kernel's number of a connection whose end the peer has acknowledged.
+pub(crate) const FIN_WAIT2: u32 = 5;
 
 /// A family's index in the counters and a state number: in range by construction.
 #[derive(Clone, Copy)]

@@ -221,6 +221,14 @@ impl Sock {
         self.read(layout!(sk_err))
     }
 
+    /// Whether the peer's FIN came, or the program that closed it has left the rest to the kernel.
+    #[inline(always)]
+    pub(crate) fn is_dead_or_done(self) -> bool {
+        const SOCK_DEAD: u64 = 1 << 0;
+        const SOCK_DONE: u64 = 1 << 1;
+        self.read::<u64>(layout!(skc_flags)) & (SOCK_DEAD | SOCK_DONE) != 0
+    }
+
     /// The same socket with all that one of TCP has; none if it is no full socket.
     #[inline(always)]
     pub(crate) fn as_tcp(self) -> Option<TcpSock> {
@@ -488,6 +496,12 @@ impl TcpSock {
     #[inline(always)]
     pub(crate) fn packets_out(self) -> u32 {
         self.0.read(layout!(packets_out))
+    }
+
+    /// Whether it is a child of Fast Open whose handshake is not complete.
+    #[inline(always)]
+    pub(crate) fn is_fast_open_child(self) -> bool {
+        self.0.read::<u64>(layout!(fastopen_rsk)) != 0
     }
 
     /// Request sockets that wait at a listener. The kernel's number may be below zero, as above.

@@ -15,6 +15,7 @@ use crate::{context, sys};
 const ETH_P_IP: u16 = 0x0800;
 
 const ICMP: u8 = 1;
+const DESTINATION_UNREACHABLE: u8 = 3;
 const TCP: u8 = 6;
 
 /// How long an attempt is waited for.
@@ -88,11 +89,11 @@ impl RawPeer {
         }
     }
 
-    /// Answers an attempt with "host unreachable".
+    /// Answers an attempt with "destination unreachable", for the reason that an ICMP `code` stands for.
     ///
     /// # Errors
     /// What sending says.
-    pub fn unreachable(&self, attempt: &Attempt) -> io::Result<()> {
+    pub fn unreachable(&self, attempt: &Attempt, code: u8) -> io::Result<()> {
         const LENGTH: usize = 20 + 8 + HEAD;
         let mut packet = [0; LENGTH];
         packet[0] = 0x45;
@@ -101,8 +102,7 @@ impl RawPeer {
         packet[9] = ICMP;
         packet[12..16].copy_from_slice(&attempt.to.ip().octets());
         packet[16..20].copy_from_slice(&attempt.from.ip().octets());
-        // Destination unreachable, host.
-        packet[20..22].copy_from_slice(&[3, 1]);
+        packet[20..22].copy_from_slice(&[DESTINATION_UNREACHABLE, code]);
         packet[28..].copy_from_slice(&attempt.head);
         let checksum = checksum(0, &packet[20..]);
         packet[22..24].copy_from_slice(&checksum.to_be_bytes());

@@ -24,11 +24,11 @@ pub struct Ends {
 pub struct ConnectFailures {
     /// The peer answered with a reset.
     pub refused: u64,
-    /// Reset after the peer had answered.
+    /// Reset after the peer had begun to connect as well.
     pub reset: u64,
     /// No answer.
     pub timed_out: u64,
-    /// A router, or the peer's host, reported that it cannot be reached.
+    /// A router, a firewall or the peer's host reported that it cannot be reached.
     pub unreachable: u64,
     /// Given up by this side.
     pub aborted: u64,

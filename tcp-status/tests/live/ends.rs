@@ -21,26 +21,28 @@ use crate::{
     subject::{Subject, place},
 };
 
-fn socket() -> Socket {
-    Socket::new(Domain::IPV4, Type::STREAM, None).unwrap()
-}
+/// Both families' loopback.
+pub const BOTH: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::LOCALHOST),
+    IpAddr::V6(Ipv6Addr::LOCALHOST),
+];
 
-fn listener() -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+fn listener(at: IpAddr) -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind((at, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
 }
 
-fn pair() -> (TcpStream, TcpStream) {
-    let (listener, address) = listener();
+fn pair(at: IpAddr) -> (TcpStream, TcpStream) {
+    let (listener, address) = listener(at);
     let client = TcpStream::connect(address).unwrap();
     (client, listener.accept().unwrap().0)
 }
 
 /// A listener whose accept queue is full, and those that fill it.
-fn deaf() -> (Socket, SocketAddr, Vec<TcpStream>) {
-    let socket = socket();
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+fn deaf(at: IpAddr) -> (Socket, SocketAddr, Vec<TcpStream>) {
+    let any = SocketAddr::new(at, 0);
+    let socket = Socket::new(Domain::for_address(any), Type::STREAM, None).unwrap();
     socket.bind(&any.into()).unwrap();
     // Not 0: the kernel would answer the first SYN with a cookie.
     socket.listen(1).unwrap();
@@ -48,6 +50,12 @@ fn deaf() -> (Socket, SocketAddr, Vec<TcpStream>) {
     let fill = || TcpStream::connect(address).unwrap();
     let fillers = vec![fill(), fill()];
     (socket, address, fillers)
+}
+
+/// Closes it by a reset.
+fn without_lingering(stream: TcpStream) {
+    let socket = Socket::from(stream);
+    socket.set_linger(Some(Duration::ZERO)).unwrap();
 }
 
 pub fn error_of(result: io::Result<impl Sized>) -> i32 {
@@ -97,30 +105,37 @@ fn failed_connects_are_counted_by_reason() {
         .run(|| {
             set_sysctl("ipv4/tcp_syn_retries", "1").unwrap();
             let subject = Subject::start();
-            let (closed, refusing) = listener();
-            drop(closed);
-            let (_deaf, silent, _fillers) = deaf();
             let before = subject.snapshot().ends.unwrap();
-            for _ in 0..5 {
-                assert_eq!(error_of(TcpStream::connect(refusing)), libc::ECONNREFUSED);
-            }
-            for _ in 0..2 {
+            for at in BOTH {
+                let (closed, refusing) = listener(at);
+                drop(closed);
+                for _ in 0..5 {
+                    assert_eq!(error_of(TcpStream::connect(refusing)), libc::ECONNREFUSED);
+                }
+                let (_deaf, silent, _fillers) = deaf(at);
                 assert_eq!(error_of(TcpStream::connect(silent)), libc::ETIMEDOUT);
-            }
-            for _ in 0..3 {
-                let given_up = socket();
-                given_up.set_nonblocking(true).unwrap();
-                assert_eq!(
-                    error_of(given_up.connect(&silent.into())),
-                    libc::EINPROGRESS
-                );
+                for _ in 0..3 {
+                    let given_up =
+                        Socket::new(Domain::for_address(silent), Type::STREAM, None).unwrap();
+                    given_up.set_nonblocking(true).unwrap();
+                    assert_eq!(
+                        error_of(given_up.connect(&silent.into())),
+                        libc::EINPROGRESS
+                    );
+                }
             }
             let expected = Ends {
                 connect_failures: ConnectFailures {
-                    refused: 5,
+                    refused: 2 * 5,
                     timed_out: 2,
-                    aborted: 3,
+                    aborted: 2 * 3,
                     ..ConnectFailures::default()
+                },
+                // Those that filled the queues, and what waited there.
+                connection_ends: ConnectionEnds {
+                    reset_by_peer: 2 * 2,
+                    reset_locally: 2 * 2,
+                    ..ConnectionEnds::default()
                 },
                 ..Ends::default()
             };
@@ -293,7 +308,7 @@ fn a_socket_that_had_a_port_before_fails_for_want_of_one() {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 8080)).unwrap();
             let refusing = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
             let subject = Subject::start();
-            let again = socket();
+            let again = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
             assert_eq!(
                 error_of(again.connect(&refusing.into())),
                 libc::ECONNREFUSED
@@ -320,7 +335,7 @@ struct Ending {
 impl Ending {
     fn new() -> Self {
         Self {
-            listener: listener().0,
+            listener: listener(BOTH[0]).0,
             ended: ConnectionEnds::default(),
         }
     }
@@ -439,37 +454,51 @@ fn ends_of_connections_are_counted_by_reason() {
             let subject = Subject::start();
             let before = subject.snapshot().ends.unwrap();
             // Both ends of each are counted.
-            for _ in 0..4 {
-                let (client, mut server) = pair();
+            for at in BOTH {
+                for _ in 0..4 {
+                    let (client, mut server) = pair(at);
+                    client.shutdown(Shutdown::Write).unwrap();
+                    server.read_to_end(&mut Vec::new()).unwrap();
+                }
+                for _ in 0..3 {
+                    let (client, mut server) = pair(at);
+                    without_lingering(client);
+                    assert_eq!(error_of(server.read(&mut [0])), libc::ECONNRESET);
+                }
+                // To close with data that was not read is a reset as well.
+                let (mut client, server) = pair(at);
+                client.write_all(b"x").unwrap();
+                server.peek(&mut [0]).unwrap();
+                drop(server);
+                assert_eq!(error_of(client.read(&mut [0])), libc::ECONNRESET);
+                // And so are both after this side has said that it sends no more.
+                for _ in 0..2 {
+                    let (client, mut server) = pair(at);
+                    client.shutdown(Shutdown::Write).unwrap();
+                    server.read_to_end(&mut Vec::new()).unwrap();
+                    without_lingering(client);
+                    assert_eq!(error_of(server.write_all(b"x")), libc::EPIPE);
+                }
+                let (client, mut server) = pair(at);
                 client.shutdown(Shutdown::Write).unwrap();
                 server.read_to_end(&mut Vec::new()).unwrap();
+                server.write_all(b"x").unwrap();
+                client.peek(&mut [0]).unwrap();
+                drop(client);
+                assert_eq!(error_of(server.write_all(b"x")), libc::EPIPE);
             }
-            for _ in 0..3 {
-                let (client, mut server) = pair();
-                Socket::from(client)
-                    .set_linger(Some(Duration::ZERO))
-                    .unwrap();
-                assert_eq!(error_of(server.read(&mut [0])), libc::ECONNRESET);
-            }
-            // To close with data that was not read is a reset as well.
-            let (mut client, server) = pair();
-            client.write_all(b"x").unwrap();
-            server.peek(&mut [0]).unwrap();
-            drop(server);
-            assert_eq!(error_of(client.read(&mut [0])), libc::ECONNRESET);
             let expected = Ends {
                 connection_ends: ConnectionEnds {
-                    closed: 2 * 4,
-                    reset_by_peer: 3 + 1,
-                    reset_locally: 3 + 1,
+                    closed: 2 * 2 * 4,
+                    reset_by_peer: 2 * (3 + 1 + 2 + 1),
+                    reset_locally: 2 * (3 + 1 + 2 + 1),
                     timed_out: 0,
                 },
                 ..Ends::default()
             };
-            drop(client);
             assert_ends(&subject, &before, &expected);
             // A peer that is silent for too long.
-            let (mut client, _server) = pair();
+            let (mut client, _server) = pair(BOTH[0]);
             let before = subject.snapshot().ends.unwrap();
             let client_socket = Socket::from(client.try_clone().unwrap());
             client_socket

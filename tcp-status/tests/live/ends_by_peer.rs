@@ -53,25 +53,30 @@ fn connects_that_a_peer_ends_are_counted_by_reason() {
             let peer = RawPeer::new().unwrap();
             let subject = Subject::start();
             let before = subject.snapshot().ends.unwrap();
-            for _ in 0..3 {
+            // Network, host, protocol; the host's network does not know it.
+            for (code, error) in [
+                (0, libc::ENETUNREACH),
+                (1, libc::EHOSTUNREACH),
+                (2, libc::ENOPROTOOPT),
+                (8, libc::ENONET),
+            ] {
                 let socket = connecting();
-                peer.unreachable(&peer.next_attempt().unwrap()).unwrap();
-                assert_eq!(failure(&socket), libc::EHOSTUNREACH);
+                let attempt = peer.next_attempt().unwrap();
+                peer.unreachable(&attempt, code).unwrap();
+                assert_eq!(failure(&socket), error);
             }
             for _ in 0..2 {
                 let socket = connecting();
                 peer.meet_and_reset(&peer.next_attempt().unwrap()).unwrap();
                 assert_eq!(failure(&socket), libc::ECONNRESET);
             }
-            // A reset of what was only asked for is "refused". After both sides have begun, something ends.
+            // A reset of what was only asked for is "refused".
             let expected = Ends {
                 connect_failures: ConnectFailures {
+                    reset: 2,
                     unreachable: 3,
+                    other: 1,
                     ..ConnectFailures::default()
-                },
-                connection_ends: ConnectionEnds {
-                    reset_by_peer: 2,
-                    ..ConnectionEnds::default()
                 },
                 ..Ends::default()
             };

@@ -9,6 +9,7 @@ mod cgroups;
 mod cgroups_elsewhere;
 mod churn;
 mod ends;
+mod ends_by_network;
 mod ends_by_peer;
 mod floods;
 mod forecast;
