@@ -21,8 +21,7 @@ use crate::{
 };
 
 /// Programs that tests compare with or run under, and clippy for the BPF target.
-const PACKAGES: &str =
-    "fish iproute2 iptables net-tools prometheus python3-venv rust-web-clippy strace zabbix-agent zsh";
+const PACKAGES: &str = "fish iproute2 iptables net-tools prometheus python3-venv rust-web-clippy strace zabbix-agent zsh";
 
 /// Live tests have a network namespace each, but share the kernel: a few trackers beside each
 /// other show that they do not disturb each other, many only disturb the timing.

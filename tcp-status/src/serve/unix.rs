@@ -8,7 +8,7 @@ use std::{
     os::{fd::AsFd as _, unix::net::UnixListener},
     path::Path,
     pin::pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError, Weak},
     thread::available_parallelism,
     time::Duration,
 };
@@ -100,6 +100,7 @@ impl Server {
             dumps: Calls::new(Arc::clone(&source), &dump_limits(limits)),
             calls: Calls::new(source, &limits),
             waiters: Semaphore::new(limits.connections / 2),
+            looks: Looks::new(),
             limits,
         };
         let shutdown = async {
@@ -131,7 +132,47 @@ struct Protocol {
     dumps: Calls,
     /// Clients that wait keep their connections: some are left to others.
     waiters: Semaphore,
+    looks: Looks,
     limits: Limits,
+}
+
+/// Who waits for the same number looks at it at the same moments: one of them reads it for all.
+struct Looks {
+    /// When the first of these moments was.
+    since: Instant,
+    by_query: Mutex<Vec<(Get, Weak<Look>)>>,
+}
+
+/// The last number, and when its reading began.
+type Look = tokio::sync::Mutex<Option<(Instant, u64)>>;
+
+impl Looks {
+    fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            by_query: Mutex::default(),
+        }
+    }
+
+    /// What all share that wait for this.
+    fn shared(&self, query: &Get) -> Arc<Look> {
+        let mut all = self.by_query.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|(_, look)| look.strong_count() > 0);
+        let found = all.iter().find(|(of, _)| of == query);
+        found
+            .and_then(|(_, look)| look.upgrade())
+            .unwrap_or_else(|| {
+                let look = Arc::default();
+                all.push((query.clone(), Arc::downgrade(&look)));
+                look
+            })
+    }
+
+    /// The next moment of those that are so far apart.
+    fn next(&self, now: Instant, pause: Duration) -> Instant {
+        let past = now.duration_since(self.since).as_nanos() % pause.as_nanos();
+        now + pause - Duration::from_nanos(u64::try_from(past).unwrap_or(0))
+    }
 }
 
 impl Handler<UnixStream> for Protocol {
@@ -224,8 +265,10 @@ impl Protocol {
         let mut changes = self.calls.source().changes(&wait.of);
         let deadline = wait.limit().map(|limit| Instant::now() + limit);
         let mut met_since = None;
+        let shared = self.looks.shared(&wait.of);
+        let mut look = Instant::now();
         loop {
-            let value = match self.number(&wait.of, peer).await {
+            let value = match self.number_since(look, &shared, &wait.of, peer).await {
                 Ok(value) => value,
                 Err(error) => return Some(Err(error)),
             };
@@ -242,9 +285,12 @@ impl Protocol {
             if deadline.is_some_and(|deadline| now >= deadline) {
                 return Some(Ok(Response::Waited { met: false, value }));
             }
-            let look = now + wait.of.pause(changes.is_some());
-            let next = [Some(look), deadline, met.then_some(held)];
-            let next = next.into_iter().flatten().min().unwrap_or(look);
+            // A port without counters of its own is counted by a walk, which may be an earlier one.
+            let counted = self.calls.source().try_get(&wait.of).is_some();
+            let pause = wait.of.pause(counted && changes.is_some());
+            let next = self.looks.next(now, pause);
+            let others = [deadline, met.then_some(held)];
+            let next = others.into_iter().flatten().fold(next, Instant::min);
             let changed = async {
                 match &mut changes {
                     // The source outlives its clients.
@@ -252,13 +298,33 @@ impl Protocol {
                     None => pending().await,
                 }
             };
-            select! {
-                () = sleep_until(next) => {}
-                () = changed => {}
+            look = select! {
+                () = sleep_until(next) => next,
+                () = changed => Instant::now(),
                 // Nothing more is expected of the client.
                 _ = stream.read_u8() => return None,
-            }
+            };
         }
+    }
+
+    /// A number that was read at this moment or later.
+    async fn number_since(
+        &self,
+        moment: Instant,
+        shared: &Look,
+        query: &Get,
+        peer: Peer,
+    ) -> Result<u64, ApiError> {
+        let mut last = shared.lock().await;
+        if let Some((at, value)) = *last
+            && at >= moment
+        {
+            return Ok(value);
+        }
+        let at = Instant::now();
+        let value = self.number(query, peer).await?;
+        *last = Some((at, value));
+        Ok(value)
     }
 
     async fn number(&self, query: &Get, peer: Peer) -> Result<u64, ApiError> {

@@ -3,7 +3,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::{Ipv4Addr, TcpListener, TcpStream},
-    os::unix::net::UnixStream,
+    os::unix::{fs::MetadataExt as _, net::UnixStream},
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -106,7 +106,8 @@ fn documented(after: &str, until: &str) -> String {
     rest.split_once(until).unwrap().0.to_owned()
 }
 
-/// The commands of the manual, as written, but for the path of the binary and the time limit.
+/// The commands of the manual, as written, but for the path of the binary and the time limit; that of a pod in a
+/// namespace of its own.
 #[test]
 fn the_documented_drains_wait_for_the_last_connection() {
     let Some((netns, _turn)) = place() else {
@@ -115,51 +116,55 @@ fn the_documented_drains_wait_for_the_last_connection() {
     let unit = documented("\nExecStop=-/usr/bin/tcp-status ", "\n");
     let unit = format!("tcp-status {unit}");
     let pod = documented("command: [/bin/sh, -c, '", "']");
-    netns
-        .run(|| {
-            // Port 8080 is free: the namespace is the test's.
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 8080)).unwrap();
-            let tracker = Tracker::start(&["--backend", "ebpf"]);
-            let folder = std::path::Path::new(BINARY).parent().unwrap();
-            let path = format!("{}:/usr/bin:/bin", folder.display());
-            for command in [&unit, &pod] {
-                let run = |command: &str| {
-                    let mut shell = Command::new("/bin/sh");
-                    clean(&mut shell)
-                        .args(["-c", command])
-                        .env("PATH", &path)
-                        .env("TCP_STATUS_SOCKET", tracker.socket())
-                        .stdout(Stdio::piped())
-                        .stderr(Stdio::piped());
-                    shell
-                };
-                let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-                let server = listener.accept().unwrap();
-                let limit = command.split_whitespace().find(|word| word.ends_with("0s"));
-                let short = command.replace(limit.unwrap(), "1s");
-                let late = run(&short).output().unwrap();
-                let line = String::from_utf8_lossy(&late.stderr);
-                assert!(line.contains("was not below 1 for long enough"), "{late:?}");
-                // The pod goes on in any case.
-                let expected = i32::from(!command.ends_with("|| true"));
-                assert_eq!(late.status.code(), Some(expected), "{command}");
-
-                let mut waiting = run(command).spawn().unwrap();
-                thread::sleep(Duration::from_millis(500));
-                assert_eq!(waiting.try_wait().unwrap(), None, "{command}");
-                let closed = Instant::now();
-                drop((client, server));
-                let output = waiting.wait_with_output().unwrap();
-                assert_eq!(
-                    (output.status.code(), output.stderr.len()),
-                    (Some(0), 0),
-                    "{output:?}"
-                );
-                assert!(closed.elapsed() < Duration::from_secs(2), "{command}");
-            }
-            tracker.end();
-        })
+    let other = Netns::new().unwrap();
+    let tracker = netns
+        .run(|| Tracker::start(&["--backend", "ebpf", "--netns", "all"]))
         .unwrap();
+    for (place, command) in [(&netns, &unit), (&other, &pod)] {
+        place.run(|| drain(&tracker, command)).unwrap();
+    }
+    tracker.end();
+}
+
+/// A connection of port 8080 of the calling thread's namespace is drained by a command.
+fn drain(tracker: &Tracker, command: &str) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 8080)).unwrap();
+    let folder = std::path::Path::new(BINARY).parent().unwrap();
+    let path = format!("{}:/usr/bin:/bin", folder.display());
+    let run = |command: &str| {
+        let mut shell = Command::new("/bin/sh");
+        clean(&mut shell)
+            .args(["-c", command])
+            .env("PATH", &path)
+            .env("TCP_STATUS_SOCKET", tracker.socket())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        shell
+    };
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let server = listener.accept().unwrap();
+    let limit = command.split_whitespace().find(|word| word.ends_with("0s"));
+    let short = command.replace(limit.unwrap(), "1s");
+    let late = run(&short).output().unwrap();
+    let line = String::from_utf8_lossy(&late.stderr);
+    assert!(line.contains("was not below 1 for long enough"), "{late:?}");
+    // The pod goes on in any case.
+    let expected = i32::from(!command.ends_with("|| true"));
+    assert_eq!(late.status.code(), Some(expected), "{command}");
+
+    let mut waiting = run(command).spawn().unwrap();
+    thread::sleep(Duration::from_millis(500));
+    assert_eq!(waiting.try_wait().unwrap(), None, "{command}");
+    let closed = Instant::now();
+    drop((client, server));
+    let output = waiting.wait_with_output().unwrap();
+    assert_eq!(
+        (output.status.code(), output.stderr.len()),
+        (Some(0), 0),
+        "{output:?}"
+    );
+    let late = closed.elapsed();
+    assert!(late < Duration::from_secs(2), "{late:?}: {command}");
 }
 
 /// Time on a processor of all threads of a process, as the scheduler counts it.
@@ -177,17 +182,49 @@ fn cpu_time(process: nix::unistd::Pid) -> Duration {
 
 #[test]
 fn a_hundred_waiters_at_rest_cost_next_to_nothing() {
+    waiters(false, 0.005);
+}
+
+/// No event tells of what they wait for: it is read ten times a second, for all of them together.
+#[test]
+fn a_hundred_waiters_for_another_namespace_cost_little() {
+    waiters(true, 0.05);
+}
+
+/// A hundred clients wait at rest for a connection of the tracker's own namespace, or another one, and cost at most
+/// this share of one core.
+fn waiters(elsewhere: bool, share: f64) {
     const WINDOW: Duration = Duration::from_secs(5);
-    /// Of one core.
-    const SHARE: f64 = 0.005;
     let Some((netns, _turn)) = place() else {
         return;
     };
+    let other = elsewhere.then(|| Netns::new().unwrap());
+    // A namespace is found by its number where a process is in it.
+    let mut dweller = other.as_ref().map(|other| {
+        let sleep = || Command::new("sleep").arg("60").spawn().unwrap();
+        other.run(sleep).unwrap()
+    });
+    let number = other.as_ref().map(|other| {
+        let link = other.run(|| std::fs::metadata("/proc/thread-self/ns/net"));
+        link.unwrap().unwrap().ino().to_string()
+    });
+    let line = serde_json::json!({
+        "v": 1, "do": "wait", "below": 1,
+        "of": {"state": "established", "port": 8080, "netns": number},
+    });
+    let connected = || {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 8080)).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (listener, client)
+    };
     netns
         .run(|| {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 8080)).unwrap();
-            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            let tracker = Tracker::start(&["--backend", "ebpf"]);
+            let held = match &other {
+                Some(other) => other.run(connected).unwrap(),
+                None => connected(),
+            };
+            let scope = if elsewhere { "all" } else { "self" };
+            let tracker = Tracker::start(&["--backend", "ebpf", "--netns", scope]);
             let spent = || {
                 // The sampler comes to rest first.
                 thread::sleep(Duration::from_secs(4));
@@ -196,12 +233,10 @@ fn a_hundred_waiters_at_rest_cost_next_to_nothing() {
                 cpu_time(tracker.pid()).saturating_sub(before)
             };
             let alone = spent();
-            let line = br#"{"v":1,"do":"wait","of":{"state":"established"},"below":1}"#;
             let mut waiters: Vec<_> = (0..100)
                 .map(|_| {
                     let mut stream = UnixStream::connect(tracker.socket()).unwrap();
-                    stream.write_all(line).unwrap();
-                    stream.write_all(b"\n").unwrap();
+                    writeln!(stream, "{line}").unwrap();
                     stream
                 })
                 .collect();
@@ -212,9 +247,9 @@ fn a_hundred_waiters_at_rest_cost_next_to_nothing() {
                  {:.3} % of a core more",
                 more * 100.0
             );
-            assert!(more < SHARE, "{more}");
+            assert!(more < share, "{more}");
             // They do wait: all of them return when the connection has gone.
-            drop((client, listener));
+            drop(held);
             let closed = Instant::now();
             for stream in &mut waiters {
                 let mut answer = String::new();
@@ -226,4 +261,8 @@ fn a_hundred_waiters_at_rest_cost_next_to_nothing() {
             tracker.end();
         })
         .unwrap();
+    if let Some(dweller) = &mut dweller {
+        dweller.kill().unwrap();
+        dweller.wait().unwrap();
+    }
 }

@@ -167,19 +167,27 @@ fn waiters_cost_little_and_leave_room_for_others() {
             stream
         };
         let mut waiters: Vec<_> = (0..most).map(|_| open()).collect();
-        while gauge.reads.load(Ordering::SeqCst) < most as u64 {
-            thread::sleep(Duration::from_millis(10));
-        }
+        thread::sleep(PAUSE / 2);
+        // Each read when it came; then one reads for all.
         let before = gauge.reads.load(Ordering::SeqCst);
-        thread::sleep(PAUSE);
+        assert!((1..=most as u64).contains(&before), "{before} reads");
+        gauge.set(2);
+        thread::sleep(PAUSE / 2);
         let reads = gauge.reads.load(Ordering::SeqCst) - before;
-        assert!(reads <= 2 * most as u64, "{reads} reads in a second");
+        assert!(
+            (1..=most as u64).contains(&reads),
+            "{reads} reads after a change"
+        );
+        let before = gauge.reads.load(Ordering::SeqCst);
+        thread::sleep(2 * PAUSE);
+        let reads = gauge.reads.load(Ordering::SeqCst) - before;
+        assert!(reads <= 3, "{reads} reads at rest");
 
         let mut answer = String::new();
         open().read_to_string(&mut answer).unwrap();
         assert!(answer.contains("too many clients wait already"), "{answer}");
         let get = request(path, &Query::Get(established())).unwrap();
-        assert_eq!(get, Response::Value(1));
+        assert_eq!(get, Response::Value(2));
 
         // Those that leave make room.
         waiters.truncate(1);
