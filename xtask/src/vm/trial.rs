@@ -37,12 +37,14 @@ const PACKAGES: &str = "systemd,systemd-sysv,iproute2,procps,diffutils,rpm,dbus,
 const INIT: &str = include_str!("trial/init.sh");
 
 /// What runs in the machine.
-const SCRIPTS: [(&str, &str); 5] = [
+const SCRIPTS: [(&str, &str); 6] = [
     ("trial.sh", include_str!("trial/trial.sh")),
     ("deb.sh", include_str!("trial/deb.sh")),
     ("units.sh", include_str!("trial/units.sh")),
     ("rpm.sh", include_str!("trial/rpm.sh")),
     ("tarball.sh", include_str!("trial/tarball.sh")),
+    // It has a drop-in.
+    ("reference.md", include_str!("../../../docs/reference.md")),
 ];
 
 /// In MiB: the Debian lies in memory, packed and unpacked at first.

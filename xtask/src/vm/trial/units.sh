@@ -63,7 +63,33 @@ check 'cgroups of units and a container' tcp-status cgroups
 check 'counts equal with a container' equal
 crun delete --force "$ID"
 check 'the container is gone' within 10 gone "$CGROUP"
-systemctl stop trial-leaks trial-holds trial-client trial-activated.socket trial-activated trial-behind.socket trial-behind
+
+# The drop-in of the manual: a stop waits for the last connection.
+activated drained 8080 '/lib/systemd/systemd-socket-proxyd 127.0.0.1:7101'
+mkdir -p /run/systemd/system/trial-drained.service.d
+sed -n '/^```ini/,/^```/{//!p}' /trial/reference.md >/run/systemd/system/trial-drained.service.d/drain.conf
+systemctl daemon-reload
+systemctl start trial-drained.socket
+systemd-run --quiet --unit=trial-caller bash -c 'exec 3<>/dev/tcp/127.0.0.1/8080 4<>/dev/tcp/127.0.0.1/8080; sleep infinity'
+called() { is "$(tcp-status get established --port 8080)" 2; }
+state_is() { is "$(systemctl is-active trial-drained)" "$1"; }
+drained() {
+    cat /run/systemd/system/trial-drained.service.d/drain.conf
+    systemctl stop --no-block trial-drained
+    sleep 3
+    state_is deactivating && called || return 1
+    systemctl stop trial-caller
+    closed=$(date +%s%3N)
+    until [ "$(systemctl is-active trial-drained)" = inactive ]; do
+        [ $(($(date +%s%3N) - closed)) -lt 10000 ] || return 1
+        sleep 0.02
+    done
+    echo "inactive $(($(date +%s%3N) - closed)) ms after the last connection was closed"
+    is "$(systemctl show --property=Result --value trial-drained)" success
+}
+check 'two connections to be drained' within 10 called
+check 'a stop waits for the last connection' drained
+systemctl stop trial-drained.socket trial-leaks trial-holds trial-client trial-activated.socket trial-activated trial-behind.socket trial-behind
 rm -r /run/bundle /run/contained /run/systemd/system/trial-*
 systemctl daemon-reload
 check 'counts equal without the units' within 10 equal
