@@ -13,6 +13,8 @@ pub struct Settings {
     /// Local ports that `connect()` chooses from: `net.ipv4.ip_local_port_range` without
     /// `net.ipv4.ip_local_reserved_ports`.
     pub ephemeral_ports: Option<u32>,
+    /// How many of the range are reserved.
+    pub reserved_ports: Option<u32>,
 }
 
 /// Reads all settings: four small files.
@@ -21,10 +23,12 @@ pub fn settings() -> Settings {
     let read = |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok();
     let range = read("ip_local_port_range");
     let reserved = read("ip_local_reserved_ports").unwrap_or_default();
+    let ports = range.and_then(|range| ephemeral_ports(&range, &reserved));
     Settings {
         syncookies: read("tcp_syncookies").and_then(|text| text.trim().parse().ok()),
         max_syn_backlog: read("tcp_max_syn_backlog").and_then(|text| text.trim().parse().ok()),
-        ephemeral_ports: range.and_then(|range| ephemeral_ports(&range, &reserved)),
+        ephemeral_ports: ports.map(|(free, _)| free),
+        reserved_ports: ports.map(|(_, reserved)| reserved),
     }
 }
 
@@ -51,8 +55,9 @@ impl Settings {
     }
 }
 
-/// The size of a range such as `32768 60999` without reserved ports such as `40000,50000-50010`.
-fn ephemeral_ports(range: &str, reserved: &str) -> Option<u32> {
+/// The size of a range such as `32768 60999` without reserved ports such as `40000,50000-50010`, and how many of it
+/// are reserved.
+fn ephemeral_ports(range: &str, reserved: &str) -> Option<(u32, u32)> {
     let mut bounds = range.split_whitespace().map(str::parse::<u16>);
     let (first, last) = (bounds.next()?.ok()?, bounds.next()?.ok()?);
     let within = |(from, to): (u16, u16)| {
@@ -64,7 +69,8 @@ fn ephemeral_ports(range: &str, reserved: &str) -> Option<u32> {
         let (from, to) = part.split_once('-').unwrap_or((part, part));
         within((from.parse().ok()?, to.parse().ok()?))
     });
-    Some(within((first, last))? - reserved.sum::<u32>())
+    let reserved = reserved.sum();
+    Some((within((first, last))? - reserved, reserved))
 }
 
 #[cfg(test)]
@@ -74,9 +80,9 @@ mod tests {
     #[test]
     fn reserved_ports_are_not_chosen() {
         let of = ephemeral_ports;
-        assert_eq!(of("32768\t60999\n", "\n"), Some(28_232));
-        assert_eq!(of("1 65535", "1-65535"), Some(0));
-        assert_eq!(of("100 199", "99-101,150,198-300,4000"), Some(95));
+        assert_eq!(of("32768\t60999\n", "\n"), Some((28_232, 0)));
+        assert_eq!(of("1 65535", "1-65535"), Some((0, 65_535)));
+        assert_eq!(of("100 199", "99-101,150,198-300,4000"), Some((95, 5)));
         assert_eq!(of("200 100", ""), None);
         assert_eq!(of("100", ""), None);
     }
@@ -87,7 +93,7 @@ mod tests {
             let settings = Settings {
                 syncookies,
                 max_syn_backlog,
-                ephemeral_ports: None,
+                ..Settings::default()
             };
             settings.syn_queue_limit(backlog)
         };

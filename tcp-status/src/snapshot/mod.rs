@@ -138,6 +138,9 @@ pub struct Snapshot {
     pub syncookies: Option<Syncookies>,
     /// Number of local ports that `connect()` chooses from; none where the settings are not readable.
     pub ephemeral_ports: Option<u32>,
+    /// Number of ports of that range that are reserved, so that `connect()` does not choose them; none likewise.
+    #[serde(default)]
+    pub reserved_ports: Option<u32>,
     /// The destination that uses up the most of them; none while outgoing connections are less than
     /// half of them, and in other namespaces than the tracker's own.
     #[serde(default)]
@@ -213,6 +216,7 @@ impl Snapshot {
             overflows: None,
             syncookies: None,
             ephemeral_ports: None,
+            reserved_ports: None,
             fullest_destination: None,
             listeners: Vec::new(),
             ports: Ports::default(),

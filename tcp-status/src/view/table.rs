@@ -266,6 +266,9 @@ fn outgoing(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
     if let Some(ports) = snapshot.ephemeral_ports {
         write!(text, "; {ports} ephemeral ports")?;
     }
+    if let Some(reserved) = snapshot.reserved_ports.filter(|count| *count > 0) {
+        write!(text, ", {reserved} reserved")?;
+    }
     field(out, "outgoing", &text)?;
     match &snapshot.fullest_destination {
         Some(fullest) => field(out, "fullest", &fullest.to_string()),

@@ -209,6 +209,7 @@ fn own(step: u64) -> Snapshot {
             last_seconds_ago: 400,
         }]),
         ephemeral_ports: Some(28_232),
+        reserved_ports: Some(16),
         fullest_destination: Some(FullestDestination {
             destination: "10.0.0.1 -> [::1]:5432".into(),
             used_ports: 20_000,

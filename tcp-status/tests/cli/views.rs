@@ -187,7 +187,7 @@ fn show_has_history_of_all_ports_together() {
     for part in [
         "\nopened/s  5.0 active, 1234.5 passive, 0.4 failed, over 60 s\n",
         "\nstale     17 in closewait, 2 in finwait2 for over 60 s; walked 4 s ago\n",
-        "\noutgoing  231: 31 established, 200 closewait; 28232 ephemeral ports\n",
+        "\noutgoing  231: 31 established, 200 closewait; 28232 ephemeral ports, 16 reserved\n",
         "\noverflows 701 for a full accept queue, 751 drops by listeners in all\n",
     ] {
         assert!(table.contains(part), "{part}{table}");

@@ -16,9 +16,9 @@ use tcp_status::{
         protocol::{ApiError, Get, Show},
     },
     snapshot::{
-        AcceptLatency, CgroupCounts, CgroupName, Cgroups, ConnectionEnds, Counts, Drift, Ends,
-        Events, Flow, FullestDestination, Listener, NoLocalPortDestination, Overflows, Peaks,
-        PortCounts, Ports, Snapshot, Stale, StateSeconds, Syncookies, Tier, Transitions,
+        AcceptLatency, CgroupCounts, CgroupName, Cgroups, ConnectFailures, ConnectionEnds, Counts,
+        Drift, Ends, Events, Flow, FullestDestination, Listener, NoLocalPortDestination, Overflows,
+        Peaks, PortCounts, Ports, Snapshot, Stale, StateSeconds, Syncookies, Tier, Transitions,
     },
 };
 use tcp_status_common::{accept::BUCKETS, state::State};
@@ -75,6 +75,27 @@ fn destination(failures: u64) -> NoLocalPortDestination {
     }
 }
 
+/// Each number is another one.
+const fn ends() -> Ends {
+    Ends {
+        connect_failures: ConnectFailures {
+            refused: 11,
+            reset: 12,
+            timed_out: 13,
+            unreachable: 14,
+            aborted: 15,
+            other: 16,
+        },
+        no_local_port: 2,
+        connection_ends: ConnectionEnds {
+            closed: 21,
+            reset_by_peer: 22,
+            reset_locally: 23,
+            timed_out: 24,
+        },
+    }
+}
+
 /// A namespace in which everything is known.
 pub(crate) fn full() -> Snapshot {
     let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::UNSPECIFIED.into());
@@ -89,10 +110,7 @@ pub(crate) fn full() -> Snapshot {
             counted: 42,
             missed: 3,
         }),
-        ends: Some(Ends {
-            no_local_port: 2,
-            ..Ends::default()
-        }),
+        ends: Some(ends()),
         no_local_port_destinations: Some((1..=12).map(destination).collect()),
         drift: Drift {
             corrections: 1166,

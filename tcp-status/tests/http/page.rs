@@ -39,6 +39,37 @@ fn parsed(readings: Vec<Snapshot>) -> Page {
     page
 }
 
+/// Each reason has its own number.
+fn assert_reasons(page: &Page) {
+    for (name, reasons, first) in [
+        (
+            "connect_failures",
+            &[
+                "refused",
+                "reset",
+                "timed_out",
+                "unreachable",
+                "aborted",
+                "other",
+            ][..],
+            11,
+        ),
+        (
+            "connection_ends",
+            &["closed", "reset_by_peer", "reset_locally", "timed_out"],
+            21,
+        ),
+    ] {
+        for (reason, expected) in reasons.iter().zip(first..) {
+            let value = page.value(&format!("tcp_status_{name}_total{{reason=\"{reason}\"}}"));
+            assert!(
+                (value - f64::from(expected)).abs() < 0.5,
+                "{reason}: {value}"
+            );
+        }
+    }
+}
+
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn every_number_is_on_the_page() {
@@ -169,6 +200,7 @@ fn every_number_is_on_the_page() {
     // One for each reason, happened or not, so that the first one is seen as an increase.
     assert_eq!(page.series("tcp_status_connect_failures_total"), 6);
     assert_eq!(page.series("tcp_status_connection_ends_total"), 4);
+    assert_reasons(&page);
     assert_eq!(page.series("tcp_status_port_connection_ends_total"), 8);
     assert_eq!(page.series("tcp_status_no_local_port_total"), 1);
     // Those with the most of twelve.

@@ -205,7 +205,9 @@ fn a_flooded_listener_is_marked_and_cookies_are_counted() {
             let _clients: Vec<_> = (0..HALF_OPEN)
                 .map(|_| TcpStream::connect(address).unwrap())
                 .collect();
-            assert_eq!(subject.snapshot().ephemeral_ports, Some(990));
+            let shown = subject.snapshot();
+            let ports = [shown.ephemeral_ports, shown.reserved_ports];
+            assert_eq!(ports, [Some(990), Some(10)]);
             let full = flooded(&subject);
             assert_eq!(full.syn_queue_limit, Some(HALF_OPEN));
             assert_eq!(full.fullness(), Fullness::SynFull);

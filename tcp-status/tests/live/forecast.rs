@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use socket2::{Domain, Socket, Type};
 use tcp_status::snapshot::FullestDestination;
 use tcp_status_testkit::netns::set_sysctl;
 
@@ -91,6 +92,34 @@ fn fill(local: IpAddr) {
             while connect() < PORTS {}
             TcpStream::connect(address).unwrap_err();
             wait_for(&subject, |found| found.used_ports == PORTS);
+        })
+        .unwrap();
+}
+
+/// So few connections that no walk would come: programs hold most ports, and do not connect.
+#[test]
+fn the_first_failure_has_a_walk_however_few_connections_there_are() {
+    let Some(netns) = place() else { return };
+    netns
+        .run(|| {
+            set_sysctl("ipv4/ip_local_port_range", "40000 40003").unwrap();
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
+            let listener = TcpListener::bind(address).unwrap();
+            let subject = Subject::start_attentive();
+            let _held = [40_000, 40_001, 40_002].map(|port| {
+                let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                let local = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+                socket.bind(&local.into()).unwrap();
+                socket
+            });
+            let _open = (TcpStream::connect(address).unwrap(), listener.accept());
+            thread::sleep(Duration::from_secs(2));
+            assert_eq!(subject.snapshot().fullest_destination, None);
+            let error = TcpStream::connect(address).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL));
+            wait_for(&subject, |found| {
+                found.destination == format!("127.0.0.1 -> {address}") && found.used_ports == 1
+            });
         })
         .unwrap();
 }

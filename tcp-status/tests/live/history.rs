@@ -87,6 +87,12 @@ fn held_sockets_are_the_peak_and_a_rest_keeps_its_value() {
             let sum: f64 = all.minutes.iter().map(weigh).sum();
             let expected = 60.0 * (gone - began);
             assert!((sum / expected - 1.0).abs() < 0.15, "{sum} of {expected}");
+            let in_state = subject.snapshot().state_seconds.unwrap();
+            let in_state = in_state[State::Established];
+            assert!(
+                (in_state / expected - 1.0).abs() < 0.15,
+                "{in_state} of {expected}"
+            );
             let opened = all
                 .minutes
                 .iter()

@@ -280,6 +280,7 @@ impl Tracker {
             procfs::queue_counters().map_err(unavailable)?;
         let settings = sysctl::settings();
         snapshot.ephemeral_ports = settings.ephemeral_ports;
+        snapshot.reserved_ports = settings.reserved_ports;
         if netns == OWN_NETNS {
             snapshot.fullest_destination = self.fullest_destination();
         }
