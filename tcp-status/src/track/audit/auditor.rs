@@ -139,10 +139,10 @@ impl AuditLoop {
 
     fn tick(&mut self, tracker: &Tracker) -> Result<(), RecountError> {
         let all_events = tracker.bpf.writers().counted;
+        // First, for it waits for no other namespace; what fails in one delays no audit of the other.
+        let own = self.tick_own(tracker, all_events);
         let others = self.tick_others(tracker, all_events);
-        // What fails elsewhere delays no audit here.
-        self.tick_own(tracker, all_events)?;
-        others
+        own.and(others)
     }
 
     /// Namespaces other than the tracker's own.
