@@ -19,6 +19,7 @@ use tcp_status_common::{
 use super::{
     cgroup_passes::FoundCgroups,
     listed::ByNamespace,
+    pass_schedule::{self, PassInputs, leaves_reserve},
     table_counts::{by_namespace, tables},
     watched::{Missing, Watched},
 };
@@ -111,26 +112,34 @@ impl Namespaces {
         }
         self.update(tracker, tracker.bpf.namespaces()?, now)?;
         self.find_names(tracker, now)?;
-        let resting = |watched: &&Watched| watched.is_at_rest(now);
-        let amiss = self
-            .watched
-            .values()
-            .filter(resting)
-            .any(|watched| watched.found.is_some());
-        let unconfirmed = |watched: &Watched| !watched.is_confirmed();
-        let restless = |watched: &Watched| watched.is_restless_for(RESTLESS, now);
-        let wanted = (since >= pace.interval / 2
-            && self.watched.values().filter(resting).any(unconfirmed))
-            || (since >= pace.interval && self.watched.values().any(restless));
-        let affords = !self.budget.saved(now).is_zero();
-        if first || (affords && (amiss || wanted || is_due)) {
+        if first || pass_schedule::is_due(pace, &self.inputs(now)) {
             let timer = CpuTimer::start();
             let passed = self.pass(tracker, now);
             (self.passed, self.cost) = (Instant::now(), timer.spent());
-            self.budget.spend(self.cost, self.passed);
+            self.spend(self.cost, self.passed);
             passed?;
         }
         Ok(())
+    }
+
+    /// What was seen since the last pass.
+    fn inputs(&self, now: Instant) -> PassInputs {
+        let watched = || self.watched.values();
+        let resting = || watched().filter(|watched| watched.is_at_rest(now));
+        PassInputs {
+            since: now - self.passed,
+            cost: self.cost,
+            saved: self.budget.saved(now),
+            amiss: resting().any(|watched| watched.found.is_some()),
+            rested: resting().any(|watched| !watched.is_confirmed()),
+            restless: watched().any(|watched| watched.is_restless_for(RESTLESS, now)),
+        }
+    }
+
+    /// Subtracts the cost of a walk. What is saved up suffices for any.
+    fn spend(&mut self, cost: Duration, now: Instant) {
+        self.budget.spend(cost, now);
+        self.budget.expect(self.cost.max(self.recount_cost), now);
     }
 
     /// All were counted again: the bank before has their ports still.
@@ -145,16 +154,16 @@ impl Namespaces {
         busy.map(|(&netns, _)| netns).collect()
     }
 
-    /// Whether there is processor time to do that.
+    /// Whether there is processor time to do that, beside what is left for those that come to rest.
     pub(crate) fn affords(&self, now: Instant) -> bool {
-        self.budget.saved(now) >= self.recount_cost
+        leaves_reserve(self.budget.saved(now), self.recount_cost, self.cost)
     }
 
     /// The `busy` namespaces were counted again from inside, at this `cost`. The bank has changed:
     /// the ports of all others are confirmed anew.
     pub(crate) fn add_recount(&mut self, busy: &BTreeSet<NetnsId>, cost: Duration, now: Instant) {
-        self.budget.spend(cost, now);
         self.recount_cost = cost;
+        self.spend(cost, now);
         self.stale_ports = true;
         for (netns, watched) in &mut self.watched {
             if busy.contains(netns) {
