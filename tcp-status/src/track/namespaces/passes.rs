@@ -190,20 +190,16 @@ impl Namespaces {
         let live_namespaces: BTreeMap<_, _> = kept.map(|(id, one)| (*id, one.inode)).collect();
         self.watched
             .retain(|netns, _| *netns == OVERFLOW_NETNS || live_namespaces.contains_key(netns));
+        let counts_timewait = tracker.counts_timewait(OVERFLOW_NETNS);
         for (netns, record) in records {
             let unused = netns == OVERFLOW_NETNS && record.events == 0;
             match self.watched.get_mut(&netns) {
-                Some(watched) => {
-                    if watched.record.events != record.events {
-                        watched.moved = now;
-                        watched.found = None;
-                    }
-                    watched.record = record;
-                }
+                Some(watched) => watched.observe(record, counts_timewait, now),
                 None if unused => {}
                 None => {
                     self.unnamed = true;
-                    let watched = Watched::new(record, now);
+                    let mut watched = Watched::new(record, now);
+                    watched.observe(record, counts_timewait, now);
                     self.watched.insert(netns, watched);
                 }
             }
@@ -249,13 +245,13 @@ impl Namespaces {
         if judged.values().any(|rested| !rested) {
             self.update(tracker, tracker.bpf.namespaces()?, now)?;
         }
-        let events = |watched: &BTreeMap<NetnsId, Watched>, netns| {
+        let moment = |watched: &BTreeMap<NetnsId, Watched>, netns| {
             let watched = watched.get(&netns);
-            watched.map(|watched| watched.record.events)
+            watched.map(Watched::moment)
         };
         let before: BTreeMap<_, _> = judged
             .keys()
-            .map(|&netns| (netns, events(&self.watched, netns)))
+            .map(|&netns| (netns, moment(&self.watched, netns)))
             .collect();
         let timer = CpuTimer::start();
         let by_cgroup = tracker.counts_cgroups();
@@ -285,7 +281,7 @@ impl Namespaces {
             } else {
                 counted.without_minisockets()
             };
-            let undisturbed = events(&self.watched, netns) == before[&netns];
+            let undisturbed = moment(&self.watched, netns) == before[&netns];
             let Some(watched) = self.watched.get_mut(&netns).filter(|_| undisturbed) else {
                 continue;
             };
@@ -396,7 +392,7 @@ impl Namespaces {
                         gauges: missing,
                         ..Missing::default()
                     };
-                    watched.found = Some((watched.record.events, missing));
+                    watched.found = Some((watched.moment(), missing));
                 }
             }
         }

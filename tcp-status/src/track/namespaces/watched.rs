@@ -23,17 +23,29 @@ pub(crate) struct Missing {
     pub(crate) cgroups: BTreeMap<u64, CgroupSum>,
 }
 
+/// What does not change in a namespace while nothing happens there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Moment {
+    /// Events counted there.
+    events: u64,
+    /// The kernel's own number of its minisockets, where events count them: it does not change
+    /// without an event, unless one was missed.
+    timewait: Option<u32>,
+}
+
 /// One namespace, as it was last seen.
 pub(crate) struct Watched {
     pub(crate) record: NamespaceRecord,
+    /// Whether events count its minisockets.
+    counts_timewait: bool,
     /// When an event was last found.
     pub(crate) moved: Instant,
-    /// How many events there were when a pass last found what is counted.
-    pub(crate) confirmed: Option<u64>,
+    /// The moment at which a pass last found what is counted.
+    pub(crate) confirmed: Option<Moment>,
     /// When it was last known to be right.
     pub(crate) verified: Instant,
-    /// What the last pass found amiss, after how many events.
-    pub(crate) found: Option<(u64, Missing)>,
+    /// What the last pass found amiss, and when.
+    pub(crate) found: Option<(Moment, Missing)>,
     /// What the last passes between two events found amiss, and how many these were.
     found_between: (Missing, u32),
     /// After how many events its ports without a socket were last given back.
@@ -50,6 +62,7 @@ impl Watched {
     pub(crate) fn new(record: NamespaceRecord, now: Instant) -> Self {
         Self {
             record,
+            counts_timewait: false,
             moved: now,
             confirmed: None,
             verified: now,
@@ -62,8 +75,30 @@ impl Watched {
         }
     }
 
+    /// Enters what was read of it.
+    pub(crate) fn observe(&mut self, record: NamespaceRecord, counts_timewait: bool, now: Instant) {
+        let (before, moved) = (self.moment(), self.record.events != record.events);
+        (self.record, self.counts_timewait) = (record, counts_timewait);
+        if moved {
+            self.moved = now;
+        }
+        if self.moment() != before {
+            self.found = None;
+        }
+    }
+
+    pub(crate) const fn moment(&self) -> Moment {
+        Moment {
+            events: self.record.events,
+            timewait: match self.counts_timewait {
+                true => Some(self.record.timewait),
+                false => None,
+            },
+        }
+    }
+
     pub(crate) fn is_confirmed(&self) -> bool {
-        self.confirmed == Some(self.record.events) && self.found.is_none()
+        self.confirmed == Some(self.moment()) && self.found.is_none()
     }
 
     pub(crate) fn is_at_rest(&self, now: Instant) -> bool {
@@ -78,19 +113,19 @@ impl Watched {
     }
 
     /// By how much the counts are corrected after a pass that met `missing` sockets more, and
-    /// during which `events` did not change; none if it cannot be said.
+    /// during which its moment did not change; none if it cannot be said.
     pub(crate) fn judge(
         &mut self,
         rested: bool,
         missing: Missing,
         began: Instant,
     ) -> Option<Missing> {
-        let events = self.record.events;
+        let moment = self.moment();
         let agreed = if missing == Missing::default() {
             true
         } else if rested {
             let found = self.found.as_ref();
-            found.is_some_and(|(at, found)| (*at, found) == (events, &missing))
+            found.is_some_and(|(at, found)| (*at, found) == (moment, &missing))
         } else {
             // What is in flight differs from pass to pass, what is off does not.
             let (found, times) = &self.found_between;
@@ -100,13 +135,13 @@ impl Watched {
         };
         if !agreed {
             if rested {
-                self.found = Some((events, missing));
+                self.found = Some((moment, missing));
             }
             return None;
         }
         self.found = None;
         self.found_between = (Missing::default(), 0);
-        self.confirmed = Some(events);
+        self.confirmed = Some(moment);
         self.verified = began;
         Some(missing)
     }
@@ -149,5 +184,29 @@ mod tests {
             assert_eq!(judged.is_some(), pass == AGREEING);
         }
         assert_eq!(watched.judge(false, missing(0), now), Some(missing(0)));
+    }
+    /// The kernel has another number of minisockets, and no event came.
+    #[test]
+    fn a_total_that_differs_without_an_event_is_looked_into() {
+        let now = Instant::now();
+        let record = |events, timewait| NamespaceRecord {
+            events,
+            timewait,
+            ..NamespaceRecord::NONE
+        };
+        for counts_timewait in [true, false] {
+            let mut watched = Watched::new(record(5, 3), now);
+            watched.observe(record(5, 3), counts_timewait, now);
+            assert_eq!(watched.judge(true, missing(0), now), Some(missing(0)));
+            watched.observe(record(5, 3), counts_timewait, now + QUIET);
+            assert!(watched.is_confirmed());
+            watched.observe(record(5, 2), counts_timewait, now + QUIET);
+            assert_eq!(watched.is_confirmed(), !counts_timewait);
+            // At once: it is at rest.
+            assert!(watched.is_at_rest(now + QUIET));
+            assert_eq!(watched.judge(true, missing(-1), now), None);
+            assert_eq!(watched.judge(true, missing(-1), now), Some(missing(-1)));
+            assert!(watched.is_confirmed());
+        }
     }
 }
