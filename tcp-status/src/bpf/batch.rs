@@ -13,6 +13,9 @@ const LOOKUP_BATCH: libc::c_int = 24;
 /// for long.
 const AT_ONCE: u32 = 1024;
 
+/// The same where they are large. No bucket has as many: there are as many buckets as entries.
+const LARGE_AT_ONCE: u32 = 64;
+
 /// The part of `union bpf_attr` that the command reads.
 #[repr(C)]
 struct Attributes {
@@ -36,8 +39,12 @@ pub(super) fn for_each<K: aya::Pod, V: aya::Pod>(
     empty: (K, V),
     visit: impl FnMut(&K, &V),
 ) -> io::Result<()> {
-    let keys = vec![empty.0; AT_ONCE as usize];
-    let values = vec![empty.1; AT_ONCE as usize];
+    let at_once = match size_of::<V>() {
+        0..1024 => AT_ONCE,
+        _ => LARGE_AT_ONCE,
+    };
+    let keys = vec![empty.0; at_once as usize];
+    let values = vec![empty.1; at_once as usize];
     read(map, keys, values, visit)
 }
 

@@ -31,7 +31,7 @@ pub use counters::{BankSum, WriterTotals};
 pub use error::BpfError;
 pub use load::{Bpf, MapLimits, Scope};
 pub use port_slots::PortSum;
-pub use ports::PortEnds;
+pub use ports::{PortEnds, PortSums};
 pub use reads::BankReader;
 pub use slots::Refusals;
 pub use table::{ListenerListing, Listing};

@@ -1,6 +1,8 @@
 //! Namespaces other than the tracker's own: which there are, and their banks, shared by all CPUs and
 //! writers.
 
+use std::os::fd::OwnedFd;
+
 use aya::{
     Ebpf,
     maps::{Array, HashMap, MapData, MapError},
@@ -9,7 +11,11 @@ use tcp_status_common::counters::{
     Namespace, NamespaceQuery, NamespaceRecord, NetnsId, OVERFLOW_NETNS,
 };
 
-use super::{BpfError, object::map, pod::PodWrapper};
+use super::{
+    BpfError, batch,
+    object::{descriptor, map},
+    pod::PodWrapper,
+};
 
 pub(super) const NAMESPACES: &str = "NAMESPACES";
 pub(super) const QUERY: &str = "NAMESPACE_QUERY";
@@ -25,6 +31,8 @@ pub(super) const fn is_gone(id: NetnsId, record: &NamespaceRecord) -> bool {
 /// The maps of other namespaces.
 pub(super) struct Namespaces {
     pub(super) map: HashMap<MapData, NetnsId, PodWrapper<Namespace>>,
+    /// The same map, to list.
+    listed: OwnedFd,
     pub(super) query: Array<MapData, PodWrapper<NamespaceQuery>>,
     /// How many were removed because they are gone.
     pub(super) removed: u64,
@@ -33,6 +41,7 @@ pub(super) struct Namespaces {
 impl Namespaces {
     pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self, BpfError> {
         let mut namespaces = Self {
+            listed: descriptor(ebpf, NAMESPACES)?,
             map: map(ebpf, NAMESPACES)?,
             query: map(ebpf, QUERY)?,
             removed: 0,
@@ -46,6 +55,16 @@ impl Namespaces {
     pub(super) fn ids(&self) -> Result<Vec<NetnsId>, BpfError> {
         let ids = self.map.keys().collect::<Result<_, _>>();
         ids.map_err(error(NAMESPACES))
+    }
+
+    /// Calls `visit` with each, in few system calls.
+    pub(super) fn for_each(
+        &self,
+        mut visit: impl FnMut(NetnsId, &Namespace),
+    ) -> Result<(), BpfError> {
+        let none = (0, PodWrapper(Namespace::EMPTY));
+        let listed = batch::for_each(&self.listed, none, |&id, namespace| visit(id, &namespace.0));
+        listed.map_err(|source| error(NAMESPACES)(MapError::IoError(source)))
     }
 
     /// None where nothing was ever counted.

@@ -19,6 +19,9 @@ use super::{
 /// Connections that ended, by port and reason.
 pub type PortEnds = BTreeMap<u16, [u64; CONNECTION_END_REASONS]>;
 
+/// The sockets of ports, by namespace and port.
+pub type PortSums = BTreeMap<(NetnsId, u16), PortSum>;
+
 /// A port that is entered, by namespace, and its slot.
 type Entry = ((NetnsId, u16), u32);
 
@@ -52,58 +55,50 @@ impl BankReader<'_> {
     ///
     /// # Errors
     /// If the kernel refuses the read.
-    pub fn ports(&self) -> Result<BTreeMap<(NetnsId, u16), PortSum>, BpfError> {
-        let mut sums = BTreeMap::new();
-        for (port, slot) in self.entries()? {
-            if slot != OTHER_SLOT {
-                let sum = self.bpf.ports.sum(slot, self.bank_of(port.0));
-                sums.insert(port, sum);
-            }
-        }
-        Ok(sums)
+    pub fn ports(&self) -> Result<PortSums, BpfError> {
+        Ok(self.sums(&self.entries()?))
     }
 
-    /// Connections that ended at those of the `ports` of a namespace that are kept apart, while the bank
-    /// was live.
+    /// The same, and connections that ended at them while the bank was live, by namespace.
     ///
     /// # Errors
     /// If the kernel refuses the read.
-    pub fn ends_of(
-        &self,
-        netns: NetnsId,
-        ports: impl Iterator<Item = u16>,
-    ) -> Result<PortEnds, BpfError> {
-        let bank = self.bank_of(netns);
-        let slots: BTreeMap<u16, u32> = match netns {
-            // All at once.
-            OWN_NETNS => self.bpf.ports.own_slots(bank)?.into_iter().collect(),
-            _ => {
-                let slots = ports.map(|port| Ok((port, self.slot(netns, port)?)));
-                let slots: Result<Vec<_>, BpfError> = slots.collect();
-                let slots = slots?.into_iter();
-                slots
-                    .filter_map(|(port, slot)| Some((port, slot?)))
-                    .collect()
-            }
-        };
-        let apart = slots.into_iter().filter(|(_, slot)| *slot != OTHER_SLOT);
-        let ends = apart.map(|(port, slot)| (port, self.bpf.ports.ends(slot, bank)));
-        Ok(ends.collect())
+    pub fn ports_with_ends(&self) -> Result<(PortSums, BTreeMap<NetnsId, PortEnds>), BpfError> {
+        let entries = self.entries()?;
+        Ok((self.sums(&entries), self.ends(&entries)))
     }
 
-    /// The same of all ports that are kept apart, by namespace.
+    /// Connections that ended at one port of a namespace while the bank was live; nothing if it is not
+    /// kept apart.
+    ///
+    /// # Errors
+    /// If the kernel refuses the read.
+    pub fn ends_of(&self, netns: NetnsId, port: u16) -> Result<PortEnds, BpfError> {
+        let slot = self.slot(netns, port)?;
+        let ends = slot.map(|slot| (port, self.bpf.ports.ends(slot, self.bank_of(netns))));
+        Ok(ends.into_iter().collect())
+    }
+
+    /// The same of all ports of all namespaces that are kept apart.
     ///
     /// # Errors
     /// If the kernel refuses the read.
     pub fn port_ends(&self) -> Result<BTreeMap<NetnsId, PortEnds>, BpfError> {
+        Ok(self.ends(&self.entries()?))
+    }
+
+    fn sums(&self, entries: &[Entry]) -> PortSums {
+        let sum = |(port, slot): Entry| (port, self.bpf.ports.sum(slot, self.bank_of(port.0)));
+        slotted(entries).map(sum).collect()
+    }
+
+    fn ends(&self, entries: &[Entry]) -> BTreeMap<NetnsId, PortEnds> {
         let mut found = BTreeMap::<_, PortEnds>::new();
-        for ((netns, port), slot) in self.entries()? {
-            if slot != OTHER_SLOT {
-                let ends = self.bpf.ports.ends(slot, self.bank_of(netns));
-                found.entry(netns).or_default().insert(port, ends);
-            }
+        for ((netns, port), slot) in slotted(entries) {
+            let ends = self.bpf.ports.ends(slot, self.bank_of(netns));
+            found.entry(netns).or_default().insert(port, ends);
         }
-        Ok(found)
+        found
     }
 
     /// The ports of the own namespace that have no slot, and their sockets together; none if all
@@ -137,6 +132,14 @@ impl BankReader<'_> {
         }
         Ok(entries)
     }
+}
+
+/// Those of the entries that have a slot.
+fn slotted(entries: &[Entry]) -> impl Iterator<Item = Entry> {
+    entries
+        .iter()
+        .copied()
+        .filter(|(_, slot)| *slot != OTHER_SLOT)
 }
 
 impl Bpf {

@@ -42,10 +42,32 @@ impl BankReader<'_> {
         if netns == OWN_NETNS {
             return Ok(self.bpf.own.bank(self.own).minus(&self.baseline));
         }
-        let counted = self.bpf.raw_counters_in(netns, self.others)?;
-        Ok(match self.emptied_others.get(&netns) {
+        let namespace = lock(&self.bpf.namespaces).get(netns)?;
+        Ok(namespace.map_or_else(BankSum::default, |one| self.counters_of(netns, &one)))
+    }
+
+    /// What the bank holds of another namespace, which was read as this.
+    pub(super) fn counters_of(&self, netns: NetnsId, namespace: &Namespace) -> BankSum {
+        let mut counted = BankSum::default();
+        counted.add(&namespace.banks[self.others as usize]);
+        match self.emptied_others.get(&netns) {
             Some(baseline) => counted.minus(baseline),
             None => counted,
+        }
+    }
+
+    /// Calls `visit` with what the bank, and `before` another one, hold of each other namespace.
+    ///
+    /// # Errors
+    /// If the kernel refuses the read.
+    pub fn for_each_namespace(
+        &self,
+        before: Option<&Self>,
+        mut visit: impl FnMut(NetnsId, BankSum, Option<BankSum>),
+    ) -> Result<(), BpfError> {
+        lock(&self.bpf.namespaces).for_each(|netns, namespace| {
+            let counted = |bank: &Self| bank.counters_of(netns, namespace);
+            visit(netns, counted(self), before.map(counted));
         })
     }
 
@@ -293,23 +315,17 @@ impl Bpf {
         Ok(ids.iter().copied().zip(looked.found).collect())
     }
 
-    /// What `bank` has ever counted of another namespace; nothing if nothing was counted there.
-    pub(super) fn raw_counters_in(&self, id: NetnsId, bank: u32) -> Result<BankSum, BpfError> {
-        let mut sum = BankSum::default();
-        if let Some(found) = lock(&self.namespaces).get(id)? {
-            sum.add(&found.banks[bank as usize]);
-        }
-        Ok(sum)
-    }
-
     /// What `bank` has ever counted of every other namespace.
     pub(super) fn raw_counters_by_netns(
         &self,
         bank: u32,
     ) -> Result<BTreeMap<NetnsId, BankSum>, BpfError> {
-        let ids = lock(&self.namespaces).ids()?;
-        let of = |id| Ok((id, self.raw_counters_in(id, bank)?));
-        ids.into_iter().map(of).collect()
+        let mut sums = BTreeMap::<_, BankSum>::new();
+        lock(&self.namespaces).for_each(|netns, namespace| {
+            let sum = sums.entry(netns).or_default();
+            sum.add(&namespace.banks[bank as usize]);
+        })?;
+        Ok(sums)
     }
 }
 

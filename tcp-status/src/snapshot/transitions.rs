@@ -1,5 +1,7 @@
 //! State changes since start, as flows and as named sums.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use tcp_status_common::state::State;
 
@@ -30,7 +32,7 @@ pub struct Transitions {
     /// Connections ended by RST, timeout or abort: ESTABLISHED or CLOSE_WAIT to CLOSE.
     pub aborted: u64,
     /// Every flow that occurred, as `[from, to, count]`.
-    pub flows: Vec<(String, String, u64)>,
+    pub flows: Vec<(Cow<'static, str>, Cow<'static, str>, u64)>,
 }
 
 impl Transitions {

@@ -164,19 +164,38 @@ impl Tracker {
 
     /// The counts of a namespace.
     pub(super) fn read(&self, netns: NetnsId) -> Result<Reading, BpfError> {
-        let (counters, (base, accumulated, degraded)) =
-            self.counters_with(|audit_state| match audit_state.netns_state(netns) {
-                Some(state) => (state.base, state.accumulated, audit_state.degraded(state)),
-                None => (Gauges::default(), BankSum::default(), Some(APPEARED.into())),
-            });
-        let banks = counters.of(netns)?;
-        let flows = banks.plus_flows(&accumulated);
-        Ok(Reading {
-            gauges: Gauges::of(&banks) + base,
-            transitions: Transitions::from_flows(&gauge::flows(&flows)),
-            events: gauge::events(&flows),
-            degraded,
-        })
+        let (counters, known) = self.counters_with(|audit_state| Known::of(audit_state, netns));
+        Ok(known.reading(&counters.of(netns)?))
+    }
+
+    /// The counts of all other namespaces, in few system calls.
+    pub(super) fn readings_of_others(&self) -> Result<BTreeMap<NetnsId, Reading>, BpfError> {
+        let (counters, mut known) = self.counters_with(|audit_state| {
+            let others = audit_state.others.keys();
+            let known = others.map(|&netns| (netns, Known::of(audit_state, netns)));
+            known.collect::<BTreeMap<_, _>>()
+        });
+        let mut readings = BTreeMap::new();
+        counters.for_each_namespace(|netns, banks| {
+            let known = known.remove(&netns).unwrap_or_else(Known::appeared);
+            readings.insert(netns, known.reading(&banks));
+        })?;
+        Ok(readings)
+    }
+
+    /// The gauges of all other namespaces alone.
+    pub(super) fn gauges_of_others(&self) -> Result<BTreeMap<NetnsId, Gauges>, BpfError> {
+        let (counters, bases) = self.counters_with(|audit_state| {
+            let others = audit_state.others.iter();
+            let bases = others.map(|(&netns, netns_state)| (netns, netns_state.base));
+            bases.collect::<BTreeMap<_, _>>()
+        });
+        let mut gauges = BTreeMap::new();
+        counters.for_each_namespace(|netns, banks| {
+            let base = bases.get(&netns).copied().unwrap_or_default();
+            gauges.insert(netns, Gauges::of(&banks) + base);
+        })?;
+        Ok(gauges)
     }
 
     /// The gauges of a namespace alone.
@@ -260,6 +279,46 @@ impl Tracker {
             .filter(|(netns, _)| !only_own || *netns == OWN_NETNS);
         let unaudited = ports.any(|port| !walked.contains(port));
         Ok(unaudited || self.bpf.writers().unregistered != unregistered)
+    }
+}
+
+/// What the audit state holds of the counts of a namespace.
+struct Known {
+    base: Gauges,
+    accumulated: Arc<BankSum>,
+    degraded: Option<String>,
+}
+
+impl Known {
+    fn of(audit_state: &AuditState, netns: NetnsId) -> Self {
+        let Some(netns_state) = audit_state.netns_state(netns) else {
+            return Self::appeared();
+        };
+        Self {
+            base: netns_state.base,
+            accumulated: Arc::clone(&netns_state.accumulated),
+            degraded: audit_state.degraded(netns_state),
+        }
+    }
+
+    /// Of a namespace that no audit has seen.
+    fn appeared() -> Self {
+        Self {
+            base: Gauges::default(),
+            accumulated: Arc::default(),
+            degraded: Some(APPEARED.into()),
+        }
+    }
+
+    /// The counts, with what the banks hold.
+    fn reading(self, banks: &BankSum) -> Reading {
+        let flows = banks.plus_flows(&self.accumulated);
+        Reading {
+            gauges: Gauges::of(banks) + self.base,
+            transitions: Transitions::from_flows(&gauge::flows(&flows)),
+            events: gauge::events(&flows),
+            degraded: self.degraded,
+        }
     }
 }
 

@@ -106,7 +106,7 @@ type Flows = BTreeMap<(String, String), u64>;
 fn flows(snapshot: &Snapshot) -> Flows {
     let flows = snapshot.transitions.as_ref().unwrap().flows.iter();
     flows
-        .map(|(from, to, count)| ((from.clone(), to.clone()), *count))
+        .map(|(from, to, count)| ((from.to_string(), to.to_string()), *count))
         .collect()
 }
 

@@ -297,12 +297,12 @@ fn transitions_add_up_to_the_gauges() {
                 State::Closing,
             ] {
                 let flows = &snapshot.transitions.as_ref().unwrap().flows;
-                let sum = |end: fn(&(String, String, u64)) -> &String| -> i64 {
-                    let flows = flows.iter().filter(|flow| end(flow) == state.name());
+                let sum = |is_counted: &dyn Fn(&str, &str) -> bool| -> i64 {
+                    let flows = flows.iter().filter(|flow| is_counted(&flow.0, &flow.1));
                     flows.map(|flow| flow.2.cast_signed()).sum()
                 };
-                let difference = sum(|flow| &flow.1)
-                    - sum(|flow| &flow.0)
+                let difference = sum(&|_, to| to == state.name())
+                    - sum(&|from, _| from == state.name())
                     - snapshot.states[state].cast_signed();
                 let corrected = snapshot.drift.corrections_by_state[state];
                 assert!(

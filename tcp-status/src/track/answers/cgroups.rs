@@ -111,7 +111,9 @@ impl Tracker {
         all: &FamilyCounts,
     ) -> Cgroups {
         let mut names = lock(&self.cgroup_names);
-        names.resolve(half_open.by_cgroup.keys().copied());
+        if !half_open.by_cgroup.is_empty() {
+            names.resolve(half_open.by_cgroup.keys().copied());
+        }
         let tracked = sums.tracked.range((netns, 0)..=(netns, u64::MAX));
         let tracked: BTreeMap<u64, &CgroupSum> = tracked.map(|(key, sum)| (key.1, sum)).collect();
         let row = |(&id, sum): (&u64, &&CgroupSum)| CgroupCounts {

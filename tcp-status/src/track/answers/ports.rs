@@ -12,7 +12,7 @@ use super::{
     queues::{self, HalfOpen},
 };
 use crate::{
-    bpf::{BpfError, PortEnds},
+    bpf::{BpfError, PortEnds, PortSums},
     kernel::plan::{SeedMethod, SplitMethod},
     serve::{
         Source as _,
@@ -20,7 +20,7 @@ use crate::{
     },
     snapshot::{ConnectionEnds, Counts, PortCounts, Ports},
     track::{
-        audit::state::add_ends,
+        audit::state::{AuditState, add_ends},
         gauge::Gauges,
         minisockets::split::{Split, SplitCache},
         tracker::Tracker,
@@ -37,11 +37,21 @@ pub(crate) struct Apart {
     /// How minisockets were separated before.
     pub(crate) split: SplitMethod,
     pub(crate) ports: AllPorts,
+    /// Connections that ended at them since each got its first listener.
+    pub(crate) ends: BTreeMap<NetnsId, PortEnds>,
     /// Or why cgroups are not counted.
     pub(crate) cgroups: Result<AllCgroups, String>,
 }
 
+/// No connection ended at any port.
+const NO_ENDS: &PortEnds = &PortEnds::new();
+
 impl Apart {
+    /// Connections that ended at the ports of a namespace.
+    fn ends_of(&self, netns: NetnsId) -> &PortEnds {
+        self.ends.get(&netns).unwrap_or(NO_ENDS)
+    }
+
     /// The ports of a namespace.
     pub(crate) fn ports_of(&self, netns: NetnsId) -> BTreeMap<u16, Gauges> {
         let ports = self.ports.range((netns, 0)..=(netns, u16::MAX));
@@ -56,7 +66,7 @@ impl Tracker {
         &self,
         netns: NetnsId,
         (split, all): (SplitMethod, &Gauges),
-        apart: &BTreeMap<u16, Gauges>,
+        apart: &Apart,
         half_open: &HalfOpen,
     ) -> Result<Ports, ApiError> {
         if self.plan.seed == SeedMethod::Procfs {
@@ -71,6 +81,7 @@ impl Tracker {
         let (live, walked) =
             self.live_bank_with(|audit_state| Arc::clone(&audit_state.walked_ports));
         let is_port_tracked = |port: &&u16| walked.contains(&(netns, **port));
+        let (apart, ends) = (&apart.ports_of(netns), apart.ends_of(netns));
         let unaudited = apart.keys().filter(|port| !is_port_tracked(port)).copied();
         let unaudited = unaudited.collect();
         let other = match netns == OWN_NETNS {
@@ -78,13 +89,11 @@ impl Tracker {
             false => None,
         };
         let other = other.map(|(ports, sum)| (ports, sum.into()));
-        let ends = self.port_ends(netns, apart.keys().copied());
-        let mut ends = ends.map_err(unavailable)?;
         let counts = |(&port, gauges): (&u16, &Gauges)| PortCounts {
             port,
             states: both(self.port_row(netns, &[port], (split, gauges), half_open)),
             connection_ends: Some(ConnectionEnds::from_counts(
-                &ends.remove(&port).unwrap_or_default(),
+                &ends.get(&port).copied().unwrap_or_default(),
             )),
         };
         let other_row = |(ports, gauges): &(Vec<u16>, Gauges)| {
@@ -155,17 +164,13 @@ impl Tracker {
         Ok(sum.map(|sum| Gauges::from(sum) + base.unwrap_or_default()))
     }
 
-    /// Connections that ended at the ports of a namespace since each got its first listener.
-    fn port_ends(
-        &self,
-        netns: NetnsId,
-        ports: impl Iterator<Item = u16> + Clone,
-    ) -> Result<PortEnds, BpfError> {
+    /// Connections that ended at one port of a namespace since it got its first listener.
+    pub(crate) fn port_ends(&self, netns: NetnsId, port: u16) -> Result<PortEnds, BpfError> {
         let (counters, before) = self.counters_with(|audit_state| {
             let netns_state = audit_state.netns_state(netns)?;
             Some(Arc::clone(&netns_state.port_ends))
         });
-        let mut ends = counters.ends_of(netns, ports)?;
+        let mut ends = counters.ends_of(netns, port)?;
         if let Some(before) = before {
             add_ends(&mut ends, &before);
         }
@@ -174,27 +179,46 @@ impl Tracker {
 
     /// What is counted apart in all namespaces.
     pub(crate) fn read_apart(&self) -> Result<Apart, ApiError> {
+        let split = self.hooks.split();
+        let (ports, ends) = self.ports_with_ends().map_err(unavailable)?;
         Ok(Apart {
-            split: self.hooks.split(),
-            ports: self.port_sums().map_err(unavailable)?,
+            split,
+            ports,
+            ends,
             cgroups: self.read_cgroups().map_err(unavailable)?,
         })
     }
 
     /// The sockets of every port that is kept apart.
     pub(crate) fn port_sums(&self) -> Result<AllPorts, BpfError> {
-        let (live, bases) = self.live_bank_with(|audit_state| audit_state.port_bases());
-        let ports = live.ports()?.into_iter();
-        let mut gauges: AllPorts = ports.map(|(port, sum)| (port, sum.into())).collect();
-        for (netns, bases) in bases {
-            for (&port, &base) in &*bases {
-                if let Some(gauges) = gauges.get_mut(&(netns, port)) {
-                    *gauges = *gauges + base;
-                }
+        let (live, bases) = self.live_bank_with(AuditState::port_bases);
+        Ok(gauges(live.ports()?, &bases))
+    }
+
+    /// The same, and connections that ended at them since each got its first listener.
+    fn ports_with_ends(&self) -> Result<(AllPorts, BTreeMap<NetnsId, PortEnds>), BpfError> {
+        let (counters, (bases, before)) =
+            self.counters_with(|audit_state| (audit_state.port_bases(), audit_state.port_ends()));
+        let (sums, mut ends) = counters.ports_with_ends()?;
+        for (netns, before) in before {
+            add_ends(ends.entry(netns).or_default(), &before);
+        }
+        Ok((gauges(sums, &bases), ends))
+    }
+}
+
+/// The sockets of ports, with what is added to those of each namespace.
+fn gauges(sums: PortSums, bases: &[(NetnsId, Arc<BTreeMap<u16, Gauges>>)]) -> AllPorts {
+    let sums = sums.into_iter();
+    let mut gauges: AllPorts = sums.map(|(port, sum)| (port, sum.into())).collect();
+    for (netns, bases) in bases {
+        for (&port, &base) in &**bases {
+            if let Some(gauges) = gauges.get_mut(&(*netns, port)) {
+                *gauges = *gauges + base;
             }
         }
-        Ok(gauges)
     }
+    gauges
 }
 
 fn row(

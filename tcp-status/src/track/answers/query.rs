@@ -40,6 +40,13 @@ const OVERFLOW_NAME: &str = "(beyond --max-namespaces)";
 const OTHER_NETNS_LATENCY: &str =
     "accept latency is measured only in the tracker's network namespace";
 
+/// What concerns all namespaces.
+pub(crate) struct SharedReading {
+    destinations: Destinations,
+    /// Closed listeners that could not be recorded since start.
+    unrecorded: u64,
+}
+
 impl Tracker {
     /// The counts of a namespace, as far as `state` needs them and `staleness` allows.
     pub(crate) fn counts(
@@ -218,9 +225,11 @@ impl Tracker {
             return Ok(None);
         };
         self.within_netns(netns, || {
+            let ends = self.port_ends(netns, port).map_err(unavailable)?;
             let only = Apart {
                 split,
                 ports: BTreeMap::from([((netns, port), gauges)]),
+                ends: BTreeMap::from([(netns, ends)]),
                 cgroups: Err(String::new()),
             };
             let whole = self.snapshot_here(netns, window, &only)?;
@@ -273,9 +282,9 @@ impl Tracker {
             StalenessPolicy::RefreshPorts,
         )?;
         // Before the total, which so is no less than theirs.
-        let destinations = self.destinations().map_err(unavailable)?;
+        let shared = self.read_shared()?;
         let counts = assemble(&gauges, &aux);
-        let mut snapshot = self.describe(netns, &reading, counts, &destinations)?;
+        let mut snapshot = self.describe(netns, &reading, counts, &shared);
         (snapshot.overflows, snapshot.syncookies) =
             procfs::queue_counters().map_err(unavailable)?;
         let settings = sysctl::settings();
@@ -285,7 +294,7 @@ impl Tracker {
             snapshot.fullest_destination = self.fullest_destination();
         }
         queues::set_syn_queue_limits(&mut listeners, &settings);
-        snapshot.ports = self.ports(netns, (split, &gauges), &apart.ports_of(netns), &half_open)?;
+        snapshot.ports = self.ports(netns, (split, &gauges), apart, &half_open)?;
         self.set_cgroups(netns, &apart.cgroups, (&gauges, &half_open), &mut snapshot);
         self.set_units(&mut listeners);
         if netns == OWN_NETNS {
@@ -301,15 +310,22 @@ impl Tracker {
         Ok(snapshot)
     }
 
+    /// What concerns all namespaces, once for each answer.
+    pub(crate) fn read_shared(&self) -> Result<SharedReading, ApiError> {
+        Ok(SharedReading {
+            destinations: self.destinations().map_err(unavailable)?,
+            unrecorded: self.unrecorded()?,
+        })
+    }
+
     /// What the audit state says beside the counts.
     pub(crate) fn describe(
         &self,
         netns: NetnsId,
         reading: &Reading,
         counts: FamilyCounts,
-        destinations: &Destinations,
-    ) -> Result<Snapshot, ApiError> {
-        let unrecorded = self.unrecorded()?;
+        shared: &SharedReading,
+    ) -> Snapshot {
         let ends = match netns {
             OWN_NETNS => Some(Ends::from_counts(&self.bpf.ends())),
             _ => None,
@@ -336,7 +352,7 @@ impl Tracker {
                 missed: audit_state.missed,
             }),
             ends,
-            no_local_port_destinations: Some(destinations.of(netns)),
+            no_local_port_destinations: Some(shared.destinations.of(netns)),
             ..Snapshot::of(tier, self.inode(netns), counts)
         };
         match audit_state.netns_state(netns) {
@@ -353,10 +369,10 @@ impl Tracker {
         if reading.degraded.is_some() {
             snapshot.degraded.clone_from(&reading.degraded);
         }
-        if unrecorded != audit_state.unrecorded {
+        if shared.unrecorded != audit_state.unrecorded {
             snapshot.degraded.get_or_insert(UNRECORDED.into());
         }
-        Ok(snapshot)
+        snapshot
     }
 
     /// Runs `f` inside a namespace that is counted.

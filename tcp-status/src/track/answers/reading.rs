@@ -3,8 +3,10 @@
 //! The audit state is locked only to select the banks, never while the kernel is read. A bank is not emptied while it
 //! is read: the audit waits, readers never do.
 
+use std::collections::BTreeMap;
+
 use crate::{
-    bpf::{BankReader, BankSum, BpfError, PortEnds, Scope},
+    bpf::{BankReader, BankSum, BpfError, PortEnds, PortSums, Scope},
     snapshot::Transitions,
     track::{audit::state::add_ends, gauge::Gauges},
 };
@@ -41,18 +43,44 @@ impl Counters<'_> {
         }
     }
 
-    /// Connections that ended at those of the `ports` of a namespace that are kept apart, while the
-    /// banks were live.
-    pub(crate) fn ends_of(
+    /// Calls `visit` with what the banks hold of each other namespace.
+    pub(crate) fn for_each_namespace(
         &self,
-        netns: NetnsId,
-        ports: impl Iterator<Item = u16> + Clone,
-    ) -> Result<PortEnds, BpfError> {
-        let mut ends = self.live.ends_of(netns, ports.clone())?;
+        mut visit: impl FnMut(NetnsId, BankSum),
+    ) -> Result<(), BpfError> {
+        let retiring = self.retiring.as_ref();
+        let before = retiring.filter(|(_, scope)| *scope == Scope::All);
+        let before = before.map(|(retiring, _)| retiring);
+        self.live.for_each_namespace(before, |netns, live, before| {
+            let sum = before.map(|before| before.plus_flows(&live));
+            visit(netns, sum.unwrap_or(live));
+        })
+    }
+
+    /// The ports of all namespaces that are kept apart, and connections that ended at them while the
+    /// banks were live.
+    pub(crate) fn ports_with_ends(
+        &self,
+    ) -> Result<(PortSums, BTreeMap<NetnsId, PortEnds>), BpfError> {
+        let (sums, mut ends) = self.live.ports_with_ends()?;
+        if let Some((retiring, scope)) = &self.retiring {
+            for (netns, retired) in retiring.port_ends()? {
+                if scope.includes(netns) {
+                    add_ends(ends.entry(netns).or_default(), &retired);
+                }
+            }
+        }
+        Ok((sums, ends))
+    }
+
+    /// Connections that ended at one port of a namespace, while the banks were live; nothing if it is
+    /// not kept apart.
+    pub(crate) fn ends_of(&self, netns: NetnsId, port: u16) -> Result<PortEnds, BpfError> {
+        let mut ends = self.live.ends_of(netns, port)?;
         if let Some((retiring, scope)) = &self.retiring
             && scope.includes(netns)
         {
-            add_ends(&mut ends, &retiring.ends_of(netns, ports)?);
+            add_ends(&mut ends, &retiring.ends_of(netns, port)?);
         }
         Ok(ends)
     }

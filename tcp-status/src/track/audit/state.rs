@@ -38,7 +38,7 @@ pub struct NetnsState {
     /// Added to the live bank's gauges of single ports: what a walk passed over there.
     pub ports: Arc<BTreeMap<u16, Gauges>>,
     /// Flows of banks that are no longer live.
-    pub accumulated: BankSum,
+    pub accumulated: Arc<BankSum>,
     /// Ends of connections, by port, that these counted.
     pub port_ends: Arc<PortEnds>,
     /// Events were missed there, and no pass has counted its cgroups since: of other namespaces than the
@@ -156,6 +156,14 @@ impl AuditState {
         }
     }
 
+    fn netns_states(&self) -> impl Iterator<Item = (NetnsId, &NetnsState)> {
+        let others = self
+            .others
+            .iter()
+            .map(|(&netns, netns_state)| (netns, netns_state));
+        std::iter::once((OWN_NETNS, &self.own)).chain(others)
+    }
+
     /// The state of every namespace.
     pub fn netns_states_mut(&mut self) -> impl Iterator<Item = (NetnsId, &mut NetnsState)> {
         let others = self
@@ -168,14 +176,18 @@ impl AuditState {
     /// What is added to the ports of each namespace that has such.
     #[must_use]
     pub fn port_bases(&self) -> Vec<(NetnsId, Arc<BTreeMap<u16, Gauges>>)> {
-        let others = self
-            .others
-            .iter()
-            .map(|(&netns, netns_state)| (netns, netns_state));
-        std::iter::once((OWN_NETNS, &self.own))
-            .chain(others)
+        self.netns_states()
             .filter(|(_, netns_state)| !netns_state.ports.is_empty())
             .map(|(netns, netns_state)| (netns, Arc::clone(&netns_state.ports)))
+            .collect()
+    }
+
+    /// Connections that ended, by port, of each namespace that has such, as banks counted that are no longer live.
+    #[must_use]
+    pub fn port_ends(&self) -> Vec<(NetnsId, Arc<PortEnds>)> {
+        self.netns_states()
+            .filter(|(_, netns_state)| !netns_state.port_ends.is_empty())
+            .map(|(netns, netns_state)| (netns, Arc::clone(&netns_state.port_ends)))
             .collect()
     }
 
@@ -288,7 +300,7 @@ impl AuditState {
                     counted, seeded, ..
                 } = retired;
                 let missing = *seeded - (Gauges::of(counted) + netns_state.base);
-                netns_state.accumulated = counted.plus_flows(&netns_state.accumulated);
+                netns_state.accumulated = Arc::new(counted.plus_flows(&netns_state.accumulated));
                 netns_state.base = -missing;
                 let ends = Arc::make_mut(&mut netns_state.port_ends);
                 add_ends(ends, &retired.port_ends);

@@ -1,5 +1,7 @@
 //! Whether the conditions of problems hold at a sample: those of queues each time, the others once a second.
 
+use std::collections::BTreeMap;
+
 use tcp_status_common::{counters::OWN_NETNS, state::State};
 
 use crate::{
@@ -12,6 +14,7 @@ use crate::{
     track::{
         answers::{
             api_error::unavailable,
+            ports::Apart,
             queues::{self, HalfOpen},
         },
         gauge::Gauges,
@@ -83,10 +86,13 @@ impl Tracker {
             // Outgoing connections are known from walks only.
             return Ok(None);
         }
-        let own = (OWN_NETNS, 0)..=(OWN_NETNS, u16::MAX);
-        let ports = self.port_sums().map_err(unavailable)?;
-        let ports = ports.range(own).map(|(&(_, port), &of)| (port, of));
-        let ports = self.ports(OWN_NETNS, gauges, &ports.collect(), half_open)?;
+        let apart = Apart {
+            split: gauges.0,
+            ports: self.port_sums().map_err(unavailable)?,
+            ends: BTreeMap::new(),
+            cgroups: Err(String::new()),
+        };
+        let ports = self.ports(OWN_NETNS, gauges, &apart, half_open)?;
         let outgoing = ports.outgoing.map(|outgoing| outgoing.total());
         Ok(outgoing.map(|outgoing| nearly_uses(outgoing, ephemeral_ports)))
     }

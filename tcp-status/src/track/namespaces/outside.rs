@@ -1,7 +1,10 @@
 //! Snapshots of other namespaces without entering any: counts by events, listeners and their queues
 //! by one pass over the kernel's table of them, minisockets by the last pass over all tables.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    time::Instant,
+};
 
 use tcp_status_common::{
     counters::{ClosedListener, ListenerRecord, NamespaceRecord, NetnsId, OVERFLOW_NETNS},
@@ -10,7 +13,7 @@ use tcp_status_common::{
 
 use super::inside::{Candidate, Inside};
 use crate::{
-    bpf::ListenerListing,
+    bpf::{BpfError, ListenerListing},
     kernel::{netns, plan::SplitMethod},
     serve::protocol::ApiError,
     snapshot::{Listener, Snapshot},
@@ -19,10 +22,10 @@ use crate::{
             api_error::unavailable,
             assemble::{AuxCounts, assemble},
             ports::Apart,
+            query::SharedReading,
             queues::{self, HalfOpen},
             reading::Reading,
         },
-        destinations::no_local_port::Destinations,
         gauge::Gauges,
         minisockets::split::SplitCache,
         resources::{cpu_time::CpuTimer, sync::lock},
@@ -33,6 +36,9 @@ use crate::{
 /// Why there are no counts by cgroup of namespaces for which there is no room.
 const OVERFLOW: &str =
     "sockets of network namespaces beyond --max-namespaces are not counted by cgroup";
+
+/// So many namespaces are read one by one: reading all takes longer.
+const FEW: usize = 4;
 
 /// What is read of a namespace.
 pub(crate) struct Outside {
@@ -67,9 +73,9 @@ impl Tracker {
             queued: outside.has_queued(),
         });
         self.refresh_inside(candidates.collect());
-        let destinations = self.destinations().map_err(unavailable)?;
+        let shared = self.read_shared()?;
         let snapshots = found.into_iter().map(|(netns, outside)| {
-            let snapshot = self.assemble_outside(netns, outside, apart, &destinations)?;
+            let snapshot = self.assemble_outside(netns, outside, apart, &shared)?;
             Ok((netns, snapshot))
         });
         snapshots.collect()
@@ -107,7 +113,7 @@ impl Tracker {
         netns: NetnsId,
         outside: Outside,
         apart: &Apart,
-        destinations: &Destinations,
+        shared: &SharedReading,
     ) -> Result<Snapshot, ApiError> {
         let Outside {
             record,
@@ -118,13 +124,13 @@ impl Tracker {
         let gauges = (apart.split, &reading.gauges);
         let aux = self.aux_counts_outside(netns, &record, gauges, &half_open);
         let counts = assemble(&reading.gauges, &aux);
-        let mut snapshot = self.describe(netns, &reading, counts, destinations)?;
+        let mut snapshot = self.describe(netns, &reading, counts, shared);
         if let Some(inside) = lock(&self.inside).get(netns) {
             (snapshot.overflows, snapshot.syncookies) = (inside.overflows, inside.syncookies);
             snapshot.ephemeral_ports = inside.settings.ephemeral_ports;
             queues::set_syn_queue_limits(&mut listeners, &inside.settings);
         }
-        snapshot.ports = self.ports(netns, gauges, &apart.ports_of(netns), &half_open)?;
+        snapshot.ports = self.ports(netns, gauges, apart, &half_open)?;
         self.set_cgroups(netns, &apart.cgroups, (gauges.1, &half_open), &mut snapshot);
         self.set_units(&mut listeners);
         snapshot.listeners = listeners;
@@ -178,8 +184,11 @@ impl Tracker {
             }
             let mut disturbed = failed > 0;
             let mut found = BTreeMap::new();
+            let mut readings = self.readings_of(records)?;
             for &(netns, record) in records {
-                let reading = self.read(netns).map_err(unavailable)?;
+                let Some(reading) = readings.remove(&netns) else {
+                    continue;
+                };
                 let listeners = listed.remove(&netns).unwrap_or_default();
                 let orphaned = orphaned.remove(&netns).unwrap_or_default();
                 let counted = usize::try_from(reading.gauges.sum(&[State::Listen]));
@@ -199,6 +208,25 @@ impl Tracker {
             }
             attempt += 1;
         }
+    }
+
+    /// The counts of each of these namespaces.
+    fn readings_of(
+        &self,
+        records: &[(NetnsId, NamespaceRecord)],
+    ) -> Result<BTreeMap<NetnsId, Reading>, ApiError> {
+        if records.len() > FEW {
+            let mut readings = self.readings_of_others().map_err(unavailable)?;
+            for &(netns, _) in records {
+                if let Entry::Vacant(missing) = readings.entry(netns) {
+                    missing.insert(self.read(netns).map_err(unavailable)?);
+                }
+            }
+            return Ok(readings);
+        }
+        let read = |&(netns, _): &(NetnsId, _)| Ok((netns, self.read(netns)?));
+        let readings: Result<_, BpfError> = records.iter().map(read).collect();
+        readings.map_err(unavailable)
     }
 
     /// Whether nothing says that the counts of a namespace may be off.
@@ -238,8 +266,8 @@ impl Tracker {
         let reading = self.read(OVERFLOW_NETNS).map_err(unavailable)?;
         let aux = self.aux_counts_by_pass(OVERFLOW_NETNS, &reading.gauges)?;
         let counts = assemble(&reading.gauges, &aux);
-        let destinations = self.destinations().map_err(unavailable)?;
-        let mut snapshot = self.describe(OVERFLOW_NETNS, &reading, counts, &destinations)?;
+        let shared = self.read_shared()?;
+        let mut snapshot = self.describe(OVERFLOW_NETNS, &reading, counts, &shared);
         snapshot.cgroups_reason = Some(OVERFLOW.into());
         Ok(snapshot)
     }

@@ -259,10 +259,8 @@ impl Namespaces {
         let cost = timer.spent();
         log::debug!(sockets = listing.sockets, failed = listing.failed, judged = judged.len(),
             microseconds = cost.as_micros(); "listed the kernel's tables");
-        let mut counted = BTreeMap::new();
-        for &netns in judged.keys() {
-            counted.insert(netns, tracker.gauges(netns)?);
-        }
+        let mut counted = tracker.gauges_of_others()?;
+        counted.retain(|netns, _| judged.contains_key(netns));
         let port_gauges = match ports.is_empty() {
             true => BTreeMap::new(),
             false => tracker.port_sums()?,
