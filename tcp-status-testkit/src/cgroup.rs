@@ -22,12 +22,20 @@ impl Cgroup {
     /// # Errors
     /// When the hierarchy is not there, or not ours.
     pub fn new(above: Option<&Self>, name: &str) -> io::Result<Self> {
+        // Process ids are not unique: tests may run in namespaces.
+        Self::named(above, &format!("{:08x}-{name}", rand::random::<u32>()))
+    }
+
+    /// As [`Cgroup::new`], of exactly this name.
+    ///
+    /// # Errors
+    /// As [`Cgroup::new`], and when there is one of the name.
+    pub fn named(above: Option<&Self>, name: &str) -> io::Result<Self> {
         let root = match above {
             Some(above) => above.0.clone(),
             None => mount_point()?,
         };
-        // Process ids are not unique: tests may run in namespaces.
-        let path = root.join(format!("{:08x}-{name}", rand::random::<u32>()));
+        let path = root.join(name);
         fs::create_dir(&path).map_err(|error| context("create a cgroup", &error))?;
         Ok(Self(path))
     }

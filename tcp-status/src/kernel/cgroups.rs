@@ -68,7 +68,7 @@ pub fn names() -> io::Result<BTreeMap<u64, CgroupName>> {
 
 /// `NAMESPACE/NAME` of each pod of this node, by UID, of the names that kubelet gives the folders of
 /// their logs; empty where there are none or they cannot be read.
-fn pods() -> BTreeMap<String, String> {
+pub(crate) fn pods() -> BTreeMap<String, String> {
     let folders = fs::read_dir("/var/log/pods")
         .into_iter()
         .flatten()

@@ -94,7 +94,7 @@ pub struct Snapshot {
     pub degraded: Option<String>,
     /// Inode number of the network namespace.
     pub netns: u32,
-    /// Its name of `ip netns`, or the id of its container; none if unknown.
+    /// Its name of `ip netns`, the `NAMESPACE/NAME` or UID of its pod, or the id of its container; none if unknown.
     pub netns_name: Option<String>,
     /// Whether the tracker counts every network namespace, or only its own.
     pub all_netns: bool,

@@ -17,6 +17,7 @@ mod half_open;
 mod history;
 mod listeners_elsewhere;
 mod many_namespaces;
+mod namespace_names;
 mod namespaces;
 mod nested;
 mod onsets;

@@ -3,6 +3,7 @@
 //! cannot be found.
 
 use std::{
+    cell::LazyCell,
     collections::BTreeMap,
     ffi::OsString,
     fs,
@@ -14,13 +15,14 @@ use std::{
 };
 
 use super::{Error, NAMED, Target, entries};
+use crate::{kernel::cgroups, snapshot::CgroupName};
 
 const MOUNTS: &str = "/proc/thread-self/mountinfo";
 
 /// A namespace, and the way to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetnsEntry {
-    /// Its name as of `ip netns`, else the id of the container that is in it, in 12 digits.
+    /// Its name as of `ip netns`, else that of the pod that is in it, else the id of the container, in 12 digits.
     pub name: Option<String>,
     path: PathBuf,
 }
@@ -53,6 +55,7 @@ pub fn all() -> BTreeMap<u32, NetnsEntry> {
     }
     // Containers may run in the host's own namespace, which is not theirs.
     let host = inode(Path::new("/proc/1/ns/net"));
+    let pods = LazyCell::new(cgroups::pods);
     for process in entries("/proc").filter(|path| is_process(path)) {
         let path = process.join("ns/net");
         let Some(inode) = inode(&path) else { continue };
@@ -61,7 +64,8 @@ pub fn all() -> BTreeMap<u32, NetnsEntry> {
             .entry(inode)
             .or_insert(NetnsEntry { name: None, path });
         if entry.name.is_none() && !is_host {
-            entry.name = container(&process.join("cgroup"));
+            let cgroups = fs::read_to_string(process.join("cgroup")).unwrap_or_default();
+            entry.name = pod(&cgroups, |uid| pods.get(uid).cloned()).or(container_id(&cgroups));
         }
     }
     found
@@ -100,8 +104,13 @@ fn unescaped(field: &[u8]) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes))
 }
 
-fn container(cgroup: &Path) -> Option<String> {
-    container_id(&fs::read_to_string(cgroup).ok()?)
+/// The pod of a process, of the lines of its cgroups: its name, or its UID where `name` gives none.
+fn pod(cgroups: &str, name: impl Fn(&str) -> Option<String>) -> Option<String> {
+    let paths = cgroups
+        .lines()
+        .filter_map(|line| line.splitn(3, ':').nth(2));
+    let uid = paths.map(CgroupName::of).find_map(|name| name.pod_uid)?;
+    Some(name(&uid).unwrap_or(uid))
 }
 
 /// Docker, containerd, CRI-O and podman put the id of a container, 64 hexadecimal digits, into the
@@ -121,6 +130,7 @@ pub(crate) fn fuzz(bytes: &[u8]) {
     for line in bytes.split(|byte| *byte == b'\n') {
         mounted(line);
     }
+    pod(&String::from_utf8_lossy(bytes), |_| None);
     if let Some(id) = container_id(&String::from_utf8_lossy(bytes)) {
         assert!(id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit()));
     }
@@ -130,7 +140,7 @@ pub(crate) fn fuzz(bytes: &[u8]) {
 mod tests {
     use std::{os::unix::ffi::OsStrExt as _, path::PathBuf};
 
-    use super::{all, container_id, mounted};
+    use super::{all, container_id, mounted, pod};
     use crate::kernel::netns::own;
 
     #[test]
@@ -173,6 +183,32 @@ mod tests {
         }
         assert_eq!(container_id("0::/user.slice/user-1000.slice\n"), None);
         assert_eq!(container_id(&format!("0::/{id}0")), None);
+    }
+
+    #[test]
+    fn pods_come_before_containers() {
+        let (uid, id) = ("2dd25b02-8d1b-4a36-9b8c-5c1e2f3a4b5c", "0b".repeat(32));
+        let known = |found: &str| (found == uid).then(|| "shop/web-0".to_owned());
+        for cgroups in [
+            format!(
+                "0::/kubepods.slice/kubepods-pod{}.slice/cri-containerd-{id}.scope\n",
+                uid.replace('-', "_")
+            ),
+            format!("12:pids:/\n11:memory:/kubepods/besteffort/pod{uid}/{id}\n0::/\n"),
+            format!("0::/../../pod{uid}/{id}\n"),
+        ] {
+            assert_eq!(
+                pod(&cgroups, known).as_deref(),
+                Some("shop/web-0"),
+                "{cgroups}"
+            );
+            assert_eq!(pod(&cgroups, |_| None).as_deref(), Some(uid));
+        }
+        assert_eq!(
+            pod(&format!("0::/system.slice/docker-{id}.scope\n"), known),
+            None
+        );
+        assert_eq!(pod("", known), None);
     }
 
     #[test]
