@@ -97,6 +97,22 @@ fn additions_are_plain_only_where_the_kernel_has_a_recursion_guard() {
     }
 }
 
+/// A cookie that is never given again since 5.12; before, the random number that the kernel mixes into
+/// hashes, beside the inode number.
+#[test]
+fn a_namespace_is_identified_by_its_cookie_or_by_what_stands_in_for_it() {
+    for (kernel, has_cookie) in [
+        ("debian-x86_64-5.10.223", false),
+        ("debian-x86_64-6.1.176", true),
+        ("mainline-x86_64-7.1", true),
+    ] {
+        let layout = types(kernel).layout.unwrap();
+        assert_eq!(layout.net_cookie > 0, has_cookie, "{kernel}");
+        assert!(layout.net_hash_mix > 0, "{kernel}");
+        assert!(layout.net_inum > 0, "{kernel}");
+    }
+}
+
 /// One array of listeners and a counter of minisockets before 5.19, then a table of their own and a
 /// counter of references.
 #[test]

@@ -1,20 +1,25 @@
 //! Where the iterator is no help: a kernel that refuses it, and one that passes over sockets.
 
 use std::{
-    net::{Ipv6Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use tcp_status::kernel::plan::{EbpfPlan, SeedMethod};
+use tcp_status_common::state::State;
 use tcp_status_testkit::{
     churn::{Churn, Ctx, SCENARIOS},
     held_sockets::{HeldSockets, SocketPlan},
+    netns::set_sysctl,
     raise_fd_limit, seed, soon,
 };
 
-use crate::subject::{Subject, place, turn};
+use crate::{
+    namespaces::{Inhabited, assert_exact, compare, listed, of, start},
+    subject::{Subject, place, turn},
+};
 
 fn procfs(plan: EbpfPlan) -> EbpfPlan {
     EbpfPlan {
@@ -122,6 +127,59 @@ fn a_port_keeps_its_connections_when_nothing_listens_any_more() {
         subject.assert_exact_within(2 * soon());
         subject.exact_snapshot_within(30 * soon());
     });
+}
+
+/// So many minisockets in another namespace are more than a seeding grows to from what a small host has.
+const MINISOCKETS: usize = 60_000;
+
+/// How long opening them may take: they are gone after 60 s.
+const OPENING: Duration = Duration::from_secs(35);
+
+/// Opens connections in the calling thread's namespace and closes them, client first: how many, and the last
+/// listener.
+fn leave_minisockets() -> (usize, TcpListener) {
+    const ADDRESSES: usize = 4;
+    set_sysctl("ipv4/ip_local_port_range", "1024 65000").unwrap();
+    // Else the kernel gives the ports of minisockets again.
+    set_sysctl("ipv4/tcp_tw_reuse", "0").unwrap();
+    set_sysctl("ipv4/tcp_max_tw_buckets", "200000").unwrap();
+    let began = Instant::now();
+    let mut left = 0;
+    let mut last = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    while left < MINISOCKETS && began.elapsed() < OPENING {
+        if left.is_multiple_of(MINISOCKETS / ADDRESSES) {
+            let number = u8::try_from(1 + left / (MINISOCKETS / ADDRESSES)).unwrap();
+            last = TcpListener::bind((Ipv4Addr::new(127, 0, 0, number), 80)).unwrap();
+        }
+        drop(TcpStream::connect(last.local_addr().unwrap()).unwrap());
+        drop(last.accept().unwrap());
+        left += 1;
+    }
+    (left, last)
+}
+
+/// In the full tier they are seeded as well: the map of seen sockets has room for them.
+#[test]
+fn many_minisockets_elsewhere_are_seeded_at_the_start() {
+    let (Some(own), Some(elsewhere)) = (place(), Inhabited::place()) else {
+        return;
+    };
+    let _turn = turn();
+    let (left, _listener) = elsewhere.run(leave_minisockets).unwrap();
+    println!("{left} minisockets");
+    own.run(|| {
+        // Without room, the start fails.
+        let subject = start();
+        let found = of(&subject, &elsewhere).expect("it has sockets");
+        let differences = compare(&found, &listed(&elsewhere));
+        let timewait = found.states[State::TimeWait];
+        println!("{timewait} are left; {differences}");
+        if left == MINISOCKETS {
+            assert!(timewait > 0, "{found:?}");
+        }
+        assert_exact(&subject, &elsewhere);
+    })
+    .unwrap();
 }
 
 /// Sockets that connect to themselves need no listener: audits under this churn have only walks that
