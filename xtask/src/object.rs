@@ -213,6 +213,8 @@ fn with_bpf_target(workspace: &Workspace, toolchain: &Toolchain, cargo: Step) ->
         .with(build_std.unwrap_or_default())
         .with("--target-dir")
         .with(workspace.target.join("bpf"))
+        // Incremental compilation generates other code.
+        .env("CARGO_INCREMENTAL", "0")
         .env("RUSTC", &toolchain.compiler.rustc)
         // aya-ebpf needs unstable features, which a stable compiler has, but hides.
         .env("RUSTC_BOOTSTRAP", "1")
