@@ -250,11 +250,15 @@ extern "C" fn check_namespace(i: usize) -> i32 {
         found.net = net.0;
         found.inode = inode;
         found.events = events;
-        found.alive = net.is_live(id).unwrap_or(false).into();
+        let mut is_live = net.is_live(id).unwrap_or(false);
         if kernel_layout::lists_tables() {
             found.hashinfo = net.hashinfo().unwrap_or(0);
-            found.timewait = net.timewait().unwrap_or(0);
+            let timewait = net.timewait().unwrap_or(0);
+            // Else it was read of what has the memory now.
+            is_live &= net.is_live(id).unwrap_or(false);
+            found.timewait = if is_live { timewait } else { 0 };
         }
+        found.alive = is_live.into();
     }
     0
 }
