@@ -5,7 +5,7 @@ use std::{
     convert::Infallible,
     env,
     ffi::OsString,
-    io::{IsTerminal as _, stdin},
+    io::{IsTerminal as _, stdin, stdout},
     os::unix::process::CommandExt as _,
     path::Path,
     process::Stdio,
@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use nix::unistd::Uid;
+use nix::unistd::{Gid, Group, Uid};
 
 use crate::{
     build::{self, ProfileArgs},
@@ -39,13 +39,11 @@ pub(crate) fn run(workspace: &Workspace, args: &RunArgs) -> Result<Infallible> {
     let profile = args.profile.name();
     let binary = build::static_binary(workspace, "tcp-status", "tcp-status", profile)?;
     let scan = has_option(&args.args, "--backend", Some("scan"));
+    let mut shared = Vec::new();
     let step = if Uid::effective().is_root() {
         step!(&binary)
     } else if !scan && sudo_works() {
-        eprintln!(
-            "query it by: sudo {} show; with --socket-group, its members need no sudo",
-            binary.display()
-        );
+        shared = socket_group(&args.args);
         step!(
             "sudo",
             format!("--preserve-env={SOCKET_VARIABLE},RUST_LOG"),
@@ -58,10 +56,26 @@ pub(crate) fn run(workspace: &Workspace, args: &RunArgs) -> Result<Infallible> {
         }
         unprivileged(workspace, &binary, &args.args)?
     };
-    let step = step.with("run").with(args.args.clone());
+    if !stdout().is_terminal() {
+        // On a terminal the tracker prints it, with the socket.
+        let folder = binary.parent().unwrap_or(Path::new("."));
+        eprintln!("in another shell: export PATH={}:$PATH", folder.display());
+    }
+    let step = step.with("run").with(shared).with(args.args.clone());
     eprintln!("{step}");
     let error = step.command().stdin(Stdio::inherit()).exec();
     Err(error).with_context(|| format!("cannot start `{step}`"))
+}
+
+/// An option by which the user who called sudo may query the tracker, as their group may.
+fn socket_group(args: &[OsString]) -> Vec<OsString> {
+    let given = ["--socket-group", "--socket-mode"];
+    if given.iter().any(|name| has_option(args, name, None)) {
+        return Vec::new();
+    }
+    let group = Group::from_gid(Gid::current()).ok().flatten();
+    let name = group.map(|group| vec!["--socket-group".into(), group.name.into()]);
+    name.unwrap_or_default()
 }
 
 /// With the socket where this user may write.
@@ -75,7 +89,13 @@ fn unprivileged(workspace: &Workspace, binary: &Path, args: &[OsString]) -> Resu
     let folder = folder.join("tcp-status");
     files::create_folder(&folder)?;
     let step = step.env(SOCKET_VARIABLE, folder.join("tcp-status.sock"));
-    eprintln!("query it by: {step} show");
+    if !stdout().is_terminal() {
+        let socket = folder.join("tcp-status.sock");
+        eprintln!(
+            "in another shell: export {SOCKET_VARIABLE}={}",
+            socket.display()
+        );
+    }
     Ok(step)
 }
 

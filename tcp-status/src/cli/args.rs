@@ -15,6 +15,7 @@ use super::{
         PortsOptions, ShowOptions, SocketOption, TopOptions, VerifyOptions, WaitOptions,
         WhoOptions,
     },
+    template::Template,
 };
 use crate::kernel::plan::Backend;
 
@@ -66,6 +67,11 @@ pub enum Command {
     /// Install, remove or check the Zabbix agent's configuration
     #[command(subcommand)]
     Zabbix(ZabbixCommand),
+    /// Print a file for Zabbix, Prometheus, Grafana or systemd
+    Template {
+        /// The file
+        name: Template,
+    },
     /// Print shell completions
     Completions {
         /// The shell

@@ -2,6 +2,7 @@
 
 pub mod args;
 mod check;
+mod client_commands;
 mod complete;
 pub mod exit;
 mod help;
@@ -17,6 +18,7 @@ mod self_test;
 mod signals;
 mod state_argument;
 mod systemd;
+pub mod template;
 mod top;
 mod usage;
 mod verify;
@@ -78,6 +80,7 @@ fn dispatch(command: Command) -> anyhow::Result<Verdict> {
         Command::Verify(options) => return verify::verify(&options),
         Command::Check(options) => return check::check(&options),
         Command::Zabbix(command) => return zabbix::zabbix(&command),
+        Command::Template { name } => print(name.text())?,
         Command::Completions { shell } => print(&complete::script(shell)?)?,
         Command::Man => print(&man::man()?)?,
     }

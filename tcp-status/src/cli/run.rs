@@ -3,7 +3,6 @@
 use std::{
     fs,
     io::{self, IsTerminal as _},
-    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -21,6 +20,7 @@ use tokio::{
 
 use super::{
     args::{CompatOption, NamespaceOption, RunOptions},
+    client_commands::Client,
     panic::{Socket, end_on_panic},
     passive,
     push::push,
@@ -32,7 +32,7 @@ use crate::{
     kernel::plan::Backend,
     privilege,
     serve::{
-        DEFAULT_SOCKET, Limits, Source, http,
+        Limits, Source, http,
         protocol::{ApiError, Show},
         unix::Server,
     },
@@ -183,7 +183,7 @@ async fn serve_until_signal(
     if let Some(metrics) = &metrics {
         log::info!(address:% = metrics.address(); "serving metrics");
     }
-    announce(&running.source, path).await;
+    announce(&running.source, options).await;
     let (stop, stopped) = watch::channel(());
     let stopping = async {
         let name = signals.any().await;
@@ -249,7 +249,8 @@ async fn dropped(mut channel: watch::Receiver<()>) {
 }
 
 /// Tells the log, the service manager and, on a terminal, the user.
-async fn announce(source: &Arc<dyn Source>, path: &Path) {
+async fn announce(source: &Arc<dyn Source>, options: &RunOptions) {
+    let path = &options.socket.socket;
     let source = Arc::clone(source);
     let first = spawn_blocking(move || source.show(&Show::default())).await;
     let tier = match first {
@@ -257,7 +258,7 @@ async fn announce(source: &Arc<dyn Source>, path: &Path) {
             if io::stdout().is_terminal()
                 && let Err(error) = print(&greeting(
                     &table::render(&snapshot, &table::Details::default()),
-                    path,
+                    &Client::find(path, options.socket_group.is_some()),
                 ))
             {
                 log::warn!(error:%; "cannot write to the terminal");
@@ -277,16 +278,11 @@ async fn announce(source: &Arc<dyn Source>, path: &Path) {
     notify(&[NotifyState::Ready]);
 }
 
-/// What is there, and how to ask for it.
-fn greeting(table: &str, path: &Path) -> String {
-    let socket = if path == Path::new(DEFAULT_SOCKET) {
-        String::new()
-    } else {
-        format!(" --socket {}", path.display())
-    };
+/// What is there, and how to query it.
+fn greeting(table: &str, client: &Client) -> String {
     format!(
-        "{table}\nFrom another terminal:\n  tcp-status show{socket}\n  \
-         tcp-status get established{socket}\nCtrl-C ends it.\n"
+        "{table}\nFrom another terminal:\n{}Ctrl-C ends it.\n",
+        client.commands()
     )
 }
 
@@ -294,21 +290,13 @@ fn greeting(table: &str, path: &Path) -> String {
 mod tests {
     use std::path::Path;
 
-    use super::greeting;
-    use crate::serve::DEFAULT_SOCKET;
+    use super::{Client, greeting};
 
     #[test]
-    fn the_greeting_names_commands_that_work() {
-        let usual = greeting("TABLE\n", Path::new(DEFAULT_SOCKET));
-        assert!(usual.starts_with("TABLE\n"));
-        assert!(
-            usual.contains("\n  tcp-status get established\n"),
-            "{usual}"
-        );
-        let other = greeting("", Path::new("/tmp/s"));
-        assert!(
-            other.contains("tcp-status show --socket /tmp/s\n"),
-            "{other}"
-        );
+    fn the_greeting_ends_with_commands() {
+        let client = Client::find(Path::new("/tmp/s"), true);
+        let text = greeting("TABLE\n", &client);
+        assert!(text.starts_with("TABLE\n\nFrom another"), "{text}");
+        assert!(text.contains("tcp-status get established\n"), "{text}");
     }
 }

@@ -1,15 +1,20 @@
 //! Help, version, completions and manual: there, and about every command.
 
 use std::{
+    collections::BTreeSet,
+    fs,
     io::{self, Write as _},
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
+use clap::ValueEnum;
+use tcp_status::cli::template::Template;
 use tcp_status_testkit::skip_unprepared;
 
 use crate::{printed, tcp_status};
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "run",
     "get",
     "show",
@@ -24,6 +29,7 @@ const COMMANDS: [&str; 16] = [
     "verify",
     "check",
     "zabbix",
+    "template",
     "completions",
     "man",
 ];
@@ -113,6 +119,40 @@ fn every_shell_has_its_script() {
         let script = printed(&["completions", shell]);
         assert!(script.contains("TCP_STATUS_COMPLETE"), "{script}");
     }
+}
+
+/// The files that `template` does not print: tests, and what makes the thresholds.
+const NOT_TEMPLATES: [&str; 2] = ["rules.json", "tcp-status.rules_test.yml"];
+
+#[test]
+fn every_template_is_printed() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("templates");
+    let mut files: BTreeSet<_> = files(&folder)
+        .into_iter()
+        .filter(|path| !NOT_TEMPLATES.iter().any(|name| path.ends_with(name)))
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    let names = Template::value_variants().iter();
+    for name in names.filter_map(ValueEnum::to_possible_value) {
+        let text = printed(&["template", name.get_name()]);
+        assert!(files.remove(&text), "{}", name.get_name());
+    }
+    assert_eq!(files.len(), 0, "{files:?}");
+}
+
+/// The files below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths
+        .flat_map(|path| {
+            if path.is_dir() {
+                files(&path)
+            } else {
+                vec![path]
+            }
+        })
+        .collect()
 }
 
 #[test]
