@@ -10,6 +10,12 @@ pub enum Template {
     /// Zabbix server 6.0 and later: items, discovery, triggers, dashboard
     #[value(name = "zabbix-6.0")]
     Zabbix60,
+    /// The same in the format of 7.4
+    #[value(name = "zabbix-7.4")]
+    Zabbix74,
+    /// The same in the format of 8.0, with items of type JSON
+    #[value(name = "zabbix-8.0")]
+    Zabbix80,
     /// Zabbix server 3.0 and later: eleven items, graphs, triggers
     #[value(name = "zabbix-3.0")]
     Zabbix30,
@@ -36,6 +42,12 @@ impl Template {
         match self {
             Self::Zabbix60 => {
                 include_str!("../../templates/zabbix/template_tcp_status_6.0.yaml")
+            }
+            Self::Zabbix74 => {
+                include_str!("../../templates/zabbix/template_tcp_status_7.4.yaml")
+            }
+            Self::Zabbix80 => {
+                include_str!("../../templates/zabbix/template_tcp_status_8.0.yaml")
             }
             Self::Zabbix30 => {
                 include_str!("../../templates/zabbix/template_tcp_status_3.0.xml")

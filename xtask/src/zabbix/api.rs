@@ -146,14 +146,18 @@ impl Template {
         Ok(text(row, "templateid")?.to_owned())
     }
 
+    /// As this server exports it.
+    pub(super) fn export(self, api: &Api, format: &str) -> Result<String> {
+        let of = json!({"format": format, "options": {"templates": [self.id(api)?]}});
+        api.call("configuration.export", &of)
+    }
+
     /// What the server made of it: its items and its export.
     fn stored(self, api: &Api) -> Result<(Vec<Value>, Value)> {
         let id = self.id(api)?;
         let of = json!({"templateids": id, "output": ["itemid", "key_"], "sortfield": "itemid"});
         let items = api.call("item.get", &of)?;
-        let of = json!({"format": "json", "options": {"templates": [id]}});
-        let export: String = api.call("configuration.export", &of)?;
-        let mut export: Value = serde_json::from_str(&export)?;
+        let mut export: Value = serde_json::from_str(&self.export(api, "json")?)?;
         // When it was exported; not in all versions.
         if let Some(content) = export["zabbix_export"].as_object_mut() {
             content.remove("date");

@@ -4,6 +4,8 @@
 
 mod api;
 mod checks;
+mod community;
+mod formats;
 mod pictures;
 mod round;
 mod sandbox;
@@ -81,6 +83,10 @@ pub(crate) struct ZabbixArgs {
     /// Install what is missing for pictures of the dashboard (Debian, as root)
     #[arg(long)]
     install: bool,
+    /// Write the templates for newer versions, as 7.0 exports that for 6.0, and the folders for
+    /// zabbix/community-templates; check nothing
+    #[arg(long)]
+    keep: bool,
     /// One round, of a process that need not clear up behind it
     #[arg(long, hide = true)]
     round: bool,
@@ -88,20 +94,29 @@ pub(crate) struct ZabbixArgs {
 
 pub(crate) fn run(workspace: &Workspace, args: &ZabbixArgs) -> Result<ExitCode> {
     let totals = match args.versions.as_slice() {
-        &[version] if args.round => round::run(workspace, version)?,
+        &[version] if args.round => round::run(workspace, version, args.keep)?,
+        [Version::V7_0] | [] if args.keep => {
+            run_versions(workspace, &[Version::V7_0], args.install, true)?
+        }
+        _ if args.keep => bail!("cannot export by another version than 7.0"),
         [] => run_all(workspace, args.install)?,
-        versions => run_versions(workspace, versions, args.install)?,
+        versions => run_versions(workspace, versions, args.install, false)?,
     };
     Ok(totals.finish())
 }
 
 /// All versions; for `cargo xtask test`.
 pub(crate) fn run_all(workspace: &Workspace, install: bool) -> Result<TestTotals> {
-    run_versions(workspace, Version::value_variants(), install)
+    run_versions(workspace, Version::value_variants(), install, false)
 }
 
 /// Gets everything that a round needs, then does the rounds, beside each other: mostly they wait.
-fn run_versions(workspace: &Workspace, versions: &[Version], install: bool) -> Result<TestTotals> {
+fn run_versions(
+    workspace: &Workspace,
+    versions: &[Version],
+    install: bool,
+    keep: bool,
+) -> Result<TestTotals> {
     let mut totals = TestTotals::default();
     if let Some(reason) = obstacle() {
         for version in versions {
@@ -120,12 +135,14 @@ fn run_versions(workspace: &Workspace, versions: &[Version], install: bool) -> R
     for &version in versions {
         download(&apt, version, &packages(workspace, version))?;
     }
-    vm::build(workspace)?;
+    if !keep {
+        vm::build(workspace)?;
+    }
     // `cargo test` builds this program again and deletes the file that was started.
     let program = folder.join("xtask");
     files::remove(&program)?;
     files::copy("/proc/self/exe", &program)?;
-    let start = |&version: &Version| Ok((version, start_round(&program, version)?));
+    let start = |&version: &Version| Ok((version, start_round(&program, version, keep)?));
     let rounds: Result<Vec<_>> = versions.iter().map(start).collect();
     for (version, round) in rounds? {
         let output = round.wait_with_output()?;
@@ -187,12 +204,13 @@ fn unpack(folder: &Path, tree: &Path) -> Result<()> {
 
 /// A round in a PID namespace: whatever it starts ends with it, however it ends. It may take several
 /// times as long as on an idle machine.
-fn start_round(program: &Path, version: Version) -> Result<Child> {
+fn start_round(program: &Path, version: Version, keep: bool) -> Result<Child> {
     let step =
         step!("timeout --kill-after=5 600 unshare --pid --fork --kill-child --mount-proc --")
             .with(program)
             .with("zabbix --round")
             .with(version.name());
+    let step = if keep { step.with("--keep") } else { step };
     let child = step.command().stdout(Stdio::piped()).spawn();
     child.with_context(|| format!("cannot start `{step}`"))
 }

@@ -7,7 +7,7 @@ use tcp_status_testkit::{held_sockets::HeldSockets, netns::Netns};
 use super::{
     Version,
     api::{Api, CLASSIC, Host, MASTER},
-    checks, packages, pictures,
+    checks, community, formats, packages, pictures,
     sandbox::Sandbox,
     servers::{self, AGENTS, Database},
     subject::Subject,
@@ -60,19 +60,59 @@ struct Round<'a> {
 }
 
 /// Runs everything in a network namespace of its own.
-pub(super) fn run(workspace: &Workspace, version: Version) -> Result<TestTotals> {
+///
+/// With `keep`, writes the templates for newer versions and does nothing else.
+pub(super) fn run(workspace: &Workspace, version: Version, keep: bool) -> Result<TestTotals> {
     let sandbox = Sandbox::new()?;
     let mut totals = TestTotals {
         label: version.label(),
         ..TestTotals::default()
     };
     Netns::new()?.run(|| {
-        if let Some(mut round) = Round::start(workspace, &sandbox, version, &mut totals) {
+        if keep {
+            let _: Option<()> = keep_formats(workspace, &sandbox, version, &mut totals);
+        } else if let Some(mut round) = Round::start(workspace, &sandbox, version, &mut totals) {
             // What failed is in the totals.
             let _: Option<()> = round.run_steps(&mut totals);
         }
     })?;
     Ok(totals)
+}
+
+/// Everything up to the front end, which needs no server to import and export.
+fn keep_formats(
+    workspace: &Workspace,
+    sandbox: &Sandbox,
+    version: Version,
+    totals: &mut TestTotals,
+) -> Option<()> {
+    let (_database, _frontend) = start_frontend(workspace, sandbox, version, totals)?;
+    let api = totals.need("sign in", || Api::sign_in(version).map(nothing))?;
+    totals.need("export", || {
+        MASTER.import(&api, &workspace.root)?;
+        Ok(((), formats::keep(&api, &workspace.root)?))
+    })?;
+    totals.need("community", || {
+        let folder = workspace.target.join("zabbix/community");
+        Ok(((), community::write(&api, &workspace.root, &folder)?))
+    })
+}
+
+fn start_frontend<'a>(
+    workspace: &Workspace,
+    sandbox: &'a Sandbox,
+    version: Version,
+    totals: &mut TestTotals,
+) -> Option<(Database<'a>, Process)> {
+    totals.need("unpack", || {
+        unpack(&packages(workspace, version), &sandbox.tree(""))?;
+        sandbox.make_locale().map(nothing)
+    })?;
+    let database = totals.need("database", || Database::start(sandbox).map(nothing))?;
+    let frontend = totals.need("front end", || {
+        servers::start_frontend(sandbox).map(nothing)
+    })?;
+    Some((database, frontend))
 }
 
 fn nothing<T>(value: T) -> (T, String) {
@@ -87,14 +127,7 @@ impl<'a> Round<'a> {
         version: Version,
         totals: &mut TestTotals,
     ) -> Option<Self> {
-        totals.need("unpack", || {
-            unpack(&packages(workspace, version), &sandbox.tree(""))?;
-            sandbox.make_locale().map(nothing)
-        })?;
-        let database = totals.need("database", || Database::start(sandbox).map(nothing))?;
-        let frontend = totals.need("front end", || {
-            servers::start_frontend(sandbox).map(nothing)
-        })?;
+        let (database, frontend) = start_frontend(workspace, sandbox, version, totals)?;
         let subject = totals.need("sockets", || {
             Subject::new(sandbox, &vm::program(workspace)).map(nothing)
         })?;
@@ -123,6 +156,11 @@ impl<'a> Round<'a> {
                 let items = template.import(&self.api, &self.workspace.root)?;
                 Ok(((), format!("twice, {items} items, nothing changed")))
             })?;
+        }
+        if self.api.version == Version::V7_0 {
+            totals.check("templates for newer versions", || {
+                formats::check(&self.api, &self.workspace.root)
+            });
         }
         let hosts = totals.need("hosts", || self.hosts())?;
         let held = totals.need("hold every state", || self.subject.hold().map(nothing))?;
