@@ -96,10 +96,7 @@ fn points(request: &Value, name: &str) -> Vec<(Vec<String>, u64)> {
             })
             .collect();
         attributes.sort();
-        (
-            attributes,
-            point["asInt"].as_str().unwrap().parse().unwrap(),
-        )
+        (attributes, point["asInt"].as_u64().unwrap())
     });
     points.collect()
 }
@@ -113,6 +110,10 @@ fn times(request: &Value) -> &Value {
 fn a_reading_has_the_names_of_the_conventions() {
     let hour = Duration::from_secs(3600);
     let taken = pushed(full(), hour, &[("200 OK", "{\"partialSuccess\":{}}")]);
+    let resource = &taken[0]["resourceMetrics"][0];
+    for schema in [resource, &resource["scopeMetrics"][0]].map(|one| &one["schemaUrl"]) {
+        assert_eq!(schema, "https://opentelemetry.io/schemas/1.44.0");
+    }
     let found = points(&taken[0], "system.network.connection.count");
     assert_eq!(found.len(), 22);
     let wanted = |family: &str, counts: &Counts| {

@@ -18,7 +18,7 @@ use self::release::{Made, REVISION, Release};
 use crate::{
     files,
     object::digest,
-    step::{Step, run, step},
+    step::{Step, cargo, run, step},
     test_totals::{Outcome, TestTotals},
     toolchain::{Tool, apt_install, exists, provide_tools},
     vm::trial,
@@ -84,6 +84,15 @@ pub(crate) fn run(workspace: &Workspace, args: &PackageArgs) -> Result<ExitCode>
         args.advisories.as_deref(),
         &mut totals,
     );
+    totals.check("crates", || {
+        step!(
+            cargo(),
+            "publish --dry-run --locked --package tcp-status-common --package tcp-status --target-dir",
+            work.join("crates")
+        )
+        .folder(&made.source)
+        .run()
+    });
     if args.reproduce {
         totals.check("reproduced", || {
             let again = folder.join("again");

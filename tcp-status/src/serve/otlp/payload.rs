@@ -1,10 +1,13 @@
 //! Builds the body of an export request: OTLP in its JSON encoding, in which 64-bit integers are
-//! strings. Names of states, attributes and the first metric are those of OpenTelemetry's semantic
+//! strings or numbers. Names of states, attributes and the first metric are those of OpenTelemetry's semantic
 //! conventions; the others begin with `tcp_status.`.
 
 use serde_json::{Value, json};
 
 use crate::snapshot::{Counts, Snapshot, netns_names};
+
+/// The version of the conventions that names and values are from.
+const SCHEMA: &str = "https://opentelemetry.io/schemas/1.44.0";
 
 /// Cumulative: each point counts from the start.
 const CUMULATIVE: u8 = 2;
@@ -28,7 +31,12 @@ pub(super) fn body(host: &str, snapshots: &[Snapshot], times: Times) -> String {
     let scope = json!({ "name": "tcp-status", "version": env!("CARGO_PKG_VERSION") });
     let request = json!({ "resourceMetrics": [{
         "resource": { "attributes": resource },
-        "scopeMetrics": [{ "scope": scope, "metrics": metrics(snapshots, times) }],
+        "scopeMetrics": [{
+            "scope": scope,
+            "metrics": metrics(snapshots, times),
+            "schemaUrl": SCHEMA,
+        }],
+        "schemaUrl": SCHEMA,
     }] });
     request.to_string()
 }
@@ -109,7 +117,8 @@ impl Points<'_> {
             "attributes": attributes(labels.iter().cloned().chain(netns)),
             "startTimeUnixNano": self.times.start.to_string(),
             "timeUnixNano": self.times.now.to_string(),
-            "asInt": value.to_string(),
+            // A number, which every receiver takes as well: Rotel loses a value that is a string.
+            "asInt": value,
         }));
     }
 
