@@ -106,14 +106,18 @@ fn times(request: &Value) -> &Value {
     &metrics[0]["sum"]["dataPoints"][0]["timeUnixNano"]
 }
 
+fn assert_names_the_conventions(request: &Value) {
+    let resource = &request["resourceMetrics"][0];
+    for schema in [resource, &resource["scopeMetrics"][0]].map(|one| &one["schemaUrl"]) {
+        assert_eq!(schema, "https://opentelemetry.io/schemas/1.44.0");
+    }
+}
+
 #[test]
 fn a_reading_has_the_names_of_the_conventions() {
     let hour = Duration::from_secs(3600);
     let taken = pushed(full(), hour, &[("200 OK", "{\"partialSuccess\":{}}")]);
-    let resource = &taken[0]["resourceMetrics"][0];
-    for schema in [resource, &resource["scopeMetrics"][0]].map(|one| &one["schemaUrl"]) {
-        assert_eq!(schema, "https://opentelemetry.io/schemas/1.44.0");
-    }
+    assert_names_the_conventions(&taken[0]);
     let found = points(&taken[0], "system.network.connection.count");
     assert_eq!(found.len(), 22);
     let wanted = |family: &str, counts: &Counts| {
