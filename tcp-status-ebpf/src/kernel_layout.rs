@@ -1,13 +1,9 @@
 //! Reading the running kernel's structures at the offsets that its BTF gave.
 
-use core::{
-    mem::zeroed,
-    ptr::{addr_of, read_volatile},
-};
+use core::{mem::zeroed, ptr::read_volatile};
 
 use aya_ebpf::helpers::{
-    bpf_probe_read_kernel, bpf_probe_read_kernel_buf,
-    generated::{bpf_jiffies64, bpf_skc_to_tcp_sock},
+    bpf_probe_read_kernel, bpf_probe_read_kernel_buf, generated::bpf_skc_to_tcp_sock,
 };
 use tcp_status_common::{
     counters::{ListenerRecord, NetnsId, ROOT_CGROUP},
@@ -31,9 +27,17 @@ static KERNEL_LAYOUT: KernelLayout = KernelLayout {
 macro_rules! layout {
     ($member:ident) => {
         // SAFETY: a static of this program.
-        unsafe { read_volatile(addr_of!(KERNEL_LAYOUT.$member)) }
+        unsafe {
+            core::ptr::read_volatile(core::ptr::addr_of!(
+                $crate::kernel_layout::KERNEL_LAYOUT.$member
+            ))
+        }
     };
 }
+
+mod tcp_sock;
+
+pub(crate) use tcp_sock::TcpSock;
 
 /// Whether a program of ours may interrupt itself on one CPU.
 #[inline(always)]
@@ -478,89 +482,6 @@ impl UntypedNet {
     pub(crate) fn timewait(self) -> Result<u32, i32> {
         let count: u32 = self.death_row()?.probe(layout!(death_row_timewait))?;
         Ok(count.wrapping_sub(layout!(death_row_none)))
-    }
-}
-
-/// A pointer that the verifier knows as `struct tcp_sock *`: everything can be loaded directly.
-#[derive(Clone, Copy)]
-pub(crate) struct TcpSock(pub(crate) Sock);
-
-impl TcpSock {
-    /// The local port that it has, or had last.
-    #[inline(always)]
-    pub(crate) fn last_port(self) -> u16 {
-        u16::from_be(self.0.read(layout!(inet_sport)))
-    }
-
-    /// Segments that the peer has not acknowledged, a SYN included.
-    #[inline(always)]
-    pub(crate) fn packets_out(self) -> u32 {
-        self.0.read(layout!(packets_out))
-    }
-
-    /// Whether it is a child of Fast Open whose handshake is not complete.
-    #[inline(always)]
-    pub(crate) fn is_fast_open_child(self) -> bool {
-        self.0.read::<u64>(layout!(fastopen_rsk)) != 0
-    }
-
-    /// Request sockets that wait at a listener. The kernel's number may be below zero, as above.
-    #[inline(always)]
-    pub(crate) fn request_count(self) -> u32 {
-        self.0
-            .read::<i32>(layout!(icsk_qlen))
-            .max(0)
-            .cast_unsigned()
-    }
-
-    /// Those of `requests` whose SYN+ACK timer has expired, as above.
-    #[inline(always)]
-    pub(crate) fn retransmitted(self, requests: u32) -> u32 {
-        let young: i32 = self.0.read(layout!(icsk_young));
-        requests.saturating_sub(young.max(0).cast_unsigned())
-    }
-
-    /// Connections that wait at a listener.
-    #[inline(always)]
-    pub(crate) fn accept_queue(self) -> u32 {
-        self.0.read(layout!(sk_ack_backlog))
-    }
-
-    /// How many may wait.
-    #[inline(always)]
-    pub(crate) fn accept_queue_limit(self) -> u32 {
-        self.0.read(layout!(sk_max_ack_backlog))
-    }
-
-    /// Segments and handshakes that a listener dropped.
-    #[inline(always)]
-    pub(crate) fn drops(self) -> u32 {
-        self.0.read(layout!(sk_drops))
-    }
-
-    /// Whether a listener belongs to a group at one address.
-    #[inline(always)]
-    pub(crate) fn is_reuseport(self) -> bool {
-        self.0.read::<u64>(layout!(sk_reuseport_cb)) != 0
-    }
-
-    /// Whole seconds since the peer's last acknowledgement.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the kernel keeps the lower half of its jiffies"
-    )]
-    #[inline(always)]
-    pub(crate) fn idle_seconds(self) -> u32 {
-        let last: u32 = self.0.read(layout!(rcv_tstamp));
-        // SAFETY: no arguments.
-        let now = unsafe { bpf_jiffies64() } as u32;
-        let since = now.wrapping_sub(last);
-        // Acknowledged while this was read.
-        if since > u32::MAX / 2 {
-            return 0;
-        }
-        // The loader never leaves a zero; the verifier wants to be told.
-        since / layout!(hz).max(1)
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use tcp_status::snapshot::{ConnectFailures, Ends};
-use tcp_status_testkit::{netns::set_sysctl, skip_unprepared};
+use tcp_status_testkit::{netns::set_sysctl, skip};
 
 use crate::{
     ends::{BOTH, assert_ends, error_of},
@@ -29,10 +29,10 @@ fn network(command: &str) -> Result<(), String> {
     }
 }
 
-/// All of them, or none of the test.
+/// All of them, or none of the test: a machine of tests has neither the programs nor what they ask of the kernel.
 fn prepared(commands: &[&str]) -> bool {
     let done = commands.iter().try_for_each(|command| network(command));
-    done.inspect_err(|error| skip_unprepared(error)).is_ok()
+    done.inspect_err(|error| skip(error)).is_ok()
 }
 
 /// Ports with a listener, to which a firewall lets nothing pass: dropped, refused in the name of the peer, and
