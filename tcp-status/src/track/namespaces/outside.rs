@@ -128,6 +128,7 @@ impl Tracker {
         if let Some(inside) = lock(&self.inside).get(netns) {
             (snapshot.overflows, snapshot.syncookies) = (inside.overflows, inside.syncookies);
             snapshot.ephemeral_ports = inside.settings.ephemeral_ports;
+            snapshot.reserved_ports = inside.settings.reserved_ports;
             queues::set_syn_queue_limits(&mut listeners, &inside.settings);
         }
         snapshot.ports = self.ports(netns, gauges, apart, &half_open)?;
