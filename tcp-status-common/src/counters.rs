@@ -392,7 +392,7 @@ pub struct ListenerRecord {
     pub accept_queue_limit: u32,
     /// Request sockets.
     pub requests: u32,
-    /// Those of them whose SYN+ACK was not acknowledged in time.
+    /// Those of them whose SYN+ACK timer has expired.
     pub retransmitted: u32,
     /// Segments and handshakes that it dropped.
     pub drops: u32,

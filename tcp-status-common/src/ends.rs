@@ -9,7 +9,7 @@ use crate::state::State;
 pub enum EndReason {
     /// `connect()`: the peer answered with a reset.
     Refused = 0,
-    /// `connect()`: reset after the peer had begun to connect as well.
+    /// `connect()`: reset in another way; Linux says "refused" of a reset that answers a SYN.
     ConnectReset,
     /// `connect()`: no answer.
     ConnectTimedOut,

@@ -86,8 +86,6 @@ pub struct KernelLayout {
     pub inet_sport: u32,
     /// `struct tcp_sock`: `packets_out`, 4 bytes: segments that are not acknowledged, a SYN included.
     pub packets_out: u32,
-    /// `struct tcp_sock`: `fastopen_rsk`, a pointer: of a child of Fast Open, until its handshake is complete.
-    pub fastopen_rsk: u32,
     /// `struct tcp_sock`: `rcv_tstamp`, 4 bytes: jiffies at the peer's last acknowledgement.
     pub rcv_tstamp: u32,
     /// `struct inet_timewait_sock`: `tw_substate`, 1 byte.
@@ -142,4 +140,4 @@ pub struct KernelLayout {
     pub sk_uid: u32,
 }
 
-const _: () = assert!(size_of::<KernelLayout>() == 252);
+const _: () = assert!(size_of::<KernelLayout>() == 248);

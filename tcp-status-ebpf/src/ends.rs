@@ -11,7 +11,7 @@ use tcp_status_common::{
 };
 
 use crate::{
-    cells::{self, CounterCell, FIN_WAIT1, FIN_WAIT2, SYN_RECV, SYN_SENT},
+    cells::{self, CounterCell, FIN_WAIT1, FIN_WAIT2, SYN_SENT},
     kernel_layout::Sock,
     maps::{self, NO_LOCAL_PORT},
     netns_counters::{BPF_NOEXIST, NetnsCounters},
@@ -37,14 +37,9 @@ pub(crate) fn closed(
 /// The same, with as few arguments as a function may have.
 #[inline(never)]
 fn record(netns: NetnsId, sock: Sock, mut from: u32, mut port: u32, slot: u32) {
-    match from & 0xff {
-        // A connect() that met one of its peer; a child of Fast Open is a connection.
-        SYN_RECV if sock.as_tcp().is_some_and(|tcp| !tcp.is_fast_open_child()) => {
-            from = from & !0xff | SYN_SENT;
-        }
-        // It neither becomes a minisocket nor has one: this side has reset it.
-        FIN_WAIT2 if !sock.is_dead_or_done() => from = from & !0xff | FIN_WAIT1,
-        _ => {}
+    // It neither becomes a minisocket nor has one: this side has reset it.
+    if from & 0xff == FIN_WAIT2 && !sock.is_dead_or_done() {
+        from = from & !0xff | FIN_WAIT1;
     }
     // A socket that had a port before still shows it.
     if from & 0xff == SYN_SENT

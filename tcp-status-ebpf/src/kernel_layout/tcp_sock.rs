@@ -21,12 +21,6 @@ impl TcpSock {
         self.0.read(layout!(packets_out))
     }
 
-    /// Whether it is a child of Fast Open whose handshake is not complete.
-    #[inline(always)]
-    pub(crate) fn is_fast_open_child(self) -> bool {
-        self.0.read::<u64>(layout!(fastopen_rsk)) != 0
-    }
-
     /// Request sockets that wait at a listener. The kernel's number may be below zero, as above.
     #[inline(always)]
     pub(crate) fn request_count(self) -> u32 {

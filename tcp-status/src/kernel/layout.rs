@@ -182,7 +182,6 @@ fn kernel_layout(btf: &Btf, types: &Types<'_>) -> Result<KernelLayout, String> {
         sk_err: offset("sock", "sk_err")?,
         inet_sport: offset("inet_sock", "inet_sport")?,
         packets_out: offset("tcp_sock", "packets_out")?,
-        fastopen_rsk: offset("tcp_sock", "fastopen_rsk")?,
         rcv_tstamp: offset("tcp_sock", "rcv_tstamp")?,
         tw_substate: offset("inet_timewait_sock", "tw_substate")?,
         icsk_qlen: offset("inet_connection_sock", "icsk_accept_queue.qlen")?,

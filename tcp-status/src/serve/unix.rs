@@ -20,7 +20,7 @@ use tokio::{
     select,
     sync::Semaphore,
     task::spawn_blocking,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{
@@ -136,11 +136,11 @@ struct Protocol {
     limits: Limits,
 }
 
-/// Who waits for the same number looks at it at the same moments: one of them reads it for all.
+/// Clients of one user that wait for the same number look at it at the same moments: one of them reads it for all.
 struct Looks {
     /// When the first of these moments was.
     since: Instant,
-    by_query: Mutex<Vec<(Get, Weak<Look>)>>,
+    by_query: Mutex<Vec<(Peer, Get, Weak<Look>)>>,
 }
 
 /// The last number, and when its reading began.
@@ -155,15 +155,15 @@ impl Looks {
     }
 
     /// What all share that wait for this.
-    fn shared(&self, query: &Get) -> Arc<Look> {
+    fn shared(&self, peer: Peer, query: &Get) -> Arc<Look> {
         let mut all = self.by_query.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|(_, look)| look.strong_count() > 0);
-        let found = all.iter().find(|(of, _)| of == query);
+        all.retain(|(_, _, look)| look.strong_count() > 0);
+        let found = all.iter().find(|(by, of, _)| *by == peer && of == query);
         found
-            .and_then(|(_, look)| look.upgrade())
+            .and_then(|(_, _, look)| look.upgrade())
             .unwrap_or_else(|| {
                 let look = Arc::default();
-                all.push((query.clone(), Arc::downgrade(&look)));
+                all.push((peer, query.clone(), Arc::downgrade(&look)));
                 look
             })
     }
@@ -265,10 +265,15 @@ impl Protocol {
         let mut changes = self.calls.source().changes(&wait.of);
         let deadline = wait.limit().map(|limit| Instant::now() + limit);
         let mut met_since = None;
-        let shared = self.looks.shared(&wait.of);
+        let shared = self.looks.shared(peer, &wait.of);
         let mut look = Instant::now();
         loop {
-            let value = match self.number_since(look, &shared, &wait.of, peer).await {
+            let read = self.number_since(look, &shared, &wait.of, peer);
+            let read = select! {
+                read = read => read,
+                _ = stream.read_u8() => return None,
+            };
+            let value = match read {
                 Ok(value) => value,
                 Err(error) => return Some(Err(error)),
             };
@@ -315,7 +320,11 @@ impl Protocol {
         query: &Get,
         peer: Peer,
     ) -> Result<u64, ApiError> {
-        let mut last = shared.lock().await;
+        // Not for longer than its own reading might take.
+        let Ok(mut last) = timeout(self.limits.call, shared.lock()).await else {
+            let why = "cannot query the tracker: the host is overloaded; try again later";
+            return Err(ApiError::unavailable(why.into()));
+        };
         if let Some((at, value)) = *last
             && at >= moment
         {

@@ -24,7 +24,7 @@ pub struct Ends {
 pub struct ConnectFailures {
     /// The peer answered with a reset.
     pub refused: u64,
-    /// Reset after the peer had begun to connect as well.
+    /// Reset in another way: Linux says "refused" of a reset that answers a SYN.
     pub reset: u64,
     /// No answer.
     pub timed_out: u64,

@@ -128,7 +128,7 @@ impl<'a> Group<'a> {
         each.map(|socket| socket.syn_queue.map(u64::from)).sum()
     }
 
-    /// Those of them whose SYN+ACK was not acknowledged in time; none where the kernel does not report it.
+    /// Those of them whose SYN+ACK timer has expired; none where the kernel does not report it.
     #[must_use]
     pub fn syn_queue_retransmitted(&self) -> Option<u64> {
         let each = self.sockets.iter();

@@ -29,9 +29,9 @@ pub struct Listener {
     pub accept_queue_peak: Option<u32>,
     /// Half-open connections; none where the kernel does not report them.
     pub syn_queue: Option<u32>,
-    /// Those of them whose SYN+ACK the client did not acknowledge within its timeout (1 s at first), so that the
-    /// kernel sends it again: lost segments, or SYNs whose sender does not exist. None where the kernel does not
-    /// report it.
+    /// Those of them whose SYN+ACK timer (1 s at first) has expired: the client has not answered, because segments
+    /// were lost or it does not exist; or it waits for data (`TCP_DEFER_ACCEPT`) or for room in the accept queue.
+    /// None where the kernel does not report it.
     #[serde(default)]
     pub syn_queue_retransmitted: Option<u32>,
     /// Half-open connections from which on the kernel drops SYNs or answers them with cookies; none where the

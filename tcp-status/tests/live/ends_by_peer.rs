@@ -70,13 +70,16 @@ fn connects_that_a_peer_ends_are_counted_by_reason() {
                 peer.meet_and_reset(&peer.next_attempt().unwrap()).unwrap();
                 assert_eq!(failure(&socket), libc::ECONNRESET);
             }
-            // A reset of what was only asked for is "refused".
+            // A reset of what was only asked for is "refused"; after both sides have begun, a connection ends.
             let expected = Ends {
                 connect_failures: ConnectFailures {
-                    reset: 2,
                     unreachable: 3,
                     other: 1,
                     ..ConnectFailures::default()
+                },
+                connection_ends: ConnectionEnds {
+                    reset_by_peer: 2,
+                    ..ConnectionEnds::default()
                 },
                 ..Ends::default()
             };

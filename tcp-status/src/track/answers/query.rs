@@ -369,7 +369,7 @@ impl Tracker {
         if reading.degraded.is_some() {
             snapshot.degraded.clone_from(&reading.degraded);
         }
-        if shared.unrecorded != audit_state.unrecorded {
+        if shared.unrecorded > audit_state.unrecorded {
             snapshot.degraded.get_or_insert(UNRECORDED.into());
         }
         snapshot

@@ -79,7 +79,7 @@ pub(super) fn write(writer: &mut MetricWriter<'_>, snapshots: &[NetnsSnapshot]) 
         writer,
         &all,
         "tcp_status_syn_queue_retransmitted",
-        "Half-open connections whose SYN+ACK was not acknowledged in time, of all sockets of this address and port, \
+        "Half-open connections whose SYN+ACK timer has expired, of all sockets of this address and port, \
          where there are any.",
         |group| group.syn_queue_retransmitted().filter(|count| *count > 0),
     )?;
