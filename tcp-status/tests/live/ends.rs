@@ -112,7 +112,7 @@ fn failed_connects_are_counted_by_reason() {
                 for _ in 0..5 {
                     assert_eq!(error_of(TcpStream::connect(refusing)), libc::ECONNREFUSED);
                 }
-                let (_deaf, silent, _fillers) = deaf(at);
+                let (deaf, silent, fillers) = deaf(at);
                 assert_eq!(error_of(TcpStream::connect(silent)), libc::ETIMEDOUT);
                 for _ in 0..3 {
                     let given_up =
@@ -123,6 +123,9 @@ fn failed_connects_are_counted_by_reason() {
                         libc::EINPROGRESS
                     );
                 }
+                // It resets what waits there while that is open.
+                drop(deaf);
+                drop(fillers);
             }
             let expected = Ends {
                 connect_failures: ConnectFailures {
