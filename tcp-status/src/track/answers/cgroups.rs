@@ -160,7 +160,7 @@ impl Tracker {
         let ids = sums.tracked.keys().map(|(_, id)| id);
         let ids: BTreeSet<u64> = ids.chain(requests.keys()).copied().collect();
         let mut names = lock(&self.cgroup_names);
-        names.resolve(ids.iter().copied());
+        names.resolve_now(ids.iter().copied());
         let is_named = |id: &u64| names.get(*id).is_named(named);
         let matching: BTreeSet<u64> = ids.into_iter().filter(is_named).collect();
         drop(names);
