@@ -55,8 +55,11 @@ impl SecondaryBanks {
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct WriterStats {
-    /// Events that were counted into a live bank.
+    /// State changes of sockets that were counted into a live bank.
     pub counted: u64,
+    /// Changes of minisockets that were. Apart, because the program of their births may interrupt the one that
+    /// counts the others.
+    pub counted_minisockets: u64,
     /// Events that only this copy saw, of any protocol and namespace: what the kernel skipped the
     /// first copy for. 0 for all but the second.
     pub recovered: u64,
@@ -65,11 +68,11 @@ pub struct WriterStats {
     pub unregistered: u64,
 }
 
-const _: () = assert!(size_of::<WriterStats>() == 24);
+const _: () = assert!(size_of::<WriterStats>() == 32);
 
 /// What a CPU needs at each event, in one place: a look-up costs more than all that is done there.
 #[derive(Clone, Copy, Debug)]
-#[repr(C)]
+#[repr(C, align(128))]
 pub struct PerCpu {
     /// Tasks, and interrupts: what one copy of the handler leaves for the other.
     pub contexts: [ContextSlot; 2],
@@ -86,8 +89,8 @@ pub struct PerCpu {
     pub first: [Bank; 2],
 }
 
-const _: () = assert!(size_of::<PerCpu>() == 5248);
-const _: () = assert!(size_of::<PerCpu>().is_multiple_of(CACHE_LINES));
+const _: () = assert!(size_of::<PerCpu>() == 5376);
+const _: () = assert!(align_of::<PerCpu>() == CACHE_LINES);
 
 /// The shards that gauges by port and by cgroup are kept in: one for each CPU that may be online when
 /// the tracker starts, and one that CPUs of higher numbers share. Machines may have many more of these

@@ -139,7 +139,7 @@ fn transition(writer: Writer, sock: Sock, tw: *const u8, from: u32, to: u32) {
     {
         counters.count_transition(bank, from, to);
         ports::count_transition(writer, ports::slot(counters, bank, port), bank, from, to);
-        bump_stat!(cpu, writer, counted);
+        bump_stat!(cpu, writer, counted_minisockets);
     }
     if let Some(bank) = SeededBank::of_minisockets(mode)
         && mode.counts_timewait(bank.index())

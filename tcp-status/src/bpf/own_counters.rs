@@ -80,7 +80,7 @@ impl OwnCounters {
                 self.cpus.read(cpu, offset);
             for PodWrapper(writer) in writers {
                 sum.recovered += writer.recovered;
-                sum.counted += writer.counted;
+                sum.counted += writer.counted + writer.counted_minisockets;
                 sum.unregistered += writer.unregistered;
             }
         }
