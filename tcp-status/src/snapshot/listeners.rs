@@ -97,6 +97,8 @@ pub struct Ports {
     pub outgoing: Option<Counts>,
     /// Ports beyond the limit, together. None where all fit.
     pub other: Option<Counts>,
+    /// Those ports.
+    pub other_ports: Vec<u16>,
     /// Ports with a new first listener: until the next audit, their older connections are counted in `outgoing`.
     pub unaudited: Vec<u16>,
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use crate::snapshot::compare::{Comparison, Match, Row};
+use crate::snapshot::compare::{Comparison, Match, PortRows, Row};
 
 /// The verdict, all states, and below them what is not equal of families and ports.
 #[must_use]
@@ -32,14 +32,19 @@ fn write(out: &mut String, compared: &Comparison) -> fmt::Result {
     for each in &compared.states {
         row(out, each, "")?;
     }
-    for (rows, family) in [(&compared.ipv4, " ipv4"), (&compared.ipv6, " ipv6")] {
+    let of_port = |of: &PortRows| format!(" port {}", of.port);
+    let ports = compared.ports.iter().map(|of| (&of.states, of_port(of)));
+    let families = [
+        (&compared.ipv4, " ipv4".into()),
+        (&compared.ipv6, " ipv6".into()),
+    ];
+    let together = [
+        (&compared.outgoing, " outgoing".into()),
+        (&compared.other, " other".into()),
+    ];
+    for (rows, name) in families.into_iter().chain(ports).chain(together) {
         for each in rows.iter().filter(|row| row.verdict != Match::Equal) {
-            row(out, each, family)?;
-        }
-    }
-    for of in &compared.ports {
-        for each in of.states.iter().filter(|row| row.verdict != Match::Equal) {
-            row(out, each, &format!(" port {}", of.port))?;
+            row(out, each, &name)?;
         }
     }
     Ok(())

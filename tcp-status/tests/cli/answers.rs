@@ -211,6 +211,7 @@ fn verify_agrees_with_a_scan_at_rest() {
             );
             assert_eq!(compared["states"][9]["kernel"], 1, "{json}");
             assert_eq!(compared["ipv4"][9]["difference"], 0, "{json}");
+            assert_eq!(compared["outgoing"][9]["verdict"], "equal", "{json}");
         })
         .unwrap();
 }

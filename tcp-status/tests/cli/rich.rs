@@ -361,6 +361,7 @@ fn ports() -> tcp_status::snapshot::Ports {
             .collect(),
         outgoing: Some(counts(&[(State::CloseWait, 200), (State::Established, 31)])),
         other: Some(counts(&[(State::Established, 5), (State::Listen, 2)])),
+        other_ports: vec![9000, 9001],
         unaudited: vec![FULL],
     }
 }

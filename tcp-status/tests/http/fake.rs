@@ -167,6 +167,7 @@ pub(crate) fn full() -> Snapshot {
             tracked: vec![port(22, 3), port(8080, 4)],
             outgoing: Some(counts(6)),
             other: Some(counts(5)),
+            other_ports: vec![9091],
             unaudited: vec![9090],
         },
         cgroups: Some(Cgroups {

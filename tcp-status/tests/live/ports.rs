@@ -11,11 +11,12 @@ use std::{
 use rand::RngExt as _;
 use socket2::{Domain, Socket, Type};
 use tcp_status::{
+    kernel::procfs,
     serve::{
         Source as _,
         protocol::{Get, Show},
     },
-    snapshot::Tier,
+    snapshot::{Tier, compare::Comparison},
 };
 use tcp_status_common::state::State;
 use tcp_status_testkit::{
@@ -483,6 +484,11 @@ fn ports_beyond_the_limit_add_up_as_well() {
             assert_rows_add_up(&subject);
             pairs.clear();
             assert_rows_add_up(&subject);
+            let snapshot = subject.snapshot();
+            let listing = procfs::listing_by_port().unwrap();
+            let compared = Comparison::new(&snapshot, &snapshot, &listing, &snapshot);
+            assert!(compared.equal, "{compared:?}");
+            assert!(!compared.outgoing.is_empty() && !compared.other.is_empty());
         })
         .unwrap();
 }

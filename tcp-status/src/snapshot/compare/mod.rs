@@ -7,10 +7,12 @@
 
 mod moves;
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 use tcp_status_common::state::State;
 
-use super::{Counts, SCHEMA, Snapshot, Tier};
+use super::{Counts, Ports, SCHEMA, Snapshot, Tier};
 use crate::kernel::procfs::PortListing;
 use moves::{Moves, Slack};
 
@@ -125,6 +127,11 @@ pub struct Comparison {
     pub ipv6: Vec<Row>,
     /// The ports that the tracker keeps apart, as far as their last walk is done.
     pub ports: Vec<PortRows>,
+    /// Ports without a listener, together, in the states of [`PortRows`]. Empty where they are not known:
+    /// while ports get or lose a row.
+    pub outgoing: Vec<Row>,
+    /// Ports beyond the limit, together. Empty likewise, and where there are none.
+    pub other: Vec<Row>,
     /// TIME_WAIT and FIN_WAIT2 together, which no walk has to split.
     #[serde(skip)]
     minisockets: Row,
@@ -148,6 +155,7 @@ impl Comparison {
         };
         let states = rule.rows(&before.states, &total, &after.states);
         let moving = rule.moves.any() || states.iter().any(|row| row.before != row.after);
+        let (outgoing, other) = rule.together(before, listing, after);
         let mut compared = Self {
             schema: SCHEMA,
             equal: false,
@@ -159,6 +167,8 @@ impl Comparison {
             ipv4: rule.rows(&before.ipv4, &listing.all.ipv4, &after.ipv4),
             ipv6: rule.rows(&before.ipv6, &listing.all.ipv6, &after.ipv6),
             ports: rule.ports(before, listing, after),
+            outgoing,
+            other,
             minisockets: rule.minisockets(&before.states, &total, &after.states),
         };
         compared.conclude();
@@ -176,6 +186,8 @@ impl Comparison {
         each(&mut self.states, &earlier.states);
         each(&mut self.ipv4, &earlier.ipv4);
         each(&mut self.ipv6, &earlier.ipv6);
+        each(&mut self.outgoing, &earlier.outgoing);
+        each(&mut self.other, &earlier.other);
         self.minisockets = self.minisockets.after(&earlier.minisockets);
         for of in &mut self.ports {
             let earlier = earlier.ports.iter().find(|port| port.port == of.port);
@@ -192,10 +204,10 @@ impl Comparison {
     #[must_use]
     pub fn settled(mut self) -> Self {
         let ports = self.ports.iter_mut().flat_map(|port| &mut port.states);
+        let together = self.outgoing.iter_mut().chain(&mut self.other);
         let states = self.states.iter_mut().chain(&mut self.ipv4);
-        for row in states.chain(&mut self.ipv6).chain(ports) {
-            row.settle();
-        }
+        let states = states.chain(&mut self.ipv6);
+        states.chain(ports).chain(together).for_each(Row::settle);
         self.minisockets.settle();
         self.conclude();
         self
@@ -204,8 +216,8 @@ impl Comparison {
     /// Every row but that of minisockets.
     fn rows(&self) -> impl Iterator<Item = &Row> {
         let ports = self.ports.iter().flat_map(|port| &port.states);
-        let states = self.states.iter().chain(&self.ipv4);
-        states.chain(&self.ipv6).chain(ports)
+        let states = self.states.iter().chain(&self.ipv4).chain(&self.ipv6);
+        states.chain(ports).chain(&self.outgoing).chain(&self.other)
     }
 
     fn conclude(&mut self) {
@@ -261,17 +273,58 @@ impl Rule {
                 && !after.ports.unaudited.contains(&of.port)
             {
                 let kernel = listing.ports.get(&of.port).copied().unwrap_or_default();
-                let kernel = kernel.total();
-                let mut states = self.rows(&earlier.states, &kernel, &of.states);
-                // Of minisockets by port, the kernel counts no sum: all are as of the last walk.
-                states.retain(|row| !row.unrefreshed);
                 ports.push(PortRows {
                     port: of.port,
-                    states,
+                    states: self.port_rows(&earlier.states, &kernel.total(), &of.states),
                 });
             }
         }
         ports
+    }
+
+    /// Ports without a row, those without a listener and those beyond the limit, if both readings have rows
+    /// for the same ports, and no audit has to walk for one first.
+    fn together(
+        &self,
+        before: &Snapshot,
+        listing: &PortListing,
+        after: &Snapshot,
+    ) -> (Vec<Row>, Vec<Row>) {
+        let [before, after] = [&before.ports, &after.ports];
+        let with_row =
+            |ports: &Ports| -> BTreeSet<u16> { ports.tracked.iter().map(|row| row.port).collect() };
+        let beyond =
+            |ports: &Ports| -> BTreeSet<u16> { ports.other_ports.iter().copied().collect() };
+        let (tracked, others) = (with_row(after), beyond(after));
+        let known = with_row(before) == tracked
+            && beyond(before) == others
+            && before.unaudited.is_empty()
+            && after.unaudited.is_empty();
+        let (mut outgoing, mut other) = (Counts::default(), Counts::default());
+        for (port, counts) in &listing.ports {
+            if others.contains(port) {
+                other += &counts.total();
+            } else if !tracked.contains(port) {
+                outgoing += &counts.total();
+            }
+        }
+        let rows = |before: Option<Counts>, kernel, after: Option<Counts>| {
+            let both = before.zip(after).filter(|_| known);
+            both.map_or_else(Vec::new, |(before, after)| {
+                self.port_rows(&before, kernel, &after)
+            })
+        };
+        (
+            rows(before.outgoing, &outgoing, after.outgoing),
+            rows(before.other, &other, after.other),
+        )
+    }
+
+    /// Of minisockets by port, the kernel counts no sum: what is as of the last walk is left out.
+    fn port_rows(&self, before: &Counts, kernel: &Counts, after: &Counts) -> Vec<Row> {
+        let mut rows = self.rows(before, kernel, after);
+        rows.retain(|row| !row.unrefreshed);
+        rows
     }
 
     fn row(&self, state: State, before: &Counts, kernel: &Counts, after: &Counts) -> Row {

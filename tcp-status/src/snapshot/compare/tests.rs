@@ -2,7 +2,7 @@
 
 use tcp_status_common::state::{Family, State};
 
-use super::{Comparison, Match};
+use super::{Comparison, Match, Row};
 use crate::{
     kernel::procfs::{Listing, PortListing},
     snapshot::{Counts, Flow, PortCounts, Ports, Snapshot, Tier, Transitions},
@@ -92,6 +92,66 @@ fn ports_are_compared() {
     assert_eq!(
         wrong.ports[0].states[State::Established.index()].difference,
         -1
+    );
+}
+
+#[test]
+fn outgoing_connections_and_ports_beyond_the_limit_are_compared() {
+    use State::{CloseWait, Established, Listen};
+    let at = |counts| Listing {
+        ipv4: counts,
+        ..Listing::default()
+    };
+    let mut kernel = listing(
+        counts(&[(Established, 7), (CloseWait, 2), (Listen, 2)]),
+        Counts::default(),
+    );
+    let of_port = [
+        (80, counts(&[(Established, 4), (Listen, 1)])),
+        (81, counts(&[(Established, 1), (Listen, 1)])),
+        // Its listener closed.
+        (82, counts(&[(Established, 2)])),
+        (40_000, counts(&[(CloseWait, 2)])),
+    ];
+    kernel
+        .ports
+        .extend(of_port.map(|(port, counts)| (port, at(counts))));
+    let of = |outgoing, other, unaudited: &[u16]| {
+        let mut snapshot = reading(&[(Established, 7), (CloseWait, 2), (Listen, 2)], &[]);
+        snapshot.ports = Ports {
+            tracked: vec![PortCounts {
+                port: 80,
+                states: counts(&[(Established, 4), (Listen, 1)]),
+                connection_ends: None,
+            }],
+            outgoing: Some(counts(&[(CloseWait, outgoing)])),
+            other: Some(counts(&[(Established, other), (Listen, 1)])),
+            other_ports: vec![81, 82],
+            unaudited: unaudited.into(),
+            ..Ports::default()
+        };
+        snapshot
+    };
+    let compare = |one: &Snapshot| Comparison::new(one, one, &kernel, one);
+    let right = compare(&of(2, 3, &[]));
+    assert!(right.equal && right.exact(), "{right:?}");
+    let state = |rows: &[Row], state: State| rows[state.index()].difference;
+    let wrong = compare(&of(1, 3, &[]));
+    assert!(!wrong.equal && wrong.differs, "{wrong:?}");
+    assert_eq!(state(&wrong.outgoing, CloseWait), -1);
+    let wrong = compare(&of(2, 4, &[]));
+    assert!(!wrong.equal && wrong.differs, "{wrong:?}");
+    assert_eq!(state(&wrong.other, Established), 1);
+    // An audit moves sockets between rows first, or a port got its row meanwhile.
+    let unaudited = compare(&of(1, 3, &[80]));
+    assert!(unaudited.equal && unaudited.outgoing.is_empty() && unaudited.other.is_empty());
+    let mut earlier = of(3, 3, &[]);
+    earlier.ports.other_ports.pop();
+    let now = of(1, 3, &[]);
+    assert!(
+        Comparison::new(&now, &earlier, &kernel, &now)
+            .outgoing
+            .is_empty()
     );
 }
 

@@ -104,6 +104,7 @@ impl Tracker {
             tracked: apart.iter().map(counts).collect(),
             outgoing: self.outgoing(netns, (split, all), apart, other.as_ref(), half_open),
             other: other.as_ref().map(other_row),
+            other_ports: other.map(|(ports, _)| ports).unwrap_or_default(),
             unaudited,
         })
     }

@@ -256,6 +256,7 @@ impl Tracker {
                 ports: Ports {
                     outgoing: None,
                     other: None,
+                    other_ports: Vec::new(),
                     ..whole.ports
                 },
                 ..Snapshot::of(tier, netns, counts)
