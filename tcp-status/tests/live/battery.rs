@@ -76,7 +76,7 @@ fn play(name: &str) {
 fn compare(scenario: Scenario) -> u64 {
     allow_fast_open().unwrap();
     let before = attachments();
-    let witness = (!is_virtual()).then(|| Witness::start().unwrap());
+    let witness = Witness::for_test();
     let first = Subject::start_attentive();
     let mut second = None;
     let mut pauses = 0;
@@ -114,7 +114,8 @@ fn compare(scenario: Scenario) -> u64 {
     }
     audited(&subjects);
     figures(scenario.name, connections, &subjects[0]);
-    if scenario.contrary {
+    // Skipped without a witness: corrections may be of events that were hidden.
+    if scenario.contrary || (witness.is_none() && !is_virtual()) {
         return 0;
     }
     let foreign = attachments() - before - 2;

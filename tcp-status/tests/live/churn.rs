@@ -12,7 +12,7 @@ use tcp_status_testkit::{
 };
 
 use crate::{
-    subject::{Subject, is_virtual, place, turn},
+    subject::{Subject, place, turn},
     witness::Witness,
 };
 
@@ -85,8 +85,7 @@ fn audits_under_churn_leave_the_counts_exact_and_the_totals_growing() {
     netns
         .run(|| {
             // Many audits: a slow machine would hold few in so short a time.
-            // In a machine the hooks of minisockets are counted as events as well.
-            let witness = (!is_virtual()).then(|| Witness::start().unwrap());
+            let witness = Witness::for_test();
             let subject = Subject::start_with(|plan| plan, 0.5);
             let churn = churn().start().unwrap();
             let mut last = subject.snapshot();
