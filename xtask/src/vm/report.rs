@@ -192,8 +192,15 @@ impl Report {
     }
 
     /// Everything that is wrong beside failed tests; empty for a good run of these binaries.
-    pub(super) fn problems(&self, ended: &Ended, binaries: &[&str]) -> Vec<String> {
+    /// `crash_before` ended the run that this one repeats.
+    pub(super) fn problems(
+        &self,
+        ended: &Ended,
+        crash_before: Option<String>,
+        binaries: &[&str],
+    ) -> Vec<String> {
         let mut problems = self.problems.clone();
+        problems.extend(crash_before.map(|crash| format!("the kernel crashed at first: {crash}")));
         if let Some(crash) = &ended.crash {
             problems.push(format!("the kernel crashed: {crash}"));
         } else if !self.done {
@@ -289,6 +296,15 @@ SKIPPED: no BTF
 "#;
 
     fn judge(output: &str, end: End, crash: Option<&str>) -> (String, Vec<String>) {
+        judge_after(None, output, end, crash)
+    }
+
+    fn judge_after(
+        crash_before: Option<&str>,
+        output: &str,
+        end: End,
+        crash: Option<&str>,
+    ) -> (String, Vec<String>) {
         let mut report = Report::default();
         for line in output.lines() {
             report.line(line, Duration::ZERO);
@@ -298,7 +314,7 @@ SKIPPED: no BTF
             crash: crash.map(str::to_owned),
             tail: VecDeque::new(),
         };
-        let problems = report.problems(&ended, &["live"]);
+        let problems = report.problems(&ended, crash_before.map(str::to_owned), &["live"]);
         (report.counts(&problems).to_string(), problems)
     }
 
@@ -333,6 +349,17 @@ SKIPPED: no BTF
         );
         // Even after the end.
         assert_eq!(judge(GOOD, exited, Some("Oops: 0000")).1.len(), 1);
+    }
+
+    #[test]
+    fn a_crash_is_a_failure_however_the_second_run_ends() {
+        let crash = Some("[ 2.1] Oops: int3; see 7.2.crash.log");
+        let (counts, problems) = judge_after(crash, GOOD, End::Stopped, None);
+        assert_eq!(counts, "1 passed, 1 failed, 1 skipped");
+        let first = "the kernel crashed at first: [ 2.1] Oops: int3; see 7.2.crash.log";
+        assert_eq!(problems, [first]);
+        let problems = judge_after(crash, GOOD, End::Stopped, Some("Kernel panic")).1;
+        assert_eq!(problems, [first, "the kernel crashed: Kernel panic"]);
     }
 
     #[test]

@@ -138,8 +138,8 @@ impl Run {
     }
 }
 
-/// Runs a machine, and once more if it crashes: a crash concerns the kernel or the emulator first,
-/// and shows nothing about the tests that it cut off.
+/// Runs a machine, and once more if it crashes: a crash shows nothing about the tests that it cut off.
+/// It stays a failure.
 pub(super) fn boot(
     host: &Host,
     task: &Task,
@@ -169,7 +169,7 @@ pub(super) fn boot(
     machine.copy_all(&task.files)?;
     machine.pack()?;
     let (package, emulation) = (&kernel.package, accel.name());
-    let mut crashes = 0;
+    let mut crash_before = None;
     let run = loop {
         eprintln!("{name}: booting {package} with {cpus} processors, {emulation}");
         let mut report = Report::default();
@@ -187,11 +187,11 @@ pub(super) fn boot(
         if !report.done {
             report.stop(time);
         }
-        crashes += usize::from(ended.crash.is_some());
-        if ended.crash.is_some() && crashes == 1 {
+        if let (Some(crash), None) = (&ended.crash, &crash_before) {
             let kept = machine.log.with_extension("crash.log");
             files::rename(&machine.log, &kept)?;
             eprintln!("{name}: crashed, see {}; starting it again", kept.display());
+            crash_before = Some(format!("{crash}; see {}", kept.display()));
             continue;
         }
         break Run {
@@ -200,9 +200,9 @@ pub(super) fn boot(
             cpus: *cpus,
             accel,
             time,
-            problems: report.problems(&ended, task.tests),
+            crashes: [&crash_before, &ended.crash].into_iter().flatten().count(),
+            problems: report.problems(&ended, crash_before, task.tests),
             report,
-            crashes,
             tail: ended.tail,
         };
     };
