@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tcp_status::track::Pace;
+use tcp_status::{serve::protocol::Query, track::Pace};
 
 /// The macros whose lines an operator sees without asking for more.
 const LEVELS: [&str; 3] = ["info", "warn", "error"];
@@ -103,14 +103,14 @@ fn tests(source: &str) -> Vec<&str> {
     after.filter_map(|rest| rest.split('(').next()).collect()
 }
 
-/// The tests that a page names, each as `folder::file::function`, of any depth. All of them exist: as tests of
+/// The tests that a page names, each as `file::function`, in folders of any depth. All of them exist: as tests of
 /// the binary, or beside the code.
 fn named_tests(page: &str) -> BTreeSet<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = fs::read_to_string(root.join("..").join(page)).unwrap();
     let code = text.split('`').skip(1).step_by(2);
     let named: BTreeSet<_> = code
-        .filter(|code| code.split("::").count() >= 3)
+        .filter(|code| code.split("::").count() >= 2)
         .map(str::to_owned)
         .collect();
     for name in &named {
@@ -152,8 +152,74 @@ fn what_the_programs_read_is_listed() {
 }
 
 #[test]
-fn every_claim_on_hostile_clients_has_its_test() {
+fn every_claim_on_security_has_its_test() {
     assert!(named_tests("SECURITY.md").len() > 15);
+    assert!(named_tests("docs/dev/security.md").len() > 15);
+}
+
+/// "No packet, no socket, no return value": what is not a store to their own memory is a helper, and none of
+/// these changes anything but maps.
+#[test]
+fn the_programs_call_helpers_that_read_and_that_write_maps() {
+    use aya_obj::generated::bpf_func_id::*;
+    const CALL: u8 = 0x85;
+    let object = Path::new(env!("CARGO_MANIFEST_DIR")).join("bpf/tcp-status.bpf.o");
+    let object = aya_obj::Object::parse(&fs::read(object).unwrap()).unwrap();
+    let allowed = [
+        BPF_FUNC_map_lookup_elem,
+        BPF_FUNC_map_update_elem,
+        BPF_FUNC_map_delete_elem,
+        BPF_FUNC_map_push_elem,
+        BPF_FUNC_map_pop_elem,
+        BPF_FUNC_ringbuf_output,
+        BPF_FUNC_ringbuf_reserve,
+        BPF_FUNC_ringbuf_submit,
+        BPF_FUNC_ringbuf_discard,
+        BPF_FUNC_seq_write,
+        BPF_FUNC_probe_read_kernel,
+        BPF_FUNC_skc_to_tcp_sock,
+        BPF_FUNC_get_current_task,
+        BPF_FUNC_get_current_task_btf,
+        BPF_FUNC_get_current_pid_tgid,
+        BPF_FUNC_get_smp_processor_id,
+        BPF_FUNC_ktime_get_ns,
+        BPF_FUNC_jiffies64,
+    ];
+    let allowed = allowed.map(|helper| helper as u32);
+    let instructions = object.functions.values().flat_map(|of| &of.instructions);
+    let helpers = instructions.filter(|one| one.code == CALL && one.src_reg() == 0);
+    let called: BTreeSet<_> = helpers.map(|one| one.imm.cast_unsigned()).collect();
+    assert!(called.len() > 5, "{called:?}");
+    for helper in called {
+        assert!(allowed.contains(&helper), "helper {helper}");
+    }
+}
+
+#[test]
+fn no_request_writes() {
+    let error = serde_json::from_str::<Query>(r#"{"do":"-"}"#).unwrap_err();
+    let known = "expected one of `get`, `show`, `history`, `wait`";
+    assert!(error.to_string().contains(known), "{error}");
+}
+
+#[test]
+fn the_service_may_do_no_more_than_its_table_says() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let unit = fs::read_to_string(root.join("templates/systemd/tcp-status.service")).unwrap();
+    for line in [
+        "User=tcp-status",
+        "CapabilityBoundingSet=CAP_BPF CAP_PERFMON 39 38",
+        "NoNewPrivileges=yes",
+        "RestrictAddressFamilies=AF_UNIX AF_NETLINK",
+        "IPAddressDeny=any",
+        "ProtectSystem=strict",
+        "ProtectHome=yes",
+        "PrivateTmp=yes",
+        "PrivateDevices=yes",
+        "ProtectProc=invisible",
+    ] {
+        assert!(unit.lines().any(|of| of == line), "{line}");
+    }
 }
 
 #[test]
