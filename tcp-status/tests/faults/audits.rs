@@ -1,4 +1,4 @@
-//! An audit that fails at any of its `bpf()` calls leaves counts, transitions and memory as they
+//! An audit that fails at any of its system calls leaves counts, transitions and memory as they
 //! were. strace makes the calls of the audit's thread return an error, from the n-th on.
 
 use std::{
@@ -20,8 +20,9 @@ use nix::{
     },
     unistd::Pid,
 };
-use tcp_status::snapshot::Snapshot;
+use tcp_status::snapshot::{Snapshot, Tier};
 use tcp_status_common::state::State;
+use tcp_status_testkit::seed;
 
 use crate::{calls::place_with_strace, tracker::Tracker};
 
@@ -31,17 +32,46 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The least that `--max-ports` takes.
 const PORTS: usize = 16;
 
+/// How a system call of an audit fails, and at how manieth one each: at every one, or at some in each run.
+struct Fault {
+    call: &'static str,
+    error: &'static str,
+    stride: usize,
+}
+
+/// What an audit does: it reads and writes maps and makes walks; opens what is in `/proc`; reads that, and
+/// the walks.
+const FAULTS: [Fault; 3] = [
+    fault("bpf", "ENOMEM", 1),
+    fault("openat", "EMFILE", 3),
+    fault("read", "EIO", 10),
+];
+
+/// In the reduced tier, sock_diag lists minisockets.
+const OF_REDUCED: [Fault; 2] = [
+    fault("sendto", "ENOBUFS", 1),
+    fault("recvfrom", "ENOBUFS", 1),
+];
+
+const fn fault(call: &'static str, error: &'static str, stride: usize) -> Fault {
+    Fault {
+        call,
+        error,
+        stride,
+    }
+}
+
 /// strace on the thread that audits: its calls fail from the n-th on, until this is dropped.
 struct Failing(Child);
 
 impl Failing {
-    fn from_call(number: usize, tracker: &Tracker) -> Self {
+    fn from_call(number: usize, Fault { call, error, .. }: &Fault, tracker: &Tracker) -> Self {
         let audit = threads(tracker, "audit");
         assert_eq!(audit.len(), 1, "{audit:?}");
         let mut command = Command::new("strace");
         command
-            .args(["-qq", "-e", "trace=bpf", "-e"])
-            .arg(format!("inject=bpf:error=ENOMEM:when={number}+"))
+            .args(["-qq", "-e", &format!("trace={call}"), "-e"])
+            .arg(format!("inject={call}:error={error}:when={number}+"))
             .args(["-p", &audit[0].to_string(), "-o"])
             .arg(log(tracker))
             .stdin(Stdio::null());
@@ -162,6 +192,15 @@ fn room_for_seen(tracker: &Tracker) -> Option<u32> {
         .map(|map| map.max_entries())
 }
 
+/// Between two audits there is no map of seen sockets.
+fn assert_memory_given_back(tracker: &Tracker, when: &str) {
+    let began = Instant::now();
+    while room_for_seen(tracker) != Some(1) {
+        assert!(began.elapsed() < PATIENCE, "{when}: memory is kept");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 fn wait_for(what: &str, tracker: &Tracker, reached: impl Fn(&Snapshot) -> bool) -> Snapshot {
     let began = Instant::now();
     loop {
@@ -183,14 +222,52 @@ fn has_failed(snapshot: &Snapshot) -> bool {
     degraded.is_some_and(|why| why.contains("audit failed"))
 }
 
-/// The first call of the log that failed, and how many succeeded before.
-fn first_failed(tracker: &Tracker) -> (usize, String) {
+/// The first call of the log that failed.
+fn first_failed(tracker: &Tracker) -> String {
     let text = fs::read_to_string(log(tracker)).unwrap();
-    let mut calls = text.lines().filter(|line| line.starts_with("bpf("));
-    let before = calls.clone().position(|line| line.contains("(INJECTED)"));
-    let call = calls.find(|line| line.contains("(INJECTED)"));
-    let call = call.unwrap_or_default().chars().take(70).collect();
-    (before.unwrap_or_default(), call)
+    let call = text.lines().find(|line| line.contains("(INJECTED)"));
+    call.unwrap_or_default().chars().take(70).collect()
+}
+
+/// Has calls of audits fail from the first on, from the second, and so on, unless audits do without them.
+/// `change` makes changes that are always the same, and gives them.
+fn fail_everywhere<'a>(
+    fault: &Fault,
+    tracker: &Tracker,
+    change: impl Fn() -> &'a Flows,
+    expected: &mut Flows,
+) {
+    let first = usize::try_from(seed()).unwrap() % fault.stride;
+    let mut spared = 0;
+    for number in (first + 1..).step_by(fault.stride) {
+        tracker.assert_exact("before");
+        let failing = Failing::from_call(number, fault, tracker);
+        let audits = tracker.snapshot().drift.audits;
+        *expected = plus(expected, change());
+        let ended = wait_for("audit", tracker, |now| {
+            has_failed(now) || now.drift.audits > audits + 1
+        });
+        let (is_harmless, succeeded_before) = (!has_failed(&ended), ended.drift.audits > audits);
+        let what = ["fails", "is harmless"][usize::from(is_harmless)];
+        let when = format!("{what} from {number} on: {}", first_failed(tracker));
+        println!("{when}");
+        assert_as_it_was(tracker, expected, &when);
+        *expected = plus(expected, change());
+        assert_as_it_was(tracker, expected, &when);
+        if fault.call != "bpf" {
+            assert_memory_given_back(tracker, &when);
+        }
+        drop(failing);
+        let succeeded = wait_for("success", tracker, |now| now.degraded.is_none());
+        assert_eq!(succeeded.drift.corrections, 0, "{when}");
+        assert_as_it_was(tracker, expected, &when);
+        assert_memory_given_back(tracker, &when);
+        // Past the last call of an audit, it succeeds before one fails.
+        spared = if succeeded_before { spared + 1 } else { 0 };
+        if is_harmless || spared == 5 {
+            return;
+        }
+    }
 }
 
 #[test]
@@ -225,31 +302,14 @@ fn whichever_call_of_an_audit_fails_everything_is_as_before() {
                 })
                 .collect();
             let mut expected = after;
-            let mut number = 0;
-            let mut spared = 0;
-            // Past the last call of an audit, it succeeds before one fails.
-            while spared < 5 {
-                number += 1;
-                tracker.assert_exact("before");
-                let failing = Failing::from_call(number, &tracker);
-                let audits = tracker.snapshot().drift.audits;
-                connect(listener);
-                expected = plus(&expected, &one);
-                let failed = wait_for("failure", &tracker, has_failed);
-                let succeeded_before = failed.drift.audits > audits;
-                spared = if succeeded_before { spared + 1 } else { 0 };
-                let (_, call) = first_failed(&tracker);
-                let when = format!("failing from call {number} on, {call}");
-                println!("{when}");
-                assert_as_it_was(&tracker, &expected, &when);
-                connect(listener);
-                expected = plus(&expected, &one);
-                assert_as_it_was(&tracker, &expected, &when);
-                drop(failing);
-                let succeeded = wait_for("success", &tracker, |now| now.degraded.is_none());
-                assert_eq!(succeeded.drift.corrections, 0, "{when}");
-                assert_as_it_was(&tracker, &expected, &when);
-                assert_eq!(room_for_seen(&tracker), Some(1), "{when}");
+            let is_reduced = tracker.snapshot().tier == Tier::Reduced;
+            let of_tier = OF_REDUCED.iter().filter(|_| is_reduced);
+            for fault in FAULTS.iter().chain(of_tier) {
+                let connect = || {
+                    connect(listener);
+                    &one
+                };
+                fail_everywhere(fault, &tracker, connect, &mut expected);
             }
             drop((held, accepted));
             // No slot of a port got lost.
