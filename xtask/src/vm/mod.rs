@@ -48,7 +48,7 @@ const VARIABLES: [&str; 2] = ["TCP_STATUS_SEED", "TCP_STATUS_CHURN"];
 /// What is proved on every kernel: first that the kit makes the sockets it says, which is what
 /// the others are judged by. Tests of the socket server and of the command line see the same
 /// kernel as natively, and stay there.
-const TESTS: [&str; 4] = ["held_sockets", "sources", "live", "machine"];
+const TESTS: [&str; 5] = ["held_sockets", "sources", "live", "faults", "machine"];
 
 #[derive(Debug, Default, Args)]
 pub(crate) struct VmArgs {
@@ -99,7 +99,7 @@ pub(crate) fn tests(
         tests: &TESTS,
         jobs: jobs(&args.versions()?, args.filter.as_deref(), briefly),
         environment: vec![("TCP_TRAFFIC", traffic.display().to_string())],
-        files: vec![traffic],
+        files: vec![traffic, program(workspace)],
         limit: TEST_LIMIT,
         verbose: false,
     };

@@ -17,9 +17,22 @@ use super::{
 use crate::{files, test_totals::TestTotals};
 
 /// In the names of tests that show nothing of a kernel, and run natively only unless a filter
-/// selects them: when the tracker audits and walks, by its own clock, and what lasts for a minute
-/// or half of one.
-const NATIVE: [&str; 3] = ["pacing::", "split::", "a_minute"];
+/// selects them: when the tracker audits and walks, by its own clock, what lasts for a minute
+/// or half of one, and all faults but those of namespaces.
+const NATIVE: [&str; 12] = [
+    "pacing::",
+    "split::",
+    "a_minute",
+    "audits::",
+    "calls::",
+    "clock::",
+    "kernel::",
+    "kill::",
+    "limits::",
+    "neighbours::",
+    "socket_paths::",
+    "waiting::",
+];
 
 /// In the name of the test that suspends its machine.
 const SUSPENSION: &str = "suspension";
