@@ -1,14 +1,13 @@
-"""Makes the picture of `top`: a full accept queue, a CLOSE_WAIT leak and a SYN flood in a network namespace.
+"""Makes pictures of `top`: a full accept queue, a CLOSE_WAIT leak and a SYN flood in a network namespace.
 
-    sudo unshare -n python3 docs/images/incident.py BINARY OUT.svg [COLUMNSxROWS]
+    sudo unshare -n python3 docs/images/incident.py BINARY OUT.svg [COLUMNSxROWS [KEYS...]]
 
-Needs a cgroup2 hierarchy, tmux and pyte (pip install pyte). Takes two minutes.
+A picture before any key, and one after each of KEYS (names as of tmux send-keys): OUT.svg, OUT-1.svg and so on.
+Needs a cgroup2 hierarchy and tmux. Takes two minutes.
 """
 
-import html
 import os
 import random
-import re
 import signal
 import socket
 import struct
@@ -17,6 +16,8 @@ import sys
 import tempfile
 import threading
 import time
+
+from svg import svg
 
 NETWORK = """ip link set lo up
 ip addr add 10.0.0.1/32 dev lo
@@ -28,9 +29,6 @@ sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.lo.rp_filter=0 net.ipv4.c
 sysctl -qw net.ipv4.tcp_synack_retries=8"""
 ROLES = [("postgresql.service", "db"), ("orders.service", "orders"), ("nginx.service", "web"),
          ("batch.service", "clients"), ("attack.scope", "flood")]
-# As pyte calls the colours of a terminal: on a dark page, and on a light one.
-COLOURS = {"default": ("#d0d7de", "#1f2328"), "red": ("#ff7b72", "#cf222e"), "brown": ("#d29922", "#9a6700"),
-           "cyan": ("#39c5cf", "#1b7c83"), "brightblack": ("#6e7681", "#6e7781"), "page": ("#0d1117", "#f6f8fa")}
 held = []
 
 
@@ -108,42 +106,7 @@ def play(role):
     signal.pause()
 
 
-def svg(text, columns, rows):
-    import pyte
-
-    screen = pyte.Screen(columns, rows)
-    # It does not know dim text.
-    text = text.replace("\x1b[2m", "\x1b[90m").rstrip("\n").replace("\n", "\r\n")
-    pyte.Stream(screen).feed(text)
-    wide, high = 8.4, 17
-    dark, light = ("".join(f".{name}{{fill:{both[page]}}}" for name, both in COLOURS.items()) for page in (0, 1))
-    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {columns * wide + 28:g} {rows * high + 28}" role="img">'
-           '<title>tcp-status top</title>'
-           f'<style>{dark}@media (prefers-color-scheme:light){{{light}}}</style>'
-           '<rect width="100%" height="100%" rx="6" class="page"/>'
-           '<g font-family="ui-monospace,SFMono-Regular,Menlo,Consolas,\'DejaVu Sans Mono\',monospace" '
-           'font-size="13.5" xml:space="preserve">']
-    for y in range(rows):
-        look = lambda x: (lambda c: (c.fg, c.bold, c.reverse))(screen.buffer[y][x])
-        x = 0
-        while x < columns:
-            start, style = x, look(x)
-            while x < columns and look(x) == style:
-                x += 1
-            part = "".join(screen.buffer[y][at].data for at in range(start, x))
-            colour, left, top = style[0], 14 + start * wide, 13 + y * high
-            if style[2]:
-                out.append(f'<rect x="{left:g}" y="{top}" width="{len(part) * wide:g}" height="{high}" class="{colour}"/>')
-                colour = "page"
-            bold = ' font-weight="bold"' if style[1] else ""
-            for word in re.finditer(r"\S+( \S+)*", part):
-                x0, width = left + word.start() * wide, (word.end() - word.start()) * wide
-                out.append(f'<text x="{x0:g}" y="{top + 13.5:g}" textLength="{width:g}" lengthAdjust="spacingAndGlyphs" '
-                           f'class="{colour}"{bold}>{html.escape(word[0], quote=False)}</text>')
-    return "\n".join([*out, "</g></svg>", ""])
-
-
-def main(binary, target, size="132x40"):
+def main(binary, target, size="132x40", *keys):
     columns, rows = map(int, size.split("x"))
     subprocess.run(["sh", "-ec", NETWORK], check=True)
     with open("/proc/mounts") as mounts:
@@ -151,23 +114,32 @@ def main(binary, target, size="132x40"):
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/s"
         started = [subprocess.Popen([binary, "run", "--socket", path])]
-        for unit, role in ROLES:
-            cgroup = f"{root}/system.slice/{unit}"
-            os.makedirs(cgroup, exist_ok=True)
-            enter = f'echo $$ > {cgroup}/cgroup.procs; exec "$@"'
-            started.append(subprocess.Popen(["sh", "-c", enter, "sh", sys.executable, __file__, role]))
-            time.sleep(1)
-        time.sleep(110)
         tmux = ["tmux", "-S", f"{folder}/tmux"]
-        top = f"LANG=C.UTF-8 TERM=xterm {binary} top --socket {path}"
-        subprocess.run([*tmux, "new-session", "-d", "-x", str(columns), "-y", str(rows), top], check=True)
-        time.sleep(10)
-        screen = subprocess.run([*tmux, "capture-pane", "-p", "-e"], check=True, capture_output=True, text=True)
-        subprocess.run([*tmux, "kill-server"], check=True)
-        for one in started:
-            one.kill()
-    with open(target, "w") as file:
-        file.write(svg(screen.stdout, columns, rows))
+        try:
+            for unit, role in ROLES:
+                cgroup = f"{root}/system.slice/{unit}"
+                os.makedirs(cgroup, exist_ok=True)
+                enter = f'echo $$ > {cgroup}/cgroup.procs; exec "$@"'
+                started.append(subprocess.Popen(["sh", "-c", enter, "sh", sys.executable, __file__, role]))
+                time.sleep(1)
+            time.sleep(110)
+            top = f"LANG=C.UTF-8 TERM=xterm {binary} top --socket {path}"
+            subprocess.run([*tmux, "new-session", "-d", "-x", str(columns), "-y", str(rows), top], check=True)
+            time.sleep(10)
+            for number, key in enumerate(["", *keys]):
+                if key:
+                    subprocess.run([*tmux, "send-keys", *key.split()], check=True)
+                    time.sleep(8)
+                screen = subprocess.run([*tmux, "capture-pane", "-p", "-e"], check=True, capture_output=True, text=True)
+                with open(target if number == 0 else target.replace(".svg", f"-{number}.svg"), "w") as file:
+                    file.write(svg(screen.stdout))
+        finally:
+            subprocess.run([*tmux, "kill-server"], check=False)
+            for one in started:
+                one.kill()
+                one.wait()
+            for unit, _ in ROLES:
+                os.rmdir(f"{root}/system.slice/{unit}")
 
 
 if len(sys.argv) == 2:

@@ -249,7 +249,7 @@ impl Snapshot {
         let at = cgroup.map(|one| Subject::Cgroup(one.id)).into_iter();
         let at = at.chain(port.map(|(_, at)| at));
         let text = format!(
-            "{leaked} connections are in closewait for over {seconds} s: {owner} does not close them"
+            "{owner} does not close {leaked} connections: in closewait for over {seconds} s"
         );
         let at = at.chain([Subject::State(State::CloseWait)]).collect();
         Some(Problem {

@@ -29,8 +29,8 @@ impl Paint {
     /// The name of a severity.
     pub(super) fn severity(self, severity: Severity) -> String {
         let style = match severity {
-            Severity::Critical => "1;31",
-            Severity::Warning => "1;33",
+            Severity::Critical => "1;7;31",
+            Severity::Warning => "30;43",
         };
         self.styled(severity.name(), style)
     }
@@ -56,7 +56,7 @@ mod tests {
         assert_eq!(Paint(false).number(0, 3), "  0");
         assert_eq!(
             Paint(true).severity(Severity::Critical),
-            "\u{1b}[1;31mCRITICAL\u{1b}[0m"
+            "\u{1b}[1;7;31mCRITICAL\u{1b}[0m"
         );
     }
 }

@@ -6,8 +6,21 @@ use crate::snapshot::Problem;
 
 /// What is wrong, since when, and which command says more.
 pub(super) fn describe(problem: &Problem) -> String {
+    describe_at(problem, now())
+}
+
+/// How long it has lasted, or longer.
+pub(super) fn lasts(problem: &Problem) -> String {
+    match (problem.since, problem.since_before) {
+        (Some(since), _) => format!("for {}", ago(now() - since)),
+        (None, Some(before)) => format!("for >{}", ago(now() - before)),
+        (None, None) => String::new(),
+    }
+}
+
+fn now() -> f64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    describe_at(problem, now.map_or(0.0, |now| now.as_secs_f64()))
+    now.map_or(0.0, |now| now.as_secs_f64())
 }
 
 fn describe_at(problem: &Problem, now: f64) -> String {
@@ -65,12 +78,11 @@ pub(super) fn ago(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::describe_at;
+    use super::{describe_at, lasts, now};
     use crate::snapshot::{Problem, Rule, Severity};
 
-    #[test]
-    fn a_problem_says_since_when_it_is_there() {
-        let mut problem = Problem {
+    fn leak() -> Problem {
+        Problem {
             rule: Rule::CloseWaitLeak,
             severity: Severity::Warning,
             text: "51 leak".into(),
@@ -78,7 +90,12 @@ mod tests {
             at: Vec::new(),
             since: None,
             since_before: None,
-        };
+        }
+    }
+
+    #[test]
+    fn a_problem_says_since_when_it_is_there() {
+        let mut problem = leak();
         let now = 1_764_511_387.0;
         assert_eq!(describe_at(&problem, now), "51 leak");
         problem.hint = Some("tcp-status who".into());
@@ -90,5 +107,15 @@ mod tests {
         problem.since_before = Some(1_764_000_000.0);
         let earlier = "51 leak, since before 2025-11-24 16:00 UTC; tcp-status who";
         assert_eq!(describe_at(&problem, now), earlier);
+    }
+
+    #[test]
+    fn a_problem_says_how_long_it_has_lasted() {
+        let mut problem = leak();
+        assert_eq!(lasts(&problem), "");
+        problem.since_before = Some(now() - 4000.0);
+        assert_eq!(lasts(&problem), "for >1h06m");
+        problem.since = Some(now() - 90.0);
+        assert_eq!(lasts(&problem), "for 1m");
     }
 }

@@ -66,7 +66,7 @@ fn it_shows_what_the_tracker_says_and_quits() {
     terminal.wait_for_all(&[
         "tcp-status  tier reduced  netns 4026531833",
         "1 Overview  2 Listeners",
-        "FULL     port 5432 (web.service): the accept queue is full: 129 wait, limit 128",
+        "FULL       port 5432 (web.service): the accept queue is full: 129 wait, limit 1",
         "established ",
         "Ports 30 of at most 30",
         "q quit",

@@ -89,7 +89,7 @@ fn each_problem_says_what_is_wrong_and_where_the_most_urgent_first() {
         (
             Severity::Warning,
             "leak",
-            "51 connections are in closewait for over 60 s: leaky.service does not close them",
+            "leaky.service does not close 51 connections: in closewait for over 60 s",
             &[
                 Subject::Cgroup(7),
                 Subject::Outgoing,

@@ -9,7 +9,6 @@ use crate::{
     printable::printable,
     snapshot::{Severity, Snapshot, minutes, who::Who},
     track::who::Walk,
-    view::time::describe,
 };
 
 /// The most lines of notices.
@@ -148,7 +147,7 @@ impl Model {
         }
         let lists_them = self.tab == Tab::Overview || self.has_details();
         let problems = self.problems.iter().filter(|_| !lists_them);
-        let problems = problems.map(|problem| (problem.severity, describe(problem)));
+        let problems = problems.map(|problem| (problem.severity, problem.text.clone()));
         let degraded = self.reading.degraded.iter();
         let degraded = degraded.map(|why| (Severity::Warning, format!("degraded: {why}")));
         let all = problems.chain(degraded);

@@ -4,8 +4,8 @@ use tcp_status_common::state::State;
 
 use super::{
     Cursor, Details, Model, Page, Readings, Series, Tab, WATCHED,
-    table::{Cell, Row, Sort, Table, column, growing},
-    tabs::problem_row,
+    table::{Cell, Row, Sort, Table, column},
+    tabs::{problem_row, problem_table},
 };
 use crate::{
     printable::printable,
@@ -165,11 +165,9 @@ impl Model {
         let subject = details.subject;
         let problems = self.problems.iter().filter(|one| one.at.contains(&subject));
         let rows = problems.map(problem_row).collect();
-        let columns = vec![column("", 8, 0), growing("", 16, 0)];
         let top = Table {
-            headed: false,
             selectable: false,
-            ..Table::new(self.name(subject), columns, rows)
+            ..problem_table(self.name(subject), rows)
         };
         let mut ports = self.ports();
         let mut units = self.units();

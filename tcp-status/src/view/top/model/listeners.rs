@@ -27,7 +27,7 @@ impl Model {
             column("drops", 6, 7),
             column("uid", 6, 9),
             growing("unit", NAME, 3),
-            growing("address", 9, 2),
+            growing("address", 19, 2),
         ];
         let mut groups = self.reading.groups();
         if self.ungrouped {

@@ -158,7 +158,7 @@ impl Page {
             _ if side.is_empty() => 0,
             0..RATES_FROM => 0,
             RATES_FROM..130 => 21,
-            _ => 34,
+            _ => 28,
         };
         let sides = [Constraint::Fill(1), Constraint::Length(width)];
         let sides = Layout::horizontal(sides).spacing(u16::from(width > 0));

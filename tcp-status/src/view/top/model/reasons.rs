@@ -5,7 +5,7 @@ use super::{
     table::{Cell, Row},
 };
 
-/// The least width of the name of a number.
+/// The width of the name of a number.
 pub(super) const NUMBER_NAME: u16 = 14;
 
 /// What reasons stand in for.

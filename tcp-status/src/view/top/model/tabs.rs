@@ -13,11 +13,14 @@ use super::{
 use crate::{
     printable::printable,
     snapshot::{Cgroups, Counts, Problem, Rates, Snapshot, Subject},
-    view::{cgroups, time::describe},
+    view::{cgroups, time::lasts},
 };
 
-/// The least width of a name.
-pub(super) const NAME: u16 = 16;
+/// The width of a name that is whole wherever there is room for a number beside it.
+pub(super) const NAME: u16 = 24;
+
+/// The width of `for >23h59m`.
+const LASTS: u16 = 11;
 
 /// From this height on, there is room for more rates.
 const HIGH: u16 = 50;
@@ -48,19 +51,15 @@ impl Model {
     pub(super) fn overview(&self) -> Page {
         let mut problems: Vec<_> = self.problems.iter().map(problem_row).collect();
         if problems.is_empty() {
-            let healthy = [
-                Cell::Text("healthy".into()),
-                Cell::Text("nothing is wrong".into()),
-            ];
+            let healthy = ["healthy", "", "nothing is wrong"];
             problems.push(Row {
-                cells: healthy.into(),
+                cells: healthy.map(|text| Cell::Text(text.into())).into(),
                 ..Row::default()
             });
         }
         let top = Table {
-            headed: false,
             selectable: !self.problems.is_empty(),
-            ..Table::new("", vec![column("", 8, 0), growing("", NAME, 0)], problems)
+            ..problem_table("", problems)
         };
         let fill = [self.ports(), self.units(), self.listeners()].map(|mut table| {
             table.sort(Sort::default());
@@ -387,20 +386,39 @@ fn units_table(
 
 /// A problem, and what Enter opens.
 pub(super) fn problem_row(problem: &Problem) -> Row {
-    let (text, mark) = (printable(&describe(problem)), problem.mark());
+    let (mut text, mark) = (problem.text.clone(), problem.mark());
+    if let Some(hint) = &problem.hint {
+        text += "; ";
+        text += hint;
+    }
     Row {
         key: format!("{mark} {:?}", problem.at),
         opens: problem.at.first().copied(),
         mark: Some((problem.severity, mark)),
-        cells: vec![Cell::Text(mark.into()), Cell::Text(text)],
+        cells: [mark.into(), lasts(problem), printable(&text)]
+            .map(Cell::Text)
+            .into(),
         ..Row::default()
+    }
+}
+
+/// What is wrong, for how long, and in words.
+pub(super) fn problem_table(title: impl Into<String>, rows: Vec<Row>) -> Table {
+    let columns = vec![
+        column("", 8, 0),
+        growing("", LASTS, 0),
+        growing("", NAME, 0),
+    ];
+    Table {
+        headed: false,
+        ..Table::new(title, columns, rows)
     }
 }
 
 /// A name and two numbers, of which the second one of `ranks` may be left out.
 fn number_columns([name, left, right]: [&str; 3], ranks: [usize; 2]) -> Vec<Column> {
     vec![
-        growing(name, reasons::NUMBER_NAME, 0),
+        column(name, reasons::NUMBER_NAME, 0),
         column(left, 6, ranks[0]),
         column(right, 6, ranks[1]),
     ]

@@ -13,7 +13,6 @@ use super::{
 };
 use crate::{
     printable::printable,
-    snapshot::Severity,
     view::top::model::{Mode, Model, Tab},
 };
 
@@ -75,16 +74,12 @@ pub(super) fn draw_tabs(frame: &mut Frame<'_>, area: Rect, model: &Model, theme:
 
 /// What is wrong, if anything: an outage in all lines, anything else in one line each, as many as fit.
 pub(super) fn draw_notices(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: &Theme) {
-    let style = |severity| match severity {
-        Severity::Critical => theme.alarm,
-        Severity::Warning => theme.warning,
-    };
     let (width, height) = (usize::from(area.width), usize::from(area.height));
     let notices = model.notices();
     if let (Some(_), [(severity, outage)]) = (model.outage(), &notices[..]) {
         let text = cut(outage, width * height, theme);
         let text = Paragraph::new(text).wrap(Wrap { trim: true });
-        frame.render_widget(text.style(style(*severity)), area);
+        frame.render_widget(text.style(theme.severity(*severity)), area);
         return;
     }
     for (number, (row, (severity, text))) in (1..).zip(area.rows().zip(&notices)) {
@@ -94,27 +89,42 @@ pub(super) fn draw_notices(frame: &mut Frame<'_>, area: Rect, model: &Model, the
             }
             _ => Line::raw(cut(text, width, theme)),
         };
-        frame.render_widget(text.style(style(*severity)), row);
+        frame.render_widget(text.style(theme.severity(*severity)), row);
     }
 }
 
-/// What can be done next.
+/// What can be done next, as far as there is room.
 pub(super) fn draw_footer(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: &Theme) {
     let text = match model.mode() {
         Mode::Filter => format!("/{}_   Enter keeps it, Esc clears it", model.filter()),
         Mode::Help(_) => "Esc closes".into(),
-        Mode::Watch if model.has_details() => {
-            "Esc back  Enter open  up, down choose  z time  p pause  ? help  q quit".into()
-        }
-        Mode::Watch if !model.has_rows() => {
-            "q quit  ? help  1-6 tabs  Enter open  up, down choose  z time  p pause".into()
-        }
         Mode::Watch => {
-            "q quit  ? help  1-6 tabs  Enter open  s sort  / filter  i idle  z time  p pause".into()
+            let keys: &[_] = if model.has_details() {
+                &["Esc back", "Enter open", "up, down choose", "z time"]
+            } else if model.has_rows() {
+                &[
+                    "1-6 tabs",
+                    "Enter open",
+                    "s sort",
+                    "/ filter",
+                    "i idle",
+                    "z time",
+                ]
+            } else {
+                &["1-6 tabs", "Enter open", "up, down choose", "z time"]
+            };
+            let mut text = String::from("q quit  ? help");
+            for key in keys.iter().chain(&["p pause"]) {
+                if text.len() + 2 + key.len() <= area.width.into() {
+                    text += "  ";
+                    text += key;
+                }
+            }
+            text
         }
     };
     let style = if model.mode() == Mode::Filter {
-        theme.warning
+        theme.head
     } else {
         theme.dim
     };

@@ -21,7 +21,8 @@ use crate::view::top::{
 /// Every page, one after the other.
 const PAGES: [&str; 9] = ["", "\n", "\n", "2", "3", "4", "6", "5", "?"];
 
-fn buffer(model: &mut Model, (width, height): (u16, u16), theme: &Theme) -> Buffer {
+/// A screen, cell by cell.
+pub(super) fn buffer(model: &mut Model, (width, height): (u16, u16), theme: &Theme) -> Buffer {
     model.resize(Size::new(width, height));
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
     terminal.draw(|frame| draw(frame, model, theme)).unwrap();
@@ -69,13 +70,13 @@ pub(super) fn press(model: &mut Model, keys: &str) {
 fn what_is_wrong_has_the_colour_of_its_severity_and_nothing_else_has() {
     let mut model = busy();
     let (size, theme) = ((120, 60), Theme::new(true, true));
-    let mut coloured = |colour| {
+    let mut coloured = |colour: Color| {
         let drawn = buffer(&mut model, size, &theme);
         let lines = drawn.content.chunks(size.0.into());
         let lines = lines.enumerate().filter(|(_, line)| {
             // The cursor is on the first problem.
             line.iter()
-                .any(|cell| cell.fg == colour && cell.symbol() != " ")
+                .any(|cell| [cell.fg, cell.bg].contains(&colour) && cell.symbol() != " ")
         });
         lines
             .map(|(_, line)| line[..9].iter().map(Cell::symbol).collect::<String>())
@@ -106,11 +107,11 @@ fn an_ordinary_terminal_shows_what_matters() {
         "tcp-status  tier reduced  netns 4026531833",
         " every 1s\n",
         " 1 Overview  2 Listeners  3 Ports  4 Units  5 Namespaces  6 Remotes\n",
-        "\nFULL     port 5432 (web.service): the accept queue is full: 129 wait, limit 128\n",
-        "\nwas full port 443: the accept queue was full\n",
-        "\nsyn      port 9100: 896 connections are half-open\n",
+        "\nFULL       port 5432 (web.service): the accept queue is full: 129 wait, limit 1…\n",
+        "\nwas full   port 443: the accept queue was full\n",
+        "\nsyn        port 9100: 896 connections are half-open\n",
         "\nestablished     1720     +595     4321 ",
-        "passive open    1200\n",
+        "passive open     1200\n",
         "overflows         701\n",
         "closewait >60s     17\n",
         "\nFULL     5432*     web.service",
@@ -251,7 +252,7 @@ fn a_scan_has_no_rates_and_no_history_no_peaks() {
         deliver(&mut model, Ok(vec![scanned.clone()]), at);
     }
     let text = shown(&mut model, (80, 24));
-    for part in ["aborted            -\n", "drops               -\n"] {
+    for part in ["aborted             -\n", "drops               -\n"] {
         assert!(text.contains(part), "{part}\n{text}");
     }
 }

@@ -1,10 +1,9 @@
-//! The one widget for tables: a title, names of columns with an arrow at the one that sorts, rows in the colour of
-//! what is wrong with them, and a cursor.
+//! The one widget for tables: a title, names of columns with an arrow at the one that sorts, rows that begin in the
+//! colour of what is wrong with them, and a cursor.
 
 use ratatui::{
     Frame,
     layout::{Constraint, Rect},
-    style::Style,
     text::{Line, Span, Text},
     widgets::{Row as Line_, Table as Widget},
 };
@@ -36,6 +35,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, pane: &Pane, theme: &Theme) {
     {
         let shown = match table.rows.len() {
             0 => String::new(),
+            _ if !table.selectable => String::new(),
             rows => format!("{}-{} of {rows} ", first + 1, (first + room).min(rows)),
         };
         let title = sides(&format!(" {}", table.title), &shown, line.width, theme);
@@ -60,7 +60,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, pane: &Pane, theme: &Theme) {
         let cells = columns
             .iter()
             .map(|(of, width)| cell((table, row), *of, *width, theme));
-        let style = style(row, theme);
+        let style = match row.mark {
+            Some((Severity::Critical, _)) => theme.head,
+            _ => theme.plain,
+        };
         Line_::new(cells).height(table.lines).style(if is_chosen {
             style.patch(theme.cursor)
         } else {
@@ -171,25 +174,15 @@ fn head(table: &Table, at: usize, width: u16, theme: &Theme) -> Text<'static> {
     };
     let room = usize::from(width).saturating_sub(Line::raw(arrow).width());
     let text = format!("{}{arrow}", cut(name, room, theme));
-    let is_text = table.rows.iter().any(|row| {
-        matches!(
-            row.cells.get(at),
-            Some(Cell::Text(_) | Cell::Graph(_) | Cell::Bar(..))
-        )
+    let is_text = table.rows.iter().any(|row| match row.cells.get(at) {
+        Some(Cell::Text(text)) => !text.is_empty(),
+        Some(Cell::Graph(_) | Cell::Bar(..)) => true,
+        _ => false,
     });
     if is_text || table.columns[at].grows {
         Text::raw(text)
     } else {
         right(text)
-    }
-}
-
-/// The colour of a row: by what is wrong with it.
-const fn style(row: &Row, theme: &Theme) -> Style {
-    match row.mark {
-        Some((Severity::Critical, _)) => theme.alarm,
-        Some((Severity::Warning, _)) => theme.warning,
-        None => Style::new(),
     }
 }
 
@@ -200,7 +193,13 @@ fn cell((table, row): (&Table, &Row), at: usize, width: u16, theme: &Theme) -> T
         if is_zero { text.style(theme.dim) } else { text }
     };
     match row.cells.get(at) {
-        Some(Cell::Text(text)) => Text::raw(cut(text, room, theme)),
+        Some(Cell::Text(text)) => {
+            let text = Span::raw(cut(text, room, theme));
+            match row.mark {
+                Some((severity, _)) if at == 0 => text.style(theme.severity(severity)).into(),
+                _ => text.into(),
+            }
+        }
         Some(Cell::Number(Some(value))) => number(count(*value, room), *value == 0),
         Some(Cell::Change(Some(change))) => {
             let sign = if *change < 0 { '-' } else { '+' };

@@ -1,9 +1,12 @@
-//! Styles and symbols: sixteen colours or none, Unicode or ASCII. What matters is said by words as
-//! well; colours only make it found sooner.
+//! Styles and symbols: sixteen colours or none, Unicode or ASCII. What matters is said by words as well; colours only
+//! make it found sooner. Text has the terminal's own colours, which can be read on a dark and on a light background;
+//! only the words that say what is wrong stand on another one.
 
 use std::env;
 
 use ratatui::style::{Color, Modifier, Style};
+
+use crate::snapshot::Severity;
 
 /// How things look.
 #[derive(Clone, Debug)]
@@ -20,9 +23,9 @@ pub struct Theme {
     pub head: Style,
     /// What is less important.
     pub dim: Style,
-    /// What should be looked at.
+    /// The words that say what should be looked at.
     pub warning: Style,
-    /// What must be looked at.
+    /// The words that say what must be looked at.
     pub alarm: Style,
     /// Graphs of what is not wrong.
     pub bar: Style,
@@ -70,16 +73,25 @@ impl Theme {
     #[must_use]
     pub fn new(colours: bool, unicode: bool) -> Self {
         let plain = Style::new();
-        let colour = |colour: Color| if colours { plain.fg(colour) } else { plain };
+        let bold = plain.add_modifier(Modifier::BOLD);
+        // Yellow is light in every palette; red is made to be told from the background.
+        let (warning, alarm) = if colours {
+            let warning = plain.fg(Color::Black).bg(Color::Yellow);
+            let alarm = bold.fg(Color::Red).add_modifier(Modifier::REVERSED);
+            // Under the cursor as well.
+            (warning.remove_modifier(Modifier::REVERSED), alarm)
+        } else {
+            (plain, bold)
+        };
         Self {
             plain,
             cursor: plain.add_modifier(Modifier::REVERSED),
-            title: plain.add_modifier(Modifier::BOLD | Modifier::UNDERLINED),
-            focused_title: colour(Color::Cyan).add_modifier(Modifier::REVERSED),
-            head: colour(Color::Cyan).add_modifier(Modifier::BOLD),
+            title: bold.add_modifier(Modifier::UNDERLINED),
+            focused_title: bold.add_modifier(Modifier::REVERSED),
+            head: bold,
             dim: plain.add_modifier(Modifier::DIM),
-            warning: colour(Color::Yellow),
-            alarm: colour(Color::Red).add_modifier(Modifier::BOLD),
+            warning,
+            alarm,
             bar: plain.add_modifier(Modifier::DIM),
             unicode,
             ascending: if unicode { "▲" } else { "^" },
@@ -92,6 +104,14 @@ impl Theme {
             filled: if unicode { "█" } else { "#" },
             empty: if unicode { "░" } else { "." },
             cut: if unicode { "…" } else { "~" },
+        }
+    }
+
+    /// The words that say what is wrong, by how bad it is.
+    pub(super) const fn severity(&self, severity: Severity) -> Style {
+        match severity {
+            Severity::Critical => self.alarm,
+            Severity::Warning => self.warning,
         }
     }
 }
