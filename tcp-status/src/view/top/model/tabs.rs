@@ -19,6 +19,9 @@ use crate::{
 /// The width of a name that is whole wherever there is room for a number beside it.
 pub(super) const NAME: u16 = 24;
 
+/// The same of a note, which leaves CLOSE_WAIT its place in half of 132 columns.
+const NOTE: u16 = 16;
+
 /// The width of `for >23h59m`.
 const LASTS: u16 = 11;
 
@@ -427,7 +430,7 @@ fn number_columns([name, left, right]: [&str; 3], ranks: [usize; 2]) -> Vec<Colu
 /// What is wrong, a name, a note if there are any, the total and the states.
 fn counts_columns(name: Column, note: Option<&str>) -> Vec<Column> {
     let mut columns = vec![column(PROBLEM, 8, 0), name];
-    columns.extend(note.map(|note| growing(note, NAME, 3)));
+    columns.extend(note.map(|note| growing(note, NOTE, 3)));
     columns.extend(state_columns());
     columns
 }
