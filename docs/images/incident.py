@@ -130,7 +130,7 @@ def main(binary, target, size="132x40", *keys):
                 if key:
                     subprocess.run([*tmux, "send-keys", *key.split()], check=True)
                     time.sleep(8)
-                screen = subprocess.run([*tmux, "capture-pane", "-p", "-e"], check=True, capture_output=True, text=True)
+                screen = subprocess.run([*tmux, "capture-pane", "-peN"], check=True, capture_output=True, text=True)
                 with open(target if number == 0 else target.replace(".svg", f"-{number}.svg"), "w") as file:
                     file.write(svg(screen.stdout))
         finally:
