@@ -23,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
 
 /// The first sequence number of every peer.
 const INITIAL: u32 = 1;
@@ -135,6 +136,14 @@ impl RawPeer {
     /// What sending says.
     pub fn reset(&self, listener: SocketAddrV4, number: u32) -> io::Result<()> {
         self.send(listener, number, INITIAL + 1, RST)
+    }
+
+    /// Peer `number` acknowledges what it was not sent: to a listener, an invalid cookie.
+    ///
+    /// # Errors
+    /// What sending says.
+    pub fn acknowledge(&self, listener: SocketAddrV4, number: u32) -> io::Result<()> {
+        self.send(listener, number, INITIAL + 1, ACK)
     }
 
     fn send(&self, to: SocketAddrV4, number: u32, sequence: u32, flags: u8) -> io::Result<()> {

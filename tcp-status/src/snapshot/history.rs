@@ -90,6 +90,21 @@ impl Rates {
     }
 }
 
+/// Averages per second of [`super::Overflows`] and [`super::Syncookies`] over a window of at most [`FINE_WINDOW`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueueRates {
+    /// The window, in seconds.
+    pub window_seconds: f64,
+    /// Completed handshakes that found the accept queue full.
+    pub listen_overflows: f64,
+    /// These, and connections dropped for other reasons.
+    pub listen_drops: f64,
+    /// SYN-ACKs with a cookie.
+    pub syncookies_sent: f64,
+    /// ACKs with an invalid cookie.
+    pub syncookies_failed: f64,
+}
+
 /// Connections in CLOSE_WAIT or FIN_WAIT2 whose last segment from the peer is more than a minute ago. Counted
 /// by the last walk and carried forward: at least those of the walk that still exist, at most all that exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -18,7 +18,7 @@ pub use cgroups::{CgroupCounts, CgroupName, Cgroups};
 pub use counts::{Counts, StateSeconds};
 pub use ends::{ConnectFailures, ConnectionEnds, Ends, FullestDestination, NoLocalPortDestination};
 pub use groups::{Fullness, Group, MANY_HALF_OPEN};
-pub use history::{DEFAULT_WINDOW, FINE_WINDOW, MAX_WINDOW, Peaks, Rates, Stale};
+pub use history::{DEFAULT_WINDOW, FINE_WINDOW, MAX_WINDOW, Peaks, QueueRates, Rates, Stale};
 pub use listeners::{Listener, Overflows, PortCounts, Ports, Syncookies};
 pub use problems::{Problem, ProblemKey, Rule, Severity, Subject, is_leak, nearly_uses};
 pub use transitions::{Flow, Totals, Transitions};
@@ -136,6 +136,9 @@ pub struct Snapshot {
     pub overflows: Option<Overflows>,
     /// Overflows of SYN queues; none where the kernel does not report them.
     pub syncookies: Option<Syncookies>,
+    /// Rates of both; none where nothing is sampled.
+    #[serde(default)]
+    pub queue_rates: Option<QueueRates>,
     /// Number of local ports that `connect()` chooses from; none where the settings are not readable.
     pub ephemeral_ports: Option<u32>,
     /// Number of ports of that range that are reserved, so that `connect()` does not choose them; none likewise.
@@ -215,6 +218,7 @@ impl Snapshot {
             stale: None,
             overflows: None,
             syncookies: None,
+            queue_rates: None,
             ephemeral_ports: None,
             reserved_ports: None,
             fullest_destination: None,

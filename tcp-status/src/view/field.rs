@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     printable::printable,
-    snapshot::{Ports, Snapshot},
+    snapshot::{Ports, QueueRates, Snapshot},
 };
 
 /// Where the values begin.
@@ -101,17 +101,33 @@ pub(super) fn ends_at(ports: &Ports, port: u16) -> String {
     ends.map_or_else(String::new, |ends| reasons_text(&ends.by_reason()))
 }
 
-/// What the queues of listeners could not take, where it is known.
+/// What the queues of listeners could not take, where it is known, with the rates that are not 0.
 pub(super) fn overflows(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
+    let rate = |of: fn(&QueueRates) -> f64| match snapshot.queue_rates.as_ref().map_or(0.0, of) {
+        0.0 => String::new(),
+        few if few < 1.0 => format!(" ({few:.3}/s)"),
+        many => format!(" ({many:.1}/s)"),
+    };
     if let Some(of) = &snapshot.overflows {
-        let (full, all) = (of.listen_overflows, of.listen_drops);
-        let text = format!("{full} for a full accept queue, {all} drops by listeners in all");
+        let text = format!(
+            "{} for a full accept queue{}, {} drops in all{}",
+            of.listen_overflows,
+            rate(|of| of.listen_overflows),
+            of.listen_drops,
+            rate(|of| of.listen_drops)
+        );
         field(out, "overflows", &text)?;
     }
     if let Some(of) = &snapshot.syncookies {
         let text = format!(
-            "{} sent, {} valid, {} invalid; full SYN queue: {} cookies, {} drops",
-            of.sent, of.received, of.failed, of.queue_full_cookies, of.queue_full_drops
+            "{} sent{}, {} valid, {} invalid{}; full SYN queue: {} cookies, {} drops",
+            of.sent,
+            rate(|of| of.syncookies_sent),
+            of.received,
+            of.failed,
+            rate(|of| of.syncookies_failed),
+            of.queue_full_cookies,
+            of.queue_full_drops
         );
         field(out, "cookies", &text)?;
     }

@@ -10,7 +10,9 @@ use serde::Serialize;
 use super::field::{field, overflows, subject};
 use crate::{
     printable::printable,
-    snapshot::{AcceptLatency, Fullness, Group, Listener, Overflows, Snapshot, Syncookies},
+    snapshot::{
+        AcceptLatency, Fullness, Group, Listener, Overflows, QueueRates, Snapshot, Syncookies,
+    },
 };
 
 /// The JSON form: a part of [`Snapshot`]'s, with the same schema.
@@ -21,6 +23,7 @@ pub struct Listeners<'a> {
     netns_name: Option<&'a str>,
     overflows: Option<Overflows>,
     syncookies: Option<Syncookies>,
+    queue_rates: Option<QueueRates>,
     listeners: &'a [Listener],
     accept_latency: Option<&'a [AcceptLatency]>,
     accept_latency_reason: Option<&'a str>,
@@ -34,6 +37,7 @@ impl<'a> From<&'a Snapshot> for Listeners<'a> {
             netns_name: snapshot.netns_name.as_deref(),
             overflows: snapshot.overflows,
             syncookies: snapshot.syncookies,
+            queue_rates: snapshot.queue_rates,
             listeners: &snapshot.listeners,
             accept_latency: snapshot.accept_latency.as_deref(),
             accept_latency_reason: snapshot.accept_latency_reason.as_deref(),
@@ -216,7 +220,9 @@ impl fmt::Display for Row {
 #[cfg(test)]
 mod tests {
     use super::{Listeners, render};
-    use crate::snapshot::{AcceptLatency, Listener, Overflows, Snapshot, Syncookies, Tier};
+    use crate::snapshot::{
+        AcceptLatency, Listener, Overflows, QueueRates, Snapshot, Syncookies, Tier,
+    };
 
     fn listener(address: &str, port: u16, queue: u32) -> Listener {
         Listener {
@@ -257,6 +263,13 @@ mod tests {
                 queue_full_cookies: 6,
                 queue_full_drops: 5,
             }),
+            queue_rates: Some(QueueRates {
+                window_seconds: 60.0,
+                listen_overflows: 0.0,
+                listen_drops: 1.5,
+                syncookies_sent: 0.0,
+                syncookies_failed: 0.05,
+            }),
             ..Snapshot::of(Tier::Full, 7, <_>::default())
         }
     }
@@ -265,8 +278,9 @@ mod tests {
     fn a_group_stands_together_and_apart() {
         let expected = "\
 netns     7
-overflows 4 for a full accept queue, 6 drops by listeners in all
-cookies   9 sent, 8 valid, 7 invalid; full SYN queue: 6 cookies, 5 drops
+overflows 4 for a full accept queue, 6 drops in all (1.5/s)
+cookies   9 sent, 8 valid, 7 invalid (0.050/s); full SYN queue: 6 cookies, 5
+          drops
 sockets   4 at 3 addresses; accept queue full: 1; SYN queue full: 1
 
           port   queue   limit    peak     syn      of retrans   drops     uid  address                 unit
@@ -286,7 +300,7 @@ SYN FULL  8443       0     128       5     128     128      96       0    1000  
         (buckets[0], buckets[5]) = (90, 10);
         measured.accept_latency = Some(vec![AcceptLatency::new(Some(443), buckets, 1.0)]);
         let text = render(&measured);
-        let rows: Vec<_> = text.lines().skip(5).collect();
+        let rows: Vec<_> = text.lines().skip(6).collect();
         assert_eq!(
             rows,
             [
@@ -306,7 +320,7 @@ SYN FULL  8443       0     128       5     128     128      96       0    1000  
         let part = serde_json::to_value(Listeners::from(&snapshot)).unwrap();
         let whole = serde_json::to_value(&snapshot).unwrap();
         let part = part.as_object().unwrap();
-        assert_eq!(part.len(), 8);
+        assert_eq!(part.len(), 9);
         for (key, value) in part {
             assert_eq!(value, &whole[key], "{key}");
         }

@@ -11,7 +11,7 @@ use tcp_status::{
     snapshot::{
         AcceptLatency, CgroupCounts, CgroupName, ConnectFailures, ConnectionEnds, Counts, Ends,
         Flow, FullestDestination, Listener, NoLocalPortDestination, Overflows, Peaks, PortCounts,
-        Rates, Snapshot, Stale, Syncookies, Tier, Transitions,
+        QueueRates, Rates, Snapshot, Stale, Syncookies, Tier, Transitions,
         minutes::{self, Extremes, FullestQueue, Minute},
     },
 };
@@ -192,6 +192,13 @@ fn own(step: u64) -> Snapshot {
             failed: 1,
             queue_full_cookies: 40 + 12 * step,
             queue_full_drops: 0,
+        }),
+        queue_rates: Some(QueueRates {
+            window_seconds: 60.0,
+            listen_overflows: 1.0,
+            listen_drops: 1.5,
+            syncookies_sent: 12.0,
+            syncookies_failed: 0.05,
         }),
         ends: Some(Ends {
             connect_failures: ConnectFailures {

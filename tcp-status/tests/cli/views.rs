@@ -47,8 +47,8 @@ fn every_listening_socket_is_in_the_table() {
     let table = served.printed(&["listeners"]);
     for part in [
         "netns     4026531833\n",
-        "overflows 700 for a full accept queue, 750 drops by listeners in all\n",
-        "cookies   40 sent, 30 valid, 1 invalid; full SYN queue: 40 cookies, 0 drops\n",
+        "overflows 700 for a full accept queue (1.0/s), 750 drops in all (1.5/s)\n",
+        "cookies   40 sent (12.0/s), 30 valid, 1 invalid (0.050/s); full SYN queue: 40\n          cookies, 0 drops\n",
         "sockets   40 at 34 addresses; accept queue full: 1; SYN queue full: 0\n",
         "\nFULL      5432     129     128     129       3     128       0       3      32  127.0.0.1                               web.service\n",
         "\nwas full   443     540    2044    1300      12    2044       2     117      43  0.0.0.0  4 sockets together\n",
@@ -58,10 +58,10 @@ fn every_listening_socket_is_in_the_table() {
         assert!(table.contains(part), "{part}{table}");
     }
     // Header, title, addresses, and the sockets of two groups.
-    assert_eq!(table.lines().count(), 4 + 2 + 34 + 4 + 4, "{table}");
+    assert_eq!(table.lines().count(), 5 + 2 + 34 + 4 + 4, "{table}");
     let one = served.printed(&["listeners", "--port", "5432", "--window", "30"]);
     assert!(one.contains("\nport      5432\n"), "{one}");
-    assert_eq!(one.lines().count(), 8, "{one}");
+    assert_eq!(one.lines().count(), 9, "{one}");
     let other = served.printed(&["listeners", "--netns", &OTHER.to_string()]);
     for part in [
         "netns     4026532999 (web]0;owned[2J )\n",
@@ -188,7 +188,7 @@ fn show_has_history_of_all_ports_together() {
         "\nopened/s  5.0 active, 1234.5 passive, 0.4 failed, over 60 s\n",
         "\nstale     17 in closewait, 2 in finwait2 for over 60 s; walked 4 s ago\n",
         "\noutgoing  231: 31 established, 200 closewait; 28232 ephemeral ports, 16 reserved\n",
-        "\noverflows 701 for a full accept queue, 751 drops by listeners in all\n",
+        "\noverflows 701 for a full accept queue (1.0/s), 751 drops in all (1.5/s)\n",
     ] {
         assert!(table.contains(part), "{part}{table}");
     }

@@ -12,11 +12,20 @@ use std::{
 use socket2::{Domain, Socket, Type};
 use tcp_status::{
     kernel::sock_diag,
+    serve::{Source as _, protocol::Show},
     snapshot::{Fullness, Listener},
 };
-use tcp_status_testkit::{netns::set_sysctl, raise_fd_limit, soon};
+use tcp_status_testkit::{netns::set_sysctl, raise_fd_limit, raw_peer::RawPeer, soon};
 
 use crate::subject::{Subject, place};
+
+/// What has a rate.
+const NAMES: [&str; 4] = [
+    "ListenOverflows",
+    "ListenDrops",
+    "SyncookiesSent",
+    "SyncookiesFailed",
+];
 
 /// Three quarters of 400.
 const HALF_OPEN: u32 = 300;
@@ -116,6 +125,64 @@ fn each_listener_tells_what_it_dropped() {
             let by_dump = sock_diag::listeners().unwrap().into_iter();
             let dumped: u32 = by_dump.filter_map(|one| one.drops).sum();
             assert_eq!(dumped, total);
+        })
+        .unwrap();
+}
+
+/// Without a state change, after which the tracker would look.
+#[test]
+fn rates_of_full_queues_are_what_the_kernel_counted_within_the_window() {
+    let Some(netns) = place() else { return };
+    netns
+        .run(|| {
+            set_sysctl("ipv4/tcp_syncookies", "2").unwrap();
+            let listeners = [0, 0].map(|port| narrow((Ipv4Addr::LOCALHOST, port).into()));
+            let [full, free] = listeners.each_ref().map(|listener| {
+                let SocketAddr::V4(address) = listener.local_addr().unwrap() else {
+                    unreachable!("it is of IPv4")
+                };
+                address
+            });
+            let _waits = TcpStream::connect(full).unwrap();
+            let peer = RawPeer::new().unwrap();
+            let before = NAMES.map(counter);
+            let subject = Subject::start();
+            // The sampler rests.
+            thread::sleep(Duration::from_secs(4));
+            for number in 0..30 {
+                peer.open(full, number).unwrap();
+                peer.open(free, number).unwrap();
+            }
+            for number in 100..120 {
+                peer.acknowledge(free, number).unwrap();
+            }
+            let shown = |count: u64| count.to_string();
+            let counts = |window| {
+                let show = Show {
+                    window: Some(window),
+                    ..Show::default()
+                };
+                let of = subject.tracker.show(&show).unwrap().remove(0);
+                let of = of.queue_rates.unwrap();
+                let rates = [
+                    of.listen_overflows,
+                    of.listen_drops,
+                    of.syncookies_sent,
+                    of.syncookies_failed,
+                ];
+                rates.map(|rate| format!("{:.0}", rate * of.window_seconds))
+            };
+            let grown = || {
+                let now = NAMES.map(counter);
+                [0, 1, 2, 3].map(|i| now[i] - before[i])
+            };
+            assert_eq!(grown(), [30, 30, 30, 20]);
+            for window in [2, 60, 86_400] {
+                assert_eq!(counts(window), grown().map(shown), "{window} s");
+            }
+            thread::sleep(Duration::from_secs(4));
+            assert_eq!(counts(2), [0; 4].map(shown));
+            assert_eq!(counts(60), grown().map(shown));
         })
         .unwrap();
 }

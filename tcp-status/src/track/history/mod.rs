@@ -3,6 +3,7 @@
 pub(crate) mod conditions;
 pub(crate) mod minutes;
 pub(crate) mod onsets;
+pub(crate) mod queue_counters;
 pub(crate) mod sampler;
 pub(crate) mod samples;
 pub(crate) mod seconds;

@@ -177,9 +177,25 @@ impl Tracker {
         }
     }
 
+    /// Reads the counters of full queues, once a second.
+    fn sample_queue_counters(&self) -> Result<(), ApiError> {
+        let is_due = {
+            let samples = lock(&self.samples);
+            samples.queue_counters.is_due(samples.now())
+        };
+        if is_due {
+            let counters = procfs::queue_counters().map_err(unavailable)?;
+            let mut samples = lock(&self.samples);
+            let now = samples.now();
+            samples.queue_counters.record(now, counters);
+        }
+        Ok(())
+    }
+
     /// Takes one sample, and says whether it differs from the last. Walks over listeners, and over
     /// nothing else.
     fn sample(&self) -> Result<bool, ApiError> {
+        self.sample_queue_counters()?;
         let split = self.hooks.split();
         let reading = self.read(OWN_NETNS).map_err(unavailable)?;
         let gauges = reading.gauges;

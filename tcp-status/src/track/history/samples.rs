@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::{
     minutes::Minutes,
     onsets::Onsets,
+    queue_counters::QueueCounters,
     seconds::{GaugeRange, History},
 };
 use crate::{
@@ -34,6 +35,7 @@ pub struct Samples {
     pub(crate) history: History,
     pub(crate) minutes: Minutes,
     pub(crate) queues: Queues,
+    pub(crate) queue_counters: QueueCounters,
     pub(crate) onsets: Onsets,
     /// Unix time when the first sample could be taken, in milliseconds.
     epoch: u64,
@@ -57,6 +59,7 @@ impl Default for Samples {
             history: History::default(),
             minutes: Minutes::new(0, unix_time()),
             queues: Queues::default(),
+            queue_counters: QueueCounters::default(),
             onsets: Onsets::default(),
             epoch: unix_time(),
             settings: None,
@@ -102,6 +105,8 @@ impl Samples {
         }
         snapshot.state_seconds = Some(self.minutes.state_seconds());
         self.queues.annotate(now, window, listeners);
+        let counters = (snapshot.overflows, snapshot.syncookies);
+        snapshot.queue_rates = self.queue_counters.rates(now, window, counters);
     }
 
     /// What was sampled in the last `since` seconds, of one state or of all.

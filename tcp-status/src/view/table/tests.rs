@@ -145,7 +145,7 @@ fn history_is_shown_where_there_is_some() {
         "stale     3 in closewait, 0 in finwait2 for over 60 s; walked 4 s ago\n",
         "outgoing  4294972308: 4294967305 established, 5000 synrecv, 3 listen; 28232\n          \
          ephemeral ports\n",
-        "overflows 7 for a full accept queue, 9 drops by listeners in all\n",
+        "overflows 7 for a full accept queue, 9 drops in all\n",
         "peaks     min and max of the last 60 s, sampled every 100 ms\n",
         "\nstate             total       ipv4       ipv6        min        max\n",
         "\nsynrecv               0          0          0          0       5000\n",

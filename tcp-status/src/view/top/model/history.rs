@@ -28,8 +28,8 @@ pub struct PerSecond {
     pub connect_failures: Vec<(&'static str, f64)>,
     /// Why connections ended without being closed, as far as any did.
     pub aborts: Vec<(&'static str, f64)>,
-    /// SYN-ACKs with a cookie; none where the kernel does not count them.
-    pub syncookies: Option<f64>,
+    /// SYN-ACKs with a cookie, and ACKs with an invalid one; none where the kernel does not count them.
+    pub syncookies: Option<[f64; 2]>,
 }
 
 /// Counters that only grow, and when they were read.
@@ -39,7 +39,7 @@ struct Counters {
     totals: Totals,
     overflows: Overflows,
     ends: Option<Ends>,
-    syncookies: Option<u64>,
+    syncookies: Option<[u64; 2]>,
 }
 
 /// One gauge over time.
@@ -136,7 +136,7 @@ impl History {
             totals: transitions.totals(reading.events.map_or(0, |events| events.counted)),
             overflows: reading.overflows.unwrap_or_default(),
             ends: reading.ends,
-            syncookies: reading.syncookies.map(|of| of.sent),
+            syncookies: reading.syncookies.map(|of| [of.sent, of.failed]),
         });
         self.rates = match (&self.last, &now) {
             (Some(before), Some(now)) => between(before, now),
@@ -223,7 +223,7 @@ fn between(before: &Counters, now: &Counters) -> Option<PerSecond> {
         connect_failures: reasons(|ends| ends.failed_connects().into()),
         aborts: reasons(|ends| ends.connection_ends.aborts().into()),
         syncookies: (before.syncookies.zip(now.syncookies))
-            .and_then(|(before, now)| rate(before, now)),
+            .and_then(|(before, now)| Some([rate(before[0], now[0])?, rate(before[1], now[1])?])),
     })
 }
 

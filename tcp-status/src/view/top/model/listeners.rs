@@ -38,8 +38,13 @@ impl Model {
             .enumerate()
             .map(|(at, group)| listener_row(at, group));
         let cookies = self.history.rates().and_then(|rates| rates.syncookies);
-        let cookies = cookies.filter(|rate| *rate > 0.0);
-        let cookies = cookies.map_or_else(String::new, |of| format!(", {of:.1} syncookies/s"));
+        let cookies = ["syncookies", "invalid"]
+            .into_iter()
+            .zip(cookies.unwrap_or_default());
+        let cookies = cookies.filter(|(_, rate)| *rate > 0.0);
+        let cookies: String = cookies
+            .map(|(name, rate)| format!(", {rate:.1} {name}/s"))
+            .collect();
         let ungrouped = if self.ungrouped { ", each socket" } else { "" };
         let title = format!(
             "Listeners {}{ungrouped}{cookies}",
