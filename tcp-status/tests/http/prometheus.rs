@@ -18,14 +18,14 @@ use nix::{
 use serde_json::Value;
 use tcp_status_testkit::{
     netns::{Netns, set_sysctl},
-    skip_unprepared,
+    raise_fd_limit, skip_unprepared,
 };
 use tempfile::TempDir;
 
 use crate::{
     client::{OPEN_METRICS, ask},
     programs::{TEMPLATES, is_alive},
-    templates::{metrics, queries, rules},
+    templates::{metrics, queries, rules, rules_file},
     text::Page,
     tracker::Tracker,
 };
@@ -42,7 +42,7 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    /// With our configuration as it is, but in more of a hurry.
+    /// With our configuration and rules as they are, but in more of a hurry.
     fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let ours = Path::new(TEMPLATES).join("prometheus");
@@ -50,11 +50,10 @@ impl Prometheus {
         assert!(configuration.contains(TRACKER) && configuration.contains("_interval: 15s"));
         let configuration = configuration.replace("_interval: 15s", "_interval: 1s");
         fs::write(directory.path().join("prometheus.yml"), configuration).unwrap();
-        fs::copy(
-            ours.join("tcp-status.rules.yml"),
-            directory.path().join("tcp-status.rules.yml"),
-        )
-        .unwrap();
+        let rules = rules_file();
+        assert!(rules.contains("for: 2m"));
+        let rules = rules.replace("for: 2m", "for: 5s");
+        fs::write(directory.path().join("tcp-status.rules.yml"), rules).unwrap();
         let argument =
             |name: &str, file: &str| format!("{name}={}", directory.path().join(file).display());
         let log = fs::File::create(directory.path().join("log")).unwrap();
@@ -144,7 +143,9 @@ fn prometheus_has_every_series_and_can_use_every_rule_and_query() {
     netns
         .run(|| {
             let _listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-            let tracker = Tracker::start(&["--accept-latency", "--metrics", TRACKER]);
+            // Destinations are looked at every two seconds.
+            let interval = "--audit-interval=200ms";
+            let tracker = Tracker::start(&["--accept-latency", interval, "--metrics", TRACKER]);
             let prometheus = Prometheus::start();
             wait("Prometheus is ready", || {
                 ask_prometheus("/-/ready").is_ok_and(|body| body.contains("is Ready"))
@@ -157,8 +158,8 @@ fn prometheus_has_every_series_and_can_use_every_rule_and_query() {
             assert_series(&tracker);
             assert_queries();
             assert_rules();
-            assert_names();
             assert_exhaustion_fires();
+            assert_names();
             drop(prometheus);
         })
         .unwrap();
@@ -198,32 +199,61 @@ fn assert_series(tracker: &Tracker) {
     assert_eq!(listening.to_string(), "3");
 }
 
-/// Uses up the ephemeral ports to one destination; the alert names it.
+/// The value of an alert that fires and whose annotations contain a text.
+fn firing(name: &str, text: &str) -> Option<f64> {
+    let alerts = Prometheus::api("alerts");
+    let mut alerts = alerts["alerts"].as_array().unwrap().iter();
+    let alert = alerts.find(|alert| {
+        alert["labels"]["alertname"] == name
+            && alert["state"] == "firing"
+            && alert["annotations"].to_string().contains(text)
+    })?;
+    Some(alert["value"].as_str().unwrap().parse().unwrap())
+}
+
+/// Uses up the ephemeral ports to one destination, half of them at a constant rate. An alert forecasts when there
+/// are none left, another one says so; both name the destination.
 fn assert_exhaustion_fires() {
-    set_sysctl("ipv4/ip_local_port_range", "61000 61099").unwrap();
+    const PORTS: usize = 1000;
+    const PAUSE: Duration = Duration::from_millis(50);
+    const TOLERANCE: Duration = Duration::from_secs(4);
+    raise_fd_limit().unwrap();
+    set_sysctl("ipv4/ip_local_port_range", "61000 61999").unwrap();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
+    let destination = format!("127.0.0.1 -> {address}");
     let mut open = Vec::new();
+    let mut next = Instant::now();
+    let mut forecast = None;
     let refused = loop {
         match TcpStream::connect(address) {
-            Ok(client) => open.push((client, listener.accept().unwrap())),
+            Ok(client) => open.push((client, listener.accept())),
             Err(error) => break error,
         }
-        assert!(open.len() <= 100, "more connections than ports");
+        assert!(open.len() <= PORTS, "more connections than ports");
+        if open.len() < PORTS / 2 {
+            next = Instant::now();
+            continue;
+        }
+        if forecast.is_none() && open.len().is_multiple_of(10) {
+            let left = firing("TcpEphemeralPortsFilling", &destination);
+            forecast = left.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds));
+        }
+        next += PAUSE;
+        thread::sleep(next.saturating_duration_since(Instant::now()));
     };
     assert_eq!(refused.kind(), io::ErrorKind::AddrNotAvailable);
+    let now = Instant::now();
+    let forecast = forecast.expect("TcpEphemeralPortsFilling fires while there are ports left");
+    assert!(
+        forecast < now + TOLERANCE && now < forecast + TOLERANCE,
+        "{:?} after the forecast, or {:?} before it",
+        now.saturating_duration_since(forecast),
+        forecast.saturating_duration_since(now)
+    );
     let destination = format!("most often to 127.0.0.1 port {}.", address.port());
     wait("TcpNoLocalPort fires", || {
-        let alerts = Prometheus::api("alerts");
-        let mut alerts = alerts["alerts"].as_array().unwrap().iter();
-        alerts.any(|alert| {
-            let text = alert["annotations"]["description"]
-                .as_str()
-                .unwrap_or_default();
-            alert["labels"]["alertname"] == "TcpNoLocalPort"
-                && alert["state"] == "firing"
-                && text.contains(&destination)
-        })
+        firing("TcpNoLocalPort", &destination).is_some()
     });
 }
 
@@ -283,10 +313,8 @@ fn assert_names() {
         if !is_full && name.starts_with("tcp_status_accept_latency_") {
             continue;
         }
-        // Nothing here uses up ports.
-        if name.starts_with("tcp_status_fullest_destination_") {
-            continue;
-        }
-        wait(&name, || !Prometheus::query(&name).is_empty());
+        // What was there while ports were used up may be gone.
+        let recent = format!("last_over_time({name}[5m])");
+        wait(&name, || !Prometheus::query(&recent).is_empty());
     }
 }
