@@ -1,19 +1,18 @@
 //! Why connections fail and how they end, against what the kernel says to those who use them.
 
 use std::{
-    collections::BTreeMap,
     io::{self, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     thread,
     time::{Duration, Instant},
 };
 
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockFilter, Socket, Type};
 use tcp_status::serve::{Source as _, protocol::Show};
-use tcp_status::snapshot::{ConnectFailures, ConnectionEnds, Ends, NoLocalPortDestination};
+use tcp_status::snapshot::{ConnectFailures, ConnectionEnds, Ends};
 use tcp_status_testkit::{
-    netns::{cut_off, set_sysctl},
-    soon,
+    netns::{allow_fast_open, cut_off, set_sysctl},
+    soon, take_fast_open,
 };
 
 use crate::{
@@ -147,186 +146,125 @@ fn failed_connects_are_counted_by_reason() {
         .unwrap();
 }
 
+/// A client that hears no answer to its SYN, which carries data: the listener has a child in SYN_RECV.
+fn deaf_client(to: SocketAddr) -> Socket {
+    let client = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
+    // BPF_RET | BPF_K, 0: it keeps nothing of any packet.
+    client
+        .attach_filter(&[SockFilter::new(0x06, 0, 0, 0)])
+        .unwrap();
+    client.set_nonblocking(true).unwrap();
+    client
+        .send_to_with_flags(b"x", &to.into(), libc::MSG_FASTOPEN)
+        .unwrap();
+    client
+}
+
+/// Full sockets that were closed in SYN_RECV.
+fn ended_half_open(subject: &Subject) -> u64 {
+    let flows = subject.snapshot().transitions.unwrap().flows;
+    let closed = flows
+        .iter()
+        .filter(|(from, to, _)| (&**from, &**to) == ("synrecv", "closed"));
+    closed.map(|(_, _, count)| count).sum()
+}
+
+/// They are in SYN_RECV, as a socket may be that connects while its peer does.
 #[test]
-fn connects_without_a_local_port_are_counted() {
-    const PORTS: usize = 4;
-    const FAILED: u64 = 3;
+fn children_of_fast_open_are_no_connects() {
+    const EACH: u64 = 5;
     let Some(netns) = place() else { return };
     netns
         .run(|| {
-            set_sysctl("ipv4/ip_local_port_range", "40000 40003").unwrap();
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 8080)).unwrap();
-            let address = listener.local_addr().unwrap();
+            allow_fast_open().unwrap();
             let subject = Subject::start();
             let before = subject.snapshot().ends.unwrap();
-            let _open: Vec<_> = (0..PORTS)
-                .map(|_| TcpStream::connect(address).unwrap())
-                .collect();
-            for _ in 0..FAILED {
-                assert_eq!(error_of(TcpStream::connect(address)), libc::EADDRNOTAVAIL);
+            let mut clients = Vec::new();
+            for at in BOTH {
+                let (listener, address) = listener(at);
+                take_fast_open(&listener).unwrap();
+                for number in 0..3 * EACH {
+                    clients.push(deaf_client(address));
+                    match number % 3 {
+                        // With data that was not read.
+                        0 => drop(listener.accept().unwrap()),
+                        1 => without_lingering(listener.accept().unwrap().0),
+                        // It waits in the accept queue of a listener that closes.
+                        _ => {}
+                    }
+                }
             }
+            assert_eq!(ended_half_open(&subject), 2 * 3 * EACH);
             let expected = Ends {
-                no_local_port: FAILED,
+                connection_ends: ConnectionEnds {
+                    reset_locally: 2 * 3 * EACH,
+                    ..ConnectionEnds::default()
+                },
                 ..Ends::default()
             };
             assert_ends(&subject, &before, &expected);
+            drop(clients);
         })
         .unwrap();
 }
 
-/// How often connects failed for want of a local port, by destination, and connections that keep
-/// the ports.
-#[derive(Default)]
-struct Failed {
-    counts: BTreeMap<(IpAddr, u16), u64>,
-    _open: Vec<Socket>,
-}
-
-impl Failed {
-    /// Connects until so many connects have failed.
-    fn connect(&mut self, domain: Domain, to: SocketAddr, failures: u64) {
-        let destination = (to.ip().to_canonical(), to.port());
-        while self.counts.get(&destination) < Some(&failures) {
-            let socket = Socket::new(domain, Type::STREAM, None).unwrap();
-            match error_of(socket.connect(&to.into())) {
-                0 => self._open.push(socket),
-                errno => {
-                    assert_eq!(errno, libc::EADDRNOTAVAIL);
-                    *self.counts.entry(destination).or_default() += 1;
-                }
-            }
-        }
-    }
-
-    /// What a tracker found is what connects said.
-    fn assert_found(&self, found: Vec<NoLocalPortDestination>) {
-        assert!(
-            found.iter().all(|one| one.last_seconds_ago < 60),
-            "{found:?}"
-        );
-        let found = found.into_iter();
-        let found = found.map(|one| ((one.address, one.port), one.failures));
-        assert_eq!(found.collect::<BTreeMap<_, _>>(), self.counts);
-    }
-}
-
-/// Connects of both families to several destinations of the calling thread's namespace.
-fn fail_by_destination() -> Failed {
-    set_sysctl("ipv4/ip_local_port_range", "40000 40003").unwrap();
-    let (v4, v6) = (Domain::IPV4, Domain::IPV6);
-    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 8080)).unwrap();
-    let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 5432)).unwrap();
-    let at = |address: IpAddr| SocketAddr::new(address, 8080);
-    let mut failed = Failed::default();
-    failed.connect(v4, other.local_addr().unwrap(), 31);
-    failed.connect(v4, at(Ipv4Addr::LOCALHOST.into()), 3);
-    failed.connect(v4, at(Ipv4Addr::new(127, 0, 0, 9).into()), 1);
-    failed.connect(v6, at(Ipv6Addr::LOCALHOST.into()), 4);
-    // To where a socket of IPv4 wanted as well.
-    let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped();
-    failed.connect(v6, at(mapped.into()), 5);
-    drop((listener, other));
-    failed
-}
-
+/// Whether they were accepted, waited, or were just being made.
 #[test]
-fn connects_without_a_local_port_are_counted_by_destination() {
+fn children_of_a_listener_that_closes_are_no_connects() {
     let Some(netns) = place() else { return };
     netns
         .run(|| {
             let subject = Subject::start();
-            let failed = fail_by_destination();
-            let snapshot = subject.snapshot();
-            let total = snapshot.ends.unwrap().no_local_port;
-            let destinations = snapshot.no_local_port_destinations.unwrap();
-            assert_eq!(total, failed.counts.values().sum::<u64>());
-            let last = &destinations[0];
-            assert_eq!(
-                (last.address, last.port),
-                (Ipv4Addr::LOCALHOST.into(), 8080)
-            );
-            failed.assert_found(destinations);
-        })
-        .unwrap();
-}
-
-#[test]
-fn destinations_of_other_namespaces_are_told_apart() {
-    let (Some(own), Some(other)) = (place(), Inhabited::place()) else {
-        return;
-    };
-    own.run(|| {
-        let subject = Subject::start_changed(|settings| settings.all_namespaces = true);
-        let failed = other.run(fail_by_destination).unwrap();
-        let found = namespaces::of(&subject, &other).unwrap();
-        failed.assert_found(found.no_local_port_destinations.unwrap());
-        let own = subject.snapshot().no_local_port_destinations;
-        assert_eq!(own, Some(Vec::new()));
-    })
-    .unwrap();
-}
-
-#[test]
-fn only_the_last_destinations_are_kept() {
-    const KEPT: usize = 64;
-    let Some(netns) = place() else { return };
-    netns
-        .run(|| {
-            set_sysctl("ipv4/ip_local_port_range", "40000 40000").unwrap();
-            let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 8080)).unwrap();
-            let subject = Subject::start_attentive();
-            let mut failed = Failed::default();
-            let to: Vec<_> = (1..=100)
-                .map(|last| SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 8080)))
-                .collect();
-            for to in &to {
-                failed.connect(Domain::IPV4, *to, 1);
-            }
-            let found = subject.snapshot().no_local_port_destinations.unwrap();
-            let addresses = found.iter().map(|one| one.address);
-            let last = to.iter().rev().take(KEPT).map(SocketAddr::ip);
-            assert_eq!(addresses.collect::<Vec<_>>(), last.collect::<Vec<_>>());
-            // What was forgotten counts anew; each is tried once, for then it is among the last.
+            let before = subject.snapshot().ends.unwrap();
             let started = Instant::now();
-            let forgotten = to.iter().any(|to| {
-                thread::sleep(Duration::from_millis(100));
-                failed.connect(Domain::IPV4, *to, 2);
-                let found = subject.snapshot().no_local_port_destinations.unwrap();
-                assert_eq!((found.len(), found[0].address), (KEPT, to.ip()));
-                assert!(started.elapsed() < soon(), "{found:?}");
-                found[0].failures == 1
-            });
-            assert!(forgotten);
-            drop(listener);
+            let mut refused = 0;
+            // Of those that were just being made there are few.
+            while refused == 0 || (ended_half_open(&subject) == 0 && started.elapsed() < soon()) {
+                refused += BOTH.map(refused_by_closing).iter().sum::<u64>();
+            }
+            let expected = ConnectFailures {
+                refused,
+                ..ConnectFailures::default()
+            };
+            let started = Instant::now();
+            loop {
+                let found = minus(&subject.snapshot().ends.unwrap(), &before);
+                if (found.connect_failures, found.no_local_port) == (expected, 0) {
+                    break;
+                }
+                assert!(started.elapsed() < soon(), "{found:?}, not {expected:?}");
+                thread::sleep(Duration::from_millis(20));
+            }
         })
         .unwrap();
 }
 
-#[test]
-fn a_socket_that_had_a_port_before_fails_for_want_of_one() {
-    let Some(netns) = place() else { return };
-    netns
-        .run(|| {
-            set_sysctl("ipv4/ip_local_port_range", "40000 40000").unwrap();
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 8080)).unwrap();
-            let refusing = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
-            let subject = Subject::start();
-            let again = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-            assert_eq!(
-                error_of(again.connect(&refusing.into())),
-                libc::ECONNREFUSED
-            );
-            let address = listener.local_addr().unwrap();
-            let _open = TcpStream::connect(address).unwrap();
-            let errno = error_of(again.connect(&address.into()));
-            let ends = subject.snapshot().ends.unwrap();
-            assert_eq!(
-                (errno, ends.no_local_port),
-                (libc::EADDRNOTAVAIL, 1),
-                "{ends:?}"
-            );
-        })
-        .unwrap();
+/// Opens and closes a listener while others connect; how often that was refused.
+fn refused_by_closing(at: IpAddr) -> u64 {
+    const CONNECTS: usize = 1000;
+    let address = SocketAddr::new(at, 8080);
+    let refusals = || {
+        let errors = (0..CONNECTS).map(|_| error_of(TcpStream::connect(address)));
+        // Others are of connections that were reset at once.
+        errors.filter(|error| *error == libc::ECONNREFUSED).count()
+    };
+    thread::scope(|scope| {
+        let clients = [(); 3].map(|()| scope.spawn(refusals));
+        let mut accepts = true;
+        while clients.iter().any(|client| !client.is_finished()) {
+            // A child of the one before may keep the port for a moment.
+            let Ok(listener) = TcpListener::bind(address) else {
+                continue;
+            };
+            listener.set_nonblocking(true).unwrap();
+            thread::sleep(Duration::from_micros(500));
+            if accepts {
+                drop(listener.accept());
+            }
+            accepts = !accepts;
+        }
+        clients.map(|one| one.join().unwrap() as u64).iter().sum()
+    })
 }
 
 /// A listener, connections of which end at its port for different reasons.
@@ -447,6 +385,43 @@ fn ends_of_connections_are_counted_by_port_across_audits() {
             after.assert_counted(&subject);
         })
         .unwrap();
+}
+
+#[test]
+fn ends_in_another_namespace_are_counted_by_port_only() {
+    let (Some(own), Some(other)) = (place(), Inhabited::place()) else {
+        return;
+    };
+    own.run(|| {
+        let subject = Subject::start_changed(|settings| settings.all_namespaces = true);
+        let before = subject.snapshot().ends;
+        let ending = other
+            .run(|| {
+                let mut ending = Ending::new();
+                ending.end(5, 3, 2);
+                assert_eq!(
+                    error_of(TcpStream::connect("127.0.0.1:9")),
+                    libc::ECONNREFUSED
+                );
+                ending
+            })
+            .unwrap();
+        let started = Instant::now();
+        loop {
+            let found = namespaces::of(&subject, &other).unwrap();
+            assert_eq!(found.ends, None);
+            let mut rows = found.ports.tracked.into_iter();
+            let row = rows.find(|row| row.port == ending.port());
+            let ends = row.and_then(|row| row.connection_ends);
+            if ends == Some(ending.ended) {
+                break;
+            }
+            assert!(started.elapsed() < soon(), "{ends:?}");
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(subject.snapshot().ends, before);
+    })
+    .unwrap();
 }
 
 #[test]

@@ -1,21 +1,14 @@
-//! Connects that a peer or a lack of ports ends, and connections that no longer have a peer.
+//! Connects that a peer ends, and connections that no longer have a peer.
 
 use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
-    os::fd::AsRawFd as _,
+    net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream},
     thread,
     time::{Duration, Instant},
 };
 
 use socket2::{Domain, Socket, TcpKeepalive, Type};
 use tcp_status::snapshot::{ConnectFailures, ConnectionEnds, Ends};
-use tcp_status_testkit::{
-    netns::{cut_off, set_sysctl},
-    raise_fd_limit,
-    raw_peer::RawPeer,
-    soon,
-};
+use tcp_status_testkit::{netns::cut_off, raw_peer::RawPeer, soon};
 
 use crate::{
     ends::{assert_ends, error_of},
@@ -123,82 +116,6 @@ fn connections_whose_peer_is_gone_time_out_by_keepalive() {
                 ..Ends::default()
             };
             assert_ends(&subject, &before, &expected);
-        })
-        .unwrap();
-}
-
-/// A socket at a source address, whose port `connect()` chooses, or `bind()`.
-fn at(source: IpAddr, by_connect: bool) -> io::Result<Socket> {
-    let address = SocketAddr::new(source, 0);
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    let on: libc::c_int = by_connect.into();
-    // SAFETY: the kernel reads the integer, whose size it is told.
-    let set = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_BIND_ADDRESS_NO_PORT,
-            (&raw const on).cast(),
-            libc::socklen_t::try_from(size_of_val(&on)).unwrap(),
-        )
-    };
-    assert_eq!(set, 0);
-    socket.bind(&address.into())?;
-    Ok(socket)
-}
-
-/// Each source address has the whole range for each destination.
-#[test]
-fn two_thousand_ports_are_used_up_from_each_source_address() {
-    const PORTS: usize = 2_000;
-    const FAILED: u64 = 5;
-    let Some(netns) = place() else { return };
-    raise_fd_limit().unwrap();
-    netns
-        .run(|| {
-            set_sysctl("ipv4/ip_local_port_range", "40000 41999").unwrap();
-            set_sysctl("core/somaxconn", "65535").unwrap();
-            let subject = Subject::start();
-            let before = subject.snapshot().ends.unwrap();
-            let (mut open, mut failed) = (Vec::new(), 0);
-            for (local, sources) in [
-                (
-                    IpAddr::from(Ipv4Addr::LOCALHOST),
-                    vec![[127, 0, 0, 2].into(), [127, 0, 0, 3].into()],
-                ),
-                (
-                    Ipv6Addr::LOCALHOST.into(),
-                    vec![IpAddr::from(Ipv6Addr::LOCALHOST)],
-                ),
-            ] {
-                let address = SocketAddr::new(local, 8080);
-                let listener =
-                    Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
-                listener.bind(&address.into()).unwrap();
-                listener.listen(65_535).unwrap();
-                for source in sources {
-                    for _ in 0..PORTS {
-                        let socket = at(source, true).unwrap();
-                        socket.connect(&address.into()).unwrap();
-                        open.push(socket);
-                    }
-                    for _ in 0..FAILED {
-                        let socket = at(source, true).unwrap();
-                        let error = error_of(socket.connect(&address.into()));
-                        assert_eq!(error, libc::EADDRNOTAVAIL);
-                        failed += 1;
-                    }
-                    // There the port is lacking before there is a connect, and no event.
-                    assert_eq!(error_of(at(source, false)), libc::EADDRINUSE);
-                }
-                open.push(listener);
-            }
-            let expected = Ends {
-                no_local_port: failed,
-                ..Ends::default()
-            };
-            assert_ends(&subject, &before, &expected);
-            subject.assert_exact_within(soon());
         })
         .unwrap();
 }

@@ -16,6 +16,7 @@ mod forecast;
 mod half_open;
 mod history;
 mod listeners_elsewhere;
+mod local_ports;
 mod many_namespaces;
 mod namespace_names;
 mod namespaces;
