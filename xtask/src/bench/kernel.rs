@@ -3,7 +3,8 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs,
+    fs::{self, File},
+    io::{ErrorKind, Read as _},
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
 };
 
@@ -127,6 +128,40 @@ impl Empty {
         match (figures.get("run_cnt"), figures.get("run_time_ns")) {
             (Some(&count), Some(&time)) => Ok((count, time)),
             _ => bail!("the kernel keeps no statistics of eBPF programs (from 5.12 on it does)"),
+        }
+    }
+}
+
+/// A walk over the sockets of the namespace in which it runs, by a program that does nothing: what any walk
+/// costs.
+#[derive(Debug)]
+pub(crate) struct EmptyWalk(OwnedFd);
+
+impl EmptyWalk {
+    pub(crate) fn new() -> Result<Self> {
+        let btf = Btf::from_sys_fs().context("cannot read the types of the kernel")?;
+        let hook = btf.id_by_type_name_kind("bpf_iter_tcp", BtfKind::Func)?;
+        let how = bpf_attach_type::BPF_TRACE_ITER;
+        let program = load(hook, how).context("cannot load an empty eBPF program; run as root")?;
+        // SAFETY: zeros are a valid attribute; its members are plain numbers.
+        let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+        attr.link_create.__bindgen_anon_1.prog_fd = program.as_raw_fd().cast_unsigned();
+        attr.link_create.attach_type = how as u32;
+        Ok(Self(bpf(bpf_cmd::BPF_LINK_CREATE, &attr)?))
+    }
+
+    pub(crate) fn run(&self) -> Result<()> {
+        // SAFETY: as above.
+        let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+        attr.iter_create.link_fd = self.0.as_raw_fd().cast_unsigned();
+        let mut walk = File::from(bpf(bpf_cmd::BPF_ITER_CREATE, &attr)?);
+        loop {
+            match walk.read(&mut [0]) {
+                Ok(0) => return Ok(()),
+                // After a million entries.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                other => drop(other?),
+            }
         }
     }
 }

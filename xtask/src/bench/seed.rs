@@ -13,6 +13,7 @@ use super::{
     Bench,
     cost::{self, Spread},
     event::connect,
+    kernel::EmptyWalk,
     report::{Plot, Report, Table, float},
     tracker::{SHOW, Tracker},
 };
@@ -21,7 +22,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Report> {
     let mut report = Report::new("seed", "What a start and an audit cost");
     let mut table = Table::new(
         "By sockets",
-        "sockets | start, ms | CPU of the start, ms | most resident, KiB | audits | CPU of an audit, ms | drift at the end",
+        "sockets | start, ms | CPU of the start, ms | most resident, KiB | audits | CPU of an audit, ms | CPU of an empty walk, ms | drift at the end",
     );
     let mut plot = Plot::new(
         "time",
@@ -37,11 +38,16 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Report> {
         let (wall, cpu) = (median(|start| start.wall), median(|start| start.cpu));
         let peak = starts.iter().map(|start| start.peak).max();
         let Audits { count, each, drift } = Audits::measure(bench)?;
-        table.row(&[&size, &wall, &cpu, &peak, &count, &each, &drift]);
+        let empty = EmptyWalk::new()?;
+        let walks = bench.rounds(9, 5, || cost::turns(1, &[], || empty.run()))?;
+        let walk = Spread::of(walks.iter().map(|walk| 1e3 * walk.cpu.as_secs_f64()));
+        let walk = walk.map(|it| it.median);
+        table.row(&[&size, &wall, &cpu, &peak, &count, &each, &walk, &drift]);
         for (name, y) in [
             ("start, wall time", wall),
             ("start, CPU time", cpu),
             ("audit, CPU time", each),
+            ("empty walk, CPU time", walk),
         ] {
             y.into_iter().for_each(|y| plot.add(name, size, y));
         }
