@@ -68,7 +68,8 @@ def svg(screen, theme=None):
         if style["underlined"]:
             out.append(f'<rect x="{left:g}" y="{top + 15}" width="{width:g}" height="1" class="{fg}"/>')
         bold = ' font-weight="bold"' if style["bold"] else ""
-        for word in re.finditer(r"[!-~]+( [!-~]+)*|[^ -~]+", text):
+        # In short pieces what may come from another font, whose glyphs have a width of their own.
+        for word in re.finditer(r"[!-~]+( [!-~]+)*|[^ -~]{1,4}", text):
             out.append(f'<text x="{left + word.start() * WIDE:g}" y="{top + 12.5:g}" '
                        f'textLength="{len(word[0]) * WIDE:g}" class="{fg}"{bold}>'
                        f'{html.escape(word[0], quote=False)}</text>')
