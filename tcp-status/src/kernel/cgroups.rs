@@ -13,14 +13,23 @@ use crate::snapshot::CgroupName;
 /// `/system.slice/nginx.service`; the root itself is `/`. Reads one directory per cgroup.
 ///
 /// # Errors
-/// If no cgroup2 hierarchy is mounted, or its root cannot be read.
+/// If no cgroup2 hierarchy is mounted, or a part of it cannot be read for want of memory or files.
 pub fn paths() -> io::Result<BTreeMap<u64, String>> {
     let root = root()?;
     let mut paths = BTreeMap::from([(fs::metadata(&root)?.ino(), "/".to_owned())]);
     let mut folders = vec![root.clone()];
     while let Some(folder) = folders.pop() {
-        // It may be gone by now.
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if is_out_of_reach(&error) => continue,
+            Err(error) => return Err(error),
+        };
+        for entry in entries {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) if is_out_of_reach(&error) => break,
+                Err(error) => return Err(error),
+            };
             if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 continue;
             }
@@ -33,6 +42,12 @@ pub fn paths() -> io::Result<BTreeMap<u64, String>> {
         }
     }
     Ok(paths)
+}
+
+/// Whether a cgroup was removed meanwhile, or is not for this user.
+fn is_out_of_reach(error: &io::Error) -> bool {
+    let kinds = [io::ErrorKind::NotFound, io::ErrorKind::PermissionDenied];
+    kinds.contains(&error.kind()) || error.raw_os_error() == Some(libc::ENODEV)
 }
 
 /// Whether a cgroup2 hierarchy is mounted; the error says why not.

@@ -78,7 +78,7 @@ pub struct Tracker {
     pub(super) listed: Mutex<TableCounts>,
     /// What was last read inside other namespaces.
     pub(super) inside: Mutex<InsideCache>,
-    pub(super) cgroup_names: Mutex<Names>,
+    pub(super) cgroup_names: Names,
     /// Of destinations.
     pub(super) fullest: Mutex<Walks>,
     pub(super) scan: Scan,

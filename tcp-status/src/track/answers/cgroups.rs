@@ -15,10 +15,9 @@ use super::{
 };
 use crate::{
     bpf::{BpfError, CgroupSum, CgroupSums},
-    kernel::cgroups,
     serve::protocol::{ApiError, excerpt},
     snapshot::{CgroupCounts, Cgroups, Counts, Listener, Snapshot},
-    track::{gauge::Gauges, resources::sync::lock, tracker::Tracker},
+    track::{gauge::Gauges, tracker::Tracker},
 };
 
 /// Why there are no counts by cgroup of another namespace where nothing could audit them.
@@ -46,7 +45,7 @@ impl Tracker {
     pub(crate) fn name_cgroups(&self) -> Result<(), BpfError> {
         if self.counts_cgroups() {
             let ids = self.live_bank().cgroup_ids()?;
-            lock(&self.cgroup_names).resolve(ids);
+            self.cgroup_names.resolve(ids);
         }
         Ok(())
     }
@@ -66,7 +65,7 @@ impl Tracker {
             .collect();
         let sums = self.live_bank().cgroups()?;
         let ids = sums.tracked.keys().map(|(_, id)| *id);
-        lock(&self.cgroup_names).resolve(ids);
+        self.cgroup_names.resolve(ids);
         Ok(Ok(AllCgroups { sums, in_doubt }))
     }
 
@@ -110,7 +109,7 @@ impl Tracker {
         (gauges, half_open): (&Gauges, &HalfOpen),
         all: &FamilyCounts,
     ) -> Cgroups {
-        let mut names = lock(&self.cgroup_names);
+        let names = &self.cgroup_names;
         if !half_open.by_cgroup.is_empty() {
             names.resolve(half_open.by_cgroup.keys().copied());
         }
@@ -141,9 +140,10 @@ impl Tracker {
 
     /// Sets the units of listeners, as far as the names of their cgroups have been found.
     pub(crate) fn set_units(&self, listeners: &mut [Listener]) {
-        let names = lock(&self.cgroup_names);
         for listener in listeners {
-            listener.unit = listener.cgroup.and_then(|id| names.unit(id));
+            listener.unit = listener
+                .cgroup
+                .and_then(|id| self.cgroup_names.get(id).unit);
         }
     }
 
@@ -159,13 +159,15 @@ impl Tracker {
         };
         let ids = sums.tracked.keys().map(|(_, id)| id);
         let ids: BTreeSet<u64> = ids.chain(requests.keys()).copied().collect();
-        let mut names = lock(&self.cgroup_names);
-        names.resolve_now(ids.iter().copied());
+        let names = &self.cgroup_names;
+        let unread = |error| unavailable(format!("cannot read the names of cgroups: {error}"));
+        names.resolve_now(ids.iter().copied()).map_err(unread)?;
         let is_named = |id: &u64| names.get(*id).is_named(named);
         let matching: BTreeSet<u64> = ids.into_iter().filter(is_named).collect();
-        drop(names);
         if matching.is_empty() {
-            exists(named)?;
+            if !names.exists(named).map_err(unread)? {
+                return Err(unknown_name(named));
+            }
             if sums.other.is_some() || !sums.refused.is_empty() {
                 return Err(unavailable(format!(
                     "cannot count cgroup \"{}\": it may be beyond --max-cgroups; raise that",
@@ -220,17 +222,12 @@ fn rest<'a>(gauges: &Gauges, tracked: impl Iterator<Item = &'a CgroupSum>) -> Cg
     rest
 }
 
-/// Whether there is a cgroup of this name at all, with or without sockets.
-fn exists(named: &str) -> Result<(), ApiError> {
-    let names = cgroups::names().map_err(unavailable)?;
-    if names.values().any(|name| name.is_named(named)) {
-        return Ok(());
-    }
-    Err(ApiError::bad_argument(format!(
+fn unknown_name(named: &str) -> ApiError {
+    ApiError::bad_argument(format!(
         "cannot find cgroup \"{}\": no unit and no path below the cgroup2 mount; \
          tcp-status cgroups lists those with sockets",
         excerpt(named)
-    )))
+    ))
 }
 
 /// The counts of a cgroup, with its half-open connections.

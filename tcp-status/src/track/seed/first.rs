@@ -92,7 +92,7 @@ impl Tracker {
             inodes: RwLock::default(),
             listed: Mutex::default(),
             inside: Mutex::default(),
-            cgroup_names: Mutex::default(),
+            cgroup_names: Default::default(),
             fullest: Mutex::default(),
             scan: Scan::new(
                 "counted by a scan: not tracked".into(),
