@@ -178,24 +178,28 @@ impl Tracker {
     }
 
     /// Reads the counters of full queues, once a second.
-    fn sample_queue_counters(&self) -> Result<(), ApiError> {
+    fn sample_queue_counters(&self) {
         let is_due = {
             let samples = lock(&self.samples);
             samples.queue_counters.is_due(samples.now())
         };
-        if is_due {
-            let counters = procfs::queue_counters().map_err(unavailable)?;
-            let mut samples = lock(&self.samples);
-            let now = samples.now();
-            samples.queue_counters.record(now, counters);
+        if !is_due {
+            return;
         }
-        Ok(())
+        match procfs::queue_counters() {
+            Ok(counters) => {
+                let mut samples = lock(&self.samples);
+                let now = samples.now();
+                samples.queue_counters.record(now, counters);
+            }
+            Err(error) => log::debug!(error:%; "the counters of full queues are not known"),
+        }
     }
 
     /// Takes one sample, and says whether it differs from the last. Walks over listeners, and over
     /// nothing else.
     fn sample(&self) -> Result<bool, ApiError> {
-        self.sample_queue_counters()?;
+        self.sample_queue_counters();
         let split = self.hooks.split();
         let reading = self.read(OWN_NETNS).map_err(unavailable)?;
         let gauges = reading.gauges;
