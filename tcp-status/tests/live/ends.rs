@@ -222,6 +222,7 @@ fn children_of_a_listener_that_closes_are_no_connects() {
             while refused == 0 || (ended_half_open(&subject) == 0 && started.elapsed() < soon()) {
                 refused += BOTH.map(refused_by_closing).iter().sum::<u64>();
             }
+            println!("{} in SYN_RECV", ended_half_open(&subject));
             let expected = ConnectFailures {
                 refused,
                 ..ConnectFailures::default()

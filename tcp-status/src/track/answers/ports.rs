@@ -1,7 +1,10 @@
 //! Connections by local port: a row for each port that is kept apart, one for those beyond the
 //! limit, and one for outgoing connections, so that the rows add up to the totals.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use tcp_status_common::state::Family;
 
@@ -119,8 +122,8 @@ impl Tracker {
         other: Option<&(Vec<u16>, Gauges)>,
         half_open: &HalfOpen,
     ) -> Option<Counts> {
-        let beyond = |port: &u16| other.is_some_and(|(ports, _)| ports.contains(port));
-        let known = |port: &u16| apart.contains_key(port) || beyond(port);
+        let beyond: BTreeSet<_> = other.iter().flat_map(|(ports, _)| ports).collect();
+        let known = |port: &u16| apart.contains_key(port) || beyond.contains(port);
         if !half_open.at_listeners.keys().all(known) {
             return None;
         }

@@ -38,7 +38,7 @@ impl Model {
             .enumerate()
             .map(|(at, group)| listener_row(at, group));
         let cookies = self.history.rates().and_then(|rates| rates.syncookies);
-        let cookies = ["syncookies", "invalid"]
+        let cookies = ["syncookies", "invalid syncookies"]
             .into_iter()
             .zip(cookies.unwrap_or_default());
         let cookies = cookies.filter(|(_, rate)| *rate > 0.0);

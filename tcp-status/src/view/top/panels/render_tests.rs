@@ -139,7 +139,7 @@ fn listeners_have_queues_and_can_be_shown_each() {
     press(&mut model, "2");
     let listeners = shown(&mut model, (120, 24));
     for part in [
-        "\n Listeners 40, 12.0 syncookies/s, 3.0 invalid/s ",
+        "\n Listeners 40, 12.0 syncookies/s, 3.0 invalid syncookies/s ",
         "\nproblem▼ port  accept    queue  limit   peak    syn     of retrans  drops    uid unit        address\n",
         "\nFULL     5432  ████████    129    128    129      3    128       0      3     32 web.service 127.0.0.1\n",
         "\nwas full 443   ███░░░░░    540   2044   1300     12   2044       2    117     43             0.0.0.0 (4 sockets)\n",
