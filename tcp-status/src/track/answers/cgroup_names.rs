@@ -1,7 +1,7 @@
 //! The names of cgroups that have sockets.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::Mutex,
     thread,
@@ -31,8 +31,9 @@ impl Names {
         }
         if let Ok(mut reader) = self.reader.try_lock()
             && reader.wait(Reader::SHARE) == Duration::ZERO
+            && let Ok(found) = reader.read()
         {
-            self.enter(unknown, reader.read());
+            self.enter(unknown, found);
         }
     }
 
@@ -49,13 +50,10 @@ impl Names {
         let mut reader = lock(&self.reader);
         // Another one may have read them meanwhile.
         let unknown = lock(&self.table).unknown(unknown);
-        if unknown.is_empty() {
-            return Ok(());
+        if !unknown.is_empty() {
+            self.enter(unknown, reader.read_in_turn()?);
         }
-        let found = reader.read_in_turn();
-        let failed = found.as_ref().err().map(|error| error.kind().into());
-        self.enter(unknown, found);
-        failed.map_or(Ok(()), Err)
+        Ok(())
     }
 
     /// Whether there is a cgroup of this name at all, with or without sockets.
@@ -76,14 +74,13 @@ impl Names {
             .unwrap_or_default()
     }
 
-    fn enter(&self, unknown: Vec<u64>, found: io::Result<BTreeMap<u64, CgroupName>>) {
-        let Ok(mut found) = found else { return };
+    fn enter(&self, unknown: BTreeSet<u64>, mut found: BTreeMap<u64, CgroupName>) {
         let asked = Instant::now();
         let mut table = lock(&self.table);
         for id in unknown {
             // Not moved: the kernel has no way to.
             let name = found.remove(&id);
-            table.0.insert(id, Entry { name, asked });
+            table.0.entry(id).or_insert(Entry { name, asked });
         }
     }
 }
@@ -103,14 +100,14 @@ impl Table {
     /// How long a name is kept that nobody asks for.
     const KEPT: Duration = Duration::from_secs(60);
 
-    /// Those of `ids` that were not looked for yet; the others are kept on.
-    fn unknown(&mut self, ids: impl IntoIterator<Item = u64>) -> Vec<u64> {
+    /// Those of `ids`, which may repeat, that were not looked for yet; the others are kept on.
+    fn unknown(&mut self, ids: impl IntoIterator<Item = u64>) -> BTreeSet<u64> {
         let now = Instant::now();
-        let mut unknown = Vec::new();
+        let mut unknown = BTreeSet::new();
         for id in ids {
             match self.0.get_mut(&id) {
                 Some(entry) => entry.asked = now,
-                None => unknown.push(id),
+                None => drop(unknown.insert(id)),
             }
         }
         let is_kept = |entry: &Entry| now.saturating_duration_since(entry.asked) < Self::KEPT;
@@ -194,5 +191,13 @@ mod tests {
             "its share is a bound"
         );
         assert!(names.exists("/").unwrap() && !names.exists("no.service").unwrap());
+    }
+
+    #[test]
+    fn a_cgroup_of_several_namespaces_has_its_name() {
+        let Some(root) = root() else { return };
+        let names = Names::default();
+        names.resolve([root, root]);
+        assert_eq!(names.get(root).path.as_deref(), Some("/"));
     }
 }
