@@ -159,6 +159,9 @@ fn of_namespaces_that_came_and_went_nothing_is_left() {
                 assert_eq!(established(stays.of(&all).expect("it stays")), 2);
                 let referenced = referenced();
                 all.retain(|one| !orphans.contains(&one.netns));
+                // On a crowded machine they come faster than they are forgotten: what was counted beyond the
+                // limit keeps its totals, and has no socket.
+                all.retain(|one| one.netns != 0 || one.states.total() > 0);
                 all.retain(|one| !referenced.contains(&u64::from(one.netns)));
                 all
             };
