@@ -1,8 +1,8 @@
 """Makes a picture of a screen with SGR sequences: `tmux capture-pane -p -e`, or a file of tcp-status/tests/screens.
 
-    python3 docs/images/svg.py SCREEN OUT.svg [dark|light]
+    python3 docs/images/svg.py SCREEN OUT.svg
 
-Without a theme, the picture suits the page that it is on.
+It follows the theme of the page that it is on.
 """
 
 import html
@@ -26,8 +26,10 @@ def styled(style, codes):
             style = PLAIN
         elif code in (1, 2, 4, 7):
             style = style | {{1: "bold", 2: "dim", 4: "underlined", 7: "reversed"}[code]: True}
-        elif code == 39 or code == 49:
-            style = style | {"fg": "text"} if code == 39 else style | {"bg": "page"}
+        elif code == 39:
+            style = style | {"fg": "text"}
+        elif code == 49:
+            style = style | {"bg": "page"}
         else:
             style = style | {"fg" if code < 40 else "bg": BY_CODE[code % 10]}
     return style
@@ -45,12 +47,11 @@ def runs(screen):
             x += len(text)
 
 
-def svg(screen, theme=None):
+def svg(screen):
     lines = screen.rstrip("\n").count("\n") + 1
     columns = max(x + len(text) for _, x, text, _ in runs(screen))
     css = lambda page: "".join(f".{name}{{fill:{both[page]}}}" for name, both in COLOURS.items())
-    css = (css(["dark", "light"].index(theme)) if theme
-           else f"{css(0)}@media (prefers-color-scheme:light){{{css(1)}}}")
+    css = f"{css(0)}@media (prefers-color-scheme:light){{{css(1)}}}"
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {columns * WIDE + 2 * MARGIN:g} '
            f'{lines * HIGH + 2 * MARGIN}" role="img"><title>tcp-status top</title><style>{css}</style>'
            '<rect width="100%" height="100%" rx="6" class="page"/>'
@@ -78,4 +79,4 @@ def svg(screen, theme=None):
 
 if __name__ == "__main__":
     with open(sys.argv[1]) as screen, open(sys.argv[2], "w") as out:
-        out.write(svg(screen.read(), *sys.argv[3:]))
+        out.write(svg(screen.read()))
